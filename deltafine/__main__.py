@@ -1,0 +1,5 @@
+"""`python -m deltafine` is `deltafine`."""
+
+from deltafine.cli import main
+
+main()

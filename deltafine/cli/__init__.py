@@ -1,0 +1,68 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from deltafine.cli.data import data
+from deltafine.cli.demo import demo
+from deltafine.cli.export import export
+from deltafine.cli.inspect import inspect
+from deltafine.cli.refine import refine
+from deltafine.cli.report import report
+from deltafine.errors import DeltafineError
+
+app = typer.Typer(
+    name="deltafine",
+    help="Refine pretrained Keras models for temporal sparsity on video, and report what it saves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (inspect, data, refine, report, export, demo):
+    app.command()(command)
+
+_debug = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from deltafine import __version__
+
+        typer.echo(f"deltafine {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 130 interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        app(prog_name="deltafine")
+    except DeltafineError as error:
+        if _debug:
+            traceback.print_exc()
+        from deltafine.cli.output import print_error
+
+        print_error(str(error))
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read the output has left; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

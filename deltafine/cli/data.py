@@ -1,0 +1,96 @@
+"""`deltafine data`: what a path holds, as deltafine would use it. Never loads TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltafine.errors import DeltafineError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deltafine.video import Dataset
+
+
+def data(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder of videos, a list, HDF5, or a video.")],
+    layout: Annotated[str | None, typer.Option(help="How the data lies; found out by itself when not given.")] = None,
+    split: Annotated[int, typer.Option(help="Which split lists to read, where there are several.")] = 1,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Classes in the order of the model's outputs.")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share kept for validation, where the data does not say.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Draws that share.")] = 0,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let lists name files outside the data folder.")
+    ] = False,
+    max_bad_videos: Annotated[
+        int | None, typer.Option(metavar="N", help="Exit with code 2 when more videos cannot be used.")
+    ] = None,
+    sheet: Annotated[
+        list[Path] | None, typer.Option("--sheet", metavar="FILE", help="Write a contact sheet, .png or .html.")
+    ] = None,
+) -> None:
+    """Show what was found: layout, classes, counts, durations, sizes and problems."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from deltafine.video import open_dataset
+
+    if any(path.suffix.lower() not in (".png", ".html") for path in sheet or ()):
+        raise DeltafineError("A contact sheet is written as .png or .html: name the file so.")
+    chosen = [name.strip() for name in classes.split(",")] if classes else None
+    found = open_dataset(
+        data,
+        layout=layout,
+        split=split,
+        classes=chosen,
+        validation=validation,
+        seed=seed,
+        allow_outside=allow_outside,
+    )
+    console = Console()
+    columns = (TextColumn("Reading videos"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        found.scan(progress=lambda done, total: progress.update(task, completed=done, total=total))
+    _show(found, console)
+    if sheet:
+        from deltafine.video.contact_sheet import write_contact_sheet
+
+        for path in sheet:
+            write_contact_sheet(found, path)
+            console.print(f"Contact sheet: {path}", markup=False, highlight=False, soft_wrap=True)
+    if max_bad_videos is not None:
+        found.check(max_bad_videos)
+
+
+def _show(found: Dataset, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from deltafine.video.overview import overview
+
+    console.print(Text(found.summary()), soft_wrap=True)
+    facts = overview(found)
+    if facts.classes:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("class")
+        for name in ("train", "validation", "frames", "seconds"):
+            table.add_column(name, justify="right")
+        for row in facts.classes:
+            numbers = (row.train, row.validation, row.frames, f"{row.seconds:.1f}")
+            table.add_row(Text(row.name), *map(str, numbers))
+        console.print()
+        console.print(table)
+    console.print()
+    for line in facts.lines:
+        console.print(Text(line), soft_wrap=True)
+    if found.problems:
+        console.print(Text(f"\nNot used: {len(found.problems)}"))
+        for problem in found.problems:
+            name = problem.video.encode("utf-8", "replace").decode()
+            console.print(Text(f"  {name} {problem.reason}"), soft_wrap=True)

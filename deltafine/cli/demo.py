@@ -1,0 +1,24 @@
+"""`deltafine demo`: the whole job on a built-in example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to make.")] = Path("deltafine-demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
+) -> None:
+    """Make videos, train a small model, refine it, show the report; no input needed, about 2 minutes."""
+    from deltafine.cli.output import Talk, load_tensorflow
+    from deltafine.cli.refine import run
+    from deltafine.demo import prepare
+
+    load_tensorflow()
+    with Talk() as talk:
+        example = prepare(out, overwrite=overwrite, listener=talk)
+    run(example.model, example.data, out / "run", streams=str(example.streams), epochs=4, overwrite=False)
+    print(f"Open {out / 'run' / 'report.html'} in a browser.")

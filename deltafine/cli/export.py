@@ -1,0 +1,139 @@
+"""`deltafine export`: the refined model for use without deltafine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltafine.errors import DeltafineError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_VIDEOS_CHECKED = 4
+_FRAMES_PER_VIDEO = 16
+
+
+class Form(StrEnum):
+    stripped = "stripped"
+    quantized = "quantized"
+
+
+class Format(StrEnum):
+    keras = "keras"
+    tflite = "tflite"
+    steps = "steps"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
+    form: Annotated[Form, typer.Option(help="stripped: no steps; quantized: rounds or holds.")] = Form.stripped,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.keras,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for send-on-delta quantized.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Videos to check TFLite on; default: the run's.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Compare TFLite with Keras on real frames.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the refined model with plain Keras layers, as TFLite, or its steps as JSON."""
+    import json
+
+    from deltafine.cli.output import printable
+    from deltafine.model import load
+    from deltafine.model.export import export_plain, step_table
+
+    path = run / "refined.keras" if run.is_dir() else run
+    target = output or path.parent / "export" / _file_name(form, format)
+    if target.exists() and not overwrite:
+        raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
+    refined = load(path)
+    said = f"Written to {target}"
+    if format is Format.steps:
+        content = (json.dumps(step_table(refined), indent=1) + "\n").encode()
+        _write(target, lambda place: place.write_bytes(content))
+    else:
+        plain = export_plain(refined, form.value, frames=frames)
+        if format is Format.keras:
+            _write(target, plain.save)
+        else:
+            said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
+    typer.echo(printable(said))
+
+
+def _file_name(form: Form, format: Format) -> str:
+    return "steps.json" if format is Format.steps else f"{form.value}.{format.value}"
+
+
+def _write(target: Path, write: Any) -> None:
+    """Write beside the target and rename, so that nothing half-written stays."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+        write(partial)
+        partial.replace(target)
+    except OSError as error:
+        raise DeltafineError(f"Cannot write {target}: {error.strerror or error}.") from error
+
+
+def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
+    from deltafine.model.export import frames_of
+    from deltafine.model.lite import compare, to_tflite
+
+    content = to_tflite(plain)
+    said = "; not compared with the Keras model"
+    if clips is not None:
+        inputs = frames_of(clips, plain)
+        agreement = compare(content, plain, inputs)
+        said = (
+            f"; on {agreement.frames} {'frames' if len(inputs[0].shape) < clips.ndim else 'clips'} of the videos "
+            f"the largest difference to Keras is {agreement.largest_difference:.2g}, "
+            f"the same class on {agreement.same_class:.1%}"
+        )
+    _write(target, lambda place: place.write_bytes(content))
+    return said
+
+
+def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
+    """Some frames of the run's videos, (clips, time, height, width, channels)."""
+    import numpy as np
+
+    from deltafine.video import open_dataset
+
+    settings = _settings(run)
+    where = data or (Path(settings["data"]) if "data" in settings else None)
+    if where is None:
+        raise DeltafineError(f"There is no settings.toml in {run} that names videos: give --data, or --no-check.")
+    layout = {key: settings[key] for key in ("layout", "split") if key in settings and data is None}
+    shape = plain.inputs[0].shape
+    by_clip = len(shape) == 5
+    height, width, channels = shape[2 if by_clip else 1 :]
+    length = shape[1] if by_clip else _FRAMES_PER_VIDEO
+    found = []
+    streams = open_dataset(where, **layout).streams(None, size=(height, width), channels=channels, chunk=length)
+    for _, stream in streams:
+        first = next(iter(stream), None)
+        if first is not None and len(first[0]) == length:
+            found.append(np.asarray(first[0], "float32"))
+        if len(found) == _VIDEOS_CHECKED:
+            break
+    if not found:
+        raise DeltafineError(
+            f"No video in {where} has {length} frames to compare on: give other --data, or --no-check."
+        )
+    return np.stack(found)
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}

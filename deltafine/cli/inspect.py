@@ -1,0 +1,133 @@
+"""`deltafine inspect`: the plan, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 110
+_NAMES_SHOWN = 4
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model (.keras, .h5 or .hdf5).")],
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only after these layers; the words default and uncovered work too."),
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.")] = None,
+    step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size, for a model that takes any.")] = None,
+    custom_objects: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.")
+    ] = None,
+    unsafe_lambda: Annotated[
+        bool, typer.Option("--unsafe-lambda", help="Run Python code stored in the model file.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show where delta layers would go, what they would feed, and why others are skipped."""
+    from rich.console import Console
+
+    from deltafine.model import DeltaSettings, choose, find_activations, load, overview
+    from deltafine.model.custom_objects import import_objects
+    from deltafine.model.frame_size import frame_shape
+
+    loaded = load(model, custom_objects=import_objects(custom_objects or ()), unsafe_lambda=unsafe_lambda)
+    sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size)), at or (), skip or ())
+    plan = overview(loaded, sites, DeltaSettings(step_per=step_per))
+    if as_json:
+        json.dump(plan, sys.stdout, indent=1)
+        print()
+    else:
+        show_plan(plan, Console(highlight=False))
+
+
+def show_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print a plan that ``deltafine.model.overview`` made."""
+    from rich.text import Text
+
+    from deltafine.cli.output import printable
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(printable(text), style))
+
+    model, totals = plan["model"], plan["totals"]
+    line(f"{model['name']}: {_shape(model['input_shape'])} in, {_shape(model['output_shape'])} out", "bold")
+    line(f"{model['parameters']:,} parameters, {_short(model['dense_macs'])} MACs per {model['counted_per']}")
+    console.print()
+    _print_sites([site for site in plan["sites"] if site["selected"]], console)
+    line(
+        f"{totals['selected']} delta layers before {totals['coverage']:.1%} of the MACs, "
+        f"steps: {totals['steps']:,}, state with all sums: {_short(totals['state_bytes'])}B"
+    )
+    skipped = defaultdict(list)
+    for site in plan["sites"]:
+        if not site["selected"]:
+            skipped[site["reason"]].append(site["name"])
+    for reason, names in skipped.items():
+        line(f"\nSkipped, {reason}", "bold")
+        line(f"  {_some(names)}")
+    if plan["not_behind"]:
+        share = sum(entry["mac_share"] for entry in plan["not_behind"])
+        line(f"\nNot behind a delta layer: {share:.1%} of the MACs (add: --at default --at uncovered)", "bold")
+        line(f"  {_some([entry['layer'] for entry in plan['not_behind']])}")
+    if plan["not_counted"]:
+        line("\nLayers with MACs that are not counted", "bold")
+        for entry in plan["not_counted"]:
+            macs = "unknown" if entry["dense_macs"] is None else _short(entry["dense_macs"])
+            line(f"  {entry['layer']} ({entry['type']}): {entry['reason']}; {macs} MACs")
+
+
+def _print_sites(sites: list[dict[str, Any]], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from deltafine.cli.output import printable
+
+    wide = console.width >= _WIDE
+    made = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False, padding=(0, 1))
+    made.add_column("delta layer after", overflow="fold")
+    made.add_column("kind", no_wrap=True)
+    made.add_column("shape", no_wrap=True)
+    made.add_column("feeds", **({"overflow": "fold"} if wide else {"justify": "right", "no_wrap": True}))
+    for heading in ("fan-out", "MACs", "steps", "state"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for site in sites:
+        feeds = ", ".join(site["consumers"]) if wide else str(len(site["consumers"]))
+        cells = [site["name"], site["kind"], _shape(site["shape"]), feeds, f"{site['fan_out']:.4g}"]
+        cells += [f"{site['mac_share']:.1%}", f"{site['steps']:,}", f"{_short(site['state_bytes'])}B"]
+        made.add_row(*[Text(printable(cell)) for cell in cells])
+    console.print(made)
+    console.print()
+
+
+def _shape(shape: Any) -> str:
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {_shape(value)}" for name, value in shape.items())
+    if shape and isinstance(shape[0], list):
+        return ", ".join(_shape(value) for value in shape)
+    sizes = shape[1:] if shape and shape[0] is None else shape
+    return "x".join("?" if size is None else str(size) for size in sizes) or "1"
+
+
+def _short(number: float) -> str:
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {unit}".strip() if unit else f"{number:.3g}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,107 @@
+"""What commands say while they work: progress on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def print_error(sentence: str) -> None:
+    """One sentence on standard error; names from data cannot style or steer the terminal."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]Error:[/] {escape(printable(sentence))}")
+
+
+def printable(text: str) -> str:
+    """The text with control characters shown as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextlib.contextmanager
+def quiet_standard_error() -> Iterator[None]:
+    """Nothing written to file descriptor 2 is shown: TensorFlow's start-up notes come from C++, before any setting."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without its start-up notes."""
+    with quiet_standard_error():
+        import tensorflow  # noqa: F401
+
+
+class Talk:
+    """Tells the user how far a run is; a context manager.
+
+    On a terminal, a bar with the latest figures and the time left; without one, a line now and then.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> Talk:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[figures]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(escape(printable(text)), soft_wrap=not self._console.is_terminal)
+        sys.stdout.flush()
+
+    def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
+        if self._bar is not None:
+            if what != self._what:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(what, total=total, figures=figures)
+            self._bar.update(self._task, completed=done, total=total, figures=figures)
+        else:
+            now = time.monotonic()
+            if (what != self._what and total > 1 and done < total) or now - self._last_line > SECONDS_BETWEEN_LINES:
+                self.say(f"{what}: {done} of {total}  {figures}".rstrip())
+                self._last_line = now
+        self._what = what
+
+    def epoch(self, epoch: Any, epochs: int) -> None:
+        left = (epochs - epoch.epoch) * epoch.seconds
+        accuracy = "" if epoch.validation_accuracy is None else f"accuracy {epoch.validation_accuracy:.3f}, "
+        self.say(
+            f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, on validation streams {accuracy}"
+            f"MACs {epoch.validation_mac_density:.3f} of dense ({epoch.seconds:.0f} s"
+            + (f", about {left:.0f} s left)" if left else ")")
+        )

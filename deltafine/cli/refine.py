@@ -1,0 +1,148 @@
+"""`deltafine refine`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deltafine.cli.inspect import inspect
+
+_MODEL, _DELTAS, _DATA, _TRAINING = "Model", "Delta layers", "Data", "Training"
+
+
+def refine(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Pretrained Keras model (.keras or .h5).")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Videos: a folder per class, or UCF101's layout.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory to make.")],
+    epochs: Annotated[int | None, typer.Option(min=0, help="Epochs; 0 only calibrates. (default 4)")] = None,
+    penalty: Annotated[float | None, typer.Option(help="λ: what an event costs.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of settings; options go first.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random. (default 0)")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
+    custom_objects: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.", rich_help_panel=_MODEL),
+    ] = None,
+    unsafe_lambda: Annotated[
+        bool,
+        typer.Option("--unsafe-lambda", help="Run Python code stored in the file.", rich_help_panel=_MODEL),
+    ] = False,
+    at: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only after these layers.", rich_help_panel=_DELTAS)
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.", rich_help_panel=_DELTAS)
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="send-on-delta or quantize.", rich_help_panel=_DELTAS)] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="element, or pixel: all channels at once.", rich_help_panel=_DELTAS)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="deltafine, or a baseline: paper, l1.", rich_help_panel=_DELTAS)
+    ] = None,
+    relative_step: Annotated[
+        float | None, typer.Option(help="Step / RMS of the activations.", rich_help_panel=_DELTAS)
+    ] = None,
+    streams: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Continuous videos to measure on.", rich_help_panel=_DATA)
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="In the order of the outputs.", rich_help_panel=_DATA)
+    ] = None,
+    rescale: Annotated[
+        str | None, typer.Option(help="0..1 or -1..1; default pixels 0-255.", rich_help_panel=_DATA)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep decoded frames there.", rich_help_panel=_DATA)
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="Found by itself.", rich_help_panel=_DATA)] = None,
+    split: Annotated[int | None, typer.Option(min=1, help="Number of the split list.", rich_help_panel=_DATA)] = None,
+    max_bad_videos: Annotated[
+        int | None, typer.Option(min=0, help="Unreadable videos tolerated.", rich_help_panel=_DATA)
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Length of a clip. (default 8)", rich_help_panel=_TRAINING)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips per step.", rich_help_panel=_TRAINING)] = None,
+    learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
+    step_learning_rate: Annotated[
+        float | None, typer.Option(help="Of log step; 0: steps stay.", rich_help_panel=_TRAINING)
+    ] = None,
+    distill: Annotated[
+        float | None, typer.Option(help="Share of the original's answers.", rich_help_panel=_TRAINING)
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="Of the chosen checkpoint.", rich_help_panel=_TRAINING)
+    ] = None,
+) -> None:
+    """Refine a model on videos, measure it, and write the refined model and its report."""
+    if dry_run:
+        inspect(model, at=at, skip=skip, custom_objects=custom_objects, unsafe_lambda=unsafe_lambda)
+        return
+    settings: dict[str, Any] = {
+        "custom_objects": tuple(custom_objects) if custom_objects else None,
+        "unsafe_lambda": unsafe_lambda or None,
+        "cache": None if cache is None else str(cache),
+        "epochs": epochs,
+        "penalty": penalty,
+        "seed": seed,
+        "at": tuple(at) if at else None,
+        "skip": tuple(skip) if skip else None,
+        "rule": rule,
+        "unit": unit,
+        "method": method,
+        "relative_step": relative_step,
+        "streams": None if streams is None else str(streams),
+        "classes": None if classes is None else tuple(name.strip() for name in classes.split(",")),
+        "rescale": rescale,
+        "layout": layout,
+        "split": split,
+        "max_bad_videos": max_bad_videos,
+        "frames": frames,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "step_learning_rate": step_learning_rate,
+        "distill": distill,
+        "max_accuracy_drop": max_accuracy_drop,
+    }
+    run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, **settings)
+
+
+def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
+    """Refine with progress, and show the report; Ctrl-C says what is left and exits with 130."""
+    from rich.console import Console
+
+    from deltafine.cli.output import Talk, load_tensorflow
+    from deltafine.pipeline import refine as refine_model
+    from deltafine.refinement.interruption import Interrupted
+    from deltafine.report import terminal
+
+    load_tensorflow()
+    with Talk() as talk:
+        try:
+            report = refine_model(model, data, out, listener=talk, **settings)
+        except Interrupted as stop:
+            best = f"the best model so far is {stop.saved}" if stop.saved else "no epoch was over, nothing was saved"
+            talk.say(f"Interrupted: {best}; go on with --resume.")
+            raise typer.Exit(130) from stop
+        except KeyboardInterrupt as stop:
+            talk.say(f"Interrupted: {_what_is_left(out)}.")
+            raise typer.Exit(130) from stop
+    terminal.show(report, Console())
+    print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
+
+
+def _what_is_left(out: Path) -> str:
+    """After a stop outside of the training."""
+    if not (out / "settings.toml").exists():
+        return "nothing was written; start again"
+    refined = out / "refined.keras"
+    if refined.exists():
+        return f"the refined model is {refined}, its report is not written yet; go on with --resume"
+    return "nothing was saved yet; go on with --resume"

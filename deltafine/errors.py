@@ -1,0 +1,11 @@
+"""The one kind of failure that is the user's to mend."""
+
+from __future__ import annotations
+
+
+class DeltafineError(Exception):
+    """Bad input or usage.
+
+    The message is one sentence that says what is wrong, where, and what to do. The command line
+    prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,24 @@
+"""Delta layers: what is inserted into a model, and how it is trained."""
+
+from __future__ import annotations
+
+from deltafine.layers.delta_activation import STEP_SCOPES, DeltaActivation
+from deltafine.layers.events import EventDensity
+from deltafine.layers.rules import RULES, UNITS, EventRule
+from deltafine.layers.stream import Stream, current_stream
+from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
+
+__all__ = [
+    "RULES",
+    "STEP_SCOPES",
+    "UNITS",
+    "DeltaActivation",
+    "EventDensity",
+    "EventRule",
+    "FoldTime",
+    "Stream",
+    "TimeLast",
+    "TimeMean",
+    "UnfoldTime",
+    "current_stream",
+]

@@ -1,0 +1,208 @@
+"""The delta layer: passes on what changed enough, holds the rest, and is paid for every event."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deltafine.layers.events import EventDensity
+from deltafine.layers.rules import RULES, UNITS
+from deltafine.layers.stream import current_stream
+
+STEP_SCOPES = ("layer", "channel", "neuron")
+SMALLEST_LOG_STEP, LARGEST_LOG_STEP = math.log(1e-9), math.log(1e9)
+
+
+@keras.saving.register_keras_serializable(package="deltafine")
+class DeltaActivation(keras.layers.Layer):
+    """Hold each activation until it changes by a step (Yousefzadeh and Sifalakis, arXiv 2107.07305, section 3).
+
+    Forward, frame t of a clip becomes the value last *sent*; an *event* is a frame at which something is sent.
+    Everything linear behind the layer then needs to be computed only where an event happened.
+
+    Call with ``(x, clock)`` where ``x`` is (batch * time, ..., channels) and ``clock`` has one entry per frame of
+    a clip (see :class:`deltafine.layers.FoldTime`), or with ``x`` alone where it is (batch, time, ..., channels).
+    The output is shaped as ``x``.
+
+    In training, the layer adds ``penalty`` times the mean expected number of events per element (frames 2..T) to
+    the model's losses. A clip of one frame adds 0. (Rule ``"l1"`` adds its mean |x| over all frames instead.)
+
+    Its metric ``events`` counts what was sent, exactly; a model's ``fit`` shows it as ``<layer name>_density``.
+
+    Args:
+        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"`` or ``"l1"``.
+        unit: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at once,
+            when the root mean square of their changes, in steps, reaches 1.
+        step_per: one step size for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).
+        initial_step: step size to start from, > 0, in units of the activation; scalar or broadcastable to the
+            steps' shape.
+        penalty: coefficient of the penalty; a variable, so that a controller can steer it.
+        random_start: while training, start each clip from a state as stale as it will be in a stream: the first
+            frame plus noise of up to a step.
+        train_step: whether the optimiser may change the steps.
+        seed: seed of the random start.
+
+    Raises:
+        ValueError: for an unknown rule, unit or scope, or a step that is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        rule: str = "send-on-delta",
+        unit: str = "element",
+        step_per: str = "layer",
+        initial_step: Any = 1.0,
+        penalty: float = 0.0,
+        random_start: bool = True,
+        train_step: bool = True,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _check_choice("rule", rule, tuple(RULES))
+        _check_choice("unit", unit, UNITS)
+        _check_choice("step_per", step_per, STEP_SCOPES)
+        steps = _positive("initial_step", initial_step)
+        self.rule = rule
+        self.unit = unit
+        self.step_per = step_per
+        self.initial_step = steps.tolist()
+        self.initial_penalty = float(penalty)
+        self.random_start = bool(random_start)
+        self.train_step = bool(train_step)
+        self.seed = int(seed)
+        self.supports_masking = True
+        self.events = EventDensity(name=f"{self.name}_density")
+        self._noise = keras.random.SeedGenerator(seed) if random_start and rule == "send-on-delta" else None
+
+    def build(self, x_shape: Any, clock_shape: Any = None) -> None:
+        frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
+        shape: tuple[int, ...] = ()
+        if self.step_per == "channel":
+            shape = frame_shape[-1:]
+        elif self.step_per == "neuron":
+            shape = frame_shape
+        if None in shape:
+            raise ValueError(f"{self.name}: step_per={self.step_per!r} needs a static shape, the input is {x_shape}")
+        logarithms = np.broadcast_to(np.log(self.initial_step), shape)
+        self.log_step = self.add_weight(
+            shape=shape,
+            initializer=lambda shape, dtype=None: tf.constant(logarithms, dtype=dtype),
+            name="log_step",
+            trainable=self.train_step and RULES[self.rule].uses_step,
+            dtype="float32",
+            autocast=False,
+        )
+        self.penalty = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial_penalty),
+            name="penalty",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+        self.built = True
+
+    @property
+    def step(self) -> Any:
+        """Step size, > 0 by its parametrisation as the exponential of a bounded trainable variable."""
+        return tf.exp(tf.clip_by_value(tf.convert_to_tensor(self.log_step), SMALLEST_LOG_STEP, LARGEST_LOG_STEP))
+
+    def set_step(self, step: Any) -> None:
+        """Set the step size; a scalar or an array broadcastable to the steps' shape.
+
+        Raises:
+            ValueError: for a step that is not positive and finite.
+        """
+        self.log_step.assign(np.broadcast_to(np.log(_positive("step", step)), self.log_step.shape))
+
+    def call(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
+        rule = RULES[self.rule]
+        # Half precision is too coarse to compare changes with a step; every value of it is one of float32.
+        working = tf.float64 if x.dtype == tf.float64 else tf.float32
+        sequence = _by_clip(tf.cast(x, working), clock)
+        step = tf.cast(self.step, working)
+        stream = current_stream()
+        slot = stream.slot() if stream is not None else None
+        start = slot.start if slot is not None else None
+        if training and self._noise is not None and start is None:
+            first = sequence[:, 0]
+            noise = keras.random.uniform(tf.shape(first), -1.0, 1.0, dtype="float32", seed=self._noise)
+            start = first + step * tf.cast(noise, working)
+        sent = rule.send(
+            tf.stop_gradient(sequence),
+            tf.stop_gradient(step),
+            self.unit,
+            None if start is None else tf.stop_gradient(start),
+        )
+        if slot is not None:
+            slot.end = sent[:, -1]
+        self._count(sent, slot.start if slot is not None else None)
+        if training:
+            expected = tf.cast(rule.expected_events(sequence, sent, step, self.unit), tf.float32)
+            count = tf.cast(tf.size(expected), tf.float32)
+            self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
+        output = rule.output(sequence, sent, step, self._gradient_scale(sequence))
+        output = tf.reshape(output, tf.shape(x))
+        whole = tf.as_dtype(self.compute_dtype).is_integer
+        return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
+
+    def _count(self, sent: Any, carried: Any | None) -> None:
+        """Count events; in a continued stream, those of the first frame too."""
+        before = sent[:, :-1] if carried is None else tf.concat([carried[:, None], sent[:, :-1]], axis=1)
+        changed = tf.not_equal(sent[:, 1:] if carried is None else sent, before)
+        if self.unit == "pixel":
+            changed = tf.reduce_any(changed, axis=-1)
+        self.events.update_state(tf.math.count_nonzero(changed), tf.size(changed, out_type=tf.int64))
+
+    def _gradient_scale(self, sequence: Any) -> Any:
+        """1 / sqrt(N), N the elements of one frame that share a step (LSQ's scale, Q taken as 1)."""
+        elements = tf.cast(tf.reduce_prod(tf.shape(sequence)[2:]), tf.float32)
+        return tf.cast(tf.math.rsqrt(elements / max(1, math.prod(self.log_step.shape))), sequence.dtype)
+
+    def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
+        return x_shape
+
+    def compute_output_spec(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "rule": self.rule,
+            "unit": self.unit,
+            "step_per": self.step_per,
+            "initial_step": self.initial_step,
+            "penalty": self.initial_penalty,
+            "random_start": self.random_start,
+            "train_step": self.train_step,
+            "seed": self.seed,
+        }
+
+
+def _by_clip(x: Any, clock: Any | None) -> Any:
+    """(batch * time, ...) to (batch, time, ...), time static wherever the clock's length is."""
+    if clock is None:
+        return x
+    frames = clock.shape[0] if clock.shape[0] is not None else tf.shape(clock)[0]
+    return (
+        tf.reshape(x, tf.concat([[-1, frames], tf.shape(x)[1:]], 0))
+        if None in x.shape[1:]
+        else tf.reshape(x, [-1, frames, *x.shape[1:]])
+    )
+
+
+def _positive(name: str, step: Any) -> np.ndarray:
+    steps = np.asarray(step, dtype="float64")
+    if not (np.all(np.isfinite(steps)) and np.all(steps > 0)):
+        raise ValueError(f"{name} must be positive and finite, got {step!r}")
+    return steps
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,29 @@
+"""Counting events exactly while a model trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class EventDensity(keras.metrics.Metric):
+    """Events / elements since the last reset, counted in 64-bit integers."""
+
+    def __init__(self, name: str = "density", **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.events = self.add_variable((), initializer="zeros", dtype="int64", name="events")
+        self.elements = self.add_variable((), initializer="zeros", dtype="int64", name="elements")
+
+    def update_state(self, events: Any, elements: Any) -> None:
+        """Add counts (integer scalars)."""
+        self.events.assign_add(tf.cast(events, tf.int64))
+        self.elements.assign_add(tf.cast(elements, tf.int64))
+
+    def result(self) -> Any:
+        return tf.math.divide_no_nan(
+            tf.cast(tf.convert_to_tensor(self.events), tf.float32),
+            tf.cast(tf.convert_to_tensor(self.elements), tf.float32),
+        )

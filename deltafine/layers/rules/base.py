@@ -1,0 +1,111 @@
+"""What every event rule has in common.
+
+A rule says when a value counts as changed, and which gradients training uses in place of that decision. To add
+one, write a file with a subclass of :class:`EventRule` beside this one and name it in ``rules/__init__.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import tensorflow as tf
+from keras import ops
+
+UNITS = ("element", "pixel")
+UNROLL_LIMIT = 16
+"""Clips up to this many frames are scanned by an unrolled graph, longer ones by a loop."""
+
+
+class EventRule:
+    """When a value is sent, and with which gradients that is trained.
+
+    Shapes: ``x`` and ``sent`` are (batch, time, ..., channels), ``step`` broadcasts against one frame
+    (..., channels), states are (batch, ..., channels).
+    """
+
+    name: ClassVar[str]
+    uses_step: ClassVar[bool] = True
+
+    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
+        """One frame: the values held after seeing ``x``, given the values ``sent`` last.
+
+        This is the one definition of the rule: training, measuring and the runtime all call it. ``xp`` is
+        ``numpy`` or ``keras.ops``.
+        """
+        raise NotImplementedError
+
+    def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
+        """The values held at every frame, without gradients.
+
+        Args:
+            x: (batch, time, ..., channels).
+            step: step size, broadcastable to one frame.
+            unit: ``"element"`` or ``"pixel"``.
+            start: values sent before the first frame; None sends the first frame as the rule sends a fresh value.
+
+        Returns:
+            A tensor shaped as ``x``.
+        """
+        frames = x.shape[1]
+        if frames is not None and frames <= UNROLL_LIMIT:
+            held = self.first(x[:, 0], step) if start is None else self.advance(start, x[:, 0], step, unit, ops)
+            sequence = [held]
+            for frame in range(1, frames):
+                held = self.advance(held, x[:, frame], step, unit, ops)
+                sequence.append(held)
+            return tf.stack(sequence, axis=1)
+        return self._send_in_a_loop(x, step, unit, start)
+
+    def _send_in_a_loop(self, x: Any, step: Any, unit: str, start: Any | None) -> Any:
+        by_time = tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+        frames = tf.shape(by_time)[0]
+        held = self.first(by_time[0], step) if start is None else self.advance(start, by_time[0], step, unit, ops)
+        sequence = tf.TensorArray(x.dtype, size=frames, element_shape=held.shape).write(0, held)
+
+        def one_frame(frame: Any, held: Any, sequence: Any) -> tuple[Any, Any, Any]:
+            held = self.advance(held, by_time[frame], step, unit, ops)
+            return frame + 1, held, sequence.write(frame, held)
+
+        _, _, sequence = tf.while_loop(
+            lambda frame, held, sequence: frame < frames,
+            one_frame,
+            (tf.constant(1), held, sequence),
+            shape_invariants=(tf.TensorShape([]), x[:, 0].shape, None),
+        )
+        return tf.transpose(sequence.stack(), [1, 0, *range(2, len(x.shape))])
+
+    def first(self, x: Any, step: Any) -> Any:
+        """The values held after the first frame of a fresh state."""
+        return x
+
+    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+        """``sent`` in value, to the bit; with the gradients of the task path.
+
+        To ``x`` straight through. To ``step`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
+        d output / d step = (sent - x) / step, times ``gradient_scale`` (their 1 / sqrt(N Q)).
+        """
+        error = tf.stop_gradient((sent - x) / step)
+        step_path = gradient_scale * (step - tf.stop_gradient(step)) * error
+        return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
+
+    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+        """A smooth stand-in for the number of events, with gradients to ``x`` and ``step``.
+
+        Returns:
+            (batch, time - 1, ..., channels), or one channel for ``unit="pixel"``; values from 0 to 1.
+        """
+        raise NotImplementedError
+
+
+def relative_change(change: Any, step: Any, unit: str, xp: Any) -> Any:
+    """|change| / step per element, or its root mean square over the channels (kept as one) per pixel."""
+    if unit == "element":
+        return xp.absolute(change) / step
+    return xp.sqrt(xp.mean(xp.square(change / step), axis=-1, keepdims=True))
+
+
+def smooth_relative_change(change: Any, step: Any, unit: str) -> Any:
+    """As :func:`relative_change`, with a finite gradient at 0."""
+    if unit == "element":
+        return tf.abs(change) / step
+    return tf.sqrt(tf.reduce_mean(tf.square(change / step), axis=-1, keepdims=True) + 1e-12)

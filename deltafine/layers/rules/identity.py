@@ -1,0 +1,28 @@
+"""Change nothing, count every change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deltafine.layers.rules.base import EventRule
+
+
+class Identity(EventRule):
+    """y = x, to the bit: for measuring what a model does before any step is set."""
+
+    name = "identity"
+    uses_step = False
+
+    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
+        return x
+
+    def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
+        return x
+
+    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+        return x
+
+    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+        return tf.zeros_like(x[:, 1:])

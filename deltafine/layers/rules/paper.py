@@ -1,0 +1,29 @@
+"""The layer of the method's authors, kept as it is: the baseline to beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deltafine.layers.rules.quantize import Quantize
+
+
+class Paper(Quantize):
+    """Forward as ``quantize``; gradients and penalty as in the authors' code (arXiv 2107.07305).
+
+    The step has one gradient for everything, d output / d step = -round(x / step): x / step is detached and
+    the sign flipped. The penalty is the mean |y_t - y_(t-1)|, through that same gradient.
+    """
+
+    name = "paper"
+
+    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+        levels = tf.stop_gradient(tf.round(x / step))
+        step_path = -levels * (step - tf.stop_gradient(step))
+        return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
+
+    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+        """|y_t - y_(t-1)|: a size, not a number of events; not bounded by 1."""
+        y = self.output(x, sent, step, 1.0)
+        return tf.abs(y[:, 1:] - y[:, :-1])

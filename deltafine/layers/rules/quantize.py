@@ -1,0 +1,33 @@
+"""Events are steps of the quantised value (Yousefzadeh and Sifalakis, arXiv 2107.07305)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from keras import ops
+
+from deltafine.layers.rules.base import EventRule, smooth_relative_change
+
+
+class Quantize(EventRule):
+    """y = step * round(x / step); an event wherever y differs from the frame before.
+
+    Without memory, so that all frames are computed at once. It fires again and again where a value hovers at
+    a rounding boundary.
+    """
+
+    name = "quantize"
+
+    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
+        return xp.round(x / step) * step
+
+    def first(self, x: Any, step: Any) -> Any:
+        return ops.round(x / step) * step
+
+    def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
+        return self.first(x, step)
+
+    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+        """tanh(u) of u = |x_t - x_(t-1)| / step, near min(1, u), which is exact for a uniform phase."""
+        return tf.tanh(smooth_relative_change(x[:, 1:] - x[:, :-1], step, unit))

@@ -1,0 +1,31 @@
+"""Send a value when it has moved a step away from what was sent last; keep the rest for later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deltafine.layers.rules.base import EventRule, relative_change, smooth_relative_change
+
+
+class SendOnDelta(EventRule):
+    """An event when |x - last sent| >= step; the true value is then sent.
+
+    Also known as sigma-delta or hysteresis quantisation. A value that hovers anywhere stays silent, and the
+    error is below one step at every frame.
+    """
+
+    name = "send-on-delta"
+
+    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
+        quiet = xp.absolute(x - sent) < step if unit == "element" else relative_change(x - sent, step, unit, xp) < 1.0
+        return xp.where(quiet, sent, x)  # "not quiet" includes NaN: a broken value must show, not hide
+
+    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+        """tanh(u) of u = |x_t - x_(t-1)| / step.
+
+        Not the distance to what was sent last: while training starts from random states, that distance is mostly
+        the noise of the start, and its gradient would pull activations towards it.
+        """
+        return tf.tanh(smooth_relative_change(x[:, 1:] - x[:, :-1], step, unit))

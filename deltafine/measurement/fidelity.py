@@ -1,0 +1,26 @@
+"""Fidelity: does the model still say, frame by frame, what the original says?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deltafine.measurement.accuracy import classes_of
+
+
+class Fidelity:
+    """Share of frames on which two classifiers predict the same class; needs no labels."""
+
+    def __init__(self) -> None:
+        self._same = 0
+        self._frames = 0
+
+    def update(self, predictions: np.ndarray, original: np.ndarray) -> None:
+        """Add predictions (..., classes) of the same frames by both models."""
+        same = classes_of(predictions) == classes_of(original)
+        self._same += int(same.sum())
+        self._frames += same.size
+
+    def result(self) -> float:
+        if not self._frames:
+            raise ValueError("fidelity of no frame has no value")
+        return self._same / self._frames

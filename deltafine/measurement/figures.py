@@ -1,0 +1,106 @@
+"""What a measurement gives: plain documents of figures, without TensorFlow.
+
+Each figure has one definition (docs/metrics); the modules beside this one compute them.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFINITIONS_VERSION = 1
+"""Raised whenever a figure changes its meaning: measurements of different definitions are not compared."""
+
+
+class Part(BaseModel):
+    """A part of a document: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+class Estimate(Part):
+    """A share or a difference of shares, with its 95% interval (bootstrap over videos)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class LayerFigures(Part):
+    """One layer with multiply-accumulates, measured at its own input (a layer called twice has two entries)."""
+
+    name: str
+    kind: str = Field(description="layer class, for example Conv2D")
+    dense_macs: int = Field(description="MACs per frame, padding zeros not counted")
+    effective_macs_delta: float = Field(description="mean MACs per frame that meet a changed input, frames 2..T")
+    effective_macs_spatial: float = Field(description="mean MACs per frame that meet a non-zero input, all frames")
+    activation_density: float = Field(description="non-zero input elements / elements, all frames")
+    delta_density: float = Field(description="changed input elements / elements, frames 2..T")
+    pixel_density: float = Field(description="input positions where any channel changed / positions, frames 2..T")
+    mac_density: float = Field(description="effective_macs_delta / dense_macs")
+
+
+class DeltaFigures(Part):
+    """One delta layer, measured at its output."""
+
+    name: str
+    rule: str
+    unit: str
+    step_minimum: float
+    step_median: float
+    step_maximum: float
+    elements: int = Field(description="elements of one frame")
+    activation_density: float
+    delta_density: float = Field(description="events / elements, frames 2..T")
+    pixel_density: float
+    staleness: float = Field(description="mean |value sent - true value| / step over the frames")
+    silent_channels: float = Field(description="share of channels that never fired")
+    saturated_channels: float = Field(description="share of channels that fired in every element and frame")
+    state_bytes: int
+
+
+class Operations(Part):
+    """Totals of one model over all covered layers."""
+
+    dense_macs: int = Field(description="MACs per frame of the covered layers")
+    effective_macs_delta: float = Field(description="mean per frame, first frames of clips left out (steady state)")
+    effective_macs_delta_with_first: float = Field(description="mean per frame, first frames counted dense")
+    effective_macs_spatial: float = Field(description="mean per frame, first frames left out")
+    effective_macs_spatial_with_first: float
+    mac_density: float = Field(description="effective_macs_delta / dense_macs: the headline")
+    mac_density_with_first: float
+    mac_density_spatial: float
+    activation_sparsity: float = Field(description="zeros / elements over all covered layers' inputs, all frames")
+    delta_sparsity: float = Field(description="1 - changed / elements over all covered layers' inputs, frames 2..T")
+    pixel_density: float = Field(description="changed positions / positions, layers weighted by their dense MACs")
+    frame_macs_p50: float = Field(description="median over frames 2..T of effective delta MACs of one frame")
+    frame_macs_p95: float
+    frame_macs_worst: int
+    state_bytes: int = Field(description="bytes that a delta inference keeps between frames")
+
+
+class Figures(Part):
+    """What was measured of one model in one way of feeding the video."""
+
+    videos: int
+    frames: int = Field(description="frames measured, first frames included")
+    frame_accuracy: Estimate | None = None
+    window_accuracy: Estimate | None = Field(None, description="windows of T frames, predictions averaged")
+    clip_accuracy: Estimate | None = Field(None, description="whole videos, predictions averaged")
+    accuracy_change: Estimate | None = Field(
+        None,
+        description="paired difference to the original: frame accuracy on streams, window accuracy on clips",
+    )
+    frozen_accuracy: Estimate | None = Field(
+        None, description="frame accuracy of the original's first-frame prediction, held for the whole video"
+    )
+    fidelity: float | None = Field(None, description="share of frames predicted as the original model predicts them")
+    operations: Operations
+    layers: list[LayerFigures]
+    deltas: list[DeltaFigures]
+
+
+class Measurement(Part):
+    """One model: continuous streams (the headline) and clips as in training."""
+
+    streams: Figures
+    clips: Figures

@@ -1,0 +1,16 @@
+"""State: what a delta inference must keep from one frame to the next."""
+
+from __future__ import annotations
+
+from deltafine.measurement.probe import Probe
+
+BYTES_PER_VALUE = 4
+
+
+def state_bytes(probe: Probe) -> int:
+    """Bytes per stream in 32-bit values: what each delta layer sent last, and the sums of each layer with MACs.
+
+    A layer's sums (its output before the activation) are what the next changes are added to.
+    """
+    values = sum(place.elements for place in probe.deltas) + sum(place.output_elements for place in probe.layers)
+    return values * BYTES_PER_VALUE

@@ -1,0 +1,177 @@
+"""The functional graph of a Keras model, walked call by call.
+
+Keras keeps the graph of a Functional or Sequential model in private attributes. This file is the only
+one that touches them (``_functional``, ``_nodes_by_depth``, ``_inbound_nodes``, ``_keras_history`` and the
+members of nodes);
+everything else in this room goes through ``walk``.
+
+Names. Each call of an operation has a name that is unique in its graph: the operation's name, and for
+the second call on ``name#1``, ``name#2``, in the order in which the calls were made. A call inside a
+nested model has the path ``outer/inner``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+
+OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def is_graph(operation: Any) -> bool:
+    """Whether the operation is itself a graph of operations: Functional, Sequential or ``keras.Function``."""
+    return isinstance(operation, keras.Function | keras.Sequential)
+
+
+def as_function(model: Any) -> Any:
+    """The ``keras.Function`` that holds the nodes of a model; a Sequential model keeps one inside."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def input_tensors(model: Any) -> list[Any]:
+    """The symbolic inputs of a graph, flat, in order."""
+    return list(as_function(model).inputs)
+
+
+def output_structure(model: Any) -> Any:
+    """The symbolic outputs of a graph as the user gave them: one tensor, a list or a dict."""
+    return as_function(model)._outputs_struct
+
+
+def input_structure(model: Any) -> Any:
+    """The symbolic inputs of a graph as the user gave them: one tensor, a list or a dict."""
+    return as_function(model)._inputs_struct
+
+
+def nested_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The values that a call of a nested graph passes to its inputs, flat, in the order of its inputs."""
+    inputs = args[0] if args else kwargs["inputs"]
+    if isinstance(inputs, dict) and not isinstance(input_structure(model), dict):
+        return [inputs[tensor.name] for tensor in input_tensors(model)]
+    return keras.tree.flatten(inputs)
+
+
+def operation_names(model: Any) -> list[str]:
+    """Names of the operations on the model's own level."""
+    return [operation.name for operation in as_function(model).operations]
+
+
+def rename_maker(outputs: Any, name: str) -> None:
+    """Give the operation that made these symbolic tensors another name."""
+    keras.tree.flatten(outputs)[0]._keras_history.operation.name = name
+
+
+def require_plain_graph(model: Any) -> None:
+    """Refuse a graph whose class computes something else than the graph.
+
+    Raises:
+        DeltafineError: naming the class.
+    """
+    for inner in _graphs(model):
+        kind: Any = type(inner)
+        plain = next(base for base in kind.__mro__ if base.__module__.startswith("keras."))
+        if kind.call is not plain.call:
+            raise DeltafineError(
+                f"Model '{inner.name}' is of class {kind.__name__}, which overrides call(), so its graph does "
+                "not say what it computes: rebuild it as keras.Model(inputs, outputs)."
+            )
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph and those nested in it or wrapped by its layers."""
+    yield model
+    for operation in as_function(model).operations:
+        inner: Any = getattr(operation, "layer", None)
+        for candidate in (operation, inner):
+            if is_graph(candidate):
+                yield from _graphs(candidate)
+
+
+def all_layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every layer of a graph with its path, nested models and the insides of wrappers included."""
+    for operation in as_function(model).operations:
+        if is_graph(operation):
+            yield from all_layers_by_path(operation, f"{prefix}{operation.name}/")
+        elif isinstance(operation, keras.layers.Layer):
+            yield prefix + operation.name, operation
+            inner: Any = getattr(operation, "layer", None)
+            if isinstance(operation, keras.layers.Wrapper) and is_graph(inner):
+                yield from all_layers_by_path(inner, f"{prefix}{operation.name}/")
+
+
+def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
+    """Go through the graph in the order of computation and let ``on_call`` compute each call.
+
+    Args:
+        model: a Functional or Sequential model, or a ``keras.Function``; only its own level is walked,
+            a nested model is one call.
+        inputs: one value for each of ``input_tensors(model)``; any objects.
+        on_call: called as ``on_call(name, node, args, kwargs)`` with the arguments of the original call,
+            every symbolic tensor in them replaced by its value; returns the outputs' values in the
+            structure of the operation's outputs. ``node.operation`` is the operation.
+
+    Returns:
+        The values of the graph's outputs, flat.
+    """
+    function = as_function(model)
+    values = {id(tensor): value for tensor, value in zip(function.inputs, inputs, strict=True)}
+    layers_of_nodes = function._nodes_by_depth
+    own = {id(node) for nodes in layers_of_nodes.values() for node in nodes}
+    for depth in sorted(layers_of_nodes, reverse=True):
+        for node in layers_of_nodes[depth]:
+            # An input that the outputs do not depend on leaves nodes that cannot be computed.
+            if node.is_input or any(id(tensor) not in values for tensor in node.input_tensors):
+                continue
+            args, kwargs = node.arguments.fill_in(values)
+            outputs = on_call(_call_name(node, own), node, tuple(args), kwargs)
+            for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                values[id(tensor)] = value
+    return [values[id(tensor)] for tensor in function.outputs]
+
+
+def run(
+    model: Any,
+    inputs: Sequence[Any],
+    observe: Callable[[str, Any, tuple[Any, ...], Any], None],
+    *,
+    training: bool = False,
+    prefix: str = "",
+) -> list[Any]:
+    """Compute the model on real tensors and show every call, nested ones too, to ``observe``.
+
+    Args:
+        model: a Functional or Sequential model.
+        inputs: one tensor for each input of the model, flat.
+        observe: called as ``observe(path, operation, args, outputs)`` after each call of a layer or
+            operation that is not itself a graph.
+        training: passed on to the operations that know it.
+        prefix: put before every path.
+
+    Returns:
+        The outputs, flat. Works eagerly and inside ``tf.function``.
+    """
+
+    def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = node.operation
+        if is_graph(operation):
+            return run(
+                operation, nested_inputs(operation, args, kwargs), observe, training=training, prefix=f"{prefix}{name}/"
+            )
+        if getattr(operation, "_call_has_training_arg", False):
+            kwargs = {"training": training, **kwargs}
+        outputs = operation(*args, **kwargs)
+        observe(prefix + name, operation, args, outputs)
+        return outputs
+
+    return walk(model, inputs, on_call)
+
+
+def _call_name(node: Any, own: set[int]) -> str:
+    """The operation's name, with ``#k`` for the (k+1)-th call of the operation in this graph."""
+    calls = [other for other in node.operation._inbound_nodes if id(other) in own]
+    index = next(position for position, other in enumerate(calls) if other is node)
+    return f"{node.operation.name}#{index}" if index else node.operation.name

@@ -1,0 +1,152 @@
+"""Insertion: from a per-frame model to a clip model with delta layers.
+
+The graph is walked anew, call by call, with clones of the layers, and a delta layer after each selected site.
+Nested models stay nested; they take the clock (see ``deltafine.layers.time``) as one more input. Weights
+are then copied from old to new layers, by order and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
+from deltafine.model import graph
+from deltafine.model.rewrite import Rewriter
+from deltafine.model.settings import DeltaSettings
+from deltafine.model.sites import INPUT, Site, require_no_deltas
+from deltafine.model.time_axis import takes_clips
+
+HEADS = ("mean", "last", "per-frame")
+RESCALES = {"0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
+
+
+def insert_deltas(
+    model: Any,
+    sites: Sequence[Site],
+    settings: DeltaSettings | None = None,
+    *,
+    frames: int | None = None,
+    head: str = "mean",
+    rescale: str | None = None,
+) -> Any:
+    """Make a clip model of a per-frame model, with a delta layer at every selected site.
+
+    The clip model takes ``(batch, time, ...)``, runs the per-frame network on all frames at once (layer names
+    kept), gives ``(batch, time, ...)`` in its layer ``frame_predictions`` and one prediction per clip in
+    ``clip_prediction``. For a model with several outputs these names are followed by ``_<output name>``.
+
+    A model that takes clips already (an input of rank 5) is rewritten as it stands; ``head`` has no say, and its
+    output is ``clip_prediction``.
+
+    Args:
+        model: the built per-frame model; not changed.
+        sites: from ``find_activations`` or ``choose`` on the same model; empty for a clip model without
+            delta layers, to compare with.
+        settings: settings of the delta layers; the defaults of ``DeltaSettings`` if left out.
+        frames: clip length; None for any length, or that of a model that takes clips.
+        head: what one clip's prediction is: the ``"mean"`` over its frames, the ``"last"`` frame's, or
+            ``"per-frame"`` for no layer after ``frame_predictions``.
+        rescale: ``"0..1"`` or ``"-1..1"`` if the per-frame model wants its pixels so; the clip model then takes
+            0-255. None if the model takes 0-255 itself.
+
+    Returns:
+        A Functional Keras model with the weights and ``trainable`` flags of the original.
+
+    Raises:
+        DeltafineError: none of the sites is selected, the model already has delta layers, or an argument is unknown.
+    """
+    _check(model, sites, frames, head, rescale)
+    rewriter = Rewriter([site for site in sites if site.selected], settings or DeltaSettings())
+    names = _Names(graph.operation_names(model))
+    tensors = graph.input_tensors(model)
+    whole = takes_clips(model)
+    clips = [_clip_input(tensor, frames, rescale, whole) for tensor in tensors]
+    values, clock = [], None
+    for tensor, clip in zip(tensors, clips, strict=True):
+        label = f"_{tensor.name}" if len(tensors) > 1 else ""
+        value = clip
+        if not whole:
+            value, own_clock = FoldTime(name=names.free(f"fold_time{label}"), dtype=clip.dtype)(clip)
+            clock = own_clock if clock is None else clock
+        if rescale is not None:
+            scale, offset = RESCALES[rescale]
+            name = names.free(f"frame_rescaling{label}")
+            value = keras.layers.Rescaling(scale, offset, name=name, dtype=tensor.dtype)(value)
+        site = f"{INPUT}:{tensor.name}" if label else INPUT
+        values.append(rewriter.after(site, value, clock, policy=tensor.dtype))
+    outputs = rewriter.rewrite(model, values, clock, prefix="")
+    labels = [""] if len(outputs) == 1 else [f"_{label}" for label in _output_labels(model)]
+    ends = [_clip_output(value, clock, head, names, label) for value, label in zip(outputs, labels, strict=True)]
+    result = keras.Model(
+        keras.tree.pack_sequence_as(graph.input_structure(model), clips),
+        keras.tree.pack_sequence_as(graph.output_structure(model), ends),
+        name=model.name,
+    )
+    rewriter.finish(model, result)
+    return result
+
+
+def delta_layers(model: Any) -> dict[str, Any]:
+    """The delta layers of a clip model by path (``Site.delta_name``), nested ones included, in order."""
+    from deltafine.layers import DeltaActivation
+
+    return {path: layer for path, layer in graph.all_layers_by_path(model) if isinstance(layer, DeltaActivation)}
+
+
+class _Names:
+    """Names not yet used in the model."""
+
+    def __init__(self, used: Iterable[str]) -> None:
+        self._used = set(used)
+
+    def free(self, name: str) -> str:
+        candidate, index = name, 0
+        while candidate in self._used:
+            index += 1
+            candidate = f"{name}_{index}"
+        self._used.add(candidate)
+        return candidate
+
+
+def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, rescale: str | None) -> None:
+    if head not in HEADS:
+        raise DeltafineError(f"head must be one of {', '.join(HEADS)}, not '{head}'.")
+    if rescale is not None and rescale not in RESCALES:
+        raise DeltafineError(f"rescale must be '0..1', '-1..1' or left out, not '{rescale}'.")
+    if frames is not None and frames < 1:
+        raise DeltafineError(f"A clip needs at least one frame, not {frames}.")
+    if sites and not any(site.selected for site in sites):
+        raise DeltafineError("No place for a delta layer is selected.")
+    require_no_deltas(model)
+
+
+def _clip_input(tensor: Any, frames: int | None, rescale: str | None, whole: bool) -> Any:
+    dtype = tensor.dtype if rescale is None or "float" in tensor.dtype else "float32"
+    if not whole:
+        return keras.Input((frames, *tensor.shape[1:]), dtype=dtype, name=tensor.name)
+    length = tensor.shape[1]
+    if frames is not None and length not in (None, frames):
+        raise DeltafineError(f"The model takes clips of {length} frames, not {frames}: leave the clip length out.")
+    return keras.Input((frames or length, *tensor.shape[2:]), dtype=dtype, name=tensor.name)
+
+
+def _output_labels(model: Any) -> list[str]:
+    """One label per output: its key in a dict of outputs, else its number."""
+    paths = keras.tree.flatten_with_path(graph.output_structure(model))
+    return ["_".join(str(part) for part in path) for path, _ in paths]
+
+
+def _clip_output(value: Any, clock: Any, head: str, names: _Names, label: str) -> Any:
+    if clock is None:
+        # The model has seen the whole clip; only the name is missing.
+        return keras.layers.Identity(name=names.free(f"clip_prediction{label}"), dtype=value.dtype)(value)
+    unfold = UnfoldTime(name=names.free(f"frame_predictions{label}"), dtype=value.dtype)
+    clips = unfold(value, clock)
+    if head == "per-frame":
+        return clips
+    reduce = TimeMean if head == "mean" else TimeLast
+    return reduce(name=names.free(f"clip_prediction{label}"), dtype="float32")(clips)

@@ -1,0 +1,89 @@
+"""TFLite (LiteRT) files of exported models, checked against the Keras model on real frames."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from deltafine.errors import DeltafineError
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a TFLite model compares with the Keras model that it was made of.
+
+    Attributes:
+        frames: inputs compared.
+        largest_difference: of any output, in units of the output.
+        same_class: share of inputs whose largest output is at the same index.
+    """
+
+    frames: int
+    largest_difference: float
+    same_class: float
+
+
+def to_tflite(model: Any) -> bytes:
+    """Convert a plain Keras model.
+
+    Raises:
+        DeltafineError: an operation of the model has no TFLite form.
+    """
+    import tensorflow as tf
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    except Exception as error:  # The converter raises whatever the operation at fault raises.
+        text = " ".join(str(error).split())[:300]
+        raise DeltafineError(f"TensorFlow cannot convert model '{model.name}' to TFLite ({text}).") from error
+    return bytes(content)
+
+
+def compare(content: bytes, model: Any, inputs: Sequence[np.ndarray]) -> Agreement:
+    """Run the TFLite model and the Keras model on the same inputs, one at a time.
+
+    Args:
+        content: the TFLite file.
+        model: the Keras model with one input and one output that it was made of.
+        inputs: each of shape (1, ...), as the model takes them.
+
+    Raises:
+        DeltafineError: there is nothing to compare on.
+    """
+    if not inputs:
+        raise DeltafineError("A TFLite model can only be checked on at least one frame.")
+    runner = _interpreter(content)
+    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
+    runner.resize_tensor_input(source["index"], inputs[0].shape)
+    runner.allocate_tensors()
+    largest, same = 0.0, 0
+    for value in inputs:
+        runner.set_tensor(source["index"], value.astype(source["dtype"]))
+        runner.invoke()
+        found = runner.get_tensor(target["index"])
+        expected = keras.ops.convert_to_numpy(model(value, training=False))
+        largest = max(largest, float(np.abs(found - expected).max()))
+        same += int(found.reshape(-1).argmax() == expected.reshape(-1).argmax())
+    return Agreement(len(inputs), largest, same / len(inputs))
+
+
+def _interpreter(content: bytes) -> Any:
+    """LiteRT's own package where it is installed; else the interpreter that TensorFlow still has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("ai_edge_litert") is not None:
+            lite: Any = importlib.import_module("ai_edge_litert.interpreter")
+        else:
+            lite = importlib.import_module("tensorflow").lite
+        return lite.Interpreter(model_content=content)

@@ -1,0 +1,102 @@
+"""What an insertion would do, before anything runs: sites, counts and state, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.model.settings import DeltaSettings
+from deltafine.model.sites import Plan, Site, covered
+from deltafine.model.time_axis import takes_clips
+
+VERSION = 1
+BYTES_PER_VALUE = 4
+# A layer of which less than this share of the MACs depends on a delta layer is listed as not behind one.
+_REACHED = 0.5
+
+
+def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None = None) -> dict[str, Any]:
+    """The plan of an insertion as a document of plain values.
+
+    Args:
+        model: the model.
+        sites: from ``find_activations`` or ``choose``.
+        settings: of the delta layers; they decide how many step sizes there are.
+
+    Returns:
+        ``model`` (name, shapes, parameters, dense MACs per frame), ``sites``, ``totals`` (coverage, step count and
+        state in bytes), ``not_behind`` (layers with MACs that no delta layer feeds) and ``not_counted`` (layers
+        with MACs that the fan-out rules do not cover). For a model that takes clips, counts are per clip.
+
+    Raises:
+        DeltafineError: there are no sites.
+    """
+    if not sites:
+        raise DeltafineError(f"Model '{model.name}' has no activation and no input where a delta layer could stand.")
+    settings = settings or DeltaSettings()
+    union, plan = covered(sites)
+    listed = [_site(site, settings) for site in sites]
+    chosen = [entry for entry in listed if entry["selected"]]
+    sums = sum(math.prod(entry.output_shape) * entry.repeats for entry in plan.macs.values())
+    return {
+        "version": VERSION,
+        "model": {
+            "name": model.name,
+            "input_shape": keras.tree.map_structure(lambda tensor: list(tensor.shape), model.input),
+            "output_shape": keras.tree.map_structure(lambda tensor: list(tensor.shape), model.output),
+            "parameters": model.count_params(),
+            "dense_macs": plan.dense_macs,
+            "counted_per": "clip" if takes_clips(model) else "frame",
+        },
+        "sites": listed,
+        "totals": {
+            "selected": len(chosen),
+            "coverage": union.macs(plan.macs) / plan.dense_macs if plan.dense_macs else 0.0,
+            "steps": sum(entry["steps"] for entry in chosen),
+            "state_bytes": sum(entry["state_bytes"] for entry in chosen) + sums * BYTES_PER_VALUE,
+        },
+        "not_behind": _not_behind(plan, union),
+        "not_counted": [
+            {
+                "layer": entry.path,
+                "type": type(entry.layer).__name__,
+                "dense_macs": entry.dense_macs,
+                "reason": entry.reason,
+            }
+            for entry in plan.macs.values()
+            if not entry.covered
+        ],
+    }
+
+
+def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
+    elements = math.prod(site.shape)
+    steps = {"layer": 1, "channel": site.shape[-1] if site.shape else 1, "neuron": elements}[settings.step_per]
+    return {
+        "name": site.name,
+        "kind": site.kind,
+        "shape": list(site.shape),
+        "consumers": list(site.consumers),
+        "fan_out": site.fan_out_macs / elements,
+        "fan_out_macs": site.fan_out_macs,
+        "mac_share": site.mac_share,
+        "steps": steps,
+        "state_bytes": elements * BYTES_PER_VALUE,
+        "selected": site.selected,
+        "reason": site.reason,
+    }
+
+
+def _not_behind(plan: Plan, union: Any) -> list[dict[str, Any]]:
+    found = []
+    for call, entry in plan.macs.items():
+        if not entry.covered or not entry.dense_macs:
+            continue
+        reached = union.macs_at(call, plan.macs) / entry.dense_macs
+        if reached < _REACHED:
+            found.append({"layer": entry.path, "mac_share": entry.dense_macs / plan.dense_macs})
+    return found

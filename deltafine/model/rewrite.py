@@ -1,0 +1,193 @@
+"""The rewriting of a graph: the same calls with cloned layers, and delta layers in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.layers.time import FoldTime, UnfoldTime
+from deltafine.model import graph
+from deltafine.model.activations import has_fused_activation
+from deltafine.model.augmentation import is_augmentation
+from deltafine.model.settings import DeltaSettings
+from deltafine.model.sites import Site
+
+
+class Rewriter:
+    """Rewrites one model; keeps the clones, so that a shared layer stays shared.
+
+    Args:
+        sites: the selected sites.
+        settings: what their delta layers are set to.
+    """
+
+    def __init__(self, sites: Sequence[Site], settings: DeltaSettings) -> None:
+        self._sites = {site.name: site for site in sites}
+        self._settings = settings
+        self._split = {_without_index(name) for name in self._sites}
+        self._clones: dict[int, Any] = {}
+        self._fused: dict[int, Any] = {}
+        self._graphs: dict[int, Any] = {}
+        self._deltas: dict[str, Any] = {}
+        # Old and new layers in order of creation, and the same for nested models: parents before children.
+        self._layers: list[tuple[Any, Any]] = []
+        self._models: list[tuple[Any, Any]] = []
+
+    def after(self, site_name: str, value: Any, clock: Any, policy: Any) -> Any:
+        """The value passed through the site's delta layer, or as it is where there is no site."""
+        site = self._sites.get(site_name)
+        if site is None:
+            return value
+        if site_name not in self._deltas:
+            from deltafine.layers import DeltaActivation
+
+            name = site.delta_name.rpartition("/")[2]
+            arguments = self._settings.arguments(site_name)
+            self._deltas[site_name] = DeltaActivation(name=name, dtype=policy, **arguments)
+        delta = self._deltas[site_name]
+        return delta(value) if clock is None else delta(value, clock)
+
+    def rewrite(self, model: Any, inputs: Sequence[Any], clock: Any, prefix: str) -> list[Any]:
+        """Call everything that the model calls, anew, on the given tensors.
+
+        Args:
+            model: a graph; its own level is rewritten inline, nested models become nested models.
+            inputs: one symbolic tensor per input of the graph.
+            clock: the clock for the delta layers; None where the tensors have a time axis of their own.
+            prefix: path of the model, with a slash behind it; empty for the outermost.
+
+        Returns:
+            The outputs, flat.
+        """
+
+        def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            operation = node.operation
+            if graph.is_graph(operation):
+                inner = graph.nested_inputs(operation, args, kwargs)
+                called = {key: value for key, value in kwargs.items() if key == "training" and value is not None}
+                return self._call_nested(operation, operation.name, inner, called, clock, prefix + name)
+            if isinstance(operation, keras.layers.TimeDistributed) and self._has_sites(operation, prefix + name):
+                return self._call_time_distributed(operation, args, kwargs, prefix, prefix + name)
+            site_name = prefix + name
+            if not isinstance(operation, keras.layers.Layer):
+                # Operations without state can be called again as they are.
+                outputs = operation(*args, **kwargs)
+                policy: Any = getattr(outputs, "dtype", None)
+            else:
+                outputs = self._call_layer(operation, args, kwargs, prefix)
+                policy = operation.dtype_policy
+            return self.after(site_name, outputs, clock, policy)
+
+        return graph.walk(model, inputs, on_call)
+
+    def finish(self, model: Any, result: Any) -> None:
+        """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
+        # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
+        for old, new in [(model, result), *self._models, *self._layers]:
+            _copy_trainable(old, new)
+        for old, new in self._layers:
+            _copy_weights(old, new)
+
+    def _call_layer(
+        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, name: str = ""
+    ) -> Any:
+        """Call the clone of a layer, a fused activation split off where a delta layer will follow."""
+        if isinstance(layer, keras.layers.Lambda):
+            return layer(*args, **kwargs)
+        if is_augmentation(layer):
+            return args[0]
+        name = name or layer.name
+        if prefix + name not in self._split or not has_fused_activation(layer):
+            return self._clone(layer, name=name)(*args, **kwargs)
+        linear = self._clone(layer, name=name, activation=None)
+        if id(layer) not in self._fused:
+            self._fused[id(layer)] = self._activation_of(layer, f"{name}_activation")
+        return self._fused[id(layer)](linear(*args, **kwargs))
+
+    def _clone(self, layer: Any, **changes: Any) -> Any:
+        if id(layer) not in self._clones:
+            clone = type(layer).from_config({**layer.get_config(), **changes})
+            self._clones[id(layer)] = clone
+            self._layers.append((layer, clone))
+        return self._clones[id(layer)]
+
+    def _activation_of(self, layer: Any, name: str) -> Any:
+        """A layer of its own for the activation fused into another."""
+        if isinstance(layer.activation, keras.layers.Layer):
+            activation = type(layer.activation).from_config({**layer.activation.get_config(), "name": name})
+            self._layers.append((layer.activation, activation))
+            return activation
+        return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
+
+    def _call_nested(
+        self, model: Any, new_name: str, inputs: list[Any], kwargs: dict[str, Any], clock: Any, path: str
+    ) -> Any:
+        """Call the rewritten form of a nested model; the first call makes it, and names its sites."""
+        if id(model) not in self._graphs:
+            has_sites = any(name.startswith(f"{path}/") for name in self._sites)
+            self._graphs[id(model)] = self._nested(model, new_name, f"{path}/", has_sites and clock is not None)
+        new, with_clock = self._graphs[id(model)]
+        outputs = keras.tree.flatten(new([*inputs, clock] if with_clock else inputs, **kwargs))
+        return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
+
+    def _nested(self, model: Any, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
+        inputs = [
+            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+            for tensor in graph.input_tensors(model)
+        ]
+        place = len(self._models)
+        clock = keras.Input(batch_shape=(None,), dtype="int32", name="clock") if with_clock else None
+        outputs = self.rewrite(model, inputs, clock, prefix)
+        new = keras.Model([*inputs, clock] if with_clock else inputs, outputs, name=new_name)
+        self._models.insert(place, (model, new))
+        return new, with_clock
+
+    def _has_sites(self, wrapper: Any, path: str) -> bool:
+        inside = any(name == path or name.startswith(f"{path}/") for name in self._sites)
+        return inside or id(wrapper.layer) in self._graphs
+
+    def _call_time_distributed(
+        self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, path: str
+    ) -> Any:
+        """Fold time into the batch, call the rewritten inside once on all frames, and unfold."""
+        clips = args[0] if args else kwargs["inputs"]
+        if getattr(clips, "_keras_mask", None) is not None:
+            raise DeltafineError(f"Layer '{wrapper.name}' is TimeDistributed over masked frames: remove the mask.")
+        name, inner = path.rpartition("/")[2].replace("#", "_"), wrapper.layer
+        frames, clock = FoldTime(name=f"{name}_fold", dtype=clips.dtype)(clips)
+        if graph.is_graph(inner):
+            result = self._call_nested(inner, name, [frames], {}, clock, path)
+        else:
+            result = self._call_layer(inner, (frames,), {}, prefix, name=wrapper.name)
+            result = self.after(path, result, clock, inner.dtype_policy)
+        return UnfoldTime(name=f"{name}_unfold", dtype=result.dtype)(result, clock)
+
+
+def _without_index(site_name: str) -> str:
+    outer, slash, leaf = site_name.rpartition("/")
+    return outer + slash + leaf.split("#")[0]
+
+
+def _copy_trainable(old: Any, new: Any) -> None:
+    if new.trainable != old.trainable:
+        new.trainable = old.trainable
+
+
+def _copy_weights(old: Any, new: Any) -> None:
+    if not old.built:
+        return
+    inside = {id(weight) for weight in getattr(getattr(old, "activation", None), "weights", ())}
+    sources = list(old.weights)
+    if len(sources) != len(new.weights):
+        sources = [weight for weight in sources if id(weight) not in inside]
+    shapes = [tuple(weight.shape) for weight in sources]
+    if shapes != [tuple(weight.shape) for weight in new.weights]:
+        raise DeltafineError(
+            f"Layer '{old.name}' of type {type(old).__name__} cannot be copied: rebuilt from its own configuration "
+            "it has other weights; its get_config() must hold all that it was made with."
+        )
+    for source, target in zip(sources, new.weights, strict=True):
+        target.assign(source)

@@ -1,0 +1,202 @@
+"""A model as one flat list of calls, nested models opened, with the shapes of one frame.
+
+The trace runs the graph on shapes only. It is what the search for activations, the operation counts and
+the fan-out of a site read; the rewriting walks the model itself by the same names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.model import graph
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One tensor of the graph: its shape with the batch axis first, and its dtype."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape without the batch axis."""
+        return tuple(self.shape[1:])  # type: ignore[arg-type]
+
+
+class FoldFrames:
+    """Stands for what ``TimeDistributed`` does before its layer: (batch, time, ...) to (batch * time, ...)."""
+
+    name = "fold"
+
+
+class UnfoldFrames:
+    """Stands for what ``TimeDistributed`` does after its layer: (batch * time, ...) to (batch, time, ...)."""
+
+    name = "unfold"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer or operation that is not itself a graph.
+
+    Attributes:
+        path: unique name, ``outer/inner`` for nested models, ``#1`` behind whatever is called again.
+        operation: the layer or operation.
+        inputs: the tensors it reads, flat.
+        outputs: the tensors it makes, flat.
+        args: positional arguments as in the model, with a ``Value`` for every tensor.
+        kwargs: keyword arguments, likewise.
+        repeats: how often it runs per sample of the model's input; more than 1 inside ``TimeDistributed``.
+        site_name: the path at the first call of a nested model, as later calls share its layers.
+    """
+
+    path: str
+    operation: Any
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    repeats: int = 1
+    site_name: str = ""
+
+
+class Trace:
+    """The calls of a model in order of computation, and who makes and who reads each tensor."""
+
+    def __init__(self, inputs: dict[str, Value]) -> None:
+        self.inputs = inputs
+        self.outputs: list[Value] = []
+        self.calls: list[Call] = []
+        self.maker: dict[Value, Call] = {}
+        self.readers: dict[Value, list[Call]] = defaultdict(list)
+        self.homes: dict[int, str] = {}
+
+    def add(self, call: Call) -> None:
+        """Append a call whose inputs are already there."""
+        self.calls.append(call)
+        for value in call.outputs:
+            self.maker[value] = call
+        for value in dict.fromkeys(call.inputs):
+            self.readers[value].append(call)
+
+
+def trace(model: Any, frame_shape: Sequence[int] | None = None) -> Trace:
+    """Trace a built Functional or Sequential model.
+
+    Args:
+        model: the model.
+        frame_shape: shape of one input sample without the batch axis, for a model with one input that
+            takes any size; by default the model's own.
+
+    Raises:
+        DeltafineError: an input size is unknown, or ``frame_shape`` does not fit the model.
+    """
+    tensors = graph.input_tensors(model)
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if frame_shape is not None:
+        shapes = [_fitting(shapes, tuple(frame_shape))]
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        if any(size is None for size in shape[1:]):
+            raise DeltafineError(
+                f"Input '{tensor.name}' of model '{model.name}' takes any size {shape[1:]}, and operations "
+                "can only be counted for a known one: give the frame size."
+            )
+    values = [
+        Value(shape, keras.backend.standardize_dtype(tensor.dtype))
+        for tensor, shape in zip(tensors, shapes, strict=True)
+    ]
+    names = [tensor.name for tensor in tensors]
+    result = Trace(dict(zip(names, values, strict=True)))
+    result.outputs = _trace_graph(model, values, _Level("", "", 1), result)
+    return result
+
+
+def _fitting(shapes: list[tuple[int | None, ...]], frame_shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    if len(shapes) != 1:
+        raise DeltafineError(f"A frame size cannot be given for a model with {len(shapes)} inputs.")
+    own = shapes[0][1:]
+    fits = len(own) == len(frame_shape) and all(a in (None, b) for a, b in zip(own, frame_shape, strict=True))
+    if not fits:
+        raise DeltafineError(f"Frames of shape {frame_shape} do not fit the model's input shape {own}.")
+    return (shapes[0][0], *frame_shape)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Where the tracing is: path of the graph, path of its first call, calls per sample of the model's input."""
+
+    path: str
+    site: str
+    repeats: int
+
+
+def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
+    def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = node.operation
+        if graph.is_graph(operation):
+            inner = graph.nested_inputs(operation, args, kwargs)
+            return _trace_graph(operation, inner, _inside(operation, name, level, result), result)
+        if isinstance(operation, keras.layers.TimeDistributed):
+            return _trace_time_distributed(operation, name, args, kwargs, level, result)
+        outputs = _output_values(node, args, kwargs)
+        _add(result, level, name, operation, outputs, args, kwargs)
+        return outputs
+
+    return graph.walk(model, inputs, on_call)
+
+
+def _trace_time_distributed(
+    wrapper: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: _Level, result: Trace
+) -> list[Value]:
+    """A wrapper that runs a layer or model on each frame: fold, the layer, unfold."""
+    clips = args[0] if args else kwargs["inputs"]
+    inner, length = wrapper.layer, clips.shape[1]
+    frames = Value((None, *clips.shape[2:]), clips.dtype)
+    _add(result, level, f"{name}/fold", FoldFrames(), [frames], (clips,), {})
+    level = _Level(level.path, level.site, level.repeats * length)
+    if graph.is_graph(inner):
+        outputs = _trace_graph(inner, [frames], _inside(inner, name, level, result), result)
+    else:
+        spec = inner.compute_output_spec(_symbolic(frames))
+        outputs = [Value(tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))]
+        _add(result, level, name, inner, outputs, (frames,), {})
+    unfolded = [Value((None, length, *value.shape[1:]), value.dtype) for value in outputs]
+    _add(result, level, f"{name}/unfold", UnfoldFrames(), unfolded, tuple(outputs), {})
+    return unfolded
+
+
+def _inside(inner: Any, name: str, level: _Level, result: Trace) -> _Level:
+    path = f"{level.path}{name}/"
+    return _Level(path, result.homes.setdefault(id(inner), f"{level.site}{name}/"), level.repeats)
+
+
+def _add(
+    result: Trace, level: _Level, name: str, operation: Any, outputs: Sequence[Value],
+    args: tuple[Any, ...], kwargs: dict[str, Any],
+) -> None:  # fmt: skip
+    inputs = tuple(leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value))
+    result.add(
+        Call(level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name)
+    )
+
+
+def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Value]:
+    """Shapes of the outputs: those recorded in the model where the inputs' shapes are, else computed."""
+    given = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value)]
+    recorded = [tuple(tensor.shape)[1:] for tensor in node.input_tensors]
+    outputs = node.outputs
+    if [value.shape[1:] for value in given] != recorded:
+        args, kwargs = keras.tree.map_structure(_symbolic, (args, kwargs))
+        outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+    return [Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)) for tensor in outputs]
+
+
+def _symbolic(leaf: Any) -> Any:
+    return keras.KerasTensor(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Value) else leaf

@@ -1,0 +1,58 @@
+"""Steps from data: without labels, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deltafine.layers import DeltaActivation, Stream
+from deltafine.model import graph
+
+SMALLEST_STEP = 1e-6
+
+
+def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Root mean square of what goes into each delta layer, by layer path.
+
+    Args:
+        clip_model: with delta layers of whatever step; inputs are taken as the layers receive them.
+        clips: batches (batch, time, height, width, channels).
+
+    Returns:
+        One array of shape (channels,) per delta layer.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def squares(frames: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+            if isinstance(operation, DeltaActivation):
+                x = tf.cast(args[0], tf.float64)
+                found[path] = tf.reduce_mean(tf.square(x), axis=list(range(len(x.shape) - 1)))
+
+        with Stream():
+            graph.run(clip_model, [tf.cast(frames, tf.float32)], observe)
+        return found
+
+    totals: dict[str, np.ndarray] = {}
+    frames_seen = 0
+    for frames in clips:
+        weight = len(frames)
+        frames_seen += weight
+        for path, mean in squares(frames).items():
+            totals[path] = totals.get(path, 0.0) + weight * mean.numpy()
+    return {path: np.sqrt(total / frames_seen) for path, total in totals.items()}
+
+
+def step_unit(layer: DeltaActivation, rms: np.ndarray) -> Any:
+    """What a relative step of 1 is for a layer: the RMS of its activations, of the layer or of each channel.
+
+    Steps per channel use the channel's own RMS, but at least a tenth of the layer's, so that a channel that
+    happened to be silent is not sent at the faintest noise.
+    """
+    of_layer = float(np.sqrt(np.mean(np.square(rms))))
+    return of_layer if layer.step_per == "layer" else np.maximum(rms, 0.1 * of_layer)

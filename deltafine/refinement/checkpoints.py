@@ -1,0 +1,75 @@
+"""Checkpoints: everything the rest of a training depends on, in one file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from deltafine.errors import DeltafineError
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Let ``write(temporary_path)`` make a file, then put it in place: synced to disk and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.writing{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
+    """Write variables (in order) and JSON facts."""
+
+    def write(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["facts"] = json.dumps(facts)
+            for index, variable in enumerate(variables):
+                file.create_dataset(f"{index:05d}", data=np.asarray(variable))
+
+    write_atomically(path, write)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON facts of a checkpoint."""
+    with _open(path) as file:
+        return json.loads(file.attrs["facts"])
+
+
+def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
+    """Assign the saved values to the first of the variables, as many as were saved; return the facts.
+
+    Raises:
+        DeltafineError: the file is broken or of another model.
+    """
+    with _open(path) as file:
+        names = sorted(file)
+        values = [file[name][()] for name in names]
+        facts = json.loads(file.attrs["facts"])
+    shapes = [tuple(value.shape) for value in values]
+    if shapes != [tuple(variable.shape) for variable in variables]:
+        raise DeltafineError(f"The checkpoint {path} belongs to another model or other settings: start a new run.")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return facts
+
+
+def _open(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DeltafineError(f"Cannot read the checkpoint {path}: {error}.") from error

@@ -1,0 +1,146 @@
+"""Every setting of a refinement, with its default, its limits and its meaning."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deltafine.errors import DeltafineError
+
+
+class RefineSettings(BaseModel):
+    """What to refine, on what, and how.
+
+    A TOML file with these names is a recipe; the resolved one is kept in the run directory as ``settings.toml``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # What
+    model: str = Field(description="path of the pretrained Keras model")
+    data: str = Field(description="path of the videos")
+    streams: str | None = Field(None, description="path of continuous videos to measure on, default: the data")
+    classes: tuple[str, ...] | None = Field(None, description="class names in the order of the model's outputs")
+    layout: str | None = Field(None, description="layout of the data, default: found by itself")
+    split: int = Field(1, ge=1, description="number of the split list")
+    validation: float = Field(0.2, gt=0, lt=1, description="share of videos kept for validation, without split lists")
+    max_bad_videos: int = Field(0, ge=0, description="unreadable videos that are tolerated")
+    rescale: Literal["0..1", "-1..1"] | None = Field(None, description="scale pixels before the model; default 0-255")
+
+    custom_objects: tuple[str, ...] = Field((), description="MODULE:NAME of the model's own layers and functions")
+    unsafe_lambda: bool = Field(False, description="run Python code stored in the model file")
+    cache: str | None = Field(None, description="where to keep decoded frames; default: in the run while it lasts")
+
+    # Where the delta layers go, and what they do
+    at: tuple[str, ...] = Field((), description="name patterns of layers to put delta layers after")
+    skip: tuple[str, ...] = Field((), description="name patterns of layers to leave alone")
+    method: Literal["deltafine", "paper", "l1"] = Field("deltafine", description="how training treats steps and events")
+    rule: Literal["send-on-delta", "quantize"] = Field("send-on-delta", description="what counts as an event")
+    unit: Literal["element", "pixel"] = Field("element", description="what is sent as one")
+    step_per: Literal["layer", "channel", "neuron"] = "layer"
+    relative_step: float | None = Field(
+        None, gt=0, description="step / RMS of the activations, the same for all layers; default: found per layer"
+    )
+    max_divergence: float = Field(
+        0.02, gt=0, description="divergence of the output (nats per frame) that calibration alone may spend"
+    )
+    training_divergence: float = Field(
+        0.05, gt=0, description="the same for the steps that training starts from: it wins back what they lose"
+    )
+    random_start: bool = Field(True, description="train from states as stale as in a stream")
+
+    # Training
+    epochs: int = Field(4, ge=0, description="0: calibrate only")
+    frames: int = Field(8, ge=2, description="length T of a training clip")
+    clip_stride: int | None = Field(None, ge=1, description="from one clip to the next in a video; default: frames")
+    batch: int = Field(8, ge=1, description="clips per step")
+    learning_rate: float = Field(1e-3, gt=0)
+    step_learning_rate: float = Field(
+        0.0, ge=0, description="of the logarithm of the steps; 0 keeps them as calibrated"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the training over which rates and λ rise")
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
+    penalty: float = Field(20.0, ge=0, description="λ: what an event costs, one λ for every model and resolution")
+    distill: float = Field(0.5, ge=0, le=1, description="share of the loss that follows the original model")
+    freeze_batchnorm: bool = Field(False, description="keep BatchNorm statistics as they are")
+    max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="what the chosen checkpoint may lose on validation")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _methods_of_others(self) -> RefineSettings:
+        if self.method != "deltafine" and self.unit != "element":
+            raise ValueError(f"method {self.method!r} works on elements, not on unit {self.unit!r}")
+        return self
+
+    @property
+    def layer_rule(self) -> str:
+        """The rule of the delta layers while training."""
+        return self.rule if self.method == "deltafine" else self.method
+
+    def hash(self) -> str:
+        """Hex digest of all values."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """All values as TOML; what is None is left out, as TOML has no word for it."""
+        lines = [
+            f"{name} = {_toml(value)}" for name, value in self.model_dump(mode="json").items() if value is not None
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def resolve(recipe: str | Path | None = None, **values: Any) -> RefineSettings:
+    """Settings from a recipe file, overridden by values given directly (None means not given).
+
+    Raises:
+        DeltafineError: the recipe cannot be read, a name is unknown or a value out of its limits.
+    """
+    try:
+        return RefineSettings.model_validate(_given(recipe, values))
+    except ValidationError as error:
+        raise DeltafineError(_one_sentence(error)) from error
+
+
+def given_names(recipe: str | Path | None = None, **values: Any) -> set[str]:
+    """Names of the settings that a recipe or the values give, as opposed to those left at their defaults."""
+    return set(_given(recipe, values))
+
+
+def _given(recipe: str | Path | None, values: dict[str, Any]) -> dict[str, Any]:
+    read = _read_recipe(Path(recipe)) if recipe is not None else {}
+    return {**read, **{name: value for name, value in values.items() if value is not None}}
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeltafineError(f"Cannot read the recipe {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DeltafineError(f"The recipe {path} is not valid TOML: {error}.") from error
+
+
+def _one_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, RefineSettings.model_fields, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see docs/refine.md for the names."
+        return f"There is no setting named '{name}': {hint}"
+    if first["type"] == "missing":
+        return f"The setting '{name}' is missing: give it."
+    if first["type"] == "value_error":
+        return f"The settings do not go together: {first['ctx']['error']}."
+    return f"The setting '{name}' is {first['input']!r}, which does not do: {first['msg'].lower()}."
+
+
+def _toml(value: Any) -> str:
+    # A JSON string, number or list of strings is the same thing in TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,135 @@
+"""The training step: task loss plus penalty, weights and steps each with a learning rate of their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deltafine.model import delta_layers
+from deltafine.refinement.losses import ClassificationLoss
+from deltafine.refinement.settings import RefineSettings
+
+LARGEST_MOMENTUM = 0.9
+
+
+class Trainer:
+    """Refines a clip model batch by batch.
+
+    Args:
+        student: clip model with delta layers, changed in place.
+        teacher: the original as a clip model, or None where nothing is distilled.
+        loss: of the task.
+        weights: share of all MACs that each delta layer's elements meet, by layer path.
+        settings: rates, λ, clipping.
+        steps: optimiser steps of the whole training, for the schedules.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any | None,
+        loss: ClassificationLoss,
+        weights: dict[str, float],
+        settings: RefineSettings,
+        steps: int,
+    ) -> None:
+        self.settings = settings
+        self.steps = steps
+        self.warmup_steps = math.ceil(settings.warmup * steps)
+        by_path = delta_layers(student)
+        self.layers = list(by_path.values())
+        self._weights = [weights[path] for path in by_path]
+        self._student = keras.Model(student.inputs, student.get_layer("frame_predictions").output)
+        self._teacher = (
+            None if teacher is None else keras.Model(teacher.inputs, teacher.get_layer("frame_predictions").output)
+        )
+        self._loss = loss
+        self._step_variables = [layer.log_step for layer in self.layers if settings.step_learning_rate > 0]
+        own = {id(layer.log_step) for layer in self.layers}
+        self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
+        self._optimizer = keras.optimizers.AdamW(
+            _cosine(settings.learning_rate, steps, self.warmup_steps), weight_decay=settings.weight_decay
+        )
+        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
+        self._optimizer.build(self._weight_variables)
+        self._step_optimizer = keras.optimizers.Adam(_cosine(settings.step_learning_rate, steps, self.warmup_steps))
+        self._step_optimizer.build(self._step_variables)
+        self.step = 0
+        self.set_penalty(0.0)
+        self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
+
+    @property
+    def state(self) -> list[Any]:
+        """All variables that the rest of the training depends on, beside the model's."""
+        return [*self._optimizer.variables, *self._step_optimizer.variables]
+
+    def set_penalty(self, strength: float) -> None:
+        """Set λ: each layer pays λ times its share of the model's MACs per expected event."""
+        self.penalty = strength
+        for layer, weight in zip(self.layers, self._weights, strict=True):
+            layer.penalty.assign(strength * weight)
+
+    def train_on_batch(self, frames: Any, labels: Any) -> tuple[float, float, float]:
+        """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
+
+        Returns:
+            (task loss, penalty as it enters the loss, share of clips answered right or NaN without labels)
+        """
+        rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        self.set_penalty(self.settings.penalty * rise)
+        task, penalty, right = self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        self.step += 1
+        return float(task), float(penalty), float(right)
+
+    def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any]:
+        clips = tf.cast(frames, tf.float32)
+        teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
+        with tf.GradientTape() as tape:
+            predictions = self._student(clips, training=True)
+            task = self._loss(predictions, teacher, labels)
+            penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
+            total = task + penalty
+        weights, steps = tape.gradient(total, [self._weight_variables, self._step_variables])
+        self._optimizer.apply(_clip(weights, self._weight_variables, self.settings.clip_norm), self._weight_variables)
+        if self._step_variables:
+            self._step_optimizer.apply(
+                _clip(steps, self._step_variables, self.settings.clip_norm), self._step_variables
+            )
+        answers = tf.argmax(tf.reduce_mean(self._loss.log_probabilities(predictions), axis=1), axis=-1)
+        labelled = tf.cast(labels >= 0, tf.float32)
+        right = labelled * tf.cast(tf.equal(answers, tf.cast(labels, answers.dtype)), tf.float32)
+        return task, penalty, tf.reduce_sum(right) / tf.reduce_sum(labelled)
+
+
+def _clip(gradients: list[Any], variables: list[Any], norm: float) -> list[Any]:
+    filled = [
+        tf.zeros_like(tf.convert_to_tensor(v)) if g is None else g for g, v in zip(gradients, variables, strict=True)
+    ]
+    return tf.clip_by_global_norm(filled, norm)[0]
+
+
+def _cosine(rate: float, steps: int, warmup: int) -> Any:
+    """Linear warm-up to ``rate``, then a cosine to a hundredth of it."""
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=max(1, steps - warmup),
+        alpha=0.01,
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def prepare_batchnorm(model: Any, *, freeze: bool) -> None:
+    """Freeze every BatchNormalization, or let its statistics follow a short training; nested ones too.
+
+    The usual momentum of 0.99 forgets over hundreds of steps: after a few epochs on little data the statistics
+    would still be those of before, and the refined model would be judged with them.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            if freeze:
+                layer.trainable = False
+            layer.momentum = min(layer.momentum, LARGEST_MOMENTUM)

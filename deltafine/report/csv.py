@@ -1,0 +1,70 @@
+"""A report or a comparison as one long table, a figure a line, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from deltafine.report.compare import Comparison
+from deltafine.report.document import DeltaFigures, Estimate, LayerFigures, Report
+from deltafine.report.quantities import FEEDINGS, QUANTITIES, columns, figures_of
+
+Cell = str | int | float | None
+
+REPORT_HEAD = ("model", "feeding", "scope", "name", "position", "figure", "value", "low", "high")
+COMPARISON_HEAD = ("baseline", "feeding", "scope", "name", "position", "figure", "before", "after", "change")
+
+
+def render(report: Report) -> str:
+    """Every figure of every model; `position` tells apart layers of one name."""
+    return _text(REPORT_HEAD, _report_lines(report))
+
+
+def render_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """Every difference to every baseline; `change` is after - before in the figure's own unit."""
+    return _text(COMPARISON_HEAD, _comparison_lines(comparisons))
+
+
+def _text(head: tuple[str, ...], lines: Iterable[Sequence[Cell]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def _report_lines(report: Report) -> Iterator[Sequence[Cell]]:
+    for model in columns(report):
+        for feeding in FEEDINGS:
+            figures = figures_of(report, model, feeding)
+            for quantity in QUANTITIES:
+                value = quantity.read(figures)
+                figure = quantity.key.rpartition(".")[2]
+                if isinstance(value, Estimate):
+                    yield model, feeding, "model", "", 0, figure, value.value, value.low, value.high
+                elif value is not None:
+                    yield model, feeding, "model", "", 0, figure, value, None, None
+            parts: list[tuple[str, Sequence[LayerFigures | DeltaFigures]]] = [
+                ("layer", figures.layers),
+                ("delta", figures.deltas),
+            ]
+            for scope, entries in parts:
+                for position, entry in enumerate(entries):
+                    for figure, value in entry:
+                        if isinstance(value, int | float):
+                            yield model, feeding, scope, entry.name, position, figure, value, None, None
+
+
+def _comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[Sequence[Cell]]:
+    for comparison in comparisons:
+        for one in comparison.differences:
+            figure = one.quantity.key.rpartition(".")[2]
+            yield comparison.baseline, one.feeding, "model", "", 0, figure, one.before, one.after, one.change
+        for position, layer in enumerate(comparison.layers):
+            for figure, before, after in (
+                ("effective_macs_delta", layer.macs_before, layer.macs_after),
+                ("mac_density", layer.density_before, layer.density_after),
+            ):
+                change = None if before is None or after is None else after - before
+                yield comparison.baseline, "streams", "layer", layer.name, position, figure, before, after, change

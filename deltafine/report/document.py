@@ -1,0 +1,136 @@
+"""The report document: what `report.json` holds, version by version.
+
+Every figure is defined once, in `deltafine.measurement`; this module only gives figures their place. Reading a
+document needs pydantic and nothing heavier.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from deltafine.measurement.figures import (
+    DEFINITIONS_VERSION,
+    DeltaFigures,
+    Estimate,
+    Figures,
+    LayerFigures,
+    Measurement,
+    Operations,
+    Part,
+)
+from deltafine.refinement.history import Epoch, FrontPoint
+
+__all__ = [
+    "DOCUMENT_VERSION",
+    "MODEL_NAMES",
+    "DataInfo",
+    "DeltaFigures",
+    "Epoch",
+    "Estimate",
+    "Figures",
+    "FrontPoint",
+    "LayerFigures",
+    "Measurement",
+    "ModelInfo",
+    "Operations",
+    "Picture",
+    "Problem",
+    "Report",
+    "SiteInfo",
+    "Uncovered",
+    "Versions",
+]
+
+DOCUMENT_VERSION = 1
+
+MODEL_NAMES = ("original", "calibrated", "refined")
+"""The columns of a report, in the order in which they are shown. A report may lack the last two."""
+
+
+class SiteInfo(Part):
+    """One activation of the model, with or without a delta layer."""
+
+    name: str
+    kind: str
+    shape: list[int | None]
+    consumers: list[str]
+    fan_out_macs: int
+    mac_share: float
+    selected: bool
+    reason: str = ""
+
+
+class Uncovered(Part):
+    """A layer with MACs that the measurement does not cover."""
+
+    name: str
+    kind: str
+    dense_macs: int | None = Field(None, description="per frame, where a formula is known")
+
+
+class ModelInfo(Part):
+    name: str
+    sha256: str
+    parameters: int
+    input_shape: list[int | None]
+    outputs: int | None = Field(None, description="classes, None where the output is not a class vector")
+    coverage: float = Field(description="share of the model's dense MACs in covered layers")
+    uncovered: list[Uncovered] = []
+
+
+class Problem(Part):
+    video: str
+    reason: str
+
+
+class DataInfo(Part):
+    path: str
+    layout: str
+    classes: list[str]
+    train_videos: int
+    validation_videos: int
+    fingerprint: str
+    problems: list[Problem] = []
+
+
+class Picture(Part):
+    """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
+    video: str
+    caption: str
+
+
+class Versions(Part):
+    deltafine: str
+    python: str
+    keras: str
+    tensorflow: str
+    numpy: str
+    av: str
+    platform: str
+
+
+class Report(Part):
+    """Everything that one run, or one measurement of a model, has to say."""
+
+    version: Literal[1] = 1
+    definitions: int = DEFINITIONS_VERSION
+    title: str
+    created: str = Field(description="UTC, ISO 8601")
+    seconds: float = Field(description="wall time of the whole run")
+    peak_memory_bytes: int
+    versions: Versions
+    settings: dict[str, Any] = Field(description="every value resolved, enough to repeat the run")
+    settings_hash: str
+    model: ModelInfo
+    data: DataInfo
+    stream_data: DataInfo | None = Field(None, description="where the streams came from, if not from `data`")
+    sites: list[SiteInfo]
+    models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
+    history: list[Epoch] = []
+    front: list[FrontPoint] = []
+    pictures: list[Picture] = []
+    warnings: list[str] = []

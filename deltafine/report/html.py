@@ -1,0 +1,130 @@
+"""A report as one self-contained page: no network, light and dark, phone and print."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from deltafine.report import text
+from deltafine.report.compare import Comparison
+from deltafine.report.document import MODEL_NAMES, Report
+from deltafine.report.gate import Check
+from deltafine.report.plots import plots
+from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
+from deltafine.report.summary import cautions, delta_rules, deltas_by_name, headline, layers_by_name, rows, site_state
+
+_TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("deltafine.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_typeset,
+    )
+    environment.filters.update(
+        share=text.share,
+        points=text.points,
+        scaled=text.scaled,
+        significant=text.significant,
+        duration=text.duration,
+        clean=text.clean,
+        width=bar_width,
+        colour=_colour,
+    )
+    return environment
+
+
+def _typeset(value: Any) -> Any:
+    """Control characters out of every string that the template prints; numbers and markup as they are."""
+    return text.clean(value) if type(value) is str else value
+
+
+def _colour(column: int) -> str:
+    """The colour class of the n-th model: the three that a run has, then again from the start."""
+    return MODEL_NAMES[column % len(MODEL_NAMES)]
+
+
+def bar_width(value: float, whole: float = 1.0) -> str:
+    """The width of a bar in percent, never wider than its track and never invisible unless 0."""
+    if not (math.isfinite(value) and whole > 0) or value <= 0:
+        return "0"
+    return f"{max(0.5, min(100.0, 100 * value / whole)):.1f}"
+
+
+@dataclass(frozen=True)
+class FrameCosts:
+    """Effective MACs of the median, the 95th percentile and the worst frame of one model."""
+
+    model: str
+    median: float
+    high: float
+    worst: float
+    dense: float
+
+
+def render(
+    report: Report,
+    pictures: Mapping[str, bytes] | None = None,
+    comparisons: Sequence[Comparison] = (),
+    checks: Sequence[Check] = (),
+) -> str:
+    """The page as text; `pictures` holds the PNG data of `report.pictures` that is at hand, by file name."""
+    last = subject(report)
+    layers = layers_by_name(report, "streams")
+    dense = sum(next(iter(entries.values())).dense_macs for _, entries in layers)
+    operations = {model: figures_of(report, model, "streams").operations for model in columns(report)}
+    page: str = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            head=headline(report),
+            comparisons=comparisons,
+            checks=checks,
+            shown=text.shown,
+            cautions=cautions(report),
+            columns=columns(report),
+            last=last,
+            tables=[(feeding, _TITLES[feeding], rows(report, feeding)) for feeding in FEEDINGS],
+            layers=layers,
+            dense=dense,
+            frame_costs=[
+                FrameCosts(model, o.frame_macs_p50, o.frame_macs_p95, o.frame_macs_worst, o.dense_macs)
+                for model, o in operations.items()
+            ],
+            deltas=[(name, entries[last]) for name, entries in deltas_by_name(report, "streams") if last in entries],
+            rules=delta_rules(report, last),
+            plots=plots(report),
+            pictures=[
+                (picture, b64encode(pictures[picture.file]).decode("ascii"))
+                for picture in report.pictures
+                if pictures and picture.file in pictures
+            ],
+            problems=[*report.data.problems, *(report.stream_data.problems if report.stream_data else ())],
+            site_state=site_state,
+            settings=sorted(_flat(report.settings)),
+            absent=text.ABSENT,
+        )
+    )
+    return page
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", str(value)))
+    return found

@@ -1,0 +1,134 @@
+"""A report as Markdown, for pull requests and job summaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from deltafine.report.compare import Comparison
+from deltafine.report.document import Report
+from deltafine.report.gate import Check
+from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
+from deltafine.report.summary import cautions, headline, layers_by_name, rows
+from deltafine.report.text import ABSENT, clean, scaled, share, shown
+
+_TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
+
+
+def render(report: Report, comparisons: Sequence[Comparison] = (), checks: Sequence[Check] = ()) -> str:
+    """The whole report as GitHub-flavoured Markdown, with the gate and the differences to baselines first."""
+    head = headline(report)
+    parts = [f"# {prose(report.title)}", f"**{prose(head.sentence)}** ({code(head.model)} model, continuous streams)"]
+    beside = [sentence for sentence in (head.control, head.fidelity) if sentence and sentence not in head.sentence]
+    if beside:
+        parts.append("; ".join(prose(sentence) for sentence in beside) + ".")
+    if found := cautions(report):
+        parts.append("\n".join(f"- ⚠ {prose(caution)}" for caution in found))
+    if checks:
+        parts.append(_gate(checks))
+    parts += [_comparison(comparison) for comparison in comparisons]
+    for feeding in FEEDINGS:
+        parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
+    if layers := _layers(report):
+        parts.append(f"## MAC density per layer (streams)\n\n{layers}")
+    parts.append(
+        f"{prose(report.created)}; deltafine {prose(report.versions.deltafine)}; data {code(report.data.path)}; "
+        f"settings {code(report.settings_hash)}"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _gate(checks: Sequence[Check]) -> str:
+    failed = sum(not check.met for check in checks)
+    title = f"## Gate: {failed} of {len(checks)} not met" if failed else f"## Gate: all {len(checks)} met"
+    lines = [
+        ["✅" if check.met else "❌", prose(check.subject), prose(check.measured), prose(check.limit)]
+        for check in checks
+    ]
+    return f"{title}\n\n{grid(['', 'figure', 'measured', 'required'], lines, left=2)}"
+
+
+def _comparison(comparison: Comparison) -> str:
+    parts = [f"## Against {code(comparison.baseline)}"]
+    if comparison.model_before != comparison.model_after:
+        parts.append(f"Its {code(comparison.model_before)} model, this report's {code(comparison.model_after)} model.")
+    parts += [f"- ⚠ Not comparable: {prose(obstacle)}." for obstacle in comparison.obstacles]
+    figures = [
+        [
+            _label(one.quantity),
+            shown(one.before, one.quantity.unit),
+            shown(one.after, one.quantity.unit),
+            one.shown_change,
+            one.verdict,
+        ]
+        for one in comparison.of("streams")
+        if one.quantity.brief
+    ]
+    parts.append(grid(["streams", "baseline", "this report", "change", ""], figures))
+    layers = [
+        [
+            code(layer.name, in_table=True),
+            shown(layer.macs_before, "macs"),
+            shown(layer.macs_after, "macs"),
+            layer.shown_change,
+        ]
+        for layer in comparison.layers
+    ]
+    if layers:
+        parts.append(grid(["layer", "MACs before", "after", "change"], layers))
+    return "\n\n".join(parts)
+
+
+def _label(quantity: Quantity) -> str:
+    """A table cell keeps no indentation, so a sub-figure is marked by dots."""
+    label = quantity.label
+    return prose(f"… {label.strip()}" if label.startswith(" ") else label)
+
+
+def _figures(report: Report, feeding: Feeding) -> str:
+    lines = []
+    for row in rows(report, feeding, brief=feeding == "clips"):
+        cells = [
+            f"{cell} {interval}" if interval != ABSENT else cell
+            for cell, interval in zip(row.cells, row.intervals, strict=True)
+        ]
+        lines.append([_label(row.quantity), *map(prose, cells)])
+    return grid(["", *map(prose, columns(report))], lines)
+
+
+def _layers(report: Report) -> str:
+    last = subject(report)
+    lines = []
+    for name, entries in layers_by_name(report, "streams"):
+        first = next(iter(entries.values()))
+        densities = [share(entries[m].mac_density) if m in entries else ABSENT for m in columns(report)]
+        pixels = share(entries[last].pixel_density) if last in entries else ABSENT
+        lines.append(
+            [code(name, in_table=True), code(first.kind, in_table=True), scaled(first.dense_macs), *densities, pixels]
+        )
+    if not lines:
+        return ""
+    return grid(["layer", "kind", "MACs/frame", *map(prose, columns(report)), "pixels"], lines, left=2)
+
+
+def grid(head: list[str], lines: list[list[str]], left: int = 1) -> str:
+    """A table; the first `left` columns are aligned left, the others right. Cells are Markdown already."""
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def prose(text: object) -> str:
+    """Text with everything escaped that Markdown or HTML would obey."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&@$])", r"\\\1", clean(text))
+
+
+def code(text: object, in_table: bool = False) -> str:
+    """A name as a code span, where neither HTML, links nor mentions work."""
+    content = clean(text)
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    fence = "`" * (longest + 1)
+    if content.startswith("`") or content.endswith("`") or not content.strip():
+        content = f" {content} "
+    if in_table:
+        content = content.replace("|", "\\|")
+    return f"{fence}{content}{fence}"

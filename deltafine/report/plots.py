@@ -1,0 +1,279 @@
+"""Line and dot plots as inline SVG that follows the page's colours, so that light, dark and print need one drawing.
+
+Drawn by hand because a plotting library takes a second to load, and draws colours and sizes that a page cannot change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from deltafine.report.document import Epoch, FrontPoint, Report
+from deltafine.report.text import share, significant
+
+WIDTH, HEIGHT = 420, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points in data units; `colour` is one of the page's colour classes; notes are shown on hovering."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    colour: str
+    line: bool = True
+    notes: Sequence[str] = ()
+    big: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line to compare with."""
+
+    label: str
+    value: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished drawing with what to write around it."""
+
+    key: str
+    title: str
+    drawing: Markup
+    legend: Sequence[tuple[str, str]]
+    note: str = ""
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) that lie within the range, at most `most` + 1 of them."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def _span(values: Iterable[float], from_zero: bool) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    if from_zero:
+        low = min(low, 0.0)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return (low if from_zero and low == 0 else low - room), high + room
+
+
+def draw(
+    description: str,
+    series: Sequence[Series],
+    x_label: str,
+    levels: Sequence[Level] = (),
+    x_text: Callable[[float], str] = significant,
+    y_text: Callable[[float], str] = significant,
+    x_from_zero: bool = False,
+    y_from_zero: bool = False,
+    whole_x: bool = False,
+) -> Markup:
+    """One plot. Points that are not finite are left out, and break the line."""
+    x_low, x_high = _span((x for one in series for x, _ in one.points), x_from_zero)
+    y_low, y_high = _span(
+        [*(y for one in series for _, y in one.points), *(level.value for level in levels)], y_from_zero
+    )
+
+    def across(x: float) -> float:
+        return round(_LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def down(y: float) -> float:
+        return round(HEIGHT - _BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    parts = [
+        Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, description)
+    ]
+    for y in ticks(y_low, y_high):
+        parts.append(
+            Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                _LEFT, WIDTH - _RIGHT, down(y), down(y)
+            )
+        )
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_LEFT - 6, down(y) + 4, y_text(y))
+        )
+    for x in ticks(x_low, x_high, 6):
+        if whole_x and not float(x).is_integer():
+            continue
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                across(x), HEIGHT - _BOTTOM + 17, x_text(x)
+            )
+        )
+    parts.append(
+        Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, x_label
+        )
+    )
+    for level in levels:
+        if math.isfinite(level.value):
+            parts.append(
+                Markup('<line class="level {}" x1="{}" x2="{}" y1="{}" y2="{}"><title>{}: {}</title></line>').format(
+                    level.colour,
+                    _LEFT,
+                    WIDTH - _RIGHT,
+                    down(level.value),
+                    down(level.value),
+                    level.label,
+                    y_text(level.value),
+                )
+            )
+    for one in series:
+        parts.extend(_drawn(one, across, down, x_text, y_text))
+    parts.append(Markup("</svg>"))
+    return Markup("").join(parts)
+
+
+def _drawn(
+    series: Series,
+    across: Callable[[float], float],
+    down: Callable[[float], float],
+    x_text: Callable[[float], str],
+    y_text: Callable[[float], str],
+) -> list[Markup]:
+    parts = []
+    if series.line:
+        pieces: list[list[str]] = [[]]
+        for x, y in series.points:
+            if math.isfinite(x) and math.isfinite(y):
+                pieces[-1].append(f"{across(x)},{down(y)}")
+            else:
+                pieces.append([])
+        parts += [
+            Markup('<polyline class="{}" points="{}"/>').format(series.colour, " ".join(piece))
+            for piece in pieces
+            if len(piece) > 1
+        ]
+    for index, (x, y) in enumerate(series.points):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            continue
+        note = series.notes[index] if index < len(series.notes) else f"{series.label}: {x_text(x)}, {y_text(y)}"
+        parts.append(
+            Markup('<circle class="{}{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
+                series.colour,
+                " big" if index in series.big else "",
+                across(x),
+                down(y),
+                6.5 if index in series.big else 3,
+                escape(note),
+            )
+        )
+    return parts
+
+
+def plots(report: Report) -> list[Plot]:
+    """The plots that this report has the numbers for: the front, then the training curves."""
+    return [*_front(report), *_curves(report.history)]
+
+
+def _front(report: Report) -> list[Plot]:
+    front = report.front
+    if not front:
+        return []
+    levels = []
+    # Training watches the streams of `data`: levels measured on other streams do not belong beside it.
+    comparable = "original" in report.models and report.stream_data is None
+    original = report.models["original"].streams if comparable else None
+    if original and original.frame_accuracy:
+        levels.append(Level("original model", original.frame_accuracy.value, "original"))
+    if original and original.frozen_accuracy:
+        levels.append(Level("never updating", original.frozen_accuracy.value, "control"))
+    series = Series(
+        "checkpoint",
+        [(point.mac_density, point.accuracy) for point in front],
+        "refined",
+        line=False,
+        notes=[_front_note(point) for point in front],
+        big=frozenset(index for index, point in enumerate(front) if point.chosen),
+    )
+    return [
+        Plot(
+            "front",
+            "Accuracy against MACs, checkpoint by checkpoint",
+            draw(
+                "Accuracy against MAC density of every checkpoint",
+                [series],
+                "MAC density on streams",
+                levels,
+                share,
+                share,
+                x_from_zero=True,
+            ),
+            [("refined", "checkpoint (large: chosen)"), *((level.colour, level.label) for level in levels)],
+        )
+    ]
+
+
+def _front_note(point: FrontPoint) -> str:
+    chosen = ", chosen" if point.chosen else ""
+    return (
+        f"epoch {point.epoch}{chosen}: accuracy {share(point.accuracy)}, MAC density {share(point.mac_density)}, "
+        f"pixel density {share(point.pixel_density)}, λ {significant(point.penalty)}"
+    )
+
+
+def _curves(history: Sequence[Epoch]) -> list[Plot]:
+    if not history:
+        return []
+    curves = [
+        (
+            "accuracy",
+            "Accuracy",
+            share,
+            (("accuracy", "training", "calibrated"), ("validation_accuracy", "validation", "refined")),
+        ),
+        (
+            "density",
+            "Density on validation streams",
+            share,
+            (("validation_mac_density", "MACs", "refined"), ("validation_pixel_density", "pixels", "calibrated")),
+        ),
+        (
+            "loss",
+            "Loss",
+            significant,
+            (
+                ("loss", "total", "original"),
+                ("task_loss", "task", "refined"),
+                ("penalty_loss", "penalty", "calibrated"),
+            ),
+        ),
+    ]
+    found = []
+    for key, title, y_text, lines in curves:
+        series = [
+            Series(label, [(e.epoch, getattr(e, field)) for e in history if getattr(e, field) is not None], colour)
+            for field, label, colour in lines
+        ]
+        series = [one for one in series if one.points]
+        if series:
+            drawing = draw(
+                f"{title} by epoch",
+                series,
+                "epoch",
+                (),
+                _whole,
+                y_text,
+                y_from_zero=key != "accuracy",
+                whole_x=True,
+            )
+            found.append(Plot(key, f"{title} by epoch", drawing, [(one.colour, one.label) for one in series]))
+    return found
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"

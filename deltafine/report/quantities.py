@@ -1,0 +1,249 @@
+"""The figures of a report as one list: what each is called, its unit, and which way is better.
+
+Every way to show, compare or gate a report walks this list, so that a figure has the same name everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deltafine.report.document import MODEL_NAMES, Estimate, Figures, Report
+from deltafine.report.text import Unit
+
+Feeding = Literal["streams", "clips"]
+FEEDINGS: tuple[Feeding, Feeding] = ("streams", "clips")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One figure of one model.
+
+    `key` is its path below a model's `streams` or `clips` in report.json; `better` is None where neither direction
+    is an improvement by itself; `brief` marks the few that are shown where room is short.
+    """
+
+    key: str
+    label: str
+    unit: Unit
+    better: Literal["lower", "higher"] | None
+    group: str
+    meaning: str
+    brief: bool = False
+
+    @property
+    def in_sentence(self) -> str:
+        """The label inside a sentence: abbreviations keep their capitals."""
+        label = self.label.strip()
+        return label if label.startswith("MAC") else label[0].lower() + label[1:]
+
+    def read(self, figures: Figures) -> float | Estimate | None:
+        """The figure, None where it was not measured."""
+        part, _, name = self.key.rpartition(".")
+        value: float | Estimate | None = getattr(figures.operations if part else figures, name)
+        return value
+
+    def point(self, figures: Figures) -> float | None:
+        """The figure without its interval."""
+        value = self.read(figures)
+        return value.value if isinstance(value, Estimate) else value
+
+
+_ACCURACY = "Accuracy"
+_COST = "Multiply-accumulates (MACs)"
+_SPARSITY = "Sparsity"
+_DEADLINE = "Worst case and memory"
+
+QUANTITIES: tuple[Quantity, ...] = (
+    Quantity("frame_accuracy", "Frame accuracy", "share", "higher", _ACCURACY, "frames predicted right", brief=True),
+    Quantity(
+        "window_accuracy",
+        "Window accuracy",
+        "share",
+        "higher",
+        _ACCURACY,
+        "windows of T frames predicted right, predictions averaged over the window",
+        brief=True,
+    ),
+    Quantity(
+        "clip_accuracy",
+        "Whole-video accuracy",
+        "share",
+        "higher",
+        _ACCURACY,
+        "videos predicted right, predictions averaged over the video",
+        brief=True,
+    ),
+    Quantity(
+        "accuracy_change",
+        "Change, points",
+        "points",
+        "higher",
+        _ACCURACY,
+        "paired difference to the original model on the same videos, in percentage points",
+        brief=True,
+    ),
+    Quantity(
+        "frozen_accuracy",
+        "Frozen control",
+        "share",
+        None,
+        _ACCURACY,
+        "the original's prediction for the first frame, held for the whole video",
+        brief=True,
+    ),
+    Quantity(
+        "fidelity",
+        "Fidelity",
+        "share",
+        "higher",
+        _ACCURACY,
+        "frames predicted as the original predicts them",
+        brief=True,
+    ),
+    Quantity(
+        "operations.mac_density",
+        "MAC density",
+        "share",
+        "lower",
+        _COST,
+        "effective MACs / dense MACs, first frames left out (steady state)",
+        brief=True,
+    ),
+    Quantity(
+        "operations.mac_density_with_first",
+        "  with first frame",
+        "share",
+        "lower",
+        _COST,
+        "the same, first frames counted as dense",
+    ),
+    Quantity(
+        "operations.mac_density_spatial",
+        "  spatial",
+        "share",
+        "lower",
+        _COST,
+        "MACs that meet a non-zero input / dense MACs: what skipping zeros alone would do",
+    ),
+    Quantity(
+        "operations.dense_macs",
+        "Dense MACs/frame",
+        "macs",
+        None,
+        _COST,
+        "multiply-accumulates of one frame in the covered layers, padding zeros not counted",
+    ),
+    Quantity(
+        "operations.effective_macs_delta",
+        "Effective MACs/frame",
+        "macs",
+        "lower",
+        _COST,
+        "mean per frame of the MACs that meet a changed input, first frames left out",
+        brief=True,
+    ),
+    Quantity(
+        "operations.effective_macs_delta_with_first",
+        "  with first frame",
+        "macs",
+        "lower",
+        _COST,
+        "the same, first frames counted as dense",
+    ),
+    Quantity(
+        "operations.effective_macs_spatial",
+        "  spatial",
+        "macs",
+        "lower",
+        _COST,
+        "mean per frame of the MACs that meet a non-zero input, first frames left out",
+    ),
+    Quantity(
+        "operations.effective_macs_spatial_with_first",
+        "  spatial, with first",
+        "macs",
+        "lower",
+        _COST,
+        "the same over all frames",
+    ),
+    Quantity(
+        "operations.delta_sparsity",
+        "Delta sparsity",
+        "share",
+        "higher",
+        _SPARSITY,
+        "input elements that did not change since the frame before",
+        brief=True,
+    ),
+    Quantity(
+        "operations.activation_sparsity",
+        "Activation sparsity",
+        "share",
+        "higher",
+        _SPARSITY,
+        "input elements that are zero",
+    ),
+    Quantity(
+        "operations.pixel_density",
+        "Pixel density",
+        "share",
+        "lower",
+        _SPARSITY,
+        "positions where any channel changed, layers weighted by their dense MACs",
+        brief=True,
+    ),
+    Quantity(
+        "operations.frame_macs_p50",
+        "MACs, median frame",
+        "macs",
+        "lower",
+        _DEADLINE,
+        "effective MACs of the frame in the middle",
+    ),
+    Quantity(
+        "operations.frame_macs_p95",
+        "MACs, 95% of frames",
+        "macs",
+        "lower",
+        _DEADLINE,
+        "95% of the frames cost at most this",
+    ),
+    Quantity(
+        "operations.frame_macs_worst",
+        "MACs, worst frame",
+        "macs",
+        "lower",
+        _DEADLINE,
+        "effective MACs of the costliest frame",
+    ),
+    Quantity(
+        "operations.state_bytes",
+        "State",
+        "bytes",
+        "lower",
+        _DEADLINE,
+        "what a delta inference keeps between frames",
+    ),
+    Quantity("videos", "Videos", "count", None, "Measured on", "videos measured"),
+    Quantity("frames", "Frames", "count", None, "Measured on", "frames measured, first frames included"),
+)
+
+BY_KEY = {quantity.key: quantity for quantity in QUANTITIES}
+
+
+def columns(report: Report) -> tuple[str, ...]:
+    """The models of a report in the order in which they are shown."""
+    known = [name for name in MODEL_NAMES if name in report.models]
+    return (*known, *(name for name in report.models if name not in MODEL_NAMES))
+
+
+def subject(report: Report) -> str:
+    """The model that the report is about: refined, else calibrated, else whatever was measured last."""
+    return columns(report)[-1] if "refined" not in report.models else "refined"
+
+
+def figures_of(report: Report, model: str, feeding: Feeding) -> Figures:
+    """What was measured of one model in one way of feeding the video."""
+    measurement = report.models[model]
+    return measurement.streams if feeding == "streams" else measurement.clips

@@ -1,0 +1,228 @@
+"""What a report says first: the headline, the cautions, and the tables that every way to show it shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deltafine.report.document import DeltaFigures, Estimate, LayerFigures, Report, SiteInfo
+from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
+from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
+
+FEW_VIDEOS = 10
+"""Below this a bootstrap over videos says little."""
+
+Named = TypeVar("Named", LayerFigures, DeltaFigures)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The subject model on continuous streams, in words."""
+
+    model: str
+    saving: str
+    accuracy: str
+    control: str
+    fidelity: str
+    doubtful: bool
+    """The saving came from not updating."""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.saving}, {self.accuracy}"
+
+
+def headline(report: Report) -> Headline:
+    """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside."""
+    model = subject(report)
+    figures = figures_of(report, model, "streams")
+    control, fidelity = figures.frozen_accuracy, figures.fidelity
+    return Headline(
+        model=model,
+        saving=saving(figures.operations.mac_density),
+        accuracy=_accuracy(report, model),
+        control=f"{share(control.value)} for a network that never updates" if control else "",
+        fidelity=f"{share(fidelity)} of frames predicted as by the original" if fidelity is not None else "",
+        doubtful=hardly_updates(report),
+    )
+
+
+def saving(mac_density: float) -> str:
+    """A MAC density as a ratio that people compare: 8.3x fewer MACs."""
+    if mac_density == 0:
+        return "no MACs after the first frame"
+    return f"{times(1 / mac_density)} fewer MACs" if mac_density < 1 else "no fewer MACs"
+
+
+def _accuracy(report: Report, model: str) -> str:
+    figures = figures_of(report, model, "streams")
+    if model != "original" and figures.accuracy_change is not None:
+        change = figures.accuracy_change
+        return f"accuracy {points(change.value)} points {interval(change, 'points')}"
+    accuracy = figures.frame_accuracy or figures.clip_accuracy
+    if accuracy is not None:
+        return f"accuracy {share(accuracy.value)} {interval(accuracy, 'share')}"
+    if model != "original" and figures.fidelity is not None:
+        return f"{share(figures.fidelity)} of frames predicted as by the original"
+    return "accuracy not measured"
+
+
+def cautions(report: Report) -> list[str]:
+    """Everything a reader must know before believing the headline: the run's warnings, then what the figures show."""
+    found = [*report.warnings, *_control_cautions(report), *_training_cautions(report)]
+    figures = figures_of(report, subject(report), "streams")
+    if figures.videos < FEW_VIDEOS:
+        found.append(f"Only {counted(figures.videos, 'video')} measured: the intervals are rough.")
+    if report.model.coverage < 0.995:
+        uncovered = listed(layer.name for layer in report.model.uncovered)
+        found.append(
+            f"{share(1 - report.model.coverage)} of the model's MACs are in layers that are not measured"
+            + (f": {uncovered}." if uncovered else ".")
+        )
+    problems = len(report.data.problems) + len(report.stream_data.problems if report.stream_data else ())
+    if problems:
+        were = "was" if problems == 1 else "were"
+        found.append(f"{counted(problems, 'video')} {were} left out or had problems; they are listed below.")
+    silent = listed(delta.name for delta in figures.deltas if delta.silent_channels == 1)
+    if silent:
+        found.append(f"Delta layers that never fired after the first frame: {silent}.")
+    return list(dict.fromkeys(found))
+
+
+def _control_cautions(report: Report) -> list[str]:
+    if "original" not in report.models:
+        return []
+    found = []
+    original = report.models["original"].streams
+    control = original.frozen_accuracy
+    if original.frame_accuracy and control and original.frame_accuracy.value - control.value < 0.02:
+        found.append(
+            f"The original model scores {share(original.frame_accuracy.value)}, hardly more than a network that never "
+            f"updates ({share(control.value)}): these videos cannot show whether a model still follows them; measure "
+            "on videos in which the answer changes."
+        )
+    accuracies = _accuracies(report)
+    if accuracies and hardly_updates(report):
+        reached, frozen, goal = map(share, accuracies)
+        found.append(
+            f"The {subject(report)} model's accuracy on streams ({reached}) is nearer to that of a network that never "
+            f"updates ({frozen}) than to the original's ({goal}): it hardly updates."
+        )
+    return found
+
+
+def hardly_updates(report: Report) -> bool:
+    """Whether the subject model's accuracy on streams is nearer to the frozen control than to the original's."""
+    accuracies = _accuracies(report)
+    if accuracies is None:
+        return False
+    reached, frozen, goal = accuracies
+    return abs(reached - frozen) < abs(reached - goal)
+
+
+def _accuracies(report: Report) -> tuple[float, float, float] | None:
+    """Frame accuracy on streams of the subject model, of the frozen control and of the original."""
+    name = subject(report)
+    if name == "original" or "original" not in report.models:
+        return None
+    figures, original = report.models[name].streams, report.models["original"].streams
+    reached, frozen, goal = figures.frame_accuracy, figures.frozen_accuracy, original.frame_accuracy
+    return (reached.value, frozen.value, goal.value) if reached and frozen and goal else None
+
+
+def _training_cautions(report: Report) -> list[str]:
+    if not {"calibrated", "refined"} <= report.models.keys():
+        return []
+    calibrated, refined = report.models["calibrated"].streams, report.models["refined"].streams
+    cost_before, cost_after = calibrated.operations.mac_density, refined.operations.mac_density
+    quality_before, quality_after = _quality(calibrated), _quality(refined)
+    worse = quality_after is not None and quality_before is not None and quality_after <= quality_before
+    if cost_after >= cost_before and worse:
+        return [
+            "Training did not pay: the refined model needs no fewer MACs than the calibrated one and is no more "
+            "accurate."
+        ]
+    return []
+
+
+def _quality(figures: object) -> float | None:
+    accuracy: Estimate | None = getattr(figures, "frame_accuracy", None)
+    fidelity: float | None = getattr(figures, "fidelity", None)
+    return accuracy.value if accuracy else fidelity
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """A few names in a sentence: a, b, c and 7 more."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of every model: strings for people, numbers for sorting."""
+
+    quantity: Quantity
+    cells: tuple[str, ...]
+    intervals: tuple[str, ...]
+    values: tuple[float | None, ...]
+
+    @property
+    def has_intervals(self) -> bool:
+        return any(text != ABSENT for text in self.intervals)
+
+
+def rows(report: Report, feeding: Feeding, brief: bool = False) -> list[Row]:
+    """The figures that were measured of any model, one row each, models in the order of `columns`."""
+    found = []
+    for quantity in QUANTITIES:
+        if brief and not quantity.brief:
+            continue
+        read = [quantity.read(figures_of(report, model, feeding)) for model in columns(report)]
+        if all(value is None for value in read):
+            continue
+        numbers = tuple(value.value if isinstance(value, Estimate) else value for value in read)
+        found.append(
+            Row(
+                quantity,
+                tuple(shown(number, quantity.unit) for number in numbers),
+                tuple(interval(v, quantity.unit) if isinstance(v, Estimate) else ABSENT for v in read),
+                numbers,
+            )
+        )
+    return found
+
+
+def layers_by_name(report: Report, feeding: Feeding) -> list[tuple[str, dict[str, LayerFigures]]]:
+    """Every layer with what each model spends in it, in the order of the first model that has it.
+
+    A layer that is called twice has two entries of one name; the n-th of one model stands beside the n-th of another.
+    """
+    return pairs({model: figures_of(report, model, feeding).layers for model in columns(report)})
+
+
+def deltas_by_name(report: Report, feeding: Feeding) -> list[tuple[str, dict[str, DeltaFigures]]]:
+    """Every delta layer with what each model does in it."""
+    return pairs({model: figures_of(report, model, feeding).deltas for model in columns(report)})
+
+
+def delta_rules(report: Report, model: str) -> list[str]:
+    """How the delta layers of a model decide, each way once: "send-on-delta per channel"."""
+    return sorted({f"{delta.rule} per {delta.unit}" for delta in figures_of(report, model, "streams").deltas})
+
+
+def pairs(parts: dict[str, list[Named]]) -> list[tuple[str, dict[str, Named]]]:
+    found: dict[tuple[str, int], dict[str, Named]] = {}
+    for model, entries in parts.items():
+        seen: Counter[str] = Counter()
+        for entry in entries:
+            found.setdefault((entry.name, seen[entry.name]), {})[model] = entry
+            seen[entry.name] += 1
+    return [(name, entries) for (name, _), entries in found.items()]
+
+
+def site_state(site: SiteInfo) -> str:
+    """Whether an activation got a delta layer, and why not."""
+    return "delta layer" if site.selected else site.reason or "not chosen"

@@ -1,0 +1,250 @@
+"""A report as rich tables that fit 80 columns, plain ASCII when piped.
+
+Every string from the document becomes a `Text`, never markup: a layer may be called "[bold]".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deltafine.report.compare import Comparison
+from deltafine.report.document import Report
+from deltafine.report.gate import Check
+from deltafine.report.quantities import Feeding, columns, figures_of, subject
+from deltafine.report.summary import (
+    cautions,
+    delta_rules,
+    deltas_by_name,
+    headline,
+    layers_by_name,
+    rows,
+)
+from deltafine.report.text import ABSENT, clean, duration, scaled, share, shown, significant
+
+_VERDICT_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
+_STREAMS_TITLE = "Continuous streams (the headline)"
+_CLIPS_TITLE = "Clips, as in training"
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the whole report."""
+    _show_head(report, console)
+    _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
+    _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
+    _show_layers(report, console)
+    _show_deltas(report, console)
+    _show_skipped(report, console)
+    _show_problems(report, console)
+    _show_origin(report, console)
+
+
+def table(console: Console) -> Table:
+    """An empty table in the house style: a rule below the heading, or only columns when piped."""
+    if console.is_terminal:
+        return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def print_table(console: Console, title: str, made: Table) -> None:
+    """A table below its title; nothing where it has no rows."""
+    if made.row_count:
+        line(console, title, "bold")
+        console.print(made)
+        console.print()
+
+
+def name(value: object) -> Text:
+    """A name from the data, safe to print."""
+    return Text(clean(value), overflow="fold")
+
+
+def line(console: Console, text: str, style: str = "") -> None:
+    """One paragraph, wrapped at the console's width."""
+    console.print(Text(clean(text), style=style), highlight=False)
+
+
+def _show_head(report: Report, console: Console) -> None:
+    head = headline(report)
+    line(console, f"{report.title} ({head.model} model, continuous streams)", "dim")
+    line(console, head.sentence, "bold red" if head.doubtful else "bold green")
+    for sentence in (head.control, head.fidelity):
+        if sentence and sentence not in head.sentence:
+            line(console, sentence[0].upper() + sentence[1:] + ".")
+    for caution in cautions(report):
+        line(console, f"! {caution}", "yellow")
+    console.print()
+
+
+def _show_figures(report: Report, console: Console, feeding: Feeding, title: str, brief: bool) -> None:
+    made = table(console)
+    made.add_column("", min_width=22)
+    for model in columns(report):
+        made.add_column(Text(clean(model)), justify="right")
+    for row in rows(report, feeding, brief):
+        made.add_row(Text(row.quantity.label), *map(Text, row.cells))
+        if row.has_intervals:
+            made.add_row(Text("  95% interval", style="dim"), *(Text(cell, style="dim") for cell in row.intervals))
+    print_table(console, title, made)
+
+
+def _show_layers(report: Report, console: Console) -> None:
+    title = "MAC density per layer (streams, first frames left out)"
+    made = table(console)
+    made.add_column("layer", overflow="fold", ratio=1)
+    roomy = console.width >= 100
+    if roomy:
+        made.add_column("kind", overflow="fold")
+    made.add_column("MACs", justify="right", no_wrap=True)
+    for model in columns(report):
+        made.add_column(Text(clean(model)), justify="right", no_wrap=True)
+    made.add_column("pixels", justify="right", no_wrap=True)
+    last = subject(report)
+    for layer_name, entries in layers_by_name(report, "streams"):
+        first = next(iter(entries.values()))
+        made.add_row(
+            name(layer_name),
+            *([name(first.kind)] if roomy else []),
+            scaled(first.dense_macs),
+            *(share(entries[m].mac_density) if m in entries else ABSENT for m in columns(report)),
+            share(entries[last].pixel_density) if last in entries else ABSENT,
+        )
+    print_table(console, title, made)
+
+
+def _show_deltas(report: Report, console: Console) -> None:
+    last = subject(report)
+    if not figures_of(report, last, "streams").deltas:
+        return
+    title = f"Delta layers ({clean(last)} model, streams)"
+    made = table(console)
+    made.add_column("delta layer", overflow="fold", ratio=1)
+    made.add_column("step", justify="right", no_wrap=True)
+    made.add_column("events", justify="right", no_wrap=True)
+    made.add_column("pixels", justify="right", no_wrap=True)
+    made.add_column("staleness", justify="right", no_wrap=True)
+    made.add_column("silent", justify="right", no_wrap=True)
+    made.add_column("always", justify="right", no_wrap=True)
+    for delta_name, entries in deltas_by_name(report, "streams"):
+        delta = entries.get(last)
+        if delta is None:
+            continue
+        made.add_row(
+            name(delta_name),
+            significant(delta.step_median),
+            share(delta.delta_density),
+            share(delta.pixel_density),
+            significant(delta.staleness, 2),
+            share(delta.silent_channels),
+            share(delta.saturated_channels),
+        )
+    line(console, title, "bold")
+    console.print(made)
+    line(
+        console,
+        f"Rule: {', '.join(delta_rules(report, last))}. step: the median of the layer; staleness in steps; "
+        "silent, always: share of channels that never fired, or fired in every element and frame.",
+        "dim",
+    )
+    console.print()
+
+
+def _show_skipped(report: Report, console: Console) -> None:
+    skipped = [site for site in report.sites if not site.selected]
+    if not skipped:
+        return
+    title = f"Activations without a delta layer ({len(skipped)} of {len(report.sites)})"
+    made = table(console)
+    made.add_column("activation", overflow="fold", ratio=1)
+    made.add_column("kind", overflow="fold")
+    made.add_column("reason", overflow="fold", ratio=1)
+    for site in skipped:
+        made.add_row(name(site.name), name(site.kind), name(site.reason or "not chosen"))
+    print_table(console, title, made)
+
+
+def _show_problems(report: Report, console: Console) -> None:
+    problems = [*report.data.problems, *(report.stream_data.problems if report.stream_data else ())]
+    if not problems:
+        return
+    title = "Problems of videos"
+    made = table(console)
+    made.add_column("video", overflow="fold", ratio=1)
+    made.add_column("what is wrong", overflow="fold", ratio=1)
+    for problem in problems:
+        made.add_row(name(problem.video), name(problem.reason))
+    print_table(console, title, made)
+
+
+def _show_origin(report: Report, console: Console) -> None:
+    data, versions = report.data, report.versions
+    line(
+        console,
+        f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
+        f"{share(report.model.coverage)} of its MACs measured. "
+        f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate."
+        + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),
+        "dim",
+    )
+    line(
+        console,
+        f"{report.created}, {duration(report.seconds)}, {scaled(report.peak_memory_bytes, 'B')} of memory at most; "
+        f"deltafine {versions.deltafine}, Keras {versions.keras}, TensorFlow {versions.tensorflow}.",
+        "dim",
+    )
+
+
+def show_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the differences to one baseline."""
+    console.print()
+    line(console, f"Against {comparison.baseline}", "bold")
+    if comparison.model_before != comparison.model_after:
+        line(console, f"Its {comparison.model_before} model, this report's {comparison.model_after} model.")
+    for obstacle in comparison.obstacles:
+        line(console, f"! Not comparable: {obstacle}.", "yellow")
+    for feeding, title in (("streams", _STREAMS_TITLE), ("clips", _CLIPS_TITLE)):
+        made = table(console)
+        made.add_column("")
+        for heading in ("baseline", "this report", "change"):
+            made.add_column(heading, justify="right")
+        made.add_column("")
+        for one in comparison.differences:
+            if one.feeding == feeding and (feeding == "streams" or one.quantity.brief):
+                unit = one.quantity.unit
+                made.add_row(
+                    Text(one.quantity.label),
+                    shown(one.before, unit),
+                    shown(one.after, unit),
+                    one.shown_change,
+                    Text(one.verdict, style=_VERDICT_STYLES[one.verdict]),
+                )
+        print_table(console, title, made)
+    made = table(console)
+    made.add_column("layer", overflow="fold", ratio=1)
+    for heading in ("MACs before", "after", "change"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for layer in comparison.layers:
+        made.add_row(
+            name(layer.name), shown(layer.macs_before, "macs"), shown(layer.macs_after, "macs"), layer.shown_change
+        )
+    print_table(console, "Effective MACs per frame and layer (streams)", made)
+
+
+def show_checks(checks: Sequence[Check], console: Console) -> None:
+    """Print what a gate demanded and found."""
+    failed = sum(not check.met for check in checks)
+    made = table(console)
+    made.add_column("")
+    made.add_column("figure", overflow="fold", ratio=1)
+    made.add_column("measured", justify="right")
+    made.add_column("required", justify="right")
+    for check in checks:
+        verdict = Text("ok", style="green") if check.met else Text("NOT MET", style="bold red")
+        made.add_row(verdict, name(check.subject), Text(check.measured), Text(check.limit))
+    console.print()
+    title = f"Gate: {failed} of {len(checks)} not met" if failed else f"Gate: all {len(checks)} met"
+    print_table(console, title, made)

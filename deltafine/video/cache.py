@@ -1,0 +1,161 @@
+"""A file of decoded frames: HDF5 in the layout of ``layouts.hdf5``, read without the HDF5 library.
+
+It is written under another name and renamed when it is complete, so that a file under its own name is whole,
+whoever else writes at the same time. Every video carries a checksum, compared when it is first read: what was
+damaged later is decoded again, and the file is removed so that the next run makes a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import zlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from deltafine.video.frames import FrameIndex
+
+FORMAT = 1
+BLOCK = 8 << 20
+SourceKey = tuple[str, str | None]
+
+
+class FrameCache:
+    """An open cache. Made by ``open_cache``.
+
+    Attributes:
+        path: The file.
+        size: Height and width of the frames.
+        channels: 3 or 1.
+        indexes: What reading through each source had shown; a text where it was unreadable.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], channels: int) -> None:
+        self.path = path
+        self.size = size
+        self.channels = channels
+        self.indexes: dict[SourceKey, FrameIndex | str] = {}
+        self._places: dict[SourceKey, _Place] = {}
+        self._sound: dict[SourceKey, bool] = {}
+        self._lock = threading.Lock()
+        self._of_thread = threading.local()
+
+    def read(self, source: SourceKey, wanted: np.ndarray, out: np.ndarray) -> bool:
+        """Read frames ``wanted`` into ``out`` (len(wanted), H, W, C); False when they are not here or damaged."""
+        place = self._places.get(source)
+        if place is None or wanted[0] < place.first:
+            return False
+        try:
+            if not self._is_sound(source, place):
+                return False
+            file = self._file()
+        except FileNotFoundError:
+            return False  # another thread found it damaged, or somebody removed it
+        frame_bytes = out[0].nbytes
+        # one read for each stretch of neighbouring frames
+        cuts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist(), len(wanted)]
+        for begin, stop in pairwise(cuts):
+            file.seek(place.offset + (int(wanted[begin]) - place.first) * frame_bytes)
+            if not _fill(file, out[begin:stop].reshape(-1).data):
+                return False
+        return True
+
+    def _file(self) -> Any:
+        file = getattr(self._of_thread, "file", None)
+        if file is None:
+            file = self._of_thread.file = self.path.open("rb", buffering=0)
+        return file
+
+    def _is_sound(self, source: SourceKey, place: _Place) -> bool:
+        with self._lock:
+            if source not in self._sound:
+                self._sound[source] = self._checksum(place) == place.checksum
+                if not self._sound[source]:
+                    with contextlib.suppress(OSError):  # the next run tries again
+                        self.path.unlink()
+            return self._sound[source]
+
+    def _checksum(self, place: _Place) -> int:
+        checksum = 0
+        with self.path.open("rb") as file:
+            file.seek(place.offset)
+            left = place.bytes
+            while left and (block := file.read(min(left, BLOCK))):
+                checksum = zlib.crc32(block, checksum)
+                left -= len(block)
+        return checksum
+
+
+class _Place:
+    """Where a source's frames are in the file: from byte ``offset`` on, beginning with frame ``first``."""
+
+    __slots__ = ("bytes", "checksum", "first", "offset")
+
+    def __init__(self, first: int, offset: int, size: int, checksum: int) -> None:
+        self.first = first
+        self.offset = offset
+        self.bytes = size
+        self.checksum = checksum
+
+
+def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache | None:
+    """Open a cache; None when there is none, or when it is not whole, in which case it is removed.
+
+    Args:
+        path: The file.
+        sources: What its videos are read from, in the order in which they were written.
+        stamps: The sources' present ``file_stamp``; their contents are known to be what they were.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r", locking=False) as file:  # it is never changed once it has its name
+            if file.attrs.get("format") != FORMAT or not file.attrs.get("complete"):
+                raise OSError("not complete")
+            return _read_tables(file, path, sources, stamps)
+    except (OSError, KeyError, ValueError, TypeError):
+        with contextlib.suppress(OSError):  # whoever writes the new one will say that it cannot be replaced
+            path.unlink()
+        return None
+
+
+def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache:
+    height, width, channels = (int(value) for value in file.attrs["shape"])
+    cache = FrameCache(path, (height, width), channels)
+    entries = json.loads(file["table"][()])
+    times = file["times"][()]
+    passed = 0
+    for number, (source, stamp, entry) in enumerate(zip(sources, stamps, entries, strict=True)):
+        if "problem" in entry:
+            cache.indexes[source] = str(entry["problem"])
+            continue
+        count = int(entry["count"])
+        cache.indexes[source] = FrameIndex(
+            count,
+            times[passed : passed + count],
+            int(entry["width"]),
+            int(entry["height"]),
+            str(entry["codec"]),
+            stamp,
+        )
+        passed += count
+        frames = file[f"videos/{number:06d}/frames"]
+        offset = frames.id.get_offset()
+        if offset is not None:  # it has none when no frame is shown
+            cache._places[source] = _Place(int(entry["first"]), offset, frames.size, int(entry["checksum"]))
+    return cache
+
+
+def _fill(file: Any, target: memoryview) -> bool:
+    while target:
+        with contextlib.suppress(InterruptedError):
+            got = file.readinto(target)
+            if not got:
+                return False
+            target = target[got:]
+    return True

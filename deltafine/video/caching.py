@@ -1,0 +1,228 @@
+"""Making a cache: every source is decoded once, in threads, and written in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from av.video.frame import VideoFrame
+
+from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
+from deltafine.video.catalogue import Split, Video
+from deltafine.video.conversion import VERSION, Converter
+from deltafine.video.examination import Examination
+from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
+from deltafine.video.pipeline import ordered
+from deltafine.video.reading import DecodedFrames
+
+if TYPE_CHECKING:
+    from deltafine.video.dataset import Dataset
+
+HELD_BYTES = 32 << 20
+"""Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
+
+ABANDONED_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Where decoded frames are kept, and how much they may take.
+
+    Attributes:
+        directory: Made when needed.
+        most_bytes: Larger caches are not made; None for what the disk has room for.
+        announce: Told in one sentence what will be written, or why nothing is.
+        progress: Called with the number of videos decoded and of all.
+    """
+
+    directory: Path
+    most_bytes: int | None = None
+    announce: Callable[[str], None] = lambda message: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+def open_or_build(
+    data: Dataset, split: Split | None, reader: DecodedFrames, settings: CacheSettings, workers: int
+) -> FrameCache | None:
+    """The cache of a split's frames as a reader gives them, made where there is none.
+
+    Returns:
+        The cache, or None where there is no room for one; ``settings.announce`` is told why.
+    """
+    by_source: dict[SourceKey, list[Video]] = {}
+    for video in data.select(split):
+        by_source.setdefault(video.source, []).append(video)
+    sources = list(by_source)
+    firsts = [videos[0] for videos in by_source.values()]
+    path = settings.directory / f"frames-{_key(data, split, reader)}.h5"
+    stamps = [data.examination.stamp(video) for video in firsts]
+    cache = open_cache(path, sources, stamps)
+    if cache is not None:
+        return cache
+    frames = sum(ordered(data.examination.estimate, firsts, workers=workers))
+    expected = frames * reader.size[0] * reader.size[1] * reader.channels
+    try:
+        settings.directory.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(settings.directory)
+        free = shutil.disk_usage(settings.directory).free
+        room = free if settings.most_bytes is None else min(free, settings.most_bytes)
+        if expected * 1.05 > room:
+            settings.announce(
+                f"Frames are decoded anew in every epoch: keeping them would take {_size(expected)}, "
+                f"and there is room for {_size(room)} in {settings.directory}."
+            )
+            return None
+        settings.announce(f"Keeping the decoded frames of {len(sources)} videos, about {_size(expected)}, in {path}.")
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            _build(partial, data, list(by_source.values()), reader, settings, workers)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        settings.announce(
+            f"Frames are decoded anew in every epoch: {settings.directory} cannot be written "
+            f"({error.strerror or error})."
+        )
+        return None
+    return open_cache(path, sources, stamps)
+
+
+def _key(data: Dataset, split: Split | None, reader: DecodedFrames) -> str:
+    """Hex digest of everything that a cache holds."""
+    facts = (FORMAT, VERSION, reader.size, reader.channels, data.examination.limits, data.fingerprint(split))
+    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+
+
+def _build(
+    path: Path,
+    data: Dataset,
+    of_sources: list[list[Video]],
+    reader: DecodedFrames,
+    settings: CacheSettings,
+    workers: int,
+) -> None:
+    examination = data.examination
+    table: list[dict[str, Any]] = []
+    times: list[np.ndarray] = []
+
+    def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
+        return videos, *_decode(examination, videos, reader)
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("classes", data=list(data.classes), dtype=h5py.string_dtype())
+        for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
+            settings.progress(number + 1, len(of_sources))
+            if index is None:
+                table.append({"problem": examination.reason(videos[0])})
+                continue
+            first, stop = _stretch(examination, videos)
+            group = file.create_group(f"videos/{number:06d}")
+            _describe(group, videos)
+            chunks = reader.stream(videos[0], np.arange(first, stop), 64) if frames is None else [frames]
+            try:
+                checksum = _store(group, chunks, (stop - first, *reader.size, reader.channels))
+            except UnreadableVideo as error:
+                examination.note_bad_source(videos[0], str(error))
+                del file[group.name]
+                table.append({"problem": str(error)})
+                continue
+            shape = {"width": index.width, "height": index.height}
+            rest = {"codec": index.codec, "checksum": checksum}
+            table.append({"count": index.count, "first": first, **shape, **rest})
+            times.append(index.times)
+        file["times"] = np.concatenate(times) if times else np.empty(0)
+        file["table"] = json.dumps(table)
+        file.attrs["shape"] = (*reader.size, reader.channels)
+        file.attrs["format"] = FORMAT
+        file.attrs["complete"] = True
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _store(group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
+    """Write a source's frames bit by bit, and give their checksum."""
+    stored = group.create_dataset("frames", shape, np.uint8)
+    checksum = filled = 0
+    for chunk in chunks:
+        stored[filled : filled + len(chunk)] = chunk
+        checksum = zlib.crc32(np.ascontiguousarray(chunk).data, checksum)
+        filled += len(chunk)
+    return checksum
+
+
+def _decode(
+    examination: Examination, videos: list[Video], reader: DecodedFrames
+) -> tuple[FrameIndex | None, np.ndarray | None]:
+    """A source's index, and its frames if few enough to be held; None and None when it is bad.
+
+    A source that was not read through yet is examined and decoded in one go.
+    """
+    convert = Converter(reader.size, reader.channels)
+    most = HELD_BYTES // int(np.prod(convert.shape))
+    held: list[np.ndarray] = []
+
+    def keep(frame: VideoFrame) -> None:
+        if len(held) <= most:
+            held.append(convert(frame).copy())
+
+    index = examination.index(videos[0], sink=keep)
+    if index is None:
+        return None, None
+    first, stop = _stretch(examination, videos)
+    if held:
+        return index, np.stack(held[first:stop]) if len(held) == index.count and stop > first else None
+    if not 0 < stop - first <= most:
+        return index, None
+    try:
+        source, _ = examination.source(videos[0])
+        return index, read_frames(source, index, range(first, stop), convert, examination.limits)
+    except UnreadableVideo as error:
+        examination.note_bad_source(videos[0], str(error))
+        return None, None
+
+
+def _stretch(examination: Examination, videos: list[Video]) -> tuple[int, int]:
+    """First frame, and one past the last, that any of the videos of one source shows."""
+    shown = [frames for frames in map(examination.frame_numbers, videos) if len(frames)]
+    if not shown:
+        return 0, 0
+    return min(int(frames[0]) for frames in shown), max(int(frames[-1]) for frames in shown) + 1
+
+
+def _describe(group: h5py.Group, videos: list[Video]) -> None:
+    """Name, label and split, so that the file is a dataset of its own; not for parts of one file."""
+    group.attrs["name"] = videos[0].name
+    group.attrs["split"] = videos[0].split
+    if len(videos) > 1 or videos[0].start is not None or videos[0].end is not None:
+        return
+    if videos[0].frame_labels is not None:
+        group["labels"] = videos[0].frame_labels
+    elif videos[0].label is not None:
+        group.attrs["label"] = videos[0].label
+
+
+def _clear_abandoned(directory: Path) -> None:
+    """Remove what builds that were killed have left."""
+    for partial in directory.glob(".frames-*.part"):
+        if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+            partial.unlink(missing_ok=True)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,79 @@
+"""What a dataset consists of: its videos, their labels and splits, and what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One video of a dataset.
+
+    Attributes:
+        path: The file (or the folder of frame images).
+        name: Its path relative to the data's root, with forward slashes.
+        label: Index into the dataset's classes, or None where the video has no label of its own.
+        split: ``"train"`` or ``"validation"``.
+        frame_labels: (frames,) int64, one class index per frame and -1 where a frame has none; None where
+            the data does not label frames.
+        entry: Which data set of an HDF5 file it is; None for a file or folder of its own.
+        start: Seconds at which it begins in its file; None for the beginning.
+        end: Seconds at which it ends in its file; None for the end.
+    """
+
+    path: Path
+    name: str
+    label: int | None = None
+    split: Split = "train"
+    frame_labels: np.ndarray | None = None
+    entry: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def source(self) -> tuple[str, str | None]:
+        """What it is read from: the same for two parts of one file."""
+        return str(self.path), self.entry
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a video is not used.
+
+    Attributes:
+        video: The video's name.
+        reason: One sentence part, such as "has 5 frames, a clip needs 8".
+        kind: ``"unreadable"`` for what counts against a limit of bad videos, ``"short"`` for a sound video
+            that a clip does not fit into, ``"missing"`` for one that is listed but not there, where the
+            layout allows that.
+    """
+
+    video: str
+    reason: str
+    kind: Literal["unreadable", "short", "missing"] = "unreadable"
+
+
+@dataclass
+class Found:
+    """What a layout found below a path, before classes are reordered and splits are drawn.
+
+    Attributes:
+        layout: The layout's name as shown to the user, such as "UCF101 layout, split 1".
+        videos: The videos, in a stated order. Their labels index ``classes``.
+        classes: Class names; () when unlabelled.
+        has_splits: Whether the data says itself which videos train and which validate.
+        problems: What is known to be wrong before anything is decoded.
+    """
+
+    layout: str
+    videos: list[Video]
+    classes: tuple[str, ...] = ()
+    has_splits: bool = False
+    problems: list[Problem] = field(default_factory=list)

@@ -1,0 +1,277 @@
+"""Batches of clips: a fixed plan of which clip comes when, read ahead in threads.
+
+The plan is made before anything is read, from the seed and the epoch alone, so that neither the number of
+threads nor where an iteration starts changes what a batch holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.video.augmentation import Augmentation
+from deltafine.video.frames import UnreadableVideo
+from deltafine.video.pipeline import background, ordered
+from deltafine.video.reading import Reader
+from deltafine.video.windows import random_starts, span, window_frames, window_starts
+
+if TYPE_CHECKING:
+    from deltafine.video.dataset import Dataset
+
+READ_BYTES = 16 << 20
+"""Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Clips to train or test on.
+
+    Attributes:
+        frames: (B, T, H, W, C) uint8, RGB or grey, 0 to 255.
+        labels: (B,) int64 class indices, -1 where unlabelled. Where the data labels frames, the commonest
+            label in the clip.
+        videos: (B,) int64, index of the clip's video in the dataset's ``videos``.
+        starts: (B,) int64, the number in its file of the clip's first frame.
+        frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray
+    videos: np.ndarray
+    starts: np.ndarray
+    frame_labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How clips are cut and ordered; see ``Dataset.clips`` for the meaning of each."""
+
+    frames: int
+    frame_stride: int
+    clip_stride: int | None
+    clips_per_video: int | None
+    sampling: str
+    fps: float | None
+    augmentation: Augmentation | None
+    batch: int
+    shuffle: bool
+    seed: int
+    epoch: int
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "frame_stride", "clip_stride", "clips_per_video", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DeltafineError(f"{name} is {value}: it must be at least 1.")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise DeltafineError(f"fps is {self.fps:g}: it must be above 0 and at most 1000.")
+        if self.sampling not in ("uniform", "random"):
+            raise DeltafineError(f"There is no sampling '{self.sampling}': choose uniform or random.")
+        if self.sampling == "random" and self.clips_per_video is None:
+            raise DeltafineError("Random sampling needs the number of clips to draw from every video.")
+
+
+class ClipSource:
+    """The clips of one split, in batches. Iterate it as often as needed: every time gives the same.
+
+    ``len()`` is the number of batches of a whole iteration, ``start_batch`` being 0. Should a file turn
+    bad *after* it was found sound, its clips are missing from their batches and the dataset's problems say so.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        reader: Reader,
+        videos: list[int],
+        settings: ClipSettings,
+        *,
+        workers: int,
+        start_batch: int,
+    ) -> None:
+        self.settings = settings
+        self.start_batch = start_batch
+        self._data = data
+        self._reader = reader
+        self._workers = workers
+        self._videos, self._starts = _plan(data, videos, settings)
+
+    @property
+    def clips(self) -> int:
+        """Number of clips of a whole iteration."""
+        return len(self._starts)
+
+    def __len__(self) -> int:
+        return -(-self.clips // self.settings.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return background(self._batches())
+
+    def _batches(self) -> Iterator[Batch]:
+        size = self.settings.batch
+        first = min(self.start_batch * size, self.clips)
+        if self._reader.cheap:
+            batches = (range(begin, min(begin + size, self.clips)) for begin in range(first, self.clips, size))
+            made = ordered(self._read, batches, workers=self._workers)
+            yield from (batch for batch in made if batch is not None)
+            return
+        pending: list[_Clip] = []
+        reached = self.start_batch
+        for clips in ordered(self._read_run, self._runs(first), workers=self._workers):
+            for clip in clips:
+                if clip.position // size > reached:
+                    if (batch := self._assemble(pending)) is not None:
+                        yield batch
+                    pending, reached = [], clip.position // size
+                pending.append(clip)
+            del clips
+        if (batch := self._assemble(pending)) is not None:
+            yield batch
+
+    def as_tf_dataset(self) -> Any:
+        """The same batches as a ``tf.data.Dataset`` of (frames, labels), two of them read ahead."""
+        import tensorflow as tf
+
+        settings, reader = self.settings, self._reader
+        signature = (
+            tf.TensorSpec((None, settings.frames, *reader.size, reader.channels), tf.uint8),
+            tf.TensorSpec((None,), tf.int64),
+        )
+        batches = tf.data.Dataset.from_generator(
+            lambda: ((batch.frames, batch.labels) for batch in self), output_signature=signature
+        )
+        count = max(0, len(self) - self.start_batch)
+        return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+    def _runs(self, first: int) -> Generator[range]:
+        """Cut the plan into stretches of one video each, short enough to decode in one go."""
+        settings, starts, videos = self.settings, self._starts, self._videos
+        picture = self._reader.size[0] * self._reader.size[1] * self._reader.channels
+        room = max(settings.frames, READ_BYTES // picture)
+        begin = first
+        for position in range(first + 1, self.clips + 1):
+            if (
+                position == self.clips
+                or videos[position] != videos[begin]
+                or starts[position] < starts[position - 1]
+                or starts[position] + span(settings.frames, settings.frame_stride) - starts[begin] > room
+            ):
+                yield range(begin, position)
+                begin = position
+
+    def _numbers(self, position: int) -> np.ndarray:
+        """(T,) numbers in their file of the frames of the clip at this position of the plan."""
+        settings = self.settings
+        video = self._data.videos[int(self._videos[position])]
+        shown = self._data.examination.frame_numbers(video, settings.fps)
+        return shown[window_frames(int(self._starts[position]), settings.frames, settings.frame_stride)]
+
+    def _read(self, positions: range) -> Batch | None:
+        """Read the clips of a batch one by one, into its array; without those whose video has turned bad."""
+        shape = (self.settings.frames, *self._reader.size, self._reader.channels)
+        room = np.empty((len(positions), *shape), np.uint8)
+        clips: list[_Clip] = []
+        for position in positions:
+            video = self._data.videos[int(self._videos[position])]
+            numbers = self._numbers(position)
+            try:
+                self._reader.read(video, numbers, room[len(clips)])
+            except UnreadableVideo as error:
+                self._data.examination.note_problem(video, str(error))
+                continue
+            if self.settings.augmentation is not None:
+                room[len(clips)] = self._vary(room[len(clips)], position)
+            clips.append(_Clip(position, room[len(clips)], numbers))
+        return self._assemble(clips, room[: len(clips)])
+
+    def _read_run(self, positions: range) -> list[_Clip]:
+        """Read clips of one video in one go; none when it has turned bad."""
+        video = self._data.videos[int(self._videos[positions[0]])]
+        numbers = [self._numbers(position) for position in positions]
+        wanted = np.unique(np.concatenate(numbers))
+        pictures = np.empty((len(wanted), *self._reader.size, self._reader.channels), np.uint8)
+        try:
+            self._reader.read(video, wanted, pictures)
+        except UnreadableVideo as error:
+            self._data.examination.note_problem(video, str(error))
+            return []
+        clips = []
+        for position, of_clip in zip(positions, numbers, strict=True):
+            places = np.searchsorted(wanted, of_clip)
+            neighbours = bool((np.diff(places) == 1).all())  # a view then, and no copy
+            frames = pictures[places[0] : places[-1] + 1] if neighbours else pictures[places]
+            if self.settings.augmentation is not None:
+                frames = self._vary(frames, position)
+            clips.append(_Clip(position, frames, of_clip))
+        return clips
+
+    def _vary(self, frames: np.ndarray, position: int) -> np.ndarray:
+        settings = self.settings
+        assert settings.augmentation is not None
+        key = [settings.seed, settings.epoch, int(self._videos[position]), int(self._starts[position])]
+        return settings.augmentation(frames, np.random.default_rng(key))
+
+    def _assemble(self, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
+        """The batch of these clips, ``frames`` being theirs where they lie in one array already."""
+        if not clips:
+            return None
+        videos = self._videos[[clip.position for clip in clips]]
+        of_videos = [self._data.videos[video] for video in videos]
+        frame_labels = None
+        labels = np.array([-1 if video.label is None else video.label for video in of_videos], np.int64)
+        if any(video.frame_labels is not None for video in of_videos):
+            frame_labels = np.stack(
+                [self._data.frame_labels(v)[clip.numbers] for v, clip in zip(of_videos, clips, strict=True)]
+            )
+            labels = np.array([commonest(row) for row in frame_labels], np.int64)
+        starts = np.array([clip.numbers[0] for clip in clips], np.int64)
+        frames = np.stack([clip.frames for clip in clips]) if frames is None else frames
+        return Batch(frames, labels, videos, starts, frame_labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """A clip that was read: its place in the plan, its frames, and their numbers in the file."""
+
+    position: int
+    frames: np.ndarray
+    numbers: np.ndarray
+
+
+def commonest(labels: np.ndarray) -> int:
+    """The commonest label of a clip's frames, the lowest of several; -1 when none has a label."""
+    known = labels[labels >= 0]
+    return int(np.bincount(known).argmax()) if len(known) else -1
+
+
+def _plan(data: Dataset, videos: list[int], settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Videos and first frames of all clips, in the order in which they come."""
+    of_videos = [np.empty(0, np.int64)]
+    all_starts = [np.empty(0, np.int64)]
+    shape = {"frames": settings.frames, "frame_stride": settings.frame_stride}
+    for number in videos:
+        video = data.videos[number]
+        if data.index(video) is None:
+            continue
+        count = len(data.examination.frame_numbers(video, settings.fps))
+        clips = settings.clips_per_video
+        if settings.sampling == "random" and clips is not None:
+            generator = np.random.default_rng([settings.seed, settings.epoch, number])
+            starts = random_starts(count, **shape, clips=clips, generator=generator)
+        else:
+            starts = window_starts(count, **shape, clip_stride=settings.clip_stride, clips=clips)
+        if not len(starts):
+            data.examination.note_short(video, count, span(**shape))
+        of_videos.append(np.full(len(starts), number, np.int64))
+        all_starts.append(starts)
+    joined, firsts = np.concatenate(of_videos), np.concatenate(all_starts)
+    if settings.shuffle:
+        order = np.random.default_rng([settings.seed, settings.epoch]).permutation(len(firsts))
+        joined, firsts = joined[order], firsts[order]
+    return joined, firsts

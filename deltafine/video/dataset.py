@@ -1,0 +1,258 @@
+"""A dataset: what videos there are, what they are labelled, what is wrong with them, and ways to read them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.video.augmentation import Augmentation
+from deltafine.video.caching import CacheSettings, open_or_build
+from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
+from deltafine.video.clips import ClipSettings, ClipSource
+from deltafine.video.examination import Examination, count_of
+from deltafine.video.frames import FrameIndex, Limits
+from deltafine.video.layouts.common import some
+from deltafine.video.reading import CachedFrames, DecodedFrames, Reader
+from deltafine.video.streams import Stream, iterate_streams
+
+
+class Dataset:
+    """The videos of one path, and ways to read them. Made by ``open_dataset``.
+
+    Attributes:
+        path: Where the data lies.
+        layout: How it lies there, for the user.
+        classes: Class names in the order of the labels; () when unlabelled.
+        videos: All videos, bad ones included.
+        examination: What is known of each video.
+        cache: Where decoded frames are kept; None to decode them each time.
+    """
+
+    def __init__(self, path: Path, found: Found, limits: Limits) -> None:
+        self.path = path
+        self.layout = found.layout
+        self.classes = found.classes
+        self.videos: tuple[Video, ...] = tuple(found.videos)
+        self.examination = Examination(limits, found.problems)
+        self.cache: CacheSettings | None = None
+        self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found wrong so far; complete for a split once its clips were asked for, or after ``scan``."""
+        return self.examination.problems
+
+    def select(self, split: Split | None) -> tuple[Video, ...]:
+        """The videos of a split, or all of them for None."""
+        if split is not None and split not in SPLITS:
+            raise DeltafineError(f"There is no split '{split}': choose train or validation.")
+        return tuple(video for video in self.videos if split in (None, video.split))
+
+    def summary(self) -> str:
+        """One line, such as "UCF101 layout, split 1: 366 videos, 3 classes, 250 train / 116 validation"."""
+        classes = count_of(len(self.classes), "class", "classes") if self.classes else "no labels"
+        return (
+            f"{self.layout}: {count_of(len(self.videos), 'video')}, {classes}, "
+            f"{len(self.select('train'))} train / {len(self.select('validation'))} validation"
+        )
+
+    def fingerprint(self, split: Split | None = None) -> str:
+        """Hex digest of classes, names, labels, splits and the bytes of all files."""
+        return f"{self.examination.fingerprint(self.select(split))}-{zlib.crc32(repr(self.classes).encode()):08x}"
+
+    def use_cache(
+        self,
+        directory: Path | str,
+        *,
+        most_bytes: int | None = None,
+        announce: Callable[[str], None] = lambda message: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Keep decoded frames in a directory from now on: one file for each split and size.
+
+        Args:
+            directory: Made when needed. Several processes may use it at the same time.
+            most_bytes: Larger caches are not made; None for what the disk has room for.
+            announce: Told in one sentence what will be written, or why nothing is.
+            progress: Called with the number of videos decoded and of all.
+        """
+        self.cache = CacheSettings(Path(directory), most_bytes, announce, progress)
+        self._cached.clear()
+
+    def scan(
+        self,
+        split: Split | None = None,
+        *,
+        workers: int = 2,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Problem]:
+        """Read through every video of a split (all for None) that was not read yet, and note what is bad.
+
+        Args:
+            split: Which videos.
+            workers: Number of threads.
+            progress: Called with the number of videos done and of all.
+
+        Returns:
+            All problems known so far.
+        """
+        self.examination.scan(self.select(split), workers, progress)
+        return self.problems
+
+    def check(self, max_bad_videos: int = 0, *, split: Split | None = None, workers: int = 2) -> None:
+        """Read through a split and raise when more than ``max_bad_videos`` of its videos are unreadable."""
+        self.scan(split, workers=workers)
+        names = {video.name for video in self.select(split)}
+        bad = [p for p in self.problems if p.kind == "unreadable" and p.video in names]
+        if len(bad) > max_bad_videos:
+            raise DeltafineError(
+                f"{len(bad)} of {len(names)} videos in {self.path} cannot be used, more than the "
+                f"{max_bad_videos} allowed ({some(f'{p.video} {p.reason}' for p in bad)}): "
+                "mend or remove them, or allow more bad videos."
+            )
+
+    def clips(
+        self,
+        split: Split | None,
+        *,
+        size: tuple[int, int],
+        frames: int = 8,
+        channels: int = 3,
+        frame_stride: int = 1,
+        clip_stride: int | None = None,
+        clips_per_video: int | None = None,
+        sampling: str = "uniform",
+        fps: float | None = None,
+        augmentation: Augmentation | None = None,
+        batch: int = 16,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        workers: int = 2,
+        start_batch: int = 0,
+    ) -> ClipSource:
+        """The clips of a split in batches, the same for the same arguments however many threads decode.
+
+        Args:
+            split: ``"train"``, ``"validation"``, or None for all videos.
+            size: Height and width of the frames in pixels; pictures are stretched to it.
+            frames: Frames in a clip (T).
+            channels: 3 for RGB, 1 for grey.
+            frame_stride: Step in the video from one frame of a clip to the next.
+            clip_stride: Step in the video from one clip to the next; None for clips that do not overlap.
+                One more clip ends on the video's last frame where the step does not lead there.
+            clips_per_video: Take so many clips of every video instead.
+            sampling: ``"uniform"`` spreads these evenly, ``"random"`` draws them anew in every epoch.
+            fps: Take frames at this rate, by their times, before any stride.
+            augmentation: Vary every clip, anew in every epoch; for training.
+            batch: Clips in a batch; the last batch holds what is left.
+            shuffle: Mix the clips of all videos, anew in every epoch.
+            seed, epoch: Draw the order, the random clips and the augmentation.
+            workers: Decoding threads.
+            start_batch: Leave out the batches before this one, without decoding them.
+
+        Raises:
+            DeltafineError: An argument makes no sense, the split is empty, or none of its videos can be used.
+        """
+        settings = ClipSettings(
+            frames=frames,
+            frame_stride=frame_stride,
+            clip_stride=clip_stride,
+            clips_per_video=clips_per_video,
+            sampling=sampling,
+            fps=fps,
+            augmentation=augmentation,
+            batch=batch,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+        )
+        reader = self._reader(split, size, channels, workers)
+        numbers = [number for number, video in enumerate(self.videos) if split in (None, video.split)]
+        source = ClipSource(self, reader, numbers, settings, workers=workers, start_batch=start_batch)
+        if not source.clips:
+            raise DeltafineError(self._why_nothing(split))
+        return source
+
+    def streams(
+        self,
+        split: Split | None,
+        *,
+        size: tuple[int, int],
+        channels: int = 3,
+        chunk: int = 32,
+        frame_stride: int = 1,
+        fps: float | None = None,
+        seed: int | None = None,
+        workers: int = 2,
+    ) -> Iterator[tuple[Video, Stream]]:
+        """Every video of a split as a whole, from its first frame to its last.
+
+        Args:
+            split: ``"train"``, ``"validation"``, or None for all videos.
+            size: Height and width of the frames in pixels.
+            channels: 3 for RGB, 1 for grey.
+            chunk: Frames that are given at a time; the last chunk holds what is left.
+            frame_stride: Take every so many-th frame.
+            fps: Take frames at this rate, by their times, before any stride.
+            seed: Draws the order of the videos; None keeps that of ``videos``.
+            workers: Threads that read through the videos beforehand.
+
+        Yields:
+            A video and an iterator over (frames (t, H, W, C) uint8, labels (t,) int64). The labels are None
+            for unlabelled videos, and the video's own label, repeated, where the data does not label frames.
+
+        Raises:
+            DeltafineError: The split is empty, or none of its videos can be used.
+        """
+        if chunk < 1 or frame_stride < 1:
+            raise DeltafineError("chunk and frame_stride must be at least 1.")
+        reader = self._reader(split, size, channels, workers)
+        videos = [video for video in self.select(split) if self.index(video) is not None]
+        if not videos:
+            raise DeltafineError(self._why_nothing(split))
+        if seed is not None:
+            videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
+        return iterate_streams(self, reader, videos, chunk, frame_stride, fps)
+
+    def index(self, video: Video) -> FrameIndex | None:
+        """What reading through a video has shown: frames, times, size, codec; None when it is bad."""
+        return self.examination.index(video)
+
+    def frame_labels(self, video: Video) -> np.ndarray:
+        """(frames,) int64 labels of all frames of a video's file, -1 for those without."""
+        index = self.index(video)
+        count = 0 if index is None else index.count
+        if video.frame_labels is None:
+            return np.full(count, -1 if video.label is None else video.label, np.int64)
+        return np.concatenate([video.frame_labels, np.full(count - len(video.frame_labels), -1, np.int64)])
+
+    def _reader(self, split: Split | None, size: tuple[int, int], channels: int, workers: int) -> Reader:
+        """Frames of a split at one size, all of its videos having been read through."""
+        if channels not in (1, 3):
+            raise DeltafineError(f"channels is {channels}: videos give 3 (RGB) or 1 (grey).")
+        if min(size) < 1:
+            raise DeltafineError(f"The frame size is {size}: both sides must be at least 1.")
+        key = (split, size, channels)
+        if key in self._cached:
+            return self._cached[key]
+        decoded = DecodedFrames(self.examination, size, channels)
+        videos = self.select(split)
+        cache = open_or_build(self, split, decoded, self.cache, workers) if self.cache and videos else None
+        if cache is not None:
+            self.examination.adopt(cache.indexes)
+            self._cached[key] = CachedFrames(cache, decoded)
+        self.scan(split, workers=workers)
+        return self._cached.get(key, decoded)
+
+    def _why_nothing(self, split: Split | None) -> str:
+        what = f"{split} videos" if split else "videos"
+        names = {video.name for video in self.select(split)}
+        if not names:
+            return f"There are no {what} in {self.path}: change the validation share or the split lists."
+        reasons = some(f"{p.video} {p.reason}" for p in self.problems if p.video in names)
+        return f"None of the {len(names)} {what} in {self.path} can be used ({reasons})."

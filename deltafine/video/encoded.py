@@ -1,0 +1,209 @@
+"""Encoded video files, with exact frame numbers: frame k is the k-th picture that the file shows.
+
+A file is read through once, completely, to learn how many frames it really gives and where it can be entered;
+containers are not believed. Later reads seek to the last key frame before the wanted frames, and recognise
+every frame by its time stamp. Where time stamps are no help, reading starts at frame 0.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from deltafine.video.conversion import Converter, shown_size
+from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
+
+CONTAINERS = (
+    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut"
+)
+"""Formats that FFmpeg may recognise: none that is a list of other files or addresses."""
+
+
+class EncodedVideo:
+    """The frames of a file that FFmpeg reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def stamp(self) -> tuple[int, int]:
+        """See ``FrameSource``."""
+        return file_stamp(self._path)
+
+    def estimate(self, limits: Limits) -> int:
+        """See ``FrameSource``."""
+        file_stamp(self._path)
+        with open_video(self._path, limits) as (container, stream):
+            seconds = (container.duration or 0) / av.time_base
+            return stream.frames or round(seconds * float(stream.average_rate or stream.guessed_rate or 25))
+
+    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+        """See ``FrameSource``."""
+        stamp = file_stamp(self._path)
+        stamps: list[int | None] = []
+        keys: list[int] = []
+        size = (0, 0)
+        with open_video(self._path, limits) as (container, stream):
+            per_second = float(stream.average_rate or stream.guessed_rate or 25)
+            for frame in _frames(container, stream, limits, deadline=time.monotonic() + limits.seconds):
+                if frame.key_frame:
+                    keys.append(len(stamps))
+                if not stamps:
+                    size = shown_size(frame)
+                stamps.append(frame.pts)
+                if sink is not None:
+                    sink(frame)
+            unit = float(stream.time_base)
+            declared = _declared_seconds(container, stream)
+            codec = str(stream.codec_context.name)
+        if not stamps:
+            raise UnreadableVideo("holds no frame")
+        if file_stamp(self._path) != stamp:
+            raise UnreadableVideo("changed while it was read")
+        ticks = np.array(stamps, np.int64) if None not in stamps else None
+        if ticks is not None and not (np.diff(ticks) > 0).all():
+            ticks = None
+        times = np.arange(len(stamps)) / per_second if ticks is None else (ticks - ticks[0]) * unit
+        entries = np.array([0, *(key for key in keys if key)], np.int64)
+        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks)
+        if index.seconds < 0.9 * declared - 0.1:  # headers may be off by a frame or two
+            raise UnreadableVideo(f"ends after {index.seconds:.1f} of {declared:.1f} seconds")
+        return index
+
+    def pictures(
+        self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See ``FrameSource``."""
+        if file_stamp(self._path) != index.stamp:
+            raise UnreadableVideo("changed while it was in use")
+        position = start
+        for first in _entries(index, start):
+            with open_video(self._path, limits) as (container, stream):
+                for number, frame in _numbered(container, stream, index, first, limits):
+                    if number > position:
+                        break
+                    if number == position:
+                        position += 1
+                        if keep is None or number in keep:
+                            yield number, convert(frame)
+            if position == index.count:
+                return
+        raise UnreadableVideo(f"gave {position} of the {index.count} frames that it had before")
+
+
+@contextmanager
+def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
+    """Container and video stream of a file.
+
+    It decodes on one thread, because the threads are spent on several files at a time.
+
+    Raises:
+        UnreadableVideo: Whatever FFmpeg finds wrong, in here or while the file is open.
+    """
+    try:
+        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+        with av.open(str(path), metadata_errors="replace", container_options=options) as container:
+            if not container.streams.video:
+                raise UnreadableVideo("has no video in it")
+            stream = container.streams.best("video") or container.streams.video[0]
+            context = stream.codec_context
+            if context is None:
+                raise UnreadableVideo("is in a codec that is not supported")
+            _check_pixels(context.width, context.height, limits)
+            context.thread_type = "NONE"
+            context.thread_count = 1
+            context.options = {"max_pixels": str(limits.pixels)}
+            yield container, stream
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"cannot be decoded ({_plain(error)})") from error
+
+
+def _frames(container: Any, stream: Any, limits: Limits, *, deadline: float = math.inf) -> Iterator[VideoFrame]:
+    """Decoded frames in the order in which they are shown, while they are sound and within the limits.
+
+    A deadline only makes sense where nobody uses the frames meanwhile, however long that takes.
+    """
+    number = 0
+    for packet in _packets(container, stream):
+        if time.monotonic() > deadline:
+            raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            if not number:
+                raise
+            raise UnreadableVideo(f"cannot be decoded beyond frame {number - 1} ({_plain(error)})") from error
+        for frame in frames:
+            if frame.is_corrupt:
+                raise UnreadableVideo(f"is damaged at frame {number}")
+            if number >= limits.frames:
+                raise UnreadableVideo(f"has more than {limits.frames} frames")
+            _check_pixels(frame.width, frame.height, limits)
+            yield frame
+            number += 1
+
+
+def _declared_seconds(container: Any, stream: Any) -> float:
+    """How long the file says that its pictures last; 0 when it does not say."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+def _entries(index: FrameIndex, start: int) -> list[int]:
+    """Key frames to decode frame ``start`` from: the last before it, then earlier ones, in the end frame 0.
+
+    The earlier ones are only needed where a seek leads past its aim, as it does in MPEG transport streams.
+    """
+    if index.stamps is None:
+        return [0]
+    last = int(np.searchsorted(index.keys, start, side="right")) - 1
+    return list(dict.fromkeys([int(index.keys[max(0, last - back)]) for back in (0, 1, 2, 8)] + [0]))
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError as error:  # PyAV's own, where a stream appears that was not there at the beginning
+            raise UnreadableVideo("has a stream that begins in its middle, which is not supported") from error
+        if packet is None:
+            return
+        yield packet
+
+
+def _numbered(
+    container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with their numbers, from the key frame ``key`` or one before it; ends where they stop matching."""
+    if key == 0 or index.stamps is None:
+        yield from enumerate(_frames(container, stream, limits))
+        return
+    container.seek(int(index.stamps[key]), stream=stream, backward=True)
+    number = -1
+    for frame in _frames(container, stream, limits):
+        if number < 0:
+            if not frame.key_frame or frame.pts is None:
+                continue  # shown before the key frame, and may lack the pictures it was coded from
+            number = int(np.searchsorted(index.stamps, frame.pts))
+        if number >= index.count or frame.pts != index.stamps[number]:
+            return
+        yield number, frame
+        number += 1
+
+
+def _check_pixels(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise UnreadableVideo(f"has pictures of {width}x{height}, more than {limits.pixels} pixels")
+
+
+def _plain(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -1,0 +1,162 @@
+"""What is known of each video: read through once, remembered, and what was found wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from deltafine.video.cache import SourceKey
+from deltafine.video.catalogue import Problem, Video
+from deltafine.video.files import content_hash
+from deltafine.video.frames import FrameIndex, FrameSource, Limits, UnreadableVideo
+from deltafine.video.pipeline import ordered
+from deltafine.video.sources import source_of
+from deltafine.video.windows import chosen_frames
+
+
+class Examination:
+    """The facts about a dataset's videos. May be used by several threads at once.
+
+    Attributes:
+        limits: What one file may take.
+    """
+
+    def __init__(self, limits: Limits, problems: Iterable[Problem] = ()) -> None:
+        self.limits = limits
+        self._problems: dict[tuple[str, str], Problem] = {(p.video, p.kind): p for p in problems}
+        self._indexes: dict[SourceKey, FrameIndex | str] = {}  # a text says why it is bad
+        self._contents: dict[tuple[str, tuple[int, int]], str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found wrong so far."""
+        with self._lock:
+            return list(self._problems.values())
+
+    def scan(
+        self, videos: Iterable[Video], workers: int, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Read through those of the videos that were not read yet, on so many threads."""
+        videos = list(videos)
+        new = list({video.source: video for video in videos if not self.is_known(video)}.values())
+        for done, _ in enumerate(ordered(self.index, new, workers=workers), start=1):
+            progress(done, len(new))
+        for video in videos:  # the same file may be the source of several videos
+            self.index(video)
+
+    def is_known(self, video: Video) -> bool:
+        """Whether the video was read through already."""
+        return video.source in self._indexes
+
+    def adopt(self, indexes: Mapping[SourceKey, FrameIndex | str]) -> None:
+        """Take over what an earlier run had found, where nothing is known yet."""
+        for source, index in indexes.items():
+            self._indexes.setdefault(source, index)
+
+    def index(self, video: Video, *, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex | None:
+        """What reading through a video has shown; None when it is bad.
+
+        ``sink`` is given every frame when it has to be read through now.
+        """
+        index = self._indexes.get(video.source)
+        if index is None:
+            try:
+                index = source_of(video).scan(self.limits, sink)
+            except UnreadableVideo as error:
+                index = str(error)
+            self._indexes[video.source] = index
+        reason = index if isinstance(index, str) else _mislabelled(video, index.count)
+        if reason is not None:
+            self.note_problem(video, reason)
+        return None if reason is not None or isinstance(index, str) else index
+
+    def source(self, video: Video) -> tuple[FrameSource, FrameIndex]:
+        """The frames of a video. Raises ``UnreadableVideo`` when it is bad."""
+        index = self.index(video)
+        if index is None:
+            raise UnreadableVideo(self.reason(video))
+        return source_of(video), index
+
+    def frame_numbers(self, video: Video, fps: float | None = None) -> np.ndarray:
+        """(frames,) int64: which frames of its file a video shows; empty when it is bad."""
+        index = self.index(video)
+        if index is None:
+            return np.empty(0, np.int64)
+        if video.start is None and video.end is None and fps is None:
+            return np.arange(index.count, dtype=np.int64)
+        return chosen_frames(index.times, index.seconds, start=video.start, end=video.end, fps=fps)
+
+    def reason(self, video: Video) -> str:
+        """Why a video is bad."""
+        problem = self._problems.get((video.name, "unreadable"))
+        return problem.reason if problem else "cannot be read"
+
+    def stamp(self, video: Video) -> tuple[int, int]:
+        """What tells whether a video has changed; (0, 0) when it is not there."""
+        try:
+            return source_of(video).stamp()
+        except UnreadableVideo:
+            return 0, 0
+
+    def estimate(self, video: Video) -> int:
+        """About how many frames a video's file has; exact where it was read through."""
+        index = self._indexes.get(video.source)
+        if index is not None:
+            return 0 if isinstance(index, str) else index.count
+        try:
+            return source_of(video).estimate(self.limits)
+        except UnreadableVideo:
+            return 0
+
+    def fingerprint(self, videos: Iterable[Video]) -> str:
+        """Hex digest of names, labels, splits and the bytes of all files."""
+        videos = list(videos)
+        digest = hashlib.blake2b(digest_size=16)
+        for video, content in zip(videos, ordered(self._content, videos, workers=2), strict=True):
+            facts = (video.name, video.entry, video.start, video.end, video.label, video.split, content)
+            digest.update(repr(facts).encode("utf-8", "surrogateescape"))
+            if video.frame_labels is not None:
+                digest.update(np.ascontiguousarray(video.frame_labels, "<i8").tobytes())
+        return digest.hexdigest()
+
+    def note_problem(self, video: Video, reason: str) -> None:
+        """Record that a video cannot be used; the first reason stays."""
+        with self._lock:
+            self._problems.setdefault((video.name, "unreadable"), Problem(video.name, reason))
+
+    def note_bad_source(self, video: Video, reason: str) -> None:
+        """Record that what a video is read from cannot be used any more, by other videos either."""
+        self._indexes[video.source] = reason
+        self.note_problem(video, reason)
+
+    def note_short(self, video: Video, count: int, need: int) -> None:
+        """Record that a sound video is shorter than a clip."""
+        reason = f"has {count_of(count, 'frame')}, a clip needs {need}"
+        with self._lock:
+            self._problems[video.name, "short"] = Problem(video.name, reason, "short")
+
+    def _content(self, video: Video) -> str:
+        """Digest of a video's file, computed once while the file stays what it is."""
+        try:
+            key = str(video.path), source_of(video).stamp()
+            if key not in self._contents:
+                self._contents[key] = content_hash(video.path)
+            return self._contents[key]
+        except (OSError, UnreadableVideo) as error:
+            return f"unreadable: {error}"
+
+
+def _mislabelled(video: Video, count: int) -> str | None:
+    if video.frame_labels is None or len(video.frame_labels) <= count:
+        return None
+    return f"has {count_of(count, 'frame')}, but frame {len(video.frame_labels) - 1} has a label"
+
+
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 video", "2 videos"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,134 @@
+"""What the rest of the room needs to know of a video, whatever its frames are stored as."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from deltafine.video.conversion import Converter
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of the machine one file may take before it counts as unreadable.
+
+    Attributes:
+        frames: Most frames in a file.
+        pixels: Most pixels of one picture (8K is 33 million).
+        seconds: Most seconds that reading through one file may take.
+    """
+
+    frames: int = 500_000
+    pixels: int = 1 << 26
+    seconds: float = 600.0
+
+
+class UnreadableVideo(Exception):
+    """A video cannot be used; the message says why, to follow the video's name."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameIndex:
+    """What reading through a video has shown.
+
+    Attributes:
+        count: Number of frames.
+        times: (count,) float64, seconds since the first frame; evenly spaced where the file has no times.
+        width, height: Of the first picture as shown, in pixels.
+        codec: FFmpeg's name of the codec, or what else the frames are stored as.
+        stamp: What the file system said about the file when it was read; see ``file_stamp``.
+        keys: (keys,) int64, frames at which decoding can start, ascending, the first of them 0.
+        stamps: (count,) int64 time stamps in the container's unit, strictly increasing; None where the file
+            has none that single out every frame.
+    """
+
+    count: int
+    times: np.ndarray
+    width: int
+    height: int
+    codec: str
+    stamp: tuple[int, int]
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    stamps: np.ndarray | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the video lasts, the last frame being shown for as long as frames usually are."""
+        return float(self.times[-1] + (np.median(np.diff(self.times)) if self.count > 1 else 0.04))
+
+
+class FrameSource(Protocol):
+    """One video's frames, by number."""
+
+    def stamp(self) -> tuple[int, int]:
+        """What tells whether it has changed. Raises ``UnreadableVideo`` when it is not there."""
+
+    def estimate(self, limits: Limits) -> int:
+        """About how many frames there are, without reading them. Raises ``UnreadableVideo``."""
+
+    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+        """Read through all frames and note what there is, giving every frame to ``sink``.
+
+        Raises:
+            UnreadableVideo: The video cannot be read from beginning to end, or is beyond the limits.
+        """
+
+    def pictures(
+        self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Numbers and pictures (H, W, C) uint8 of the frames from ``start`` on, ascending.
+
+        Only the numbers in ``keep`` are converted and given; all of them when it is None.
+
+        Raises:
+            UnreadableVideo: The file is not any more what it was when it was scanned.
+        """
+
+
+def read_frames(
+    source: FrameSource,
+    index: FrameIndex,
+    wanted: Sequence[int],
+    convert: Converter,
+    limits: Limits,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The frames of the numbers ``wanted`` (ascending, repeats allowed), as (len(wanted), H, W, C) uint8.
+
+    They are written into ``out`` where it is given.
+
+    Raises:
+        UnreadableVideo: The file is not any more what it was when it was scanned.
+    """
+    out = np.empty((len(wanted), *convert.shape), np.uint8) if out is None else out
+    filled = 0
+    for number, picture in source.pictures(index, convert, limits, wanted[0], set(wanted)):
+        while filled < len(wanted) and wanted[filled] == number:
+            out[filled] = picture
+            filled += 1
+        if filled == len(wanted):
+            return out
+    raise UnreadableVideo(f"gave {filled} of the {len(wanted)} frames that it had before")
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds, of a regular file only.
+
+    Raises:
+        UnreadableVideo: It is gone, not a regular file (opening a FIFO would wait for ever), or empty.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UnreadableVideo(f"cannot be opened ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableVideo("is not a regular file")
+    if status.st_size == 0:
+        raise UnreadableVideo("is empty")
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,90 @@
+"""A folder of images as one video: its frames are the files in natural order (frame2 before frame10)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from deltafine.video.conversion import Converter, shown_size
+from deltafine.video.files import image_files
+from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
+
+FRAMES_PER_SECOND = 25
+"""What a folder of images counts as, having no times of its own."""
+
+
+class ImageFolder:
+    """The frames of a folder of .jpg or .png files."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def stamp(self) -> tuple[int, int]:
+        """See ``FrameSource``."""
+        return _folder_stamp(self._files())
+
+    def estimate(self, limits: Limits) -> int:
+        """See ``FrameSource``."""
+        return len(self._files())
+
+    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+        """See ``FrameSource``."""
+        files = self._files()
+        if len(files) > limits.frames:
+            raise UnreadableVideo(f"has more than {limits.frames} frames")
+        stamp = _folder_stamp(files)
+        deadline = time.monotonic() + limits.seconds
+        size = (0, 0)
+        for number, file in enumerate(files):
+            frame = _decode(file, limits)
+            size = size if number else shown_size(frame)
+            if sink is not None:
+                sink(frame)
+            if time.monotonic() > deadline:
+                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+        times = np.arange(len(files)) / FRAMES_PER_SECOND
+        return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)))
+
+    def pictures(
+        self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See ``FrameSource``."""
+        files = self._files()
+        if _folder_stamp(files) != index.stamp:
+            raise UnreadableVideo("changed while it was in use")
+        for number in range(start, index.count):
+            if keep is None or number in keep:
+                yield number, convert(_decode(files[number], limits))
+
+    def _files(self) -> list[Path]:
+        try:
+            files = image_files(self._path)
+        except OSError as error:
+            raise UnreadableVideo(f"cannot be opened ({error.strerror})") from error
+        if not files:
+            raise UnreadableVideo("holds no image")
+        return files
+
+
+def _folder_stamp(files: list[Path]) -> tuple[int, int]:
+    """Like ``file_stamp``, for all files of the folder at once."""
+    stamps = [file_stamp(file) for file in files]
+    return sum(size for size, _ in stamps), hash(tuple(stamps))
+
+
+def _decode(path: Path, limits: Limits) -> VideoFrame:
+    suffix = path.suffix.lower()
+    try:
+        decoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "r")
+        decoder.options = {"max_pixels": str(limits.pixels)}
+        frames = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)]
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"has the unreadable image {path.name}") from error
+    if len(frames) != 1 or frames[0].is_corrupt:
+        raise UnreadableVideo(f"has the unreadable image {path.name}")
+    return frames[0]

@@ -1,0 +1,66 @@
+"""Which layout a path has: tried in a fixed order, or named by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Found
+from deltafine.video.layouts.common import nearest
+from deltafine.video.layouts.folders import find_class_folders, find_single, find_unlabelled
+from deltafine.video.layouts.hdf5 import find_hdf5
+from deltafine.video.layouts.hmdb51 import find_hmdb51
+from deltafine.video.layouts.kinetics import find_kinetics
+from deltafine.video.layouts.manifest import find_manifest
+from deltafine.video.layouts.streams import find_streams
+from deltafine.video.layouts.ucf101 import find_ucf101
+
+LAYOUTS = (
+    "manifest",
+    "hdf5",
+    "ucf101",
+    "hmdb51",
+    "kinetics",
+    "streams",
+    "single",
+    "folders",
+    "unlabelled",
+)
+"""Names that ``layout=`` takes, in the order in which they are tried."""
+
+OF_FILES = ("manifest", "hdf5", "single")
+
+
+def find(path: Path, layout: str | None, *, split: int, allow_outside: bool) -> Found:
+    """Catalogue the videos at ``path``.
+
+    Raises:
+        DeltafineError: There is nothing at the path, the layout is unknown or does not fit, or no video
+            was found.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise DeltafineError(f"There is no layout '{layout}': choose one of {nearest(layout, LAYOUTS)}.")
+    if not path.exists():
+        raise DeltafineError(f"There is nothing at {path}: give a folder of videos or a video file.")
+    if not path.is_dir() and layout not in (None, *OF_FILES):
+        raise DeltafineError(f"{path} is a file, and the layout '{layout}' needs a folder.")
+    finders: dict[str, Callable[[], Found | None]] = {
+        "manifest": partial(find_manifest, path, allow_outside=allow_outside),
+        "hdf5": partial(find_hdf5, path),
+        "ucf101": partial(find_ucf101, path, split=split, allow_outside=allow_outside),
+        "hmdb51": partial(find_hmdb51, path, split=split, allow_outside=allow_outside),
+        "kinetics": partial(find_kinetics, path),
+        "streams": partial(find_streams, path, allow_outside=allow_outside),
+        "single": partial(find_single, path),
+        "folders": partial(find_class_folders, path),
+        "unlabelled": partial(find_unlabelled, path),
+    }
+    for name in [layout] if layout else (LAYOUTS if path.is_dir() else OF_FILES):
+        found = finders[name]()
+        if found is not None and found.videos:
+            return found
+    if layout is not None:
+        raise DeltafineError(f"No videos were found in {path} in the layout '{layout}': check the folder.")
+    raise DeltafineError(f"No videos were found in {path}: give a folder with .avi, .mp4, .mkv, .mov or .webm.")

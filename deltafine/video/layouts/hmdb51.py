@@ -1,0 +1,62 @@
+"""HMDB51's layout: class folders beside ``<class>_test_split<N>.txt`` with lines ``<file> <0, 1 or 2>``.
+
+Kuehne et al., "HMDB: A Large Video Database for Human Motion Recognition" (2011): 1 trains, 2 tests, 0 is
+not used in this split.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Found, Split, Video
+from deltafine.video.files import relative_name
+from deltafine.video.layouts.common import locate, number_classes, read_lines, refuse_missing
+
+LIST_FOLDERS = (".", "splits", "testTrainMulti_7030_splits", "test_train_splits")
+VIDEO_FOLDERS = (".", "videos", "hmdb51", "HMDB51")
+USES: dict[str, Split | None] = {"0": None, "1": "train", "2": "validation"}
+
+
+def find_hmdb51(root: Path, *, split: int = 1, allow_outside: bool = False) -> Found | None:
+    """Read all classes' lists of split ``split`` (1, 2 or 3 in HMDB51 itself); classes are sorted by name.
+
+    Raises:
+        DeltafineError: A list is broken, or names files that are not there.
+    """
+    lists = next((_lists(root / name) for name in LIST_FOLDERS if _lists(root / name)), None)
+    if lists is None:
+        return None
+    numbers = sorted({number for number, _, _ in lists})
+    chosen = [(name, path) for number, name, path in lists if number == split]
+    if not chosen:
+        raise DeltafineError(
+            f"{lists[0][2].parent} has no lists for split {split}: choose one of {', '.join(map(str, numbers))}."
+        )
+    classes = number_classes(name for name, _ in chosen)
+    videos: list[Video] = []
+    for class_name, listing in chosen:
+        lines = read_lines(listing)
+        missing = []
+        for line in lines:
+            file, _, use = line.rpartition(" ")
+            if use not in USES or not file.strip():
+                raise DeltafineError(f"{listing} has the line '{line}' where '<file> <0, 1 or 2>' was expected.")
+            part = USES[use]
+            name = f"{class_name}/{file.strip()}"
+            path = locate(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
+            if path is None:
+                missing.append(name)
+            elif part is not None:
+                videos.append(Video(path, relative_name(path, root), classes.index(class_name), part))
+        refuse_missing(missing, len(lines), listing, root)
+    return Found(f"HMDB51 layout, split {split}", videos, classes, has_splits=True)
+
+
+def _lists(folder: Path) -> list[tuple[int, str, Path]]:
+    """Split number, class and path of every list in a folder."""
+    if not folder.is_dir():
+        return []
+    matches = ((re.fullmatch(r"(.+)_test_split(\d+)\.txt", path.name), path) for path in sorted(folder.iterdir()))
+    return [(int(match[2]), match[1], path) for match, path in matches if match]

@@ -1,0 +1,66 @@
+"""Kinetics' layout: ``train.csv``, ``val.csv`` and ``test.csv`` with label, youtube_id, time_start, time_end.
+
+Kay et al., "The Kinetics Human Action Video Dataset", arXiv 1705.06950. The files are called
+``<youtube_id>_<start>_<end>.mp4`` with six digits each, or just by the id.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Found, Problem, Split, Video
+from deltafine.video.files import find_videos, relative_name
+from deltafine.video.layouts.common import SPLIT_NAMES, number_classes, read_table, some
+
+COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
+
+
+def find_kinetics(root: Path) -> Found | None:
+    """Read all lists right in ``root`` or in ``annotations``; classes are sorted by name.
+
+    Videos that are listed but missing are problems and not errors, because every copy of Kinetics lacks
+    some that have left the web.
+
+    Raises:
+        DeltafineError: A row is broken, or all listed files are missing.
+    """
+    tables = [
+        (path, read_table(path))
+        for folder in (root, root / "annotations")
+        if folder.is_dir()
+        for path in sorted(folder.glob("*.csv"))
+    ]
+    lists = [(path, rows) for path, (columns, rows) in tables if columns >= COLUMNS]
+    if not lists:
+        return None
+    by_name = {path.stem: path for path in find_videos(root)}
+    rows: list[tuple[Path, str, Split]] = []
+    problems: list[Problem] = []
+    for listing, table in lists:
+        for line, row in table:
+            split = SPLIT_NAMES.get(row.get("split", listing.stem).lower())
+            if split is None or not set(row) >= COLUMNS:
+                raise DeltafineError(f"{listing}, line {line}, needs {', '.join(sorted(COLUMNS))} and a split.")
+            full = _full_name(row, f"{listing}, line {line},")
+            path = by_name.get(full) or by_name.get(row["youtube_id"])
+            if path is None:
+                problems.append(Problem(full, f"is listed in {listing.name} but not there", "missing"))
+            else:
+                rows.append((path, row["label"], split))
+    if not rows:
+        raise DeltafineError(
+            f"None of the {len(problems)} videos that {lists[0][0]} lists are below {root} "
+            f"({some(problem.video for problem in problems)})."
+        )
+    classes = number_classes(label for _, label, _ in rows)
+    videos = [Video(path, relative_name(path, root), classes.index(label), part) for path, label, part in rows]
+    return Found("Kinetics layout", videos, classes, has_splits=True, problems=problems)
+
+
+def _full_name(row: dict[str, str], where: str) -> str:
+    try:
+        start, end = round(float(row["time_start"])), round(float(row["time_end"]))
+    except ValueError as error:
+        raise DeltafineError(f"{where} needs numbers for time_start and time_end.") from error
+    return f"{row['youtube_id']}_{start:06d}_{end:06d}"

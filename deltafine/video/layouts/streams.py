@@ -1,0 +1,59 @@
+"""Continuous streams with a label per frame: videos beside ``labels.csv`` (video, frame, label[, split])."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Found, Split, Video
+from deltafine.video.files import relative_name
+from deltafine.video.layouts.common import locate, number_classes, read_split, read_table, refuse_missing
+
+LABELS = "labels.csv"
+COLUMNS = {"video", "frame", "label"}
+MOST_FRAMES = 10_000_000
+
+
+def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
+    """Read ``labels.csv``; frames that it does not name have no label (-1).
+
+    Without a ``split`` column every stream is for validation. Classes are sorted by name.
+
+    Raises:
+        DeltafineError: A row is broken, or the file names videos that are not there.
+    """
+    listing = root / LABELS
+    if not listing.is_file():
+        return None
+    columns, table = read_table(listing)
+    if not columns >= COLUMNS:
+        return None
+    labels: dict[str, dict[int, str]] = {}
+    splits: dict[str, Split] = {}
+    for line, row in table:
+        where = f"{listing}, line {line},"
+        if not set(row) >= COLUMNS or not row["frame"].isdecimal() or int(row["frame"]) > MOST_FRAMES:
+            raise DeltafineError(f"{where} needs a video, a frame number from 0 and a label.")
+        name, frame = row["video"], int(row["frame"])
+        split = read_split(row.get("split", "validation"), where)
+        if splits.setdefault(name, split) != split:
+            raise DeltafineError(f"{where} puts '{name}' into a second split: give a video one split.")
+        if frame in labels.setdefault(name, {}):
+            raise DeltafineError(f"{where} labels frame {frame} of '{name}' a second time.")
+        labels[name][frame] = row["label"]
+    classes = number_classes(label for frames in labels.values() for label in frames.values())
+    videos = []
+    missing = []
+    for name, frames in labels.items():
+        path = locate(root, name, listing, folders=(".", "videos"), allow_outside=allow_outside)
+        if path is None:
+            missing.append(name)
+            continue
+        numbers = np.full(max(frames) + 1, -1, np.int64)
+        for frame, label in frames.items():
+            numbers[frame] = classes.index(label)
+        videos.append(Video(path, relative_name(path, root), None, splits[name], numbers))
+    refuse_missing(missing, len(labels), listing, root)
+    return Found("streams with frame labels", videos, classes, has_splits=True)

@@ -1,0 +1,79 @@
+"""From a path to a dataset: the layout, the classes and the split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Found
+from deltafine.video.dataset import Dataset
+from deltafine.video.frames import Limits
+from deltafine.video.layouts import find
+from deltafine.video.layouts.common import nearest
+from deltafine.video.splitting import draw_split, refuse_shared
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    split: int = 1,
+    classes: Sequence[str] | None = None,
+    validation: float = 0.2,
+    seed: int = 0,
+    limits: Limits | None = None,
+    allow_outside: bool = False,
+) -> Dataset:
+    """Catalogue the videos at a path; nothing is decoded yet.
+
+    Args:
+        path: A folder of videos, a list of them, an HDF5 file, or a video file.
+        layout: One of ``deltafine.video.layouts.LAYOUTS``; found out by itself when None.
+        split: Which split lists to read, in layouts that have several.
+        classes: Class names in the order of the model's outputs. Videos of other classes are left out. By
+            default the layout's own order: numbered by its class list, or sorted by name.
+        validation: Share of the videos of every class that is kept for validation, in layouts that do not
+            say it themselves.
+        seed: Draws that share; the same seed gives the same split.
+        limits: What one file may take before it counts as unreadable.
+        allow_outside: Let lists name files outside the data folder.
+
+    Raises:
+        DeltafineError: No videos, broken or missing lists, unknown classes, or one file in both splits.
+    """
+    root = Path(path)
+    found = find(root, layout, split=split, allow_outside=allow_outside)
+    if classes is not None:
+        found = _choose_classes(found, tuple(classes), root)
+    if found.has_splits:
+        refuse_shared(found.videos)
+    else:
+        found = replace(found, videos=draw_split(found.videos, validation, seed))
+    return Dataset(root, found, limits or Limits())
+
+
+def _choose_classes(found: Found, classes: tuple[str, ...], root: Path) -> Found:
+    """Renumber the labels by ``classes`` and leave out videos of classes that it does not name."""
+    if not found.classes:
+        raise DeltafineError(f"The videos in {root} have no labels, so classes cannot be chosen.")
+    for name in classes:
+        if name not in found.classes:
+            near = nearest(name, found.classes)
+            raise DeltafineError(f"There is no class '{name}' in {root}: the nearest are {near}.")
+    if len(set(classes)) != len(classes):
+        raise DeltafineError("A class is named twice: name every class once.")
+    numbers = np.array([classes.index(name) if name in classes else -1 for name in found.classes] + [-1])
+    videos = []
+    for video in found.videos:
+        if video.frame_labels is not None:
+            videos.append(replace(video, frame_labels=numbers[video.frame_labels]))
+        elif video.label is not None and numbers[video.label] >= 0:
+            videos.append(replace(video, label=int(numbers[video.label])))
+    if not videos:
+        raise DeltafineError(f"None of the videos in {root} is of the classes {', '.join(classes)}.")
+    return replace(found, videos=videos, classes=classes)

@@ -1,0 +1,102 @@
+"""Training and validation videos: drawn by video, never by clip, and never the same file in both."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Video
+from deltafine.video.files import content_hash
+from deltafine.video.layouts.common import some
+
+
+def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Video]:
+    """Mark a share of the videos of every class for validation.
+
+    Copies and parts of one file count as one and stay together, and so do UCF101's clips of one recording. A
+    class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1.
+
+    Args:
+        videos: All videos; labels may be None.
+        validation: Share of each class, 0 to 1.
+        seed: The same seed draws the same split, whatever the machine.
+    """
+    if not 0 <= validation <= 1:
+        raise DeltafineError(f"The validation share is {validation}: it must lie between 0 and 1.")
+    recording = _recordings(videos)
+    groups: dict[int | None, dict[str, None]] = defaultdict(dict)
+    first_label: dict[str, int | None] = {}
+    for video, group in zip(videos, recording, strict=True):
+        groups[first_label.setdefault(group, video.label)][group] = None
+    generator = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for label in sorted(groups, key=lambda label: -1 if label is None else label):
+        names = list(groups[label])
+        wanted = round(validation * len(names))
+        if 0 < validation < 1 and len(names) > 1:
+            wanted = min(max(wanted, 1), len(names) - 1)
+        chosen.update(names[place] for place in generator.permutation(len(names))[:wanted])
+    return [
+        replace(video, split="validation" if group in chosen else "train")
+        for video, group in zip(videos, recording, strict=True)
+    ]
+
+
+def _recordings(videos: Sequence[Video]) -> list[str]:
+    """For every video a name that is the same for what must stay together.
+
+    These are parts and copies of one file, and UCF101's clips of one recording (v_Run_g07_c01, v_Run_g07_c02).
+    """
+    names = {}
+    for video in videos:
+        cut = re.fullmatch(r"(.*_g\d+)_c\d+", video.path.stem)
+        names[video.source] = f"{video.path.parent / cut[1]}" if cut else repr(video.source)
+    for twins in _copies(videos):
+        for video in twins:
+            names[video.source] = names[twins[0].source]
+    return [names[video.source] for video in videos]
+
+
+def refuse_shared(videos: Sequence[Video]) -> None:
+    """Raise when the same file, by path or by content, is on both sides."""
+    sides: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    for video in videos:
+        sides[video.source].add(video.split)
+    both = [video.name for video in videos if len(sides[video.source]) > 1 and video.split == "train"]
+    if both:
+        raise DeltafineError(
+            f"{len(both)} videos are both in the training and in the validation list ({some(both)}): "
+            "keep each in one of them."
+        )
+    both = [
+        " = ".join(video.name for video in twins)
+        for twins in _copies(videos)
+        if len({video.split for video in twins}) > 1
+    ]
+    if both:
+        raise DeltafineError(
+            f"{len(both)} training videos have copies of the same content among the validation videos "
+            f"({some(both)}): keep each in one of the lists."
+        )
+
+
+def _copies(videos: Iterable[Video]) -> list[list[Video]]:
+    """Groups of two or more videos whose files hold the same bytes. Only files of one size are read."""
+    by_size: dict[int, list[Video]] = defaultdict(list)
+    for video in videos:
+        if video.path.is_file() and video.entry is None:
+            by_size[video.path.stat().st_size].append(video)
+    by_content: dict[str, list[Video]] = defaultdict(list)
+    for size, alike in by_size.items():
+        if len({video.path for video in alike}) > 1 and size:
+            for video in alike:
+                try:
+                    by_content[content_hash(video.path)].append(video)
+                except OSError:
+                    continue  # an unreadable file is reported when it is decoded
+    return [group for group in by_content.values() if len(group) > 1]

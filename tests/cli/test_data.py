@@ -1,0 +1,74 @@
+"""`deltafine data`: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from deltafine.cli.data import data
+from deltafine.errors import DeltafineError
+from tests.video.painted import write_classes
+
+app = typer.Typer()
+app.command()(data)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = write_classes(tmp_path / "data", {"run": 3, "walk": 2}, frames=8)
+    (root / "run/[bold]bad.avi").write_bytes(b"nothing")
+    return root
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(argument) for argument in arguments])
+
+
+def test_it_says_what_was_found_and_what_is_not_used(root: Path) -> None:
+    shown = run(root)
+    assert shown.exit_code == 0
+    assert "folder per class: 6 videos, 2 classes, 4 train / 2 validation" in shown.stdout
+    assert "Frames per video: 8; 40 in all" in shown.stdout
+    assert "Not used: 1" in shown.stdout
+    assert "run/[bold]bad.avi cannot be decoded (" in shown.stdout
+
+
+def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:
+    shown = run(root, "--sheet", tmp_path / "s.png", "--sheet", tmp_path / "s.html")
+    assert shown.exit_code == 0
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert "<img" in (tmp_path / "s.html").read_text()
+
+
+def test_layout_classes_and_split_are_the_users_choice(root: Path) -> None:
+    assert "unlabelled videos: 6 videos, no labels" in run(root, "--layout", "unlabelled").stdout
+    assert "2 videos, 1 class, 2 train / 0" in run(root, "--classes", "walk", "--validation", 0).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-bad-videos", "0"], "1 of 6 videos"),
+        (["--classes", "wulk"], "There is no class 'wulk'"),
+        (["--layout", "tape"], "There is no layout 'tape'"),
+        (["--sheet", "s.pdf"], "written as .png or .html"),
+    ],
+)
+def test_bad_input_is_one_sentence(root: Path, arguments: list[str], message: str) -> None:
+    error = run(root, *arguments).exception
+    assert isinstance(error, DeltafineError)
+    assert message in str(error)
+
+
+def test_it_does_not_load_tensorflow(root: Path) -> None:
+    code = (
+        "import sys, typer; from deltafine.cli.data import data; app = typer.Typer(); app.command()(data)\n"
+        f"app([{str(root)!r}], standalone_mode=False); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

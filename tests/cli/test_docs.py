@@ -1,0 +1,60 @@
+"""The pages for users: all commands and options are described, those shown exist, and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from deltafine.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
+
+
+def options(command: Any) -> set[str]:
+    return {text for parameter in command.params for text in parameter.opts if text.startswith("--")}
+
+
+def section(name: str) -> str:
+    """The part of docs/cli.md about one command."""
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    found = re.search(rf"^## deltafine {name}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/cli.md says nothing of deltafine {name}"
+    return found[1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_described(name: str) -> None:
+    described = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section(name)))
+    assert options(COMMANDS[name]) - {"--help"} <= described
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None:
+    shown = re.findall(r"^(?: {4}|\$ )?(deltafine [a-z].*)$", page.read_text("utf-8"), re.MULTILINE)
+    for line in shown:
+        _, name, *rest = shlex.split(line, comments=True)
+        assert name in COMMANDS, line
+        given = {word.split("=")[0] for word in rest if word.startswith("--")}
+        assert given <= options(COMMANDS[name]), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                target
+            )

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+
+import av
+import keras
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from deltafine.cli.export import export
+from deltafine.errors import DeltafineError
+from deltafine.model import DeltaSettings, find_activations, insert_deltas
+from tests.model import small_models
+
+app = typer.Typer()
+app.command()(export)
+
+
+def write_video(path, frames: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run directory as refine leaves it, and the videos it names."""
+    folder = tmp_path_factory.mktemp("run")
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        frames = generator.integers(0, 255, (20, 24, 20, 3)).astype("uint8")
+        write_video(folder / "videos" / label / "one.mp4", frames)
+    model = small_models.plain()
+    settings = DeltaSettings(rule="quantize", initial_step={"input": 4.0, "relu1": 0.05, "conv2": 0.05})
+    insert_deltas(model, find_activations(model), settings).save(folder / "refined.keras")
+    (folder / "settings.toml").write_text(f'data = "{folder / "videos"}"\n')
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(match: str, *arguments) -> None:
+    error = run(*arguments).exception
+    assert isinstance(error, DeltafineError), error
+    assert match in str(error)
+
+
+@pytest.mark.parametrize("form", ["stripped", "quantized"])
+def test_a_keras_file_of_either_form_is_written(finished, form, tmp_path):
+    shown = run(finished, "--form", form, "--output", tmp_path / "plain.keras")
+    assert shown.exit_code == 0, shown.exception
+    assert keras.models.load_model(tmp_path / "plain.keras").input_shape == (None, 12, 10, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.keras"]
+
+
+def test_a_tflite_file_is_checked_on_the_frames_of_the_run(finished, tmp_path):
+    shown = run(finished, "--format", "tflite", "--output", tmp_path / "plain.tflite")
+    assert shown.exit_code == 0, shown.exception
+    assert "on 32 frames of the videos" in shown.stdout
+    assert "the same class on 100.0%" in shown.stdout
+    assert (tmp_path / "plain.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_the_steps_are_written_as_json(finished):
+    assert run(finished, "--format", "steps", "--overwrite").exit_code == 0
+    table = json.loads((finished / "export" / "steps.json").read_text())
+    assert [layer["name"] for layer in table["layers"]] == ["input_delta", "relu1_delta", "conv2_delta"]
+    assert table["layers"][0]["step"] == pytest.approx(4.0)
+
+
+def test_an_existing_file_is_not_replaced_unless_told(finished, tmp_path):
+    (tmp_path / "steps.json").write_text("mine")
+    refused("exists already", finished, "--format", "steps", "--output", tmp_path / "steps.json")
+    assert (tmp_path / "steps.json").read_text() == "mine"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    refused("There is no model file", tmp_path)
+    small_models.plain().save(tmp_path / "refined.keras")
+    refused("has no delta layers", tmp_path)
+
+
+def test_a_check_without_videos_is_refused_and_can_be_left_out(finished, tmp_path):
+    (tmp_path / "refined.keras").write_bytes((finished / "refined.keras").read_bytes())
+    refused("give --data, or --no-check", tmp_path, "--format", "tflite")
+    shown = run(tmp_path, "--format", "tflite", "--no-check")
+    assert "not compared" in shown.stdout

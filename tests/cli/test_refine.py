@@ -1,0 +1,167 @@
+"""`deltafine refine` from beginning to end, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import deltafine.cli.output
+from deltafine import load_report
+from tests.cli.running import Command
+from tests.small_runs import write_small_video, write_small_videos
+
+FAST = ("--frames", 4, "--batch", 4, "--relative-step", 0.5)
+
+
+def test_a_run_says_what_it_found_and_shows_and_writes_its_report(
+    deltafine: Command, model: Path, videos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = deltafine("refine", model, "--data", videos, "--out", out, "--epochs", 1, *FAST)
+    assert done.code == 0, done.errors
+    assert "10 videos, 2 classes, 8 train / 2 validation" in done.output
+    assert "epoch 1 of 1: loss " in done.output
+    assert "original" in done.output
+    assert "refined" in done.output
+    assert f"Written to {out}: refined.keras, report.html, report.json, report.md" in done.output
+    assert "\x1b[" not in done.output
+
+    shown = deltafine("report", out)
+    assert shown.code == 0
+    assert shown.output.strip() in done.output
+    assert "exists already" in deltafine("refine", model, "--data", videos, "--out", out).refusal
+
+
+def test_overwrite_replaces_a_run_and_videos_that_cannot_be_used_are_listed(
+    deltafine: Command, model: Path, tmp_path: Path
+) -> None:
+    data = write_small_videos(tmp_path / "videos")
+    (data / "dark" / "broken.avi").write_bytes(b"not a video" * 100)
+    write_small_video(data / "light" / "short.avi", True, 50, frames=3)
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "settings.toml").write_text("old = 1", "utf-8")
+    (out / "checkpoints" / "last.h5").write_text("old", "utf-8")
+    done = deltafine(
+        "refine", model, "--data", data, "--out", out, "--overwrite", "--epochs", 0, "--max-bad-videos", 1, *FAST
+    )
+    assert done.code == 0, done.errors
+    assert not (out / "checkpoints").exists()
+    problems = {
+        entry["video"]: entry["reason"] for entry in json.loads((out / "report.json").read_bytes())["data"]["problems"]
+    }
+    assert problems.keys() == {"dark/broken.avi", "light/short.avi"}
+    assert problems["dark/broken.avi"].startswith("cannot be decoded")
+    assert problems["light/short.avi"] == "has 3 frames, a clip needs 4"
+    assert "dark/broken.avi" in (out / "report.html").read_text("utf-8")
+
+
+def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes as soon as the user has been told of an epoch."""
+    tell = deltafine.cli.output.Talk.epoch
+
+    def tell_and_stop(self: deltafine.cli.output.Talk, now: object, epochs: int) -> None:
+        tell(self, now, epochs)
+        if now.epoch == epoch:  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(deltafine.cli.output.Talk, "epoch", tell_and_stop)
+
+
+def test_ctrl_c_exits_with_130_says_where_the_best_model_is_and_resume_goes_on(
+    deltafine: Command, model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    arguments = ("refine", model, "--data", videos, "--out", out)
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        done = deltafine(*arguments, "--epochs", 2, *FAST)
+    assert done.code == 130
+    assert f"Interrupted: the best model so far is {out / 'refined.keras'}; go on with --resume." in done.output
+    assert "Traceback" not in done.errors
+    keras.models.load_model(out / "refined.keras")
+    assert not (out / "report.json").exists()
+
+    assert "was started with epochs = 2, not 3" in deltafine(*arguments, "--resume", "--epochs", 3).refusal
+    done = deltafine(*arguments, "--resume")
+    assert done.code == 0, done.errors
+    assert "resumed after epoch 1 of 2" in done.output
+    assert "epoch 2 of 2" in done.output
+    assert [epoch.epoch for epoch in load_report(out).history] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [("calibrating", "nothing was saved yet"), ("measuring streams", "the refined model is {out}/refined.keras")],
+)
+def test_ctrl_c_outside_of_the_training_says_what_is_left(
+    deltafine: Command,
+    model: Path,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    left: str,
+) -> None:
+    def stop(self: object, now: str, done: int, total: int, figures: str = "") -> None:
+        if now == what:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("deltafine.cli.output.Talk.progress", stop)
+    out = tmp_path / "run"
+    done = deltafine("refine", model, "--data", videos, "--out", out, "--epochs", 0, "--frames", 4)
+    assert done.code == 130
+    assert f"Interrupted: {left.format(out=out)}" in done.output
+    assert "go on with --resume" in done.output
+    assert (out / "settings.toml").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_from_outside_stops_a_run_in_a_process_of_its_own(model: Path, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["refine", model, "--data", videos, "--out", out, "--epochs", "100000", *FAST]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deltafine", *map(str, arguments)], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("epoch 2 of"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said + rest
+    assert f"Interrupted: the best model so far is {out / 'refined.keras'}" in rest
+    keras.models.load_model(out / "refined.keras")
+    assert not [file for file in out.rglob("*") if "writing" in file.name]
+
+
+def test_a_recipe_is_followed_and_options_go_before_it(
+    deltafine: Command, model: Path, videos: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('epochs = 0\nframes = 4\nrelative_step = 2.0\nskip = ["conv2"]\n', "utf-8")
+    out = tmp_path / "run"
+    done = deltafine("refine", model, "--data", videos, "--out", out, "--recipe", recipe, "--relative-step", 0.25)
+    assert done.code == 0, done.errors
+    report = load_report(out)
+    assert (report.settings["frames"], report.settings["relative_step"]) == (4, 0.25)
+    assert {site.name: site.selected for site in report.sites}["conv2"] is False
+
+
+def test_a_run_repeats_from_its_own_settings(deltafine: Command, model: Path, videos: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ("refine", model, "--data", videos)
+    assert deltafine(*common, "--out", first, "--epochs", 0, *FAST).code == 0
+    recipe = Path(shutil.copy(first / "settings.toml", tmp_path / "recipe.toml"))
+    assert deltafine(*common, "--out", second, "--recipe", recipe).code == 0
+    assert load_report(first).models == load_report(second).models
+    assert load_report(first).settings_hash == load_report(second).settings_hash

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tests.model import small_models
+from tests.model.applications import EVERY, FAMILIES, SNAPSHOTS, build, cached, default_choice
+from tests.model.comparing import assert_identical_also_when_reloaded, with_identity_deltas
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_default_choice_of_each_family_is_as_it_was(name):
+    assert default_choice(cached(name)) == (SNAPSHOTS / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_identity_layers_after_every_activation_change_no_bit(name):
+    model = cached(name)
+    clips = small_models.clips((1, 2, *model.input_shape[1:]))
+    found = with_identity_deltas(model)(clips, training=False)
+    expected = model(clips[0], training=False)
+    assert np.ptp(expected) > 0
+    np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_every_constructor_is_identical_also_when_reloaded(name, tmp_path):
+    model = build(name)
+    assert_identical_also_when_reloaded(model, small_models.clips((1, 2, *model.input_shape[1:])), tmp_path)
+    keras.utils.clear_session()

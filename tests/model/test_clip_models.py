@@ -1,0 +1,132 @@
+"""Models that take clips already: rewritten as they stand."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from deltafine.errors import DeltafineError
+from deltafine.model import coverage, delta_layers, dense_macs, find_activations, insert_deltas, mac_layers
+from tests.model import small_models
+from tests.model.comparing import IDENTITY
+
+SHAPE = (4, 12, 10, 3)
+
+
+def backbone():
+    inputs = keras.Input(SHAPE[1:])
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv2")(x)))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D(name="gap")(x), name="backbone")
+
+
+def of_backbone(length: int | None = 4):
+    inputs = keras.Input((length, *SHAPE[1:]), name="clip")
+    x = layers.TimeDistributed(backbone(), name="frames")(inputs)
+    x = layers.TimeDistributed(layers.Dense(5, activation="relu"), name="features")(x)
+    x = layers.LSTM(6, name="recurrent")(x)
+    x = layers.Dense(4, activation="relu", name="hidden")(x)
+    return small_models.randomise(keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x)))
+
+
+def of_3d_convolutions():
+    return small_models.randomise(
+        keras.Sequential(
+            [
+                keras.Input(SHAPE),
+                layers.Conv3D(4, 3, strides=(2, 1, 1), padding="same", activation="relu", name="conv"),
+                layers.MaxPooling3D((1, 2, 2)),
+                layers.Conv3D(4, (1, 3, 3), name="conv2"),
+                layers.ReLU(name="relu"),
+                layers.Conv3D(4, (2, 1, 1), name="conv3"),
+                layers.GlobalAveragePooling3D(name="gap"),
+                layers.Dense(3, activation="softmax", name="head"),
+            ]
+        )
+    )
+
+
+def of_recurrent_convolutions():
+    inputs = keras.Input(SHAPE)
+    x = layers.ConvLSTM2D(4, 3, return_sequences=True, name="recurrent")(inputs)
+    x = layers.Conv3D(4, (1, 3, 3), activation="relu", name="conv")(x)
+    x = layers.ConvLSTM2D(2, 3, name="recurrent2")(x)
+    return small_models.randomise(keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x))))
+
+
+MODELS = [of_backbone, of_3d_convolutions, of_recurrent_convolutions]
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_identity_layers_change_nothing(make, tmp_path):
+    model, clips = make(), small_models.clips((2, *SHAPE), high=1.0)
+    clip_model = insert_deltas(model, find_activations(model), IDENTITY)
+    expected = model.predict(clips, verbose=0)
+    # TimeDistributed ran frame by frame and now runs all at once: the last bit may differ with the batch size.
+    np.testing.assert_allclose(clip_model.predict(clips, verbose=0), expected, rtol=0, atol=2e-7)
+    clip_model.save(tmp_path / "clips.keras")
+    loaded = keras.models.load_model(tmp_path / "clips.keras")
+    np.testing.assert_array_equal(loaded.predict(clips, verbose=0), clip_model.predict(clips, verbose=0))
+    assert set(delta_layers(clip_model)) == {site.delta_name for site in find_activations(model) if site.selected}
+
+
+def test_time_distributed_is_replaced_by_folding():
+    model = of_backbone()
+    sites = find_activations(model)
+    assert [site.name for site in sites if site.selected] == ["input", "frames/conv", "frames/relu", "features"]
+    clip_model = insert_deltas(model, sites)
+    assert [layer.name for layer in clip_model.layers][:9] == [
+        "clip", "input_delta", "frames_fold", "frames", "frames_unfold", "features_fold", "features",
+        "features_activation", "features_delta",
+    ]  # fmt: skip
+    assert not any(isinstance(layer, layers.TimeDistributed) for layer in clip_model.layers)
+    assert list(delta_layers(clip_model)) == ["input_delta", "frames/conv_delta", "frames/relu_delta", "features_delta"]
+
+
+def test_layers_inside_time_distributed_count_once_per_frame():
+    entries = {entry.path: entry for entry in mac_layers(of_backbone())}
+    once = {entry.path: entry for entry in mac_layers(backbone())}
+    assert entries["frames/conv"].repeats == 4
+    assert entries["frames/conv"].dense_macs == 4 * once["conv"].dense_macs
+    assert entries["features"].dense_macs == 4 * 4 * 5
+
+
+def test_what_comes_after_time_is_summed_up_has_no_frame_to_compare_with():
+    reasons = {site.name: site.reason for site in find_activations(of_backbone())}
+    assert reasons["hidden"].startswith("time is summed up")
+
+
+def test_the_consumers_of_a_site_are_found_through_time():
+    by_name = {site.name: site for site in find_activations(of_backbone())}
+    assert by_name["input"].consumers == ("frames/conv",)
+    assert by_name["frames/relu"].consumers == ("features",)
+    assert by_name["features"].consumers == ("recurrent",)
+    assert 0.99 < coverage(by_name.values()) <= 1.0
+
+
+def test_the_clip_length_comes_from_the_model():
+    model = of_3d_convolutions()
+    assert insert_deltas(model, find_activations(model)).input_shape == (None, *SHAPE)
+    with pytest.raises(DeltafineError, match="takes clips of 4 frames, not 8"):
+        insert_deltas(model, find_activations(model), frames=8)
+
+
+def test_a_model_of_any_clip_length_gets_the_length_that_is_asked_for():
+    model = of_backbone(None)
+    with pytest.raises(DeltafineError, match="takes any size"):
+        find_activations(model)
+    sites = find_activations(model, frame_shape=SHAPE)
+    assert insert_deltas(model, sites, frames=4).input_shape == (None, *SHAPE)
+    assert insert_deltas(model, sites).input_shape == (None, None, *SHAPE[1:])
+
+
+def test_recurrent_layers_are_listed_as_not_covered_with_their_macs():
+    entries = {entry.path: entry for entry in mac_layers(of_backbone())}
+    assert not entries["recurrent"].covered
+    assert entries["recurrent"].dense_macs == 4 * 4 * 6 * (5 + 6)
+    first = {entry.path: entry for entry in mac_layers(of_recurrent_convolutions())}["recurrent"]
+    of_state = layers.Conv2D(16, 3, padding="same")
+    of_state.build((None, 10, 8, 4))
+    assert first.dense_macs == 4 * (10 * 8 * 9 * 3 * 16 + dense_macs(of_state, (10, 8, 4)))

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deltafine.errors import DeltafineError
+from deltafine.model import load
+from tests.model import small_models
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+@pytest.mark.parametrize("name", ["plain", "sequential", "nested"])
+def test_a_saved_model_loads_and_predicts_identically(name, suffix, tmp_path):
+    model, frames = getattr(small_models, name)(), small_models.clips((2, 12, 10, 3))
+    model.save(tmp_path / f"model{suffix}")
+    loaded = load(tmp_path / f"model{suffix}")
+    np.testing.assert_array_equal(loaded.predict(frames, verbose=0), model.predict(frames, verbose=0))
+
+
+def refused(path, match: str, **options) -> None:
+    with pytest.raises(DeltafineError, match=match) as caught:
+        load(path, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    refused(tmp_path / "none.keras", "There is no model file")
+
+
+def test_files_that_are_no_keras_model_are_refused(tmp_path):
+    (tmp_path / "text.keras").write_text("not a model")
+    refused(tmp_path / "text.keras", r"not a readable \.keras file")
+    (tmp_path / "text.h5").write_text("not a model")
+    refused(tmp_path / "text.h5", "not a readable HDF5 file")
+    (tmp_path / "model.onnx").write_text("another format")
+    refused(tmp_path / "model.onnx", "must end in .keras")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["numbers"] = [1, 2, 3]
+    refused(tmp_path / "data.h5", "holds no Keras model")
+
+
+def test_a_cut_file_is_refused(tmp_path):
+    small_models.plain().save(tmp_path / "model.keras")
+    content = (tmp_path / "model.keras").read_bytes()
+    (tmp_path / "model.keras").write_bytes(content[: len(content) // 2])
+    refused(tmp_path / "model.keras", r"not a readable \.keras file")
+
+
+def test_an_hdf5_file_under_a_keras_name_is_named_as_such(tmp_path):
+    small_models.plain().save(tmp_path / "model.h5")
+    (tmp_path / "model.h5").rename(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", r"rename it to end in \.h5")
+
+
+def test_weights_alone_are_refused(tmp_path):
+    small_models.plain().save_weights(tmp_path / "model.weights.h5")
+    refused(tmp_path / "model.weights.h5", r"weights only.*load_weights")
+    (tmp_path / "model.weights.h5").rename(tmp_path / "model.h5")
+    refused(tmp_path / "model.h5", "weights only")
+
+
+def test_a_saved_model_directory_is_refused(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
+    refused(tmp_path / "saved", r"SavedModel directory.*model\.save\('model\.keras'\)")
+
+
+def test_a_subclassed_model_is_refused(tmp_path):
+    model = Subclassed()
+    model(np.zeros((1, 3)))
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "subclassed.*functional API", custom_objects={"Subclassed": Subclassed})
+
+
+def test_an_unbuilt_sequential_model_is_refused(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "not built.*model.build")
+
+
+def test_a_lambda_layer_is_refused_unless_allowed(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2, output_shape=(4,))(inputs))
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "Python code stored in the file.*--unsafe-lambda")
+    loaded = load(tmp_path / "model.keras", unsafe_lambda=True)
+    np.testing.assert_array_equal(loaded(np.ones((1, 4))), 2 * np.ones((1, 4)))
+
+
+def test_a_custom_layer_is_refused_unless_named(tmp_path):
+    class Doubling(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Doubling()(inputs))
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "--custom-objects")
+    assert load(tmp_path / "model.keras", custom_objects={"Doubling": Doubling}).output_shape == (None, 4)

@@ -1,0 +1,72 @@
+"""A checkpoint is there whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from deltafine.errors import DeltafineError
+from deltafine.refinement import checkpoints
+
+
+def variables(seed: int, shapes: tuple[tuple[int, ...], ...] = ((3, 2), (), (4,))) -> list[keras.Variable]:
+    random = np.random.default_rng(seed)
+    return [keras.Variable(random.normal(size=shape), dtype="float32") for shape in shapes]
+
+
+def values(of: list[keras.Variable]) -> list[list[float]]:
+    return [np.asarray(variable).tolist() for variable in of]
+
+
+def test_restoring_gives_every_value_and_the_facts_back(tmp_path: Path) -> None:
+    saved, others = variables(0), variables(1)
+    integer = keras.Variable(2**40 + 1, dtype="int64")
+    checkpoints.save(tmp_path / "new" / "last.h5", [*saved, integer], {"step": 7, "history": [{"loss": 0.1}]})
+    other_integer = keras.Variable(0, dtype="int64")
+    facts = checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer])
+    assert values(others) == values(saved)
+    assert int(other_integer) == 2**40 + 1
+    assert facts == checkpoints.read_facts(tmp_path / "new" / "last.h5") == {"step": 7, "history": [{"loss": 0.1}]}
+
+
+def test_more_variables_than_ten_keep_their_order(tmp_path: Path) -> None:
+    saved, others = ([keras.Variable(float(start + n)) for n in range(120)] for start in (0, 500))
+    checkpoints.save(tmp_path / "last.h5", saved, {})
+    checkpoints.restore(tmp_path / "last.h5", others)
+    assert values(others) == values(saved)
+
+
+def test_another_models_checkpoint_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "last.h5", variables(0), {})
+    others = variables(1, ((3, 2), (), (5,)))
+    before = values(others)
+    with pytest.raises(DeltafineError, match="belongs to another model"):
+        checkpoints.restore(tmp_path / "last.h5", others)
+    assert values(others) == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_checkpoint_cut_short_is_refused_by_its_path(tmp_path: Path, share: float) -> None:
+    file = tmp_path / "last.h5"
+    checkpoints.save(file, variables(0, ((200, 200),)), {})
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DeltafineError, match=r"Cannot read the checkpoint .*last\.h5"):
+        checkpoints.restore(file, variables(1, ((200, 200),)))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "history.csv"
+    checkpoints.write_atomically(file, lambda path: path.write_text("old", "utf-8"))
+
+    def fail(path: Path) -> None:
+        path.write_text("half", "utf-8")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.write_atomically(file, fail)
+    assert file.read_text("utf-8") == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]

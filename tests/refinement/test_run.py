@@ -1,0 +1,275 @@
+"""A whole refinement of a small model on small videos."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import operator
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from deltafine import load_report, refine
+from deltafine.errors import DeltafineError
+from deltafine.model import delta_layers
+from deltafine.pipeline import Quiet
+from deltafine.refinement import checkpoints, resolve
+from deltafine.refinement.history import Epoch
+from deltafine.refinement.interruption import Interrupted
+from deltafine.refinement.run import Outcome, Refinement
+from deltafine.report import Report
+from tests.small_runs import FAST, FRAMES, SIZE, write_small_model, write_small_videos
+
+EPOCHS = 3
+SETTINGS = {**FAST, "epochs": EPOCHS}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return write_small_model(folder / "small.keras"), write_small_videos(folder / "videos")
+
+
+@pytest.fixture(scope="module")
+def in_memory(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
+    """A run whose refined model is still at hand."""
+    out = tmp_path_factory.mktemp("first")
+    model, videos = material
+    return Refinement(resolve(model=str(model), data=str(videos), **SETTINGS), out, Quiet()).run(), out
+
+
+@pytest.fixture(scope="module")
+def finished(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """The same run once more, with everything that it writes."""
+    out = tmp_path_factory.mktemp("second") / "new" / "run"
+    return refine(*material, out, **SETTINGS), out
+
+
+def load(out: Path) -> Any:
+    return keras.models.load_model(out / "refined.keras")
+
+
+def weights(out: Path) -> list[bytes]:
+    return [value.tobytes() for value in load(out).get_weights()]
+
+
+def without_seconds(history: list[Epoch]) -> list[dict[str, Any]]:
+    return [epoch.model_dump(exclude={"seconds"}) for epoch in history]
+
+
+def test_a_run_writes_what_it_says_and_nothing_half(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    names = {entry.name for entry in out.iterdir()}
+    assert names == {
+        "refined.keras",
+        "report.json",
+        "report.html",
+        "report.md",
+        "settings.toml",
+        "history.csv",
+        "checkpoints",
+    }
+    assert not [file for file in out.rglob("*") if "writing" in file.name or file.name.endswith(".tmp")]
+    kept = {int(file.stem.removeprefix("epoch-")) for file in (out / "checkpoints").glob("epoch-*.h5")}
+    assert {point.epoch for point in report.front} <= kept
+
+
+def test_the_report_on_disk_is_the_one_that_is_returned(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    assert load_report(out) == report
+    assert list(report.models) == ["original", "calibrated", "refined"]
+    assert report.data.classes == ["dark", "light"]
+    assert (report.data.train_videos, report.data.validation_videos) == (8, 2)
+
+
+def test_the_history_has_a_line_per_epoch(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    with (out / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
+    assert [float(row["loss"]) for row in rows] == [epoch.loss for epoch in report.history]
+    for epoch in report.history:
+        assert epoch.loss == pytest.approx(epoch.task_loss + epoch.penalty_loss)
+
+
+def test_the_settings_written_are_enough_to_repeat_the_run(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    settings = resolve(out / "settings.toml")
+    assert settings.hash() == report.settings_hash
+    assert settings.model_dump(mode="json") == report.settings
+
+
+def test_the_chosen_epoch_is_marked_and_its_weights_are_those_of_the_refined_model(
+    in_memory: tuple[Outcome, Path],
+) -> None:
+    outcome, out = in_memory
+    (chosen,) = [point for point in outcome.front if point.chosen]
+    loaded = load(out)
+    for variable in loaded.variables:
+        variable.assign(np.zeros_like(variable))
+    checkpoints.restore(out / "checkpoints" / f"epoch-{chosen.epoch:04d}.h5", loaded.variables)
+    assert [value.tobytes() for value in loaded.get_weights()] == weights(out)
+
+
+def test_the_refined_model_loads_and_predicts_to_the_last_bit_as_in_memory(in_memory: tuple[Outcome, Path]) -> None:
+    outcome, out = in_memory
+    clips = np.random.default_rng(0).integers(0, 256, (3, 6, 16, 16, 3)).astype("float32")
+    loaded = load(out)
+    assert loaded.count_params() == outcome.refined.count_params()
+    np.testing.assert_array_equal(loaded.predict(clips, verbose=0), outcome.refined.predict(clips, verbose=0))
+    for path, layer in delta_layers(loaded).items():
+        np.testing.assert_array_equal(layer.step, delta_layers(outcome.refined)[path].step)
+
+
+def test_two_runs_with_one_seed_give_the_same_weights_and_figures(
+    in_memory: tuple[Outcome, Path], finished: tuple[Report, Path]
+) -> None:
+    outcome, first = in_memory
+    report, second = finished
+    assert weights(first) == weights(second)
+    assert outcome.measurements == report.models
+    assert without_seconds(outcome.history) == without_seconds(report.history)
+    assert outcome.front == report.front
+
+
+def changed(before: Any, after: Any, layer: str) -> list[bool]:
+    """Which weights of a layer differ."""
+    pairs = zip(before.get_layer(layer).get_weights(), after.get_layer(layer).get_weights(), strict=True)
+    return [not np.array_equal(one, other) for one, other in pairs]
+
+
+def test_training_changes_weights_and_statistics(material: tuple[Path, Path], finished: tuple[Report, Path]) -> None:
+    before, after = keras.models.load_model(material[0]), load(finished[1])
+    assert changed(before, after, "conv1") == [True]
+    assert changed(before, after, "norm1") == [True] * 4
+
+
+def test_the_page_about_the_refined_model_does_what_it_says(
+    finished: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "refined-model.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(finished[1].parent)
+    clip = np.random.default_rng(0).integers(0, 256, (1, 9, SIZE, SIZE, 3)).astype("float32")
+    names: dict[str, Any] = {"pieces": [clip[:, :4], clip[:, 4:]]}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) >= 5
+    # What the pieces ended with is what the whole video ends with.
+    np.testing.assert_allclose(names["predictions"], names["frames"](clip)[:, 4:], rtol=1e-5, atol=1e-6)
+
+
+class StopAfter(Quiet):
+    """Presses Ctrl-C when an epoch is over, or while something is done."""
+
+    def __init__(self, epoch: int = 0, what: str = "") -> None:
+        self._epoch, self._what = epoch, what
+
+    def epoch(self, epoch: Any, epochs: int) -> None:
+        if epoch.epoch == self._epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
+        if what == self._what:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_that_is_stopped_keeps_its_best_and_resumed_ends_as_if_never_stopped(
+    material: tuple[Path, Path], finished: tuple[Report, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted) as stop:
+        refine(*material, out, listener=StopAfter(epoch=1), **SETTINGS)
+    assert stop.value.saved == out / "refined.keras"
+    assert load(out).predict(np.zeros((1, 4, 16, 16, 3)), verbose=0).shape == (1, 2)
+    assert not (out / "report.json").exists()
+
+    resumed = refine(*material, out, resume=True)
+    report, uninterrupted = finished
+    assert weights(out) == weights(uninterrupted)
+    assert resumed.models == report.models
+    assert without_seconds(resumed.history) == without_seconds(report.history)
+
+
+def test_a_stop_before_the_first_epoch_is_over_leaves_a_run_that_can_be_resumed(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted) as stop:
+        refine(*material, out, listener=StopAfter(what="epoch 1"), **SETTINGS)
+    assert stop.value.saved is None
+    assert {entry.name for entry in out.iterdir()} == {"settings.toml"}
+    with pytest.raises(DeltafineError, match="was started with epochs = 3, not 5"):
+        refine(*material, out, resume=True, epochs=5)
+
+
+def test_without_epochs_the_calibrated_model_is_measured_and_is_what_is_written(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    # Here with the search for steps that runs have by default.
+    report = refine(*material, tmp_path / "run", epochs=0, frames=4)
+    assert list(report.models) == ["original", "calibrated"]
+    assert report.history == []
+    assert report.front == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    loaded = load(tmp_path / "run")
+    measured = {figures.name: figures.step_median for figures in report.models["calibrated"].streams.deltas}
+    assert measured == {path: pytest.approx(float(layer.step)) for path, layer in delta_layers(loaded).items()}
+    original = keras.models.load_model(material[0])
+    assert not any(
+        functools.reduce(
+            operator.iadd, [changed(original, loaded, name) for name in ("conv1", "norm1", "conv2", "head")], []
+        )
+    )
+
+
+def test_steps_are_relative_to_the_activations_of_the_model_as_it_was_given(in_memory: tuple[Outcome, Path]) -> None:
+    outcome, _ = in_memory
+    model, data = outcome.model, outcome.data
+    clips = data.clips("train", frames=FRAMES, size=(SIZE, SIZE), batch=8)
+    frames = np.concatenate([batch.frames.reshape(-1, SIZE, SIZE, 3) for batch in clips]).astype("float32")
+    activations = {"input": frames}
+    for name in ("relu1", "conv2"):
+        activations[name] = np.asarray(keras.Model(model.input, model.get_layer(name).output)(frames))
+    found = {figures.name: figures.step_median for figures in outcome.measurements["calibrated"].streams.deltas}
+    for site in outcome.sites:
+        if site.selected:
+            rms = np.sqrt(np.mean(activations[site.name] ** 2))
+            assert found[site.delta_name] == pytest.approx(FAST["relative_step"] * rms, rel=1e-3), site.name
+
+
+@pytest.fixture(scope="module")
+def without_labels(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """A short run on the same videos in one folder, with BatchNorm frozen."""
+    tmp_path = tmp_path_factory.mktemp("unlabelled")
+    flat = tmp_path / "videos"
+    flat.mkdir()
+    for video in material[1].rglob("*.avi"):
+        os.link(video, flat / video.name)
+    report = refine(material[0], flat, tmp_path / "run", **{**SETTINGS, "epochs": 1}, freeze_batchnorm=True)
+    return report, tmp_path / "run"
+
+
+def test_frozen_batchnorm_keeps_its_statistics_and_scale(
+    material: tuple[Path, Path], without_labels: tuple[Report, Path]
+) -> None:
+    before, after = keras.models.load_model(material[0]), load(without_labels[1])
+    assert changed(before, after, "conv1") == [True]
+    assert changed(before, after, "norm1") == [False] * 4
+
+
+def test_a_run_without_labels_follows_the_original_and_has_fidelity_instead_of_accuracy(
+    without_labels: tuple[Report, Path],
+) -> None:
+    report, _ = without_labels
+    refined = report.models["refined"].streams
+    assert refined.frame_accuracy is None
+    assert refined.fidelity is not None
+    assert report.history[0].accuracy is None
+    assert report.history[0].validation_accuracy is not None

@@ -1,0 +1,263 @@
+"""The page, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deltafine.report import html
+from deltafine.report.compare import compare
+from deltafine.report.document import Picture, Report
+from deltafine.report.gate import Thresholds, check
+from tests.report.builders import LAYERS, estimate, make_report
+from tests.report.test_compare import cheaper
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+)
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    "<img src=https://example.invalid/x.png onerror=alert(1)>",
+    "\"'><svg onload=alert(1)>",
+    "{{ 7 * 7 }}",
+    "a&amp;b",
+    "\x1b[31m" + "long_name/" * 30,
+]
+
+
+def hostile_report() -> Report:
+    report = make_report(layer_names=HOSTILE, title=HOSTILE[0], warnings=[HOSTILE[1]])
+    report.settings["</style><script>alert(2)</script>"] = {"<b>": "</details>"}
+    report.data.problems[0].video = HOSTILE[2]
+    report.sites[0].name = HOSTILE[0]
+    return report
+
+
+class Tags(HTMLParser):
+    """Collects every tag and every address in the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for key, value in attrs if key in {"src", "href", "action", "data", "srcset"}]
+
+
+def test_names_add_no_element_to_the_page() -> None:
+    hostile, ordinary = Tags(), Tags()
+    hostile.feed(html.render(hostile_report()))
+    report = make_report(layer_names=[f"layer{i}" for i in range(6)], warnings=["one"])
+    report.settings["key"] = {"b": "c"}
+    ordinary.feed(html.render(report))
+    assert hostile.tags == ordinary.tags
+
+
+def test_the_page_addresses_nothing_outside_itself() -> None:
+    tags = Tags()
+    tags.feed(html.render(hostile_report()))
+    assert all(address.startswith("data:") for address in tags.addresses)
+
+
+def test_the_headline_comes_before_everything_else() -> None:
+    page = html.render(make_report())
+    assert "<title>road_small_cnn: 9.1x fewer MACs</title>" in page
+    assert page.index("accuracy -0.4 points [-1.2, +0.5]") < page.index("Side by side")
+
+
+def test_a_page_of_a_large_model_stays_small() -> None:
+    report = make_report()
+    for measurement in report.models.values():
+        for figures in (measurement.streams, measurement.clips):
+            figures.layers = figures.layers * 10
+            figures.deltas = figures.deltas * 10
+    assert len(html.render(report).encode()) < 500_000
+
+
+def test_a_bar_is_seen_unless_its_value_is_zero() -> None:
+    assert html.bar_width(1e-6) == "0.5"
+    assert html.bar_width(0) == "0"
+    assert html.bar_width(3) == "100.0"
+    assert html.bar_width(float("nan")) == "0"
+
+
+@pytest.mark.parametrize("models", [("original",), ("original", "calibrated")])
+def test_a_report_of_fewer_models_has_a_page(models: tuple[str, ...]) -> None:
+    page = html.render(make_report(models=models, history=[], front=[]))
+    assert "<svg" not in page
+    assert "refined" not in page.split("</style>")[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("no chromium and chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+        driver.get("about:blank")  # away from the browser's own start page, which loads a good deal
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+def opened(browser: Any, report: Report, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(html.render(report), "utf-8")
+    browser.get_log("performance")
+    browser.get(file.as_uri())
+
+
+def width(browser: Any, pixels: int) -> None:
+    metrics = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": pixels < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+@pytest.mark.parametrize("report", [make_report(), hostile_report()], ids=["ordinary", "hostile"])
+def test_the_browser_has_no_complaint_and_asks_for_nothing(browser: Any, report: Report, tmp_path: Path) -> None:
+    opened(browser, report, tmp_path)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("data:", "chrome:"))] == [(tmp_path / "report.html").as_uri()]
+
+
+def test_names_with_html_are_shown_as_text(browser: Any, tmp_path: Path) -> None:
+    opened(browser, hostile_report(), tmp_path)
+    assert browser.title.startswith(HOSTILE[0])
+    assert browser.find_element("css selector", "h1").text == HOSTILE[0]
+    shown = [row.text for row in browser.find_elements("css selector", "#layer-table tbody th")]
+    assert shown[:5] == HOSTILE[:5]
+    assert browser.find_elements("css selector", "img") == []
+
+
+def test_a_saving_that_came_from_not_updating_is_not_shown_as_a_success(browser: Any, tmp_path: Path) -> None:
+    colours = []
+    for accuracy in (0.751, 0.4):
+        report = make_report()
+        report.models["refined"].streams.frame_accuracy = estimate(accuracy)
+        opened(browser, report, tmp_path)
+        colours.append(browser.find_element("css selector", ".tile.main b").value_of_css_property("color"))
+    assert colours[0] != colours[1]
+
+
+def test_every_plot_is_drawn_where_it_can_be_seen(browser: Any, tmp_path: Path) -> None:
+    width(browser, 1200)
+    opened(browser, make_report(), tmp_path)
+    drawings = browser.find_elements("css selector", "figure svg")
+    assert len(drawings) == 4
+    for drawing in drawings:
+        assert drawing.size["width"] > 200
+        assert len(drawing.find_elements("css selector", "circle")) >= 6
+    bars = browser.find_elements("css selector", "#layer-table td:nth-child(4) i")
+    assert len(bars) == 3 * len(LAYERS)
+    assert bars[0].size["width"] > bars[1].size["width"] > bars[2].size["width"] > 0
+
+
+def column(browser: Any, table: str, index: int) -> list[str]:
+    return [cell.text for cell in browser.find_elements("css selector", f"#{table} tbody tr > :nth-child({index})")]
+
+
+def test_a_gate_and_a_baseline_are_shown_in_colour_and_their_tables_sort(browser: Any, tmp_path: Path) -> None:
+    width(browser, 1200)
+    report = make_report()
+    comparison = compare(report, cheaper(), "old <b>run</b>")
+    checks = check(report, Thresholds({"max-regression": 0.02, "min-sparsity": 0.5}), [comparison])
+    (tmp_path / "page.html").write_text(html.render(report, None, [comparison], checks), "utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.find_element("css selector", ".comparison h2").text == "Against old <b>run</b>"
+    assert len(browser.find_elements("css selector", "#gate-table .worse")) == 1
+    button = browser.find_elements("css selector", ".comparison .sortable thead button")[3]
+    button.click()
+    first = browser.find_element("css selector", ".comparison .sortable tbody th")
+    assert first.text == "stem"
+
+
+def test_pictures_are_drawn_from_the_page_itself(browser: Any, tmp_path: Path) -> None:
+    from matplotlib import image
+
+    image.imsave(tmp_path / "a.png", [[0.0, 1.0], [1.0, 0.0]])
+    report = make_report(pictures=[Picture(file="a.png", video="<i>v</i>.mp4", caption="events of conv1")])
+    (tmp_path / "page.html").write_text(html.render(report, {"a.png": (tmp_path / "a.png").read_bytes()}), "utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    picture = browser.find_element("css selector", "#pictures img")
+    assert picture.get_property("naturalWidth") == 2
+    assert browser.get_log("browser") == []
+
+
+def test_tables_sort_by_number_and_by_name_both_ways(browser: Any, tmp_path: Path) -> None:
+    width(browser, 1200)
+    opened(browser, make_report(), tmp_path)
+    buttons = browser.find_elements("css selector", "#layer-table thead button")
+    by_macs = [row[0] for row in sorted(LAYERS, key=lambda row: -row[2])]
+    buttons[2].click()
+    assert column(browser, "layer-table", 1) == by_macs
+    assert browser.find_elements("css selector", "#layer-table th[aria-sort=descending]")
+    buttons[2].click()
+    assert column(browser, "layer-table", 1) == by_macs[::-1]
+    buttons[0].click()
+    assert column(browser, "layer-table", 1) == sorted(by_macs)
+
+
+def test_sorting_leaves_missing_figures_at_the_end(browser: Any, tmp_path: Path) -> None:
+    report = make_report()
+    del report.models["refined"].streams.layers[0]
+    opened(browser, report, tmp_path)
+    button = browser.find_elements("css selector", "#layer-table thead button")[6]
+    for _ in range(2):
+        button.click()
+        assert column(browser, "layer-table", 7)[-1] == "-"
+
+
+@pytest.mark.parametrize("pixels", [1200, 375, 320])
+def test_the_page_never_scrolls_sideways(browser: Any, tmp_path: Path, pixels: int) -> None:
+    width(browser, pixels)
+    opened(browser, hostile_report(), tmp_path)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= pixels
+
+
+def test_dark_and_light_have_different_colours_with_enough_contrast(browser: Any, tmp_path: Path) -> None:
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        opened(browser, make_report(), tmp_path)
+        style = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        ink, page = (luminance(value) for value in browser.execute_script(style))
+        assert (max(ink, page) + 0.05) / (min(ink, page) + 0.05) > 7
+        backgrounds.add(page)
+    assert len(backgrounds) == 2
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of rgb(r, g, b), WCAG 2."""
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_print_shows_the_settings_too(browser: Any, tmp_path: Path) -> None:
+    opened(browser, make_report(), tmp_path)
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.find_element("css selector", "details table").is_displayed()

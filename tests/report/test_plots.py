@@ -1,0 +1,93 @@
+"""The drawings of the page."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltafine.report.plots import Level, Plot, Series, draw, plots, ticks
+from tests.report.builders import data_info, history, make_report
+
+
+def drawn(plot: Plot) -> ElementTree.Element:
+    return ElementTree.fromstring(str(plot.drawing))
+
+
+@settings(deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_few_even_and_inside(low: float, size: float) -> None:
+    high = low + size
+    found = ticks(low, high)
+    assert 1 <= len(found) <= 7
+    step = (high - low) * 1e-6
+    assert all(low - step <= tick <= high + step for tick in found)
+
+
+def test_ticks_are_round_numbers() -> None:
+    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(3, 3) == [3]
+
+
+def test_a_higher_value_is_drawn_higher_and_a_later_one_further_right() -> None:
+    svg = ElementTree.fromstring(str(draw("d", [Series("s", [(0, 1), (1, 3), (2, 2)], "refined")], "x")))
+    across = [float(circle.attrib["cx"]) for circle in svg.iter("circle")]
+    down = [float(circle.attrib["cy"]) for circle in svg.iter("circle")]
+    assert across == sorted(across)
+    assert down[1] < down[2] < down[0]
+
+
+def test_a_level_is_drawn_where_a_point_of_its_value_is() -> None:
+    svg = ElementTree.fromstring(str(draw("d", [Series("s", [(0, 5), (1, 7)], "a")], "x", [Level("l", 7, "b")])))
+    (level,) = [line for line in svg.iter("line") if "level" in line.attrib["class"]]
+    assert float(level.attrib["y1"]) == float(list(svg.iter("circle"))[1].attrib["cy"])
+
+
+def test_points_that_are_not_finite_are_left_out_and_break_the_line() -> None:
+    points = [(0, 1.0), (1, 2.0), (2, float("nan")), (3, 1.0), (4, float("inf")), (5, 2.0), (6, 1.0)]
+    svg = ElementTree.fromstring(str(draw("d", [Series("s", points, "refined")], "x")))
+    assert len(list(svg.iter("circle"))) == 5
+    assert [len(line.attrib["points"].split()) for line in svg.iter("polyline")] == [2, 2]
+    assert not re.search("nan|inf", str(draw("d", [Series("s", points, "refined")], "x")))
+
+
+@pytest.mark.parametrize("points", [[], [(1, 0.5)], [(1, 0.5), (1, 0.5)], [(0, 0.0), (1, 0.0)]])
+def test_a_plot_of_one_value_or_none_still_stands(points: list[tuple[float, float]]) -> None:
+    svg = ElementTree.fromstring(str(draw("d", [Series("s", points, "refined")], "x")))
+    assert len(list(svg.iter("circle"))) == len(points)
+
+
+def test_texts_are_escaped() -> None:
+    svg = str(draw("<d>", [Series("<s>", [(0, 1)], "refined")], "<x>", [Level("<l>", 1, "b")]))
+    assert "<d>" not in svg
+    assert "&lt;s&gt;" in svg
+    assert "&lt;x&gt;" in svg
+    assert "&lt;l&gt;" in svg
+
+
+def test_the_front_marks_the_chosen_checkpoint_and_the_levels_to_compare_with() -> None:
+    front = next(plot for plot in plots(make_report()) if plot.key == "front")
+    big = [circle for circle in drawn(front).iter("circle") if "big" in circle.attrib["class"]]
+    assert len(big) == 1
+    assert (big[0].findtext("title") or "").startswith("epoch 6, chosen: accuracy 75.0%")
+    assert [label for _, label in front.legend] == ["checkpoint (large: chosen)", "original model", "never updating"]
+
+
+def test_a_report_without_training_has_no_plots() -> None:
+    assert plots(make_report(history=[], front=[])) == []
+
+
+def test_curves_without_labels_leave_the_accuracy_plot_out() -> None:
+    rows = history()
+    for row in rows:
+        row.accuracy = row.validation_accuracy = None
+    assert [plot.key for plot in plots(make_report(history=rows, front=[]))] == ["density", "loss"]
+
+
+def test_levels_of_other_streams_are_not_drawn_beside_the_front() -> None:
+    report = make_report(stream_data=data_info(path="elsewhere"))
+    front = next(plot for plot in plots(report) if plot.key == "front")
+    assert [label for _, label in front.legend] == ["checkpoint (large: chosen)"]

@@ -1,0 +1,187 @@
+"""Reading and writing run directories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deltafine.errors import DeltafineError
+from deltafine.report import Report, html, load_report, write_report
+from deltafine.report.document import Picture
+from deltafine.report.store import load_pictures, write_atomically
+from tests.report.builders import make_report
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_report(make_report(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def changed(run: Path, **fields: Any) -> Path:
+    document = json.loads((run / "report.json").read_text("utf-8"))
+    document.update(fields)
+    (run / "report.json").write_text(json.dumps(document), "utf-8")
+    return run
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DeltafineError) as error:
+        load_report(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert len(message) < 400
+    return message
+
+
+def test_a_report_comes_back_as_it_was_written(run: Path) -> None:
+    assert load_report(run) == make_report()
+
+
+def test_a_report_is_read_from_its_file_as_from_its_directory(run: Path) -> None:
+    assert load_report(run / "report.json") == load_report(run)
+
+
+def test_a_run_directory_holds_three_files_and_no_leftovers(run: Path) -> None:
+    assert sorted(file.name for file in run.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+def test_report_files_are_readable_as_other_files_are(run: Path) -> None:
+    other = run / "other"
+    other.write_text("x", "utf-8")
+    assert (run / "report.json").stat().st_mode == other.stat().st_mode
+
+
+def test_writing_again_replaces_the_report(run: Path) -> None:
+    write_report(make_report(title="second"), run)
+    assert load_report(run).title == "second"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "report.json"
+    write_atomically(file, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(DeltafineError, match="cannot be written to"):
+        write_report(make_report(), tmp_path / "file" / "run")
+
+
+def test_a_missing_report_is_refused(tmp_path: Path) -> None:
+    assert "no report at" in refusal(tmp_path / "nowhere")
+
+
+def test_a_directory_without_a_report_is_refused(tmp_path: Path) -> None:
+    assert "holds no report.json" in refusal(tmp_path)
+
+
+def test_a_model_file_is_told_from_a_report(tmp_path: Path) -> None:
+    (tmp_path / "a.keras").write_bytes(b"PK")
+    assert "--data" in refusal(tmp_path / "a.keras")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version": 1, "title', b"\xff\xfe\x00", b"not json"])
+def test_broken_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    assert "not valid JSON" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b'{"a": 1}', b"null"])
+def test_json_that_is_no_report_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    assert "not a deltafine report" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [(2, "update deltafine"), (0, "measure again"), ("new", "measure"), (True, "measure")]
+)
+def test_another_version_is_refused_with_what_to_do(run: Path, version: object, advice: str) -> None:
+    message = refusal(changed(run, version=version))
+    assert "version" in message
+    assert advice in message
+
+
+def test_a_wrong_field_is_named_and_the_others_counted(run: Path) -> None:
+    message = refusal(changed(run, seconds="soon", created=[1], surprise=3))
+    assert "created" in message
+    assert "(and 2 more)" in message
+    assert "pydantic" not in message
+
+
+def test_a_report_without_models_is_refused(run: Path) -> None:
+    assert "no measured model" in refusal(changed(run, models={}))
+
+
+def test_figures_that_are_not_finite_survive(tmp_path: Path) -> None:
+    report = make_report()
+    report.history[0].loss = float("inf")
+    write_report(report, tmp_path)
+    assert load_report(tmp_path).history[0].loss == float("inf")
+
+
+def test_an_older_document_without_optional_fields_loads(run: Path) -> None:
+    document = json.loads((run / "report.json").read_text("utf-8"))
+    for field in ("history", "front", "warnings", "stream_data"):
+        del document[field]
+    (run / "report.json").write_text(json.dumps(document), "utf-8")
+    assert load_report(run).history == []
+
+
+def with_pictures(*names: str) -> Report:
+    return make_report(pictures=[Picture(file=name, video="cone/1.mp4", caption="events of conv1") for name in names])
+
+
+def test_pictures_lie_beside_the_report_and_in_the_page(tmp_path: Path) -> None:
+    write_report(with_pictures("a.png", "b.png"), tmp_path, {"a.png": b"\x89PNG a", "b.png": b"\x89PNG b"})
+    assert (tmp_path / "pictures" / "a.png").read_bytes() == b"\x89PNG a"
+    assert load_pictures(tmp_path, load_report(tmp_path)) == {"a.png": b"\x89PNG a", "b.png": b"\x89PNG b"}
+    assert (tmp_path / "report.html").read_text("utf-8").count("data:image/png;base64,") == 2
+    assert len((tmp_path / "report.json").read_bytes()) < len(make_report().model_dump_json(indent=1)) + 500
+
+
+def test_a_report_that_was_moved_alone_is_shown_without_its_pictures(tmp_path: Path) -> None:
+    write_report(with_pictures("a.png"), tmp_path / "run", {"a.png": b"\x89PNG"})
+    (tmp_path / "report.json").write_bytes((tmp_path / "run" / "report.json").read_bytes())
+    report = load_report(tmp_path / "report.json")
+    assert load_pictures(tmp_path / "report.json", report) == {}
+    assert "data:image/png" not in html.render(report, {})
+
+
+def test_a_picture_without_data_is_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.png"):
+        write_report(with_pictures("a.png"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "a/b.png", ".png", "a.svg", "a.png\n"])
+def test_a_picture_cannot_name_a_file_outside_its_folder(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Picture(file=name, video="v", caption="c")
+
+
+def test_a_report_of_another_deltafine_that_does_not_fit_says_which_wrote_it(run: Path) -> None:
+    versions = make_report().versions.model_dump() | {"deltafine": "9.9.9"}
+    assert "deltafine 9.9.9 wrote it" in refusal(changed(run, versions=versions, unheard_of=[]))
+
+
+def test_a_version_1_report_from_the_first_release_loads() -> None:
+    report = load_report(Path(__file__).parent / "report-v1.json")
+    assert report.models["refined"].streams.operations.dense_macs == 7_805_440
+    assert report.pictures == []

@@ -1,0 +1,236 @@
+"""Frame k is frame k: read back from numbers painted into the pixels, for every codec and container."""
+
+from __future__ import annotations
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltafine.video import Limits, open_dataset
+from deltafine.video.conversion import Converter
+from deltafine.video.encoded import EncodedVideo
+from deltafine.video.frames import read_frames
+from tests.video.painted import SIZE, number_of, numbers_of, paint, write_video
+
+FRAMES = 40
+B_FRAMES = {"bf": "3", "sc_threshold": "0"}
+NO_B = {"bf": "0", "sc_threshold": "0"}
+MADE: dict[str, dict[str, Any]] = {
+    "h264.mp4": {"codec": "libx264"},
+    "h264_b.mp4": {"codec": "libx264", "options": B_FRAMES},
+    "h264_b.mkv": {"codec": "libx264", "options": B_FRAMES},
+    "h264_b.mov": {"codec": "libx264", "options": B_FRAMES},
+    "h264_b.avi": {"codec": "libx264", "options": B_FRAMES},
+    "h264_b.ts": {"codec": "libx264", "options": B_FRAMES},
+    "h264_b.flv": {"codec": "libx264", "options": B_FRAMES},
+    "h264_open_groups.mp4": {"codec": "libx264", "options": {**B_FRAMES, "x264-params": "open-gop=1"}},
+    "h264_refresh.mp4": {"codec": "libx264", "options": {"x264-params": "intra-refresh=1:keyint=10"}},
+    "h264_one_group.mp4": {"codec": "libx264", "group": 1000},
+    "h264_fragments.mp4": {"codec": "libx264", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264_10bit.mp4": {"codec": "libx264", "pixels": "yuv420p10le"},
+    "h264_interlaced.mkv": {"codec": "libx264", "options": {"x264-params": "interlaced=1"}},
+    "unknown_length.mkv": {"codec": "libx264", "options": B_FRAMES, "container_options": {"live": "1"}},
+    "hevc_b.mp4": {"codec": "libx265", "options": {"bf": "3", "x265-params": "log-level=none"}},
+    "hevc_open_groups.mkv": {"codec": "libx265", "options": {"x265-params": "open-gop=1:keyint=10:log-level=none"}},
+    "vp8.webm": {"codec": "libvpx"},
+    "vp8_hidden.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "svtav1-params": "enable-stat-report=0"}},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mpeg4_b.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "mpeg4_b.mp4": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "mpeg2_b.mpg": {"codec": "mpeg2video", "options": {"bf": "2"}},
+    "mpeg2_b.ts": {"codec": "mpeg2video", "options": {"bf": "2"}},
+    "mpeg1.mpg": {"codec": "mpeg1video", "options": {"bf": "2"}},
+    "mjpeg.avi": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "ffv1.mkv": {"codec": "ffv1"},
+    "prores.mov": {"codec": "prores", "pixels": "yuv422p10le"},
+    "png.mov": {"codec": "png", "pixels": "rgba"},
+    "animation.mov": {"codec": "qtrle", "pixels": "argb"},
+    "grey.mkv": {"codec": "ffv1", "pixels": "gray"},
+    "raw.avi": {"codec": "rawvideo", "pixels": "bgr24"},
+    "flash.flv": {"codec": "flv"},
+    "windows.wmv": {"codec": "wmv2"},
+    "picture.gif": {"codec": "gif", "pixels": "rgb8"},
+    "odd_size.mp4": {"codec": "libx264", "pixels": "yuv444p", "size": (33, 65)},
+    "with_sound.avi": {"codec": "mpeg4", "audio": True},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("codecs")
+
+
+def made(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        write_video(path, FRAMES, **{"group": 10, **MADE[name]})
+    return path
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_window_of_every_codec_holds_its_frames(folder: Path, name: str) -> None:
+    source = EncodedVideo(made(folder, name))
+    index = source.scan(Limits())
+    assert index.count == FRAMES
+    convert = Converter((16, 32), 3)
+    whole = read_frames(source, index, range(FRAMES), convert, Limits())
+    assert numbers_of(whole) == list(range(FRAMES))
+    for start in range(0, FRAMES - 4, 3):
+        wanted = [start, start + 1, start + 4]
+        np.testing.assert_array_equal(read_frames(source, index, wanted, convert, Limits()), whole[wanted])
+
+
+@pytest.mark.parametrize("name", ["h264_b.mp4", "hevc_b.mp4", "mpeg4.avi", "vp9.webm", "mpeg2_b.ts"])
+def test_reading_late_frames_does_not_decode_from_the_beginning(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = EncodedVideo(made(folder, name))
+    index = source.scan(Limits())
+    decoded = []
+    monkeypatch.setattr("deltafine.video.encoded._check_pixels", lambda *args: decoded.append(args))
+    read_frames(source, index, [35], Converter(SIZE, 3), Limits())
+    assert len(decoded) < 20
+
+
+@settings(max_examples=40, deadline=None)
+@given(wanted=st.sets(st.integers(0, FRAMES - 1), min_size=1), name=st.sampled_from(["h264_b.mp4", "mpeg4.avi"]))
+def test_any_choice_of_frames_is_read_exactly(
+    tmp_path_factory: pytest.TempPathFactory, wanted: set[int], name: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    source = EncodedVideo(made(folder, name))
+    index = source.scan(Limits())
+    frames = read_frames(source, index, sorted(wanted), Converter((16, 32), 1), Limits())
+    assert numbers_of(frames) == sorted(wanted)
+
+
+def test_a_variable_frame_rate_keeps_numbers_and_times(tmp_path: Path) -> None:
+    times = [0, 1, 2, 10, 11, 30, 31, 32, 50, 51]
+    path = write_video(tmp_path / "a/v.mkv", 10, codec="libx264", options=B_FRAMES, rate=50, times=times)
+    data = open_dataset(path)
+    index = data.index(data.videos[0])
+    assert index is not None
+    np.testing.assert_allclose(index.times, np.array(times) / 50, atol=0.001)
+    (batch,) = data.clips(None, size=SIZE, frames=5)
+    assert [numbers_of(clip) for clip in batch.frames] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_a_frame_rate_takes_the_frame_nearest_in_time(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv", 30, rate=30, codec="ffv1")
+    data = open_dataset(path)
+    ((_, stream),) = data.streams(None, size=SIZE, fps=10)
+    assert numbers_of(next(stream)[0]) == list(range(0, 30, 3))
+    ((_, stream),) = data.streams(None, size=SIZE, fps=60)
+    shown = numbers_of(np.concatenate([frames for frames, _ in stream]))
+    assert len(shown) == 60
+    assert sorted(set(shown)) == list(range(30))
+    batch = next(iter(data.clips(None, size=SIZE, frames=4, fps=10, clip_stride=2)))
+    assert [numbers_of(clip) for clip in batch.frames] == [[3 * k for k in range(s, s + 4)] for s in (0, 2, 4, 6)]
+    assert batch.starts.tolist() == [0, 6, 12, 18]
+
+
+def test_frames_cut_off_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
+    """A cut without re-encoding: the file starts at a key frame, the edit list says to show it from frame 14."""
+    source = write_video(tmp_path / "whole.mp4", FRAMES, codec="libx264", group=10, options=NO_B)
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(source)) as old, av.open(str(cut), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        first: int | None = None
+        for packet in old.demux(video=0):
+            if packet.pts is None or packet.dts is None:
+                continue
+            number = round(float(packet.pts * packet.time_base) * 25)
+            if number >= 10:
+                first = packet.duration * 14 if first is None else first
+                packet.pts, packet.dts = packet.pts - first, packet.dts - first
+                packet.stream = stream
+                new.mux(packet)
+    read = EncodedVideo(cut)
+    index = read.scan(Limits())
+    frames = read_frames(read, index, range(index.count), Converter(SIZE, 3), Limits())
+    assert numbers_of(frames) == list(range(14, FRAMES))
+    assert numbers_of(read_frames(read, index, [9, 20], Converter(SIZE, 3), Limits())) == [23, 34]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_tags_turn_the_picture_upright(tmp_path: Path, degrees: int) -> None:
+    upright = np.zeros((64, 32, 3), np.uint8)
+    upright[:16, :16] = 255  # bright at the top left
+    stored = np.rot90(upright, degrees // 90)
+    plain = write_video(tmp_path / "plain.mp4", pictures=[stored] * 3, codec="libx264", pixels="yuv444p")
+    rotated = tmp_path / "rotated.mp4"
+    _rotate(plain, rotated, degrees)
+    source = EncodedVideo(rotated)
+    index = source.scan(Limits())
+    assert (index.width, index.height) == (32, 64)
+    (frame,) = read_frames(source, index, [1], Converter((64, 32), 3), Limits())
+    assert np.abs(frame.astype(int) - upright).mean() < 6
+
+
+def _rotate(path: Path, target: Path, degrees: int) -> None:
+    """Write the display matrix "turn clockwise by so many degrees" into the track header of an mp4."""
+    whole = bytearray(path.read_bytes())
+    one = 1 << 16
+    matrices = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}
+    a, b, c, d = matrices[degrees]
+    numbers = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
+    header = whole.index(b"tkhd") + 4
+    place = header + (52 if whole[header] else 40)
+    whole[place : place + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in numbers)
+    target.write_bytes(whole)
+
+
+def test_black_and_white_come_out_as_0_and_255(tmp_path: Path) -> None:
+    pictures = [np.full((16, 16, 3), value, np.uint8) for value in (0, 255)]
+    data = open_dataset(write_video(tmp_path / "v.avi", pictures=pictures, codec="libx264"))
+    for channels in (1, 3):
+        (batch,) = data.clips(None, size=(8, 8), frames=2, channels=channels)
+        assert batch.frames[0, 0].max() <= 2  # stored as 16, and 255 as 235
+        assert batch.frames[0, 1].min() >= 253
+
+
+def test_shrinking_averages_and_takes_no_single_pixels(tmp_path: Path) -> None:
+    checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    picture = np.repeat(checkers[:, :, None], 3, axis=2)
+    path = write_video(tmp_path / "v.mkv", pictures=[picture] * 2, codec="ffv1", pixels="bgr0")
+    (batch,) = open_dataset(path).clips(None, size=(16, 16), frames=2)
+    assert np.abs(batch.frames.astype(int) - 127).max() < 12
+
+
+def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path: Path) -> None:
+    folder = tmp_path / "data/clip"
+    for number in range(12):
+        _write_image(folder / f"frame{number}.{'png' if number % 2 else 'jpg'}", paint(number))
+    (tmp_path / "data/clip/notes.txt").write_text("not a frame")
+    shutil.copytree(folder, tmp_path / "data/other")
+    data = open_dataset(tmp_path / "data", validation=0)
+    assert [video.name for video in data.videos] == ["clip", "other"]
+    for batch in data.clips(None, size=SIZE, frames=4):
+        for clip, start in zip(batch.frames, batch.starts, strict=True):
+            assert numbers_of(clip) == list(range(start, start + 4))
+    alone = open_dataset(folder)
+    assert alone.summary() == "folder of frame images: 1 video, no labels, 0 train / 1 validation"
+
+
+def _write_image(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = path.suffix == ".png"
+    encoder: Any = av.CodecContext.create("png" if png else "mjpeg", "w")
+    encoder.width, encoder.height = picture.shape[1], picture.shape[0]
+    encoder.pix_fmt = "rgb24" if png else "yuvj420p"
+    encoder.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=encoder.pix_fmt)
+    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+
+
+def test_the_painted_numbers_can_be_read_back() -> None:
+    assert all(number_of(paint(number)) == number for number in range(256))

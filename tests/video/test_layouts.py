@@ -1,0 +1,173 @@
+"""What is found below a path, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltafine.errors import DeltafineError
+from deltafine.video import open_dataset
+from tests.video.painted import write_classes, write_video
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "data", {"walk": 5, "run": 5})
+
+
+@pytest.fixture
+def ucf(tmp_path: Path) -> Path:
+    root = write_classes(tmp_path / "ucf", {"walk": 2, "run": 2})
+    (root / "classInd.txt").write_text("1 walk\n2 run\n")
+    (root / "trainlist01.txt").write_text("walk/v0.avi 1\nrun/v0.avi 2\n")
+    (root / "testlist01.txt").write_text("walk/v1.avi\nrun/v1.avi\n")
+    return root
+
+
+def labels(data: object) -> dict[str, int | None]:
+    return {video.name: video.label for video in data.videos}  # type: ignore[attr-defined]
+
+
+def test_folders_are_classes_sorted_by_name(folders: Path) -> None:
+    data = open_dataset(folders)
+    assert data.classes == ("run", "walk")
+    assert labels(data)["walk/v3.avi"] == 1
+    assert data.summary() == "folder per class: 10 videos, 2 classes, 8 train / 2 validation"
+
+
+def test_the_split_is_stratified_and_repeats_with_its_seed(folders: Path) -> None:
+    data = open_dataset(folders, validation=0.4, seed=3)
+    assert sorted(video.label for video in data.select("validation")) == [0, 0, 1, 1]  # type: ignore[type-var]
+    again = open_dataset(folders, validation=0.4, seed=3)
+    assert [v.split for v in data.videos] == [v.split for v in again.videos]
+    splits = {tuple(v.split for v in open_dataset(folders, validation=0.4, seed=s).videos) for s in range(8)}
+    assert len(splits) > 1
+
+
+def test_a_drawn_split_keeps_copies_of_a_file_together(folders: Path) -> None:
+    for number in range(4):
+        shutil.copy(folders / "walk/v0.avi", folders / f"walk/copy{number}.avi")
+    for seed in range(8):
+        data = open_dataset(folders, validation=0.5, seed=seed)
+        sides = {v.split for v in data.videos if "copy" in v.name or v.name == "walk/v0.avi"}
+        assert len(sides) == 1
+
+
+def test_folders_named_train_and_test_are_the_split(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"a": 2, "b": 1})
+    write_video(tmp_path / "test/a/x.avi", first=100)
+    data = open_dataset(tmp_path)
+    assert data.classes == ("a", "b")
+    assert [v.name for v in data.select("validation")] == ["test/a/x.avi"]
+    assert len(data.select("train")) == 3
+
+
+def test_chosen_classes_give_the_order_and_leave_the_rest_out(folders: Path) -> None:
+    data = open_dataset(folders, classes=["walk"])
+    assert data.classes == ("walk",)
+    assert set(labels(data).values()) == {0}
+    assert open_dataset(folders, classes=["walk", "run"]).classes == ("walk", "run")
+
+
+def test_an_unknown_class_names_the_nearest(folders: Path) -> None:
+    with pytest.raises(DeltafineError, match=r"no class 'wolk'.*walk"):
+        open_dataset(folders, classes=["wolk"])
+
+
+@pytest.mark.parametrize("lists", [".", "splits", "ucfTrainTestlist"])
+@pytest.mark.parametrize("videos", [".", "videos", "UCF-101"])
+def test_ucf101_numbers_classes_by_its_list(tmp_path: Path, lists: str, videos: str) -> None:
+    for name in ("walk/v0.avi", "run/v0.avi", "run/v1.avi"):
+        path = tmp_path / videos / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())  # listing does not look inside
+    where = tmp_path / lists
+    where.mkdir(exist_ok=True)
+    (where / "classInd.txt").write_text("1 walk\n2 run\n")
+    (where / "trainlist02.txt").write_text("walk/v0.avi 1\nrun/v0.avi 2\n")
+    (where / "testlist02.txt").write_text("run/v1.avi\r\n")
+    data = open_dataset(tmp_path, split=2)
+    assert data.classes == ("walk", "run")
+    assert data.summary() == "UCF101 layout, split 2: 3 videos, 2 classes, 2 train / 1 validation"
+    assert [v.label for v in data.select("validation")] == [1]
+    with pytest.raises(DeltafineError, match="split 1: choose one of 2"):
+        open_dataset(tmp_path)
+
+
+def test_a_list_that_names_missing_files_says_how_many_and_which(ucf: Path) -> None:
+    (ucf / "testlist01.txt").write_text("walk/v1.avi\nwalk/gone.avi\nrun/lost.avi\n")
+    with pytest.raises(DeltafineError, match=r"3 videos of which 2 are not .*walk/gone.avi, run/lost.avi"):
+        open_dataset(ucf)
+
+
+def test_one_file_in_both_lists_is_refused(ucf: Path) -> None:
+    (ucf / "testlist01.txt").write_text("walk/v0.avi\n")
+    with pytest.raises(DeltafineError, match=r"both in the training and in the validation list \(walk/v0.avi"):
+        open_dataset(ucf)
+
+
+def test_one_content_in_both_lists_is_refused(ucf: Path) -> None:
+    shutil.copy(ucf / "walk/v0.avi", ucf / "walk/v1.avi")
+    with pytest.raises(DeltafineError, match=r"walk/v0.avi = walk/v1.avi"):
+        open_dataset(ucf)
+
+
+@pytest.mark.parametrize("name", ["../walk/v0.avi", "walk/../../walk/v0.avi", "/walk/v0.avi"])
+def test_a_list_cannot_lead_out_of_the_data_folder(ucf: Path, name: str) -> None:
+    (ucf / "trainlist01.txt").write_text(f"{name} 1\n")
+    with pytest.raises(DeltafineError, match="outside the data folder"):
+        open_dataset(ucf)
+
+
+def test_a_class_number_that_contradicts_the_class_list_is_refused(ucf: Path) -> None:
+    (ucf / "trainlist01.txt").write_text("walk/v0.avi 2\n")
+    with pytest.raises(DeltafineError, match=r"class number 2, but classInd.txt gives walk 1"):
+        open_dataset(ucf)
+
+
+def test_a_folder_of_videos_is_unlabelled_and_a_file_is_for_validation(folders: Path) -> None:
+    data = open_dataset(folders / "walk")
+    assert data.classes == ()
+    assert labels(data)["v0.avi"] is None
+    assert [v.name for v in open_dataset(folders / "walk/v0.avi").select("validation")] == ["v0.avi"]
+    with pytest.raises(DeltafineError, match="have no labels"):
+        open_dataset(folders / "walk", classes=["walk"])
+
+
+def test_streams_have_a_label_per_frame_and_gaps_have_none(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos/long.avi", 12)
+    rows = [f"long.avi,{frame},{'b' if frame < 5 else 'a'}" for frame in range(10) if frame != 2]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,frame,label", *rows]))
+    data = open_dataset(tmp_path)
+    assert data.classes == ("a", "b")
+    assert data.videos[0].split == "validation"
+    expected = [1, 1, -1, 1, 1, 0, 0, 0, 0, 0]
+    np.testing.assert_array_equal(data.videos[0].frame_labels, expected)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(data.frame_labels(data.videos[0]), [*expected, -1, -1])
+
+
+def test_labels_beyond_the_end_of_a_stream_are_a_problem(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", 4)
+    write_video(tmp_path / "b.avi", 4, first=9)
+    (tmp_path / "labels.csv").write_text("video,frame,label\na.avi,4,x\nb.avi,3,x\n")
+    data = open_dataset(tmp_path)
+    (problem,) = data.scan()
+    assert (problem.video, problem.reason) == ("a.avi", "has 4 frames, but frame 4 has a label")
+
+
+def test_nothing_found_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeltafineError, match="No videos were found"):
+        open_dataset(tmp_path)
+    with pytest.raises(DeltafineError, match="There is nothing at"):
+        open_dataset(tmp_path / "absent")
+
+
+def test_a_layout_can_be_named(folders: Path) -> None:
+    assert open_dataset(folders, layout="unlabelled").classes == ()
+    with pytest.raises(DeltafineError, match=r"no layout 'ucf'.*ucf101"):
+        open_dataset(folders, layout="ucf")
+    with pytest.raises(DeltafineError, match="in the layout 'ucf101'"):
+        open_dataset(folders, layout="ucf101")

@@ -1,0 +1,243 @@
+"""Layouts that list their videos: HMDB51, Kinetics, manifests and HDF5."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from deltafine.errors import DeltafineError
+from deltafine.video import open_dataset
+from tests.video.painted import SIZE, numbers_of, paint, write_classes, write_video
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "data", {"run": 2, "walk": 2})
+
+
+def write_manifest(root: Path, rows: list[dict[str, Any]], name: str = "manifest.csv") -> Path:
+    path = root / name
+    if name.endswith(".jsonl"):
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [",".join(str(row.get(column, "")) for column in columns) for row in rows]
+        path.write_text("\n".join([",".join(columns), *lines]))
+    return path
+
+
+@pytest.mark.parametrize("folder", [".", "testTrainMulti_7030_splits"])
+def test_hmdb51_takes_the_use_of_each_video_from_its_lists(root: Path, folder: str) -> None:
+    lists = root / folder
+    lists.mkdir(exist_ok=True)
+    (lists / "run_test_split1.txt").write_text("v0.avi 1 \nv1.avi 2 \n")
+    (lists / "walk_test_split1.txt").write_text("v0.avi 0 \nv1.avi 1 \n")
+    data = open_dataset(root)
+    assert data.summary() == "HMDB51 layout, split 1: 3 videos, 2 classes, 2 train / 1 validation"
+    assert [(video.name, video.label) for video in data.select("train")] == [("run/v0.avi", 0), ("walk/v1.avi", 1)]
+    with pytest.raises(DeltafineError, match="no lists for split 3: choose one of 1"):
+        open_dataset(root, split=3)
+
+
+def test_hmdb51_refuses_missing_videos_and_odd_lines(root: Path) -> None:
+    (root / "run_test_split1.txt").write_text("v0.avi 1\nv9.avi 2\n")
+    with pytest.raises(DeltafineError, match=r"names 2 videos of which 1 are not .*run/v9.avi"):
+        open_dataset(root)
+    (root / "run_test_split1.txt").write_text("v0.avi 7\n")
+    with pytest.raises(DeltafineError, match=r"has the line 'v0.avi 7'"):
+        open_dataset(root)
+
+
+def test_kinetics_finds_files_by_id_and_time_and_lists_the_missing(tmp_path: Path) -> None:
+    write_video(tmp_path / "train/riding a bike/abc_000002_000012.avi")
+    write_video(tmp_path / "val/x-Y_z.avi", first=50)
+    head = "label,youtube_id,time_start,time_end,split\n"
+    (tmp_path / "train.csv").write_text(head + "riding a bike,abc,2,12,train\nabseiling,gone,5,15,train\n")
+    (tmp_path / "validate.csv").write_text(head + '"abseiling, slowly",x-Y_z,0,10,validate\n')
+    data = open_dataset(tmp_path)
+    assert data.summary() == "Kinetics layout: 2 videos, 2 classes, 1 train / 1 validation"
+    assert data.classes == ("abseiling, slowly", "riding a bike")
+    (problem,) = data.problems
+    assert (problem.video, problem.kind) == ("gone_000005_000015", "missing")
+    data.check(0)  # a copy of Kinetics is never complete
+    shutil.rmtree(tmp_path / "train")
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(DeltafineError, match="None of the 3 videos"):
+        open_dataset(tmp_path, layout="kinetics")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "anything.csv"])
+def test_a_manifest_gives_labels_and_splits(root: Path, name: str) -> None:
+    rows = [
+        {"path": "run/v0.avi", "label": "fast", "split": "train"},
+        {"path": "walk/v0.avi", "label": "slow", "split": "train"},
+        {"path": "walk/v1.avi", "label": "slow", "split": "test"},
+    ]
+    path = write_manifest(root, rows, name)
+    data = open_dataset(path if name == "anything.csv" else root)
+    assert data.summary() == f"manifest {name}: 3 videos, 2 classes, 2 train / 1 validation"
+    assert [video.label for video in data.videos] == [0, 1, 1]
+
+
+def test_targets_number_the_classes(root: Path) -> None:
+    rows = [{"path": "run/v0.avi", "target": 2, "label": "run"}, {"path": "walk/v0.avi", "target": 0}]
+    write_manifest(root, rows)
+    data = open_dataset(root)
+    assert data.classes == ("0", "1", "run")
+    assert [video.label for video in data.videos] == [2, 0]
+
+
+def test_parts_of_a_file_start_and_end_at_their_seconds(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    rows = [
+        {"path": "long.avi", "start": 0.4, "end": 0.8, "split": "train"},
+        {"path": "long.avi", "start": 3.6, "split": "train"},
+        {"path": "long.avi", "start": 9, "split": "train"},
+    ]
+    write_manifest(tmp_path, rows)
+    data = open_dataset(tmp_path)
+    assert [video.name for video in data.videos] == ["long.avi [0.4-0.8 s]", "long.avi [3.6- s]", "long.avi [9- s]"]
+    for cached in (False, True):
+        if cached:
+            data.use_cache(tmp_path / "cache")
+        (batch,) = data.clips("train", size=SIZE, frames=10)
+        assert [numbers_of(clip) for clip in batch.frames] == [list(range(10, 20)), list(range(90, 100))]
+        assert batch.starts.tolist() == [10, 90]
+        streams = {video.name: [*stream] for video, stream in data.streams("train", size=SIZE)}
+        assert [len(chunks) for chunks in streams.values()] == [1, 1, 0]
+    assert [problem.reason for problem in data.problems] == ["has 0 frames, a clip needs 10"]
+
+
+def test_parts_of_one_file_in_both_splits_are_refused_and_never_drawn(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    write_video(tmp_path / "other.avi", 50, first=30)
+    rows: list[dict[str, Any]] = [{"path": "long.avi", "start": k, "end": k + 1} for k in range(3)]
+    write_manifest(tmp_path, [{**row, "split": ["train", "val"][row["start"] % 2]} for row in rows])
+    with pytest.raises(DeltafineError, match="both in the training and in the validation list"):
+        open_dataset(tmp_path)
+    write_manifest(tmp_path, [*rows, {"path": "other.avi"}])
+    for seed in range(5):
+        data = open_dataset(tmp_path, seed=seed, validation=0.5)
+        assert len({video.split for video in data.videos[:3]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"path": "run/v9.avi"}, "of which 1 are not"),
+        ({"path": "../x.avi"}, "outside the data folder"),
+        ({"path": "C:\\x.avi"}, "outside the data folder"),
+        ({"path": "run/v0.avi", "start": "soon"}, "start 'soon': use seconds"),
+        ({"path": "run/v0.avi", "end": "nan"}, "end 'nan': use seconds"),
+        ({"path": "run/v0.avi", "start": 3, "end": 2}, "ends at 2 s, before it starts"),
+        ({"path": "run/v0.avi", "split": "holdout"}, "split 'holdout': use train or validation"),
+        ({"path": "run/v0.avi", "target": "-1"}, "target '-1'"),
+        ({"label": "x"}, "path"),
+    ],
+)
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl"])
+def test_a_broken_manifest_says_where(root: Path, name: str, row: dict[str, Any], message: str) -> None:
+    write_manifest(root, [row], name)
+    with pytest.raises(DeltafineError, match=message) as caught:
+        open_dataset(root)
+    assert name in str(caught.value)
+
+
+def test_a_manifest_splits_all_or_none_and_names_targets_once(root: Path) -> None:
+    write_manifest(root, [{"path": "run/v0.avi", "split": "train"}, {"path": "run/v1.avi"}])
+    with pytest.raises(DeltafineError, match="line 3, has no split, but other lines have"):
+        open_dataset(root)
+    write_manifest(root, [{"path": f"run/v{k}.avi", "target": 0, "label": "ab"[k]} for k in (0, 1)])
+    with pytest.raises(DeltafineError, match="calls target 0 'b', which was 'a'"):
+        open_dataset(root)
+    (root / "manifest.csv").unlink()
+    (root / "manifest.jsonl").write_text('{"path": "run/v0.avi"}\n{oops\n')
+    with pytest.raises(DeltafineError, match="line 2, is not JSON"):
+        open_dataset(root)
+
+
+def test_files_outside_can_be_allowed(root: Path) -> None:
+    inner = root / "lists"
+    inner.mkdir()
+    path = write_manifest(inner, [{"path": "../run/v0.avi"}, {"path": str(root / "walk/v0.avi")}])
+    assert len(open_dataset(path, allow_outside=True).videos) == 2
+
+
+def test_hdf5_rows_are_videos(tmp_path: Path) -> None:
+    frames = np.stack([[paint(10 * row + k) for k in range(6)] for row in range(3)])
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file.create_dataset("frames", data=frames, compression="gzip")
+        file["labels"] = [0, 1, 0]
+        file["classes"] = ["a", "b"]
+        file["splits"] = ["train", "train", "test"]
+    for path in (tmp_path, tmp_path / "set.h5"):
+        data = open_dataset(path)
+        assert data.summary() == "HDF5: 3 videos, 2 classes, 2 train / 1 validation"
+        (batch,) = data.clips("train", size=SIZE, frames=3, frame_stride=2)
+        starts = [numbers_of(clip) for clip in batch.frames]
+        assert starts == [[0, 2, 4], [1, 3, 5], [10, 12, 14], [11, 13, 15]]
+        assert batch.labels.tolist() == [0, 0, 1, 1]
+    half = next(iter(data.clips("train", size=(16, 32), channels=1, frames=2)))
+    assert numbers_of(half.frames[0]) == [0, 1]
+
+
+def test_hdf5_groups_may_differ_in_length_and_label_their_frames(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for number in range(2):
+            group = file.create_group(f"videos/v{number}")
+            group["frames"] = np.stack([paint(k) for k in range(4 + number)])
+            group["labels"] = [0, 0, 1, 1, 1][: 4 + number]
+        file["classes"] = ["calm", "wild"]
+    data = open_dataset(tmp_path / "set.hdf5", validation=1)
+    (batch,) = data.clips("validation", size=SIZE, frames=4)
+    assert batch.frame_labels is not None
+    assert batch.frame_labels.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other": np.zeros(3)}, "holds neither frames"),
+        ({"frames": np.zeros((2, 3, 4, 4, 3), np.uint8), "labels": np.zeros(5)}, "as many labels"),
+        ({"frames": np.zeros((1, 3, 4, 4, 3), np.uint8), "labels": [4], "classes": ["a"]}, "label 4, but names only 1"),
+    ],
+)
+def test_broken_hdf5_says_what_is_wrong(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        for name, value in content.items():
+            file[name] = value
+    with pytest.raises(DeltafineError, match=message):
+        open_dataset(tmp_path / "set.h5")
+
+
+def test_hdf5_of_the_wrong_kind_or_torn_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "torn.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(DeltafineError, match="is not a sound HDF5 file"):
+        open_dataset(tmp_path / "torn.h5")
+    with h5py.File(tmp_path / "floats.h5", "w") as file:
+        file["frames"] = np.zeros((2, 3, 4, 4, 3), np.float32)
+    data = open_dataset(tmp_path / "floats.h5", validation=0)
+    with pytest.raises(DeltafineError, match=r"holds float32 of shape \(3, 4, 4, 3\) where uint8"):
+        data.clips("train", size=SIZE, frames=2)
+
+
+def test_clips_of_one_recording_stay_on_one_side(tmp_path: Path) -> None:
+    for group in range(4):
+        for clip in range(3):
+            path = tmp_path / f"run/v_run_g{group:02d}_c{clip:02d}.avi"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(f"{group} {clip}".encode())
+    for seed in range(5):
+        data = open_dataset(tmp_path, validation=0.5, seed=seed)
+        sides: dict[str, set[str]] = {}
+        for video in data.videos:
+            sides.setdefault(video.name[:13], set()).add(video.split)
+        assert len(sides) == 4
+        assert all(len(side) == 1 for side in sides.values())
+        assert len(data.select("validation")) == 6
