@@ -19,7 +19,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
-    from deltafine.refinement.run import Listener
+    from deltafine.refinement.listener import Listener
 
 SHAPES = ("circle", "square", "triangle")
 SIZE = 64

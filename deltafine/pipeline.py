@@ -18,7 +18,8 @@ from deltafine.errors import DeltafineError
 from deltafine.refinement.settings import RefineSettings, given_names, resolve
 
 if TYPE_CHECKING:
-    from deltafine.refinement.run import Listener, Outcome
+    from deltafine.refinement.listener import Listener
+    from deltafine.refinement.run import Outcome
     from deltafine.report import Report
     from deltafine.video import Dataset
 
@@ -45,6 +46,7 @@ def refine(
     recipe: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    pick: int | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> Report:
@@ -58,6 +60,7 @@ def refine(
         recipe: a TOML file of settings, overridden by ``settings``.
         overwrite: replace an existing run directory.
         resume: go on with an existing run directory, with the settings it was started with.
+        pick: with ``resume``, take this epoch's weights instead of the best, and measure and report them.
         listener: told how far the run is.
         settings: the fields of :class:`deltafine.refinement.RefineSettings`.
 
@@ -70,6 +73,8 @@ def refine(
     started = time.monotonic()
     directory = Path(out)
     resolved = resolve(recipe, model=str(model), data=str(data), **settings)
+    if pick is not None and not resume:
+        raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
     if resume:
         given = given_names(recipe, model=model, data=data, **settings)
         resolved = _settings_of(directory, resolved, given)
@@ -77,7 +82,7 @@ def refine(
     _check_directory(directory, overwrite=overwrite, resume=resume)
     was_there = directory.exists()
     try:
-        report = _refine(resolved, directory, resume, listener or Quiet(), started)
+        report = _refine(resolved, directory, resume, pick, listener or Quiet(), started)
     except Exception:
         if not was_there:
             _remove_if_nothing_was_made(directory)
@@ -85,7 +90,9 @@ def refine(
     return report
 
 
-def _refine(settings: RefineSettings, out: Path, resume: bool, listener: Listener, started: float) -> Report:
+def _refine(
+    settings: RefineSettings, out: Path, resume: bool, pick: int | None, listener: Listener, started: float
+) -> Report:
     import keras
     import tensorflow as tf
 
@@ -101,7 +108,7 @@ def _refine(settings: RefineSettings, out: Path, resume: bool, listener: Listene
     _make_directory(out, resume=resume)
     text = settings.to_toml()
     write_atomically(out / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    outcome = run.run(resume=resume)
+    outcome = run.run(resume=resume, pick=pick)
     report = assemble(outcome, seconds=time.monotonic() - started)
     write_report(report, out)
     return report
@@ -113,7 +120,8 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
     from deltafine.report.document import ModelInfo, Report, SiteInfo, Uncovered
     from deltafine.report.summary import cautions
 
-    settings, model = outcome.settings, outcome.model
+    prepared = outcome.prepared
+    settings, model = prepared.settings, prepared.model
     layers = mac_layers(model)
     known = sum(entry.dense_macs or 0 for entry in layers)
     report = Report(
@@ -137,8 +145,8 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
                 if not entry.covered
             ],
         ),
-        data=_data_info(outcome.data),
-        stream_data=None if outcome.streams is outcome.data else _data_info(outcome.streams),
+        data=_data_info(prepared.data),
+        stream_data=None if prepared.streams is prepared.data else _data_info(prepared.streams),
         sites=[
             SiteInfo(
                 name=site.name,
@@ -150,7 +158,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
                 selected=site.selected,
                 reason=site.reason,
             )
-            for site in outcome.sites
+            for site in prepared.sites
         ],
         models=outcome.measurements,
         history=outcome.history,

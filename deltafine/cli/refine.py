@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from deltafine.cli.inspect import inspect
+from deltafine.errors import DeltafineError
 
-_MODEL, _DELTAS, _DATA, _TRAINING = "Model", "Delta layers", "Data", "Training"
+_BUDGET, _MODEL, _DELTAS, _DATA, _TRAINING = "Budget", "Model", "Delta layers", "Data", "Training"
 
 
 def refine(
@@ -19,7 +20,6 @@ def refine(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory to make.")],
     epochs: Annotated[int | None, typer.Option(min=0, help="Epochs; 0 only calibrates. (default 4)")] = None,
-    penalty: Annotated[float | None, typer.Option(help="λ: what an event costs.")] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file of settings; options go first.")
     ] = None,
@@ -27,6 +27,24 @@ def refine(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
+    target_macs: Annotated[
+        float | None, typer.Option(help="MAC density to reach, e.g. 0.05.", rich_help_panel=_BUDGET)
+    ] = None,
+    target_sparsity: Annotated[
+        float | None, typer.Option(help="Delta sparsity to reach.", rich_help_panel=_BUDGET)
+    ] = None,
+    target_pixels: Annotated[
+        float | None, typer.Option(help="Pixel density to reach.", rich_help_panel=_BUDGET)
+    ] = None,
+    max_accuracy_drop: Annotated[
+        str | None, typer.Option(metavar="1%", help="Save as much as that allows.", rich_help_panel=_BUDGET)
+    ] = None,
+    penalty: Annotated[
+        float | None, typer.Option(help="λ to begin with: what an event costs.", rich_help_panel=_BUDGET)
+    ] = None,
+    pick: Annotated[
+        int | None, typer.Option(metavar="EPOCH", help="With --resume: another epoch.", rich_help_panel=_BUDGET)
+    ] = None,
     custom_objects: Annotated[
         list[str] | None,
         typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.", rich_help_panel=_MODEL),
@@ -65,6 +83,10 @@ def refine(
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Found by itself.", rich_help_panel=_DATA)] = None,
     split: Annotated[int | None, typer.Option(min=1, help="Number of the split list.", rich_help_panel=_DATA)] = None,
+    fps: Annotated[float | None, typer.Option(help="Take frames at this rate.", rich_help_panel=_DATA)] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Lists may name files elsewhere.", rich_help_panel=_DATA)
+    ] = False,
     max_bad_videos: Annotated[
         int | None, typer.Option(min=0, help="Unreadable videos tolerated.", rich_help_panel=_DATA)
     ] = None,
@@ -77,9 +99,15 @@ def refine(
     distill: Annotated[
         float | None, typer.Option(help="Share of the original's answers.", rich_help_panel=_TRAINING)
     ] = None,
-    max_accuracy_drop: Annotated[
-        float | None, typer.Option(help="Of the chosen checkpoint.", rich_help_panel=_TRAINING)
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Layers not to train.", rich_help_panel=_TRAINING)
     ] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(metavar="EPOCHS", help="End when none was better.", rich_help_panel=_TRAINING)
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write its logs into the run.", rich_help_panel=_TRAINING)
+    ] = False,
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report."""
     if dry_run:
@@ -109,9 +137,25 @@ def refine(
         "learning_rate": learning_rate,
         "step_learning_rate": step_learning_rate,
         "distill": distill,
-        "max_accuracy_drop": max_accuracy_drop,
+        "target_macs": target_macs,
+        "target_sparsity": target_sparsity,
+        "target_pixels": target_pixels,
+        "max_accuracy_drop": None if max_accuracy_drop is None else _share(max_accuracy_drop),
+        "freeze": tuple(freeze) if freeze else None,
+        "fps": fps,
+        "allow_outside": allow_outside or None,
+        "early_stopping": early_stopping,
+        "tensorboard": tensorboard or None,
     }
-    run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, **settings)
+    run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, pick=pick, **settings)
+
+
+def _share(text: str) -> float:
+    """``1%`` or ``0.01``."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise DeltafineError(f"--max-accuracy-drop {text} is neither a number nor a percentage: try 1%.") from None
 
 
 def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
@@ -130,7 +174,7 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
         except Interrupted as stop:
             best = f"the best model so far is {stop.saved}" if stop.saved else "no epoch was over, nothing was saved"
             talk.say(f"Interrupted: {best}; go on with --resume.")
-            raise typer.Exit(130) from stop
+            raise typer.Exit(128 + stop.signal) from stop
         except KeyboardInterrupt as stop:
             talk.say(f"Interrupted: {_what_is_left(out)}.")
             raise typer.Exit(130) from stop

@@ -32,6 +32,7 @@ def measure(
     frames: int = 8,
     streams: Any | None = None,
     split: str = "validation",
+    fps: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
     """Measure clip models side by side on the same videos.
@@ -43,6 +44,7 @@ def measure(
         frames: length T of the clips.
         streams: another ``Dataset`` to take the continuous streams from; default: ``data``.
         split: which videos.
+        fps: frames are taken at this rate; None for all frames.
         progress: told how far the measurement is.
 
     Returns:
@@ -52,8 +54,8 @@ def measure(
         DeltafineError: no video is long enough to be measured, or the models take different frames.
     """
     probes = {name: Probe(model) for name, model in models.items()}
-    streamed = measure_streams(probes, streams or data, split=split, progress=progress)
-    clipped = measure_clips(probes, data, frames=frames, split=split, progress=progress)
+    streamed = measure_streams(probes, streams or data, split=split, fps=fps, progress=progress)
+    clipped = measure_clips(probes, data, frames=frames, split=split, fps=fps, progress=progress)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}
 
 
@@ -62,6 +64,7 @@ def measure_streams(
     data: Any,
     *,
     split: str = "validation",
+    fps: float | None = None,
     spliced: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Figures]:
@@ -76,7 +79,7 @@ def measure_streams(
     total = len(data.select(split))
     chunk = min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     streams = data.streams(
-        split, size=(height, width), channels=channels, chunk=chunk, seed=SPLICE_SEED if spliced else None
+        split, size=(height, width), channels=channels, chunk=chunk, fps=fps, seed=SPLICE_SEED if spliced else None
     )
     for index, (video, pieces) in enumerate(streams):
         comparison.add_stream(index, pieces, one_label=video.frame_labels is None)
@@ -91,13 +94,15 @@ def measure_clips(
     *,
     frames: int,
     split: str = "validation",
+    fps: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Figures]:
     """Measure models on clips of T frames, each starting afresh; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
     comparison = _Comparison(probes)
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))
-    source = data.clips(split, frames=frames, size=(height, width), channels=channels, batch=min(batch, 32))
+    size = (height, width)
+    source = data.clips(split, frames=frames, size=size, channels=channels, fps=fps, batch=min(batch, 32))
     total = len(source)
     for done, clips in enumerate(source):
         comparison.add_clips(clips)

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, Stream
 from deltafine.model import graph
+from deltafine.refinement.preparation import Prepared
 
 SMALLEST_STEP = 1e-6
+PIECE = 24
+MOST_FRAMES = 12 * PIECE
+MOST_VALUES = 1 << 22
+"""Frames of calibration video, and input values if frames are large."""
+
+
+def calibration_videos(prepared: Prepared) -> list[np.ndarray]:
+    """The beginnings of some training videos, spread over all of them: arrays (time, height, width, channels).
+
+    Raises:
+        DeltafineError: no training video has two frames.
+    """
+    height, width = prepared.size
+    data, settings = prepared.data, prepared.settings
+    frames = max(PIECE, min(MOST_FRAMES, MOST_VALUES // (height * width * prepared.channels)))
+    wanted = {round(index) for index in np.linspace(0, len(data.select("train")) - 1, max(1, frames // PIECE))}
+    found = []
+    streams = data.streams(
+        "train", size=prepared.size, channels=prepared.channels, chunk=PIECE, fps=settings.fps, seed=settings.seed
+    )
+    for index, (_, pieces) in enumerate(streams):
+        if index in wanted:
+            found += [frames for frames, _ in islice(pieces, 1) if len(frames) > 1]
+    if not found:
+        raise DeltafineError(f"None of the training videos in {data.path} has two frames to calibrate on.")
+    return found
 
 
 def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,6 +19,8 @@ class FrontPoint(Part):
     accuracy: float
     mac_density: float
     pixel_density: float
+    delta_sparsity: float | None = None
+    step_scale: float = Field(1.0, description="factor on all steps after training, to meet a budget")
     chosen: bool = False
 
 

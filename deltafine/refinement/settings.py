@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deltafine.errors import DeltafineError
+from deltafine.video.augmentation import Augmentation
 
 
 class RefineSettings(BaseModel):
@@ -36,6 +37,8 @@ class RefineSettings(BaseModel):
     custom_objects: tuple[str, ...] = Field((), description="MODULE:NAME of the model's own layers and functions")
     unsafe_lambda: bool = Field(False, description="run Python code stored in the model file")
     cache: str | None = Field(None, description="where to keep decoded frames; default: in the run while it lasts")
+    allow_outside: bool = Field(False, description="let lists name files outside the data folder")
+    fps: float | None = Field(None, gt=0, le=1000, description="take frames at this rate; default: all frames")
 
     # Where the delta layers go, and what they do
     at: tuple[str, ...] = Field((), description="name patterns of layers to put delta layers after")
@@ -55,6 +58,15 @@ class RefineSettings(BaseModel):
     )
     random_start: bool = Field(True, description="train from states as stale as in a stream")
 
+    # How far to go; without a target, λ stays as it is
+    penalty: float = Field(20.0, ge=0, description="λ: what an event costs, one λ for every model and resolution")
+    target_macs: float | None = Field(None, gt=0, lt=1, description="MAC density on the validation streams to reach")
+    target_sparsity: float | None = Field(None, gt=0, lt=1, description="delta sparsity to reach")
+    target_pixels: float | None = Field(None, gt=0, lt=1, description="pixel density to reach")
+    max_accuracy_drop: float | None = Field(
+        None, ge=0, le=1, description="go as far as validation accuracy allows; default: choose within 0.01"
+    )
+
     # Training
     epochs: int = Field(4, ge=0, description="0: calibrate only")
     frames: int = Field(8, ge=2, description="length T of a training clip")
@@ -67,22 +79,54 @@ class RefineSettings(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the training over which rates and λ rise")
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
-    penalty: float = Field(20.0, ge=0, description="λ: what an event costs, one λ for every model and resolution")
     distill: float = Field(0.5, ge=0, le=1, description="share of the loss that follows the original model")
     freeze_batchnorm: bool = Field(False, description="keep BatchNorm statistics as they are")
-    max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="what the chosen checkpoint may lose on validation")
+    freeze: tuple[str, ...] = Field((), description="name patterns of layers whose weights stay as they are")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum 0.9")
+    accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged before the weights change")
+    early_stopping: int | None = Field(None, ge=1, description="epochs without a better or sparser model to end")
+    tensorboard: bool = Field(False, description="write logs for TensorBoard into the run")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="longest training that a kill can cost")
     seed: int = Field(0, ge=0, lt=2**32)
+
+    # Variation of training clips, each the same for all frames of a clip
+    flip: bool = Field(False, description="mirror every second clip")
+    crop: float = Field(1.0, gt=0, le=1, description="share of height and width that is cut out")
+    scale: float = Field(0.0, ge=0, le=1, description="how far that share varies")
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _methods_of_others(self) -> RefineSettings:
         if self.method != "deltafine" and self.unit != "element":
             raise ValueError(f"method {self.method!r} works on elements, not on unit {self.unit!r}")
+        if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
+            raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
         return self
 
     @property
     def layer_rule(self) -> str:
         """The rule of the delta layers while training."""
         return self.rule if self.method == "deltafine" else self.method
+
+    @property
+    def rate_of_steps(self) -> float:
+        """Learning rate of the steps' logarithms; the authors of the paper train them as everything else."""
+        return self.step_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training clips are varied."""
+        varied = Augmentation(
+            flip=self.flip,
+            crop=self.crop,
+            scale=self.scale,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+        )
+        return None if varied == Augmentation() else varied
 
     def hash(self) -> str:
         """Hex digest of all values."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from deltafine.model import delta_layers
+from deltafine.errors import DeltafineError
+from deltafine.model import delta_layers, graph
 from deltafine.refinement.losses import ClassificationLoss
 from deltafine.refinement.settings import RefineSettings
 
@@ -47,15 +51,16 @@ class Trainer:
             None if teacher is None else keras.Model(teacher.inputs, teacher.get_layer("frame_predictions").output)
         )
         self._loss = loss
-        self._step_variables = [layer.log_step for layer in self.layers if settings.step_learning_rate > 0]
+        self._step_variables = [layer.log_step for layer in self.layers if layer.log_step.trainable]
         own = {id(layer.log_step) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
-        self._optimizer = keras.optimizers.AdamW(
-            _cosine(settings.learning_rate, steps, self.warmup_steps), weight_decay=settings.weight_decay
-        )
+        self._optimizer = _optimizer(settings, _cosine(settings.learning_rate, steps, self.warmup_steps))
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
         self._optimizer.build(self._weight_variables)
-        self._step_optimizer = keras.optimizers.Adam(_cosine(settings.step_learning_rate, steps, self.warmup_steps))
+        self._step_optimizer = keras.optimizers.Adam(
+            _cosine(settings.rate_of_steps or 1.0, steps, self.warmup_steps),
+            gradient_accumulation_steps=_accumulated(settings),
+        )
         self._step_optimizer.build(self._step_variables)
         self.step = 0
         self.set_penalty(0.0)
@@ -72,17 +77,22 @@ class Trainer:
         for layer, weight in zip(self.layers, self._weights, strict=True):
             layer.penalty.assign(strength * weight)
 
-    def train_on_batch(self, frames: Any, labels: Any) -> tuple[float, float, float]:
+    def train_on_batch(self, frames: Any, labels: Any, penalty: float) -> tuple[float, float, float]:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
+
+        Args:
+            frames, labels: of the batch.
+            penalty: λ, reached over the warm-up.
 
         Returns:
             (task loss, penalty as it enters the loss, share of clips answered right or NaN without labels)
         """
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        self.set_penalty(self.settings.penalty * rise)
-        task, penalty, right = self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        self.set_penalty(penalty * rise)
+        figures = self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
         self.step += 1
-        return float(task), float(penalty), float(right)
+        task, paid, right = (float(figure) for figure in figures)
+        return task, paid, right
 
     def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any]:
         clips = tf.cast(frames, tf.float32)
@@ -104,6 +114,17 @@ class Trainer:
         return task, penalty, tf.reduce_sum(right) / tf.reduce_sum(labelled)
 
 
+def _accumulated(settings: RefineSettings) -> int | None:
+    return settings.accumulate if settings.accumulate > 1 else None  # Keras takes no 1
+
+
+def _optimizer(settings: RefineSettings, schedule: Any) -> Any:
+    common = {"weight_decay": settings.weight_decay, "gradient_accumulation_steps": _accumulated(settings)}
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **common)
+    return keras.optimizers.AdamW(schedule, **common)
+
+
 def _clip(gradients: list[Any], variables: list[Any], norm: float) -> list[Any]:
     filled = [
         tf.zeros_like(tf.convert_to_tensor(v)) if g is None else g for g, v in zip(gradients, variables, strict=True)
@@ -120,6 +141,23 @@ def _cosine(rate: float, steps: int, warmup: int) -> Any:
         warmup_target=rate if warmup else None,
         warmup_steps=warmup,
     )
+
+
+def freeze_layers(model: Any, patterns: Sequence[str]) -> None:
+    """Keep the weights of the layers whose path matches a pattern as they are.
+
+    Raises:
+        DeltafineError: a pattern matches no layer with weights.
+    """
+    layers = {path: layer for path, layer in graph.all_layers_by_path(model) if layer.weights}
+    for pattern in patterns:
+        found = fnmatch.filter(layers, pattern)
+        if not found:
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3)
+            hint = f"the nearest names are {', '.join(near)}" if near else "see deltafine inspect for the names"
+            raise DeltafineError(f"--freeze '{pattern}' matches no layer with weights; {hint}.")
+        for path in found:
+            layers[path].trainable = False
 
 
 def prepare_batchnorm(model: Any, *, freeze: bool) -> None:

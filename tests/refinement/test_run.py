@@ -168,15 +168,16 @@ def test_the_page_about_the_refined_model_does_what_it_says(
 class StopAfter(Quiet):
     """Presses Ctrl-C when an epoch is over, or while something is done."""
 
-    def __init__(self, epoch: int = 0, what: str = "") -> None:
-        self._epoch, self._what = epoch, what
+    def __init__(self, epoch: int = 0, what: str = "", after: int = 0) -> None:
+        self._epoch, self._what, self._left = epoch, what, after
 
     def epoch(self, epoch: Any, epochs: int) -> None:
         if epoch.epoch == self._epoch:
             signal.raise_signal(signal.SIGINT)
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
-        if what == self._what:
+        self._left -= what == self._what
+        if what == self._what and self._left < 0:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -197,16 +198,26 @@ def test_a_run_that_is_stopped_keeps_its_best_and_resumed_ends_as_if_never_stopp
     assert without_seconds(resumed.history) == without_seconds(report.history)
 
 
-def test_a_stop_before_the_first_epoch_is_over_leaves_a_run_that_can_be_resumed(
-    material: tuple[Path, Path], tmp_path: Path
+def test_a_stop_within_an_epoch_loses_no_step(
+    material: tuple[Path, Path], finished: tuple[Report, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stop:
         refine(*material, out, listener=StopAfter(what="epoch 1"), **SETTINGS)
     assert stop.value.saved is None
-    assert {entry.name for entry in out.iterdir()} == {"settings.toml"}
+    assert {entry.name for entry in out.iterdir()} == {"settings.toml", "checkpoints"}
+    assert checkpoints.read_facts(out / "checkpoints" / "last.h5")["step"] == 1
     with pytest.raises(DeltafineError, match="was started with epochs = 3, not 5"):
         refine(*material, out, resume=True, epochs=5)
+    with pytest.raises(Interrupted):
+        refine(*material, out, resume=True, listener=StopAfter(what="epoch 2"))
+    with pytest.raises(Interrupted):
+        refine(*material, out, resume=True, listener=StopAfter(what="validating", after=3))
+    resumed = refine(*material, out, resume=True)
+    report, uninterrupted = finished
+    assert weights(out) == weights(uninterrupted)
+    assert resumed.models == report.models
+    assert without_seconds(resumed.history) == without_seconds(report.history)
 
 
 def test_without_epochs_the_calibrated_model_is_measured_and_is_what_is_written(
@@ -231,14 +242,14 @@ def test_without_epochs_the_calibrated_model_is_measured_and_is_what_is_written(
 
 def test_steps_are_relative_to_the_activations_of_the_model_as_it_was_given(in_memory: tuple[Outcome, Path]) -> None:
     outcome, _ = in_memory
-    model, data = outcome.model, outcome.data
+    model, data = outcome.prepared.model, outcome.prepared.data
     clips = data.clips("train", frames=FRAMES, size=(SIZE, SIZE), batch=8)
     frames = np.concatenate([batch.frames.reshape(-1, SIZE, SIZE, 3) for batch in clips]).astype("float32")
     activations = {"input": frames}
     for name in ("relu1", "conv2"):
         activations[name] = np.asarray(keras.Model(model.input, model.get_layer(name).output)(frames))
     found = {figures.name: figures.step_median for figures in outcome.measurements["calibrated"].streams.deltas}
-    for site in outcome.sites:
+    for site in outcome.prepared.sites:
         if site.selected:
             rms = np.sqrt(np.mean(activations[site.name] ** 2))
             assert found[site.delta_name] == pytest.approx(FAST["relative_step"] * rms, rel=1e-3), site.name

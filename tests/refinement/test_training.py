@@ -44,7 +44,7 @@ def steps_of(student: Any) -> list[float]:
 def test_the_task_is_learnt_and_steps_with_no_rate_stay(model: Any) -> None:
     trainer, student, _ = trainer_of(model, learning_rate=0.01, distill=0.0, penalty=0.0)
     before = steps_of(student)
-    losses = [trainer.train_on_batch(*batch())[0] for _ in range(30)]
+    losses = [trainer.train_on_batch(*batch(), 0.0)[0] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
     assert steps_of(student) == before
     assert trainer.step == 30
@@ -53,7 +53,7 @@ def test_the_task_is_learnt_and_steps_with_no_rate_stay(model: Any) -> None:
 def test_the_penalty_alone_lowers_the_expected_events_and_steps_with_a_rate_grow(model: Any) -> None:
     trainer, student, sites = trainer_of(model, learning_rate=1e-9, step_learning_rate=0.1, distill=0.0, penalty=100.0)
     before = steps_of(student)
-    penalties = [trainer.train_on_batch(*batch())[1] for _ in range(15)]
+    penalties = [trainer.train_on_batch(*batch(), 100.0)[1] for _ in range(15)]
     assert penalties[-1] < penalties[0]
     assert sum(np.log(steps_of(student))) > sum(np.log(before))
     layers = delta_layers(student)
