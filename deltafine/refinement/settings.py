@@ -7,12 +7,14 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deltafine.errors import DeltafineError
-from deltafine.video.augmentation import Augmentation
+
+if TYPE_CHECKING:
+    from deltafine.video.augmentation import Augmentation
 
 
 class RefineSettings(BaseModel):
@@ -118,6 +120,8 @@ class RefineSettings(BaseModel):
     @property
     def augmentation(self) -> Augmentation | None:
         """How training clips are varied."""
+        from deltafine.video.augmentation import Augmentation
+
         varied = Augmentation(
             flip=self.flip,
             crop=self.crop,
