@@ -64,8 +64,8 @@ class TargetController:
     A proportional-integral controller on log λ. Its error is the log of (density / reference); the reference falls
     geometrically from the density at the start to the target over the first half of the training, so that the
     error stays small and the network is led, not torn. Densities answer to λ about as λ^-0.5 and within some 5% of a
-    training; the integral gain of 8 per training then closes an error with a time constant of
-    1 / (8 x 0.5) = a quarter of the training, five times slower than the network answers, which leaves no room
+    training; the integral gain of 14 per training then closes an error with a time constant of
+    1 / (14 x 0.5) = a seventh of the training, three times slower than the network answers, which leaves no room
     for oscillation; the proportional part of 0.5 adds damping.
 
     What is steered is the expected density in training clips, ``ratio`` times that of the validation streams; the
@@ -83,7 +83,7 @@ class TargetController:
     step: int = 0
 
     PROPORTIONAL = 0.5
-    INTEGRAL = 8.0
+    INTEGRAL = 14.0
     MEMORY = 0.9
     RANGE = math.log(100.0)
 
