@@ -150,6 +150,7 @@ def _value(estimate: Any) -> float:
 def _read(path: Path) -> list[Row]:
     if not path.exists():
         return []
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
     with path.open(encoding="utf-8", newline="") as file:
         return [
             Row(
