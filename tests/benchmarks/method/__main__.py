@@ -153,12 +153,7 @@ def _read(path: Path) -> list[Row]:
     kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            Row(
-                **{
-                    field.name: {"str": str, "int": int, "float": float}[str(field.type)](row[field.name])
-                    for field in fields(Row)
-                }
-            )
+            Row(**{field.name: kinds[str(field.type)](row[field.name]) for field in fields(Row)})
             for row in csv.DictReader(file)
         ]
 
