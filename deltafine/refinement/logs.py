@@ -9,6 +9,11 @@ import tensorflow as tf
 
 from deltafine.refinement.history import Epoch
 
+_SCALARS = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
+    data_class=1,  # DATA_CLASS_SCALAR of tensorboard.compat.proto.summary
+)
+
 
 class Logs:
     """Writes scalars into a folder; without a folder, nothing."""
@@ -38,4 +43,5 @@ class Logs:
             return
         with self._writer.as_default(step=step):
             for name, value in figures.items():
-                tf.summary.scalar(f"{group}/{name}", value)
+                # tf.summary.scalar does the same, but only where TensorBoard is installed.
+                tf.summary.write(f"{group}/{name}", tf.cast(value, tf.float32), metadata=_SCALARS)

@@ -83,8 +83,10 @@ class Training:
 
     @property
     def front(self) -> list[FrontPoint]:
-        """What no other checkpoint beats."""
-        return front(self.progress.points)
+        """What no other checkpoint beats, and what was chosen."""
+        found = front(self.progress.points)
+        chosen = [point for point in self.progress.points if point.chosen and point not in found]
+        return sorted([*found, *chosen], key=lambda point: point.mac_density)
 
     def run(self, *, resume: bool = False) -> None:
         """Train all epochs, from the last checkpoint on where there is one to resume from.

@@ -7,6 +7,7 @@ import functools
 import operator
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,64 @@ def test_a_run_without_labels_follows_the_original_and_has_fidelity_instead_of_a
     assert refined.fidelity is not None
     assert report.history[0].accuracy is None
     assert report.history[0].validation_accuracy is not None
+
+
+def test_a_target_is_reached_by_steering_and_by_one_factor_on_the_steps(
+    material: tuple[Path, Path], finished: tuple[Report, Path], tmp_path: Path
+) -> None:
+    free = next(point for point in finished[0].front if point.chosen)
+    target = round(0.6 * free.mac_density, 4)
+    report = refine(*material, tmp_path / "run", **SETTINGS, target_macs=target)
+    (chosen,) = [point for point in report.front if point.chosen]
+    assert chosen.mac_density == pytest.approx(target, rel=0.05)
+    assert not any("target" in warning for warning in report.warnings)
+    refined = {path: float(layer.step) for path, layer in delta_layers(load(tmp_path / "run")).items()}
+    free_steps = {path: float(layer.step) for path, layer in delta_layers(load(finished[1])).items()}
+    for path, step in refined.items():
+        assert step == pytest.approx(free_steps[path] * chosen.step_scale, rel=1e-5)
+
+
+def test_another_epoch_can_be_picked_afterwards(
+    material: tuple[Path, Path], finished: tuple[Report, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[1], out)
+    kept = sorted(int(file.stem.removeprefix("epoch-")) for file in (out / "checkpoints").glob("epoch-*.h5"))
+    report = refine(*material, out, resume=True, pick=kept[0])
+    loaded = load(out)
+    assert all(
+        np.array_equal(value, saved)
+        for value, saved in zip(loaded.get_weights(), weights_of_epoch(out, kept[0], loaded), strict=True)
+    )
+    assert [epoch.epoch for epoch in report.history] == list(range(1, EPOCHS + 1))
+    with pytest.raises(DeltafineError, match=r"Epoch 99 of the run in .* was not kept: pick one of "):
+        refine(*material, out, resume=True, pick=99)
+    with pytest.raises(DeltafineError, match="give --resume as well"):
+        refine(*material, tmp_path / "other", pick=1, **SETTINGS)
+
+
+def weights_of_epoch(out: Path, epoch: int, model: Any) -> list[np.ndarray]:
+    other = keras.models.clone_model(model)
+    checkpoints.restore(out / "checkpoints" / f"epoch-{epoch:04d}.h5", other.variables)
+    return other.get_weights()
+
+
+def test_training_options_do_what_they_say(material: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = {**SETTINGS, "epochs": 2, "freeze": ("conv1", "norm*"), "optimizer": "sgd", "accumulate": 2}
+    refine(*material, tmp_path / "run", **settings, tensorboard=True, flip=True, brightness=0.1)
+    before, after = keras.models.load_model(material[0]), load(tmp_path / "run")
+    assert changed(before, after, "conv1") == [False]
+    assert changed(before, after, "norm1") == [False] * 4
+    assert changed(before, after, "conv2") == [True, True]
+    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+    with pytest.raises(
+        DeltafineError, match="--freeze 'conf1' matches no layer with weights; the nearest names are conv1"
+    ):
+        refine(*material, tmp_path / "other", **{**SETTINGS, "freeze": ("conf1",)})
+
+
+def test_training_ends_early_where_nothing_gets_better(material: tuple[Path, Path], tmp_path: Path) -> None:
+    # With a rate of next to nothing every epoch is like the first.
+    settings = {**SETTINGS, "epochs": 6, "learning_rate": 1e-12, "freeze_batchnorm": True, "early_stopping": 2}
+    report = refine(*material, tmp_path / "run", **settings)
+    assert len(report.history) < 6
