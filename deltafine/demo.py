@@ -26,7 +26,9 @@ SIZE = 64
 CLIP_FRAMES, STREAM_FRAMES, FRAMES_PER_SHAPE = 24, 160, 40
 CLIPS_PER_CLASS, STREAMS = 24, 6
 FRAME_RATE = 25
-SENSOR_NOISE = 4.0
+SENSOR_NOISE = 6.0
+FLICKER, STEADINESS = 0.015, 0.9
+"""Of the light: how much it changes from frame to frame, and how much of that stays."""
 PICTURES, BASELINE_EPOCHS = 3000, 8
 MARKER = "made-by-deltafine-demo"
 
@@ -88,7 +90,7 @@ def write_videos(example: Example, listener: Listener) -> None:
 
 
 class Scene:
-    """One camera: a background that stands still, noise, and a shape that moves and bounces."""
+    """One camera: a background that stands still, unsteady light, noise, and a shape that moves and bounces."""
 
     def __init__(self, random: np.random.Generator) -> None:
         self._random = random
@@ -104,6 +106,7 @@ class Scene:
         self._place = random.uniform(16, SIZE - 16, 2)
         angle = random.uniform(0, 2 * np.pi)
         self._speed = random.uniform(0.4, 1.2) * np.array([np.cos(angle), np.sin(angle)])
+        self._light = 0.0
         self._colour = np.where(random.random(3) < 0.5, random.uniform(0, 40, 3), random.uniform(215, 255, 3))
 
     def frame(self, shape: str) -> np.ndarray:
@@ -119,7 +122,8 @@ class Scene:
             "triangle": (y <= 0.7 * self._radius) & (abs(x) * 1.6 <= y + self._radius),
         }[shape]
         picture = np.where(inside[..., None], self._colour, self._background)
-        picture = picture + self._random.normal(0, SENSOR_NOISE, picture.shape)
+        self._light = STEADINESS * self._light + self._random.normal(0, FLICKER)
+        picture = picture * (1 + self._light) + self._random.normal(0, SENSOR_NOISE, picture.shape)
         return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 

@@ -132,7 +132,7 @@ class Refinement:
 
     def _train(self, probabilities: bool, resume: bool) -> Training:
         settings = self.settings
-        distill = settings.distill if self.prepared.data.classes else 1.0
+        distill = settings.teaching if self.prepared.data.classes else 1.0
         trainer = Trainer(
             self.student,
             self.original if distill > 0 else None,

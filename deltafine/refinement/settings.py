@@ -81,7 +81,9 @@ class RefineSettings(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the training over which rates and λ rise")
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
-    distill: float = Field(0.5, ge=0, le=1, description="share of the loss that follows the original model")
+    distill: float | None = Field(
+        None, ge=0, le=1, description="share of the loss that follows the original model; default: 0.5, baselines 0"
+    )
     freeze_batchnorm: bool = Field(False, description="keep BatchNorm statistics as they are")
     freeze: tuple[str, ...] = Field((), description="name patterns of layers whose weights stay as they are")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum 0.9")
@@ -116,6 +118,11 @@ class RefineSettings(BaseModel):
     def rate_of_steps(self) -> float:
         """Learning rate of the steps' logarithms; the authors of the paper train them as everything else."""
         return self.step_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+
+    @property
+    def teaching(self) -> float:
+        """Share of the loss that follows the original model, where there are labels."""
+        return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0
 
     @property
     def augmentation(self) -> Augmentation | None:

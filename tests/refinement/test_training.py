@@ -32,8 +32,8 @@ def trainer_of(model: Any, steps: int = 30, **settings: Any) -> tuple[Trainer, A
     deltas = DeltaSettings(initial_step=0.2, train_step=resolved.step_learning_rate > 0)
     student = insert_deltas(model, sites, deltas)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
-    loss = ClassificationLoss(True, resolved.distill)
-    teacher = insert_deltas(model, []) if resolved.distill else None
+    loss = ClassificationLoss(True, resolved.teaching)
+    teacher = insert_deltas(model, []) if resolved.teaching else None
     return Trainer(student, teacher, loss, shares, resolved, steps), student, sites
 
 
