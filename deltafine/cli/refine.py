@@ -105,6 +105,9 @@ def refine(
     early_stopping: Annotated[
         int | None, typer.Option(metavar="EPOCHS", help="End when none was better.", rich_help_panel=_TRAINING)
     ] = None,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="Train in bfloat16.", rich_help_panel=_TRAINING)
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write its logs into the run.", rich_help_panel=_TRAINING)
     ] = False,
@@ -145,6 +148,7 @@ def refine(
         "fps": fps,
         "allow_outside": allow_outside or None,
         "early_stopping": early_stopping,
+        "mixed_precision": mixed_precision or None,
         "tensorboard": tensorboard or None,
     }
     run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, pick=pick, **settings)

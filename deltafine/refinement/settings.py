@@ -88,6 +88,7 @@ class RefineSettings(BaseModel):
     freeze: tuple[str, ...] = Field((), description="name patterns of layers whose weights stay as they are")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum 0.9")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged before the weights change")
+    mixed_precision: bool = Field(False, description="train with activations in bfloat16, weights in float32")
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better or sparser model to end")
     tensorboard: bool = Field(False, description="write logs for TensorBoard into the run")
     checkpoint_minutes: float = Field(10.0, gt=0, description="longest training that a kill can cost")

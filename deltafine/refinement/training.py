@@ -5,18 +5,22 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
 from deltafine.model import delta_layers, graph
 from deltafine.refinement.losses import ClassificationLoss
 from deltafine.refinement.settings import RefineSettings
 
 LARGEST_MOMENTUM = 0.9
+HALF = "mixed_bfloat16"
+"""Weights in 32 bits, computed with in 16; with the exponents of float32, so that no loss has to be scaled."""
 
 
 class Trainer:
@@ -98,7 +102,8 @@ class Trainer:
         clips = tf.cast(frames, tf.float32)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
         with tf.GradientTape() as tape:
-            predictions = self._student(clips, training=True)
+            with half_precision(self._student) if self.settings.mixed_precision else nullcontext():
+                predictions = self._student(clips, training=True)
             task = self._loss(predictions, teacher, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
@@ -141,6 +146,26 @@ def _cosine(rate: float, steps: int, warmup: int) -> Any:
         warmup_target=rate if warmup else None,
         warmup_steps=warmup,
     )
+
+
+@contextmanager
+def half_precision(model: Any) -> Iterator[None]:
+    """Layers that are called here compute in bfloat16; their weights, and what is saved of them, stay as they are.
+
+    From the last layer with weights on, 32 bits are kept: probabilities need them. Layers that the user has given
+    another precision than float32 keep it.
+    """
+    layers = [layer for _, layer in graph.all_layers_by_path(model)]
+    weighty = [index for index, layer in enumerate(layers) if layer.weights and not isinstance(layer, DeltaActivation)]
+    halved = [layer for layer in layers[: weighty[-1] if weighty else 0] if layer.dtype_policy.name == "float32"]
+    policies = [layer.dtype_policy for layer in halved]
+    try:
+        for layer in halved:
+            layer.dtype_policy = HALF
+        yield
+    finally:
+        for layer, policy in zip(halved, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 def freeze_layers(model: Any, patterns: Sequence[str]) -> None:

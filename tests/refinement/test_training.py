@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deltafine.model import DeltaSettings, Site, choose, delta_layers, find_activations, insert_deltas
 from deltafine.refinement import resolve
@@ -60,3 +62,35 @@ def test_the_penalty_alone_lowers_the_expected_events_and_steps_with_a_rate_grow
     for site in sites:
         if site.selected:
             assert float(layers[site.delta_name].penalty) == pytest.approx(100.0 * site.mac_share, rel=1e-6)
+
+
+def test_in_mixed_precision_layers_compute_in_half_and_stay_as_they_were(model: Any) -> None:
+    seen: list[str] = []
+
+    class Watched(keras.layers.Conv2D):
+        def call(self, inputs: Any) -> Any:
+            outputs = super().call(inputs)
+            seen.append(outputs.dtype.name)
+            return outputs
+
+    frames = keras.Input((SIZE, SIZE, 3))
+    x = Watched(4, 3, strides=2, name="conv1")(keras.layers.Rescaling(1 / 255)(frames))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU(name="relu1")(x))
+    trainer, student, _ = trainer_of(
+        keras.Model(frames, keras.layers.Dense(2, activation="softmax", name="head")(x)),
+        learning_rate=0.01,
+        distill=0.0,
+        penalty=0.0,
+        mixed_precision=True,
+    )
+    clips = tf.cast(batch()[0], tf.float32)
+    before = student(clips)
+    seen.clear()
+    losses = [trainer.train_on_batch(*batch(), 0.0)[0] for _ in range(20)]
+    assert set(seen) == {"bfloat16"}
+    assert losses[-1] < losses[0]
+    after = student(clips)
+    assert set(seen) == {"bfloat16", "float32"}
+    assert after.dtype == before.dtype == tf.float32
+    assert all(variable.dtype == "float32" for variable in student.trainable_variables)
+    assert {layer.dtype_policy.name for layer in student.layers} == {"float32"}
