@@ -39,6 +39,10 @@ def refine(
     max_accuracy_drop: Annotated[
         str | None, typer.Option(metavar="1%", help="Save as much as that allows.", rich_help_panel=_BUDGET)
     ] = None,
+    max_divergence: Annotated[
+        float | None,
+        typer.Option(metavar="NATS", help="What calibration alone may spend.", rich_help_panel=_BUDGET),
+    ] = None,
     penalty: Annotated[
         float | None, typer.Option(help="λ to begin with: what an event costs.", rich_help_panel=_BUDGET)
     ] = None,
@@ -121,6 +125,7 @@ def refine(
         "unsafe_lambda": unsafe_lambda or None,
         "cache": None if cache is None else str(cache),
         "epochs": epochs,
+        "max_divergence": max_divergence,
         "penalty": penalty,
         "seed": seed,
         "at": tuple(at) if at else None,
