@@ -41,8 +41,8 @@ class DeltaActivation(keras.layers.Layer):
         initial_step: step size to start from, > 0, in units of the activation; scalar or broadcastable to the
             steps' shape.
         penalty: coefficient of the penalty; a variable, so that a controller can steer it.
-        random_start: while training, start each clip from a state as stale as it will be in a stream: the first
-            frame plus noise of up to a step.
+        random_start: while training, start each clip from a state as stale as it will be in a stream: what
+            seeing the clip backwards, from up to a step off its last frame, leaves behind.
         train_step: whether the optimiser may change the steps.
         seed: seed of the random start.
 
@@ -128,17 +128,11 @@ class DeltaActivation(keras.layers.Layer):
         step = tf.cast(self.step, working)
         stream = current_stream()
         slot = stream.slot() if stream is not None else None
-        start = slot.start if slot is not None else None
+        start = None if slot is None or slot.start is None else tf.stop_gradient(slot.start)
+        true, held_step = tf.stop_gradient(sequence), tf.stop_gradient(step)
         if training and self._noise is not None and start is None:
-            first = sequence[:, 0]
-            noise = keras.random.uniform(tf.shape(first), -1.0, 1.0, dtype="float32", seed=self._noise)
-            start = first + step * tf.cast(noise, working)
-        sent = rule.send(
-            tf.stop_gradient(sequence),
-            tf.stop_gradient(step),
-            self.unit,
-            None if start is None else tf.stop_gradient(start),
-        )
+            start = self._stale_start(true, held_step)
+        sent = rule.send(true, held_step, self.unit, start)
         if slot is not None:
             slot.end = sent[:, -1]
         self._count(sent, slot.start if slot is not None else None)
@@ -150,6 +144,17 @@ class DeltaActivation(keras.layers.Layer):
         output = tf.reshape(output, tf.shape(x))
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
+
+    def _stale_start(self, sequence: Any, step: Any) -> Any:
+        """Values sent before the first frame of (batch, time, ..., channels): a state as it is within a long video.
+
+        Noise around the first frame alone would be too easy: it averages out in the layers behind. What something
+        leaves behind that moved or dimmed is off in the same direction over whole regions.
+        """
+        last = sequence[:, -1]
+        noise = keras.random.uniform(tf.shape(last), -1.0, 1.0, dtype="float32", seed=self._noise)
+        start = last + step * tf.cast(noise, sequence.dtype)
+        return RULES[self.rule].send(tf.reverse(sequence, [1]), step, self.unit, start)[:, -1]
 
     def _count(self, sent: Any, carried: Any | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""

@@ -17,7 +17,7 @@ class DeltaSettings:
         step_per: ``"layer"``, ``"channel"`` or ``"neuron"``: how many step sizes a layer has.
         initial_step: the step size to start from, one for all or by site name (sites left out get 1.0).
         penalty: weight of the layers' own penalty term.
-        random_start: whether training starts each clip from a state within one step of the first frame.
+        random_start: whether training starts each clip from a state as stale as in a stream.
         train_step: whether the step sizes are trainable.
     """
 

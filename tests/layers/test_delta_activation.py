@@ -246,6 +246,17 @@ def test_training_starts_within_one_step_of_the_first_frame_and_anew_each_time(u
     np.testing.assert_array_equal(twin(x, training=True), starts[0])
 
 
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("frames", [2, 6, 20])
+def test_training_starts_from_what_the_clip_seen_backwards_leaves_behind(unit, frames):
+    settings = {"initial_step": 0.5, "unit": unit, "seed": 3}
+    x = walk((2, frames, 4, 3))
+    off_the_last = np.asarray(DeltaActivation(**settings)(x[:, -1:], training=True))[:, 0]
+    backwards = held_frame_by_frame(x[:, ::-1], 0.5, "send-on-delta", unit, off_the_last)
+    expected = held_frame_by_frame(x, 0.5, "send-on-delta", unit, backwards[:, -1])
+    np.testing.assert_array_equal(DeltaActivation(**settings)(x, training=True), expected)
+
+
 @pytest.mark.parametrize("rule", sorted(set(RULES) - {"send-on-delta"}))
 def test_rules_without_memory_start_the_same_in_training(rule):
     layer = DeltaActivation(rule=rule, initial_step=0.5)
