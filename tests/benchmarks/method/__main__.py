@@ -21,13 +21,13 @@ import numpy as np
 import typer
 
 FULL: dict[str, list[dict[str, Any]]] = {
-    "paper": [{"method": "paper", "relative_step": 0.25, "distill": 0.0, "penalty": p} for p in (3, 10, 30, 100)],
+    "paper": [{"method": "paper", "relative_step": 0.25, "distill": 0.0, "penalty": p} for p in (10, 30, 60, 100)],
     "l1": [{"method": "l1", "distill": 0.0, "penalty": p} for p in (0.1, 1, 10)],
     "quantize": [{"rule": "quantize", "penalty": p} for p in (5, 20)],
     "calibrated": [{"epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
-    "send-on-delta": [{"penalty": p} for p in (10, 20, 30)],
+    "send-on-delta": [{"penalty": p} for p in (20, 40, 80)],
     "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
-    "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (5, 10, 20)],
+    "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
 }
 """Methods and their settings, from careful to sparse."""
 
