@@ -71,7 +71,7 @@ def find_hdf5(path: Path, *, allow_outside: bool = False) -> Found | None:
 
 def _rows(file: h5py.File, path: Path) -> Iterator[Entry]:
     """The first form's names, labels and splits."""
-    shape = getattr(file["frames"], "shape", ())
+    shape: tuple[int, ...] = getattr(file["frames"], "shape", ())
     count = shape[0] if len(shape) == 5 else -1
     if count > MOST_VIDEOS:
         raise DeltafineError(f"{path} claims to hold {count} videos, more than {MOST_VIDEOS}.")
