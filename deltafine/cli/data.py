@@ -95,5 +95,5 @@ def _show(found: Dataset, console: Console) -> None:
         console.print(Text(f"\nNot used: {len(found.problems)}"))
         for problem in found.problems:
             name = problem.video.encode("utf-8", "replace").decode()
-            line = Text(f"{name} {problem.reason}")
-            console.print(Text("  ") + line if whole else Padding(line, (0, 0, 0, 2)), soft_wrap=whole)
+            reason = Text(f"{name} {problem.reason}")
+            console.print(Text("  ") + reason if whole else Padding(reason, (0, 0, 0, 2)), soft_wrap=whole)
