@@ -69,6 +69,7 @@ def data(
 
 
 def _show(found: Dataset, console: Console) -> None:
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -87,10 +88,12 @@ def _show(found: Dataset, console: Console) -> None:
         console.print()
         console.print(table)
     console.print()
+    whole = not console.is_terminal  # whoever searches the output finds a file's name and reason in one line
     for line in facts.lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=whole)
     if found.problems:
         console.print(Text(f"\nNot used: {len(found.problems)}"))
         for problem in found.problems:
             name = problem.video.encode("utf-8", "replace").decode()
-            console.print(Text(f"  {name} {problem.reason}"), soft_wrap=True)
+            reason = Text(f"{name} {problem.reason}")
+            console.print(Text("  ") + reason if whole else Padding(reason, (0, 0, 0, 2)), soft_wrap=whole)

@@ -14,6 +14,7 @@ from deltafine.refinement.listener import Listener
 from deltafine.refinement.settings import RefineSettings
 from deltafine.video import Dataset, open_dataset
 from deltafine.video.catalogue import SPLITS
+from deltafine.video.splitting import refuse_shared
 
 
 @dataclass
@@ -43,6 +44,14 @@ class Prepared:
         """Share of all MACs that each delta layer's elements meet, by layer path."""
         return {site.delta_name: site.mac_share for site in self.sites if site.selected}
 
+    def keep_frames(self, directory: Path | str, listener: Listener) -> None:
+        """Read decoded frames from a cache in this directory from now on, which is made when it is first needed."""
+        self.data.use_cache(
+            directory,
+            announce=listener.say,
+            progress=lambda done, total: listener.progress("decoding", done, total),
+        )
+
     def clips(self, split: Literal["train", "validation"], *, epoch: int = 0, start_batch: int = 0) -> Any:
         """Batches of clips; those of the training split mixed anew in every epoch."""
         settings = self.settings
@@ -51,7 +60,10 @@ class Prepared:
             frames=settings.frames,
             size=self.size,
             channels=self.channels,
+            frame_stride=settings.frame_stride if split == "train" else 1,
             clip_stride=settings.clip_stride,
+            clips_per_video=settings.clips_per_video if split == "train" else None,
+            sampling=settings.sampling if split == "train" else "uniform",
             fps=settings.fps,
             augmentation=settings.augmentation if split == "train" else None,
             batch=settings.batch,
@@ -62,8 +74,8 @@ class Prepared:
         )
 
 
-def prepare(settings: RefineSettings, own_cache: Path, listener: Listener) -> Prepared:
-    """Load and check everything; nothing is written but the cache of decoded frames.
+def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
+    """Load and check everything; nothing is written but a cache of decoded frames in the place that the user gives.
 
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
@@ -81,21 +93,31 @@ def prepare(settings: RefineSettings, own_cache: Path, listener: Listener) -> Pr
         seed=settings.seed,
         allow_outside=settings.allow_outside,
     )
-    streams = data if settings.streams is None else open_dataset(settings.streams, classes=data.classes or None)
+    streams = data if settings.streams is None else _open_streams(settings, data)
     size, channels = _frame_size(model)
     _check_classes(model, data)
     listener.say(data.summary())
-    data.check(settings.max_bad_videos)
-    if settings.epochs:
-        data.use_cache(
-            settings.cache or own_cache,
-            announce=listener.say,
-            progress=lambda done, total: listener.progress("decoding", done, total),
-        )
     prepared = Prepared(settings, model, sites, data, streams, size, channels)
+    if settings.epochs and settings.cache is not None:
+        prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
+        for split in SPLITS:
+            prepared.clips(split)
+    data.check(settings.max_bad_videos)
+    if streams is not data:
+        streams.check(settings.max_bad_videos, split="validation")
     for split in SPLITS:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     return prepared
+
+
+def _open_streams(settings: RefineSettings, data: Dataset) -> Dataset:
+    """Other videos to measure on: all of them where they have no split of their own, and none that was trained on."""
+    path, allow = settings.streams or settings.data, settings.allow_outside
+    streams = open_dataset(path, validation=1.0, allow_outside=allow)
+    if data.classes and streams.classes:  # what has no labels can be measured as well
+        streams = open_dataset(path, classes=data.classes, validation=1.0, allow_outside=allow)
+    refuse_shared([*data.select("train"), *streams.select("validation")])
+    return streams
 
 
 def _frame_size(model: Any) -> tuple[tuple[int, int], int]:

@@ -44,7 +44,7 @@ class Refinement:
 
     Args:
         settings: everything that is to be done.
-        out: the run directory; nothing is written there before :meth:`run` but the cache of decoded frames.
+        out: the run directory; nothing is written there before :meth:`run`.
         listener: told how far the run is.
 
     Raises:
@@ -56,8 +56,7 @@ class Refinement:
         self.out = out
         self.listener = listener
         keras.utils.set_random_seed(settings.seed)
-        self._own_cache = out / "cache"
-        self.prepared = prepare(settings, self._own_cache, listener)
+        self.prepared = prepare(settings, listener)
         deltas = DeltaSettings(
             rule=settings.layer_rule,
             initial_step=calibrate.SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
@@ -83,6 +82,7 @@ class Refinement:
         Raises:
             Interrupted: on Ctrl-C or SIGTERM while training, after the best model so far was saved.
         """
+        own_cache = self._keep_frames()
         videos = calibrate.calibration_videos(self.prepared)
         probabilities = are_probabilities(Probe(self.original).run(videos[0][None]).predictions)
         self._calibrate(videos, probabilities)
@@ -104,8 +104,17 @@ class Refinement:
             fps=self.settings.fps,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
         )
-        shutil.rmtree(self._own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
+        shutil.rmtree(own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
         return Outcome(self.prepared, self.student, measured, history, front, warnings)
+
+    def _keep_frames(self) -> Path:
+        """Let decoded frames be kept; returns where the run's own are."""
+        own = self.out / "cache"
+        for part in own.glob(".*.part"):
+            part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
+        if self.settings.epochs and self.settings.cache is None:
+            self.prepared.keep_frames(own, self.listener)
+        return own
 
     def _calibrate(self, videos: list[np.ndarray], probabilities: bool) -> None:
         """Set the steps of the calibrated model and of the student."""

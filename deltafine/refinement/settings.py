@@ -72,7 +72,10 @@ class RefineSettings(BaseModel):
     # Training
     epochs: int = Field(4, ge=0, description="0: calibrate only")
     frames: int = Field(8, ge=2, description="length T of a training clip")
+    frame_stride: int = Field(1, ge=1, description="from one frame of a training clip to the next")
     clip_stride: int | None = Field(None, ge=1, description="from one clip to the next in a video; default: frames")
+    clips_per_video: int | None = Field(None, ge=1, description="training clips of every video; default: all")
+    sampling: Literal["uniform", "random"] = Field("uniform", description="where these lie; random: anew every epoch")
     batch: int = Field(8, ge=1, description="clips per step")
     learning_rate: float = Field(1e-3, gt=0)
     step_learning_rate: float = Field(
@@ -108,6 +111,8 @@ class RefineSettings(BaseModel):
             raise ValueError(f"method {self.method!r} works on elements, not on unit {self.unit!r}")
         if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
             raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
+        if self.sampling == "random" and self.clips_per_video is None:
+            raise ValueError("random sampling needs clips_per_video")
         return self
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_sta
 FRAMES_PER_SECOND = 25
 """What arrays count as unless their ``rate`` attribute says otherwise."""
 
-CHUNK = 64
+READ_BYTES = 16 << 20
+MOST_CHUNK_BYTES = 1 << 30
+"""Largest piece that a compressed data set may be stored in: HDF5 unpacks a whole one to give a single frame."""
+
 _lock = threading.Lock()  # the HDF5 library serves one thread at a time
 
 
@@ -50,9 +55,12 @@ class ArrayVideo:
             raise UnreadableVideo(f"has more than {limits.frames} frames")
         if height * width > limits.pixels:
             raise UnreadableVideo(f"has pictures of {width}x{height}, more than {limits.pixels} pixels")
-        for start in range(0, count, CHUNK):  # reading all of it shows whether it can be read
-            for picture in self._read(start, min(start + CHUNK, count)):
-                if sink is not None:
+        deadline = time.monotonic() + limits.seconds
+        for pictures in self._pieces(0, count):  # reading all of it shows whether it can be read
+            if time.monotonic() > deadline:
+                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+            if sink is not None:
+                for picture in pictures:
                     sink(array_frame(picture))
         return FrameIndex(count, np.arange(count) / rate, width, height, "arrays", stamp)
 
@@ -63,18 +71,34 @@ class ArrayVideo:
         if file_stamp(self._path) != index.stamp:
             raise UnreadableVideo("changed while it was in use")
         stop = index.count if keep is None else max(keep) + 1
-        for first in range(start, stop, CHUNK):
-            for number, picture in enumerate(self._read(first, min(first + CHUNK, stop)), start=first):
+        number = start
+        for pictures in self._pieces(start, stop):
+            for picture in pictures:
                 if keep is None or number in keep:
                     yield number, convert.array(picture)
+                number += 1
+
+    def _pieces(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames from ``start`` to before ``stop``, as many at a time as a few megabytes hold."""
+        first = start
+        frames = 1
+        while first < stop:
+            pictures = self._read(first, min(first + frames, stop))
+            yield pictures
+            first += len(pictures)
+            frames = max(1, READ_BYTES // pictures[0].nbytes)
 
     def _measure(self) -> tuple[int, int, int, float]:
         with _lock, self._open() as data:
             shape = data.shape if self._row is None else data.shape[1:]
             if data.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
                 raise UnreadableVideo(f"holds {data.dtype} of shape {shape} where uint8 (T, H, W, 1 or 3) was expected")
-            rate = float(data.attrs.get("rate", FRAMES_PER_SECOND))
-        return shape[0], shape[1], shape[2], rate if rate > 0 else FRAMES_PER_SECOND
+            if data.chunks and math.prod(data.chunks) > MOST_CHUNK_BYTES:
+                raise UnreadableVideo(f"is stored in pieces of more than {MOST_CHUNK_BYTES} bytes")
+            rate = data.attrs.get("rate", FRAMES_PER_SECOND)
+        if not isinstance(rate, (int, float, np.number)) or not 1e-3 <= rate <= 1e5:
+            raise UnreadableVideo(f"has the rate {rate}, which is no number of frames per second")
+        return shape[0], shape[1], shape[2], float(rate)
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         with _lock, self._open() as data:
@@ -96,12 +120,12 @@ class _Opened:
         try:
             self._file = h5py.File(self._path, "r")
             return self._file[self._name]
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, RuntimeError) as error:
             self.__exit__(None, None, None)
             raise UnreadableVideo("cannot be read as HDF5") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._file is not None:
             self._file.close()
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, AttributeError)):  # the latter when it is a group by now
             raise UnreadableVideo("cannot be read as HDF5") from error

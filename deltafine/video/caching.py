@@ -9,25 +9,22 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
-from deltafine.video.catalogue import Split, Video
+from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, Converter
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.pipeline import ordered
 from deltafine.video.reading import DecodedFrames
-
-if TYPE_CHECKING:
-    from deltafine.video.dataset import Dataset
 
 HELD_BYTES = 32 << 20
 """Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
@@ -53,24 +50,31 @@ class CacheSettings:
 
 
 def open_or_build(
-    data: Dataset, split: Split | None, reader: DecodedFrames, settings: CacheSettings, workers: int
+    examination: Examination,
+    videos: Sequence[Video],
+    classes: tuple[str, ...],
+    reader: DecodedFrames,
+    settings: CacheSettings,
+    workers: int,
 ) -> FrameCache | None:
-    """The cache of a split's frames as a reader gives them, made where there is none.
+    """The cache of the videos' frames as a reader gives them, made where there is none.
 
     Returns:
         The cache, or None where there is no room for one; ``settings.announce`` is told why.
     """
     by_source: dict[SourceKey, list[Video]] = {}
-    for video in data.select(split):
+    for video in videos:
         by_source.setdefault(video.source, []).append(video)
     sources = list(by_source)
-    firsts = [videos[0] for videos in by_source.values()]
-    path = settings.directory / f"frames-{_key(data, split, reader)}.h5"
-    stamps = [data.examination.stamp(video) for video in firsts]
+    firsts = [parts[0] for parts in by_source.values()]
+    facts = (FORMAT, VERSION, reader.size, reader.channels, examination.limits)
+    key = hashlib.blake2b(repr((*facts, examination.fingerprint(videos, classes))).encode(), digest_size=12)
+    path = settings.directory / f"frames-{key.hexdigest()}.h5"
+    stamps = [examination.stamp(video) for video in firsts]
     cache = open_cache(path, sources, stamps)
     if cache is not None:
         return cache
-    frames = sum(ordered(data.examination.estimate, firsts, workers=workers))
+    frames = sum(ordered(examination.estimate, firsts, workers=workers))
     expected = frames * reader.size[0] * reader.size[1] * reader.channels
     try:
         settings.directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ def open_or_build(
         settings.announce(f"Keeping the decoded frames of {len(sources)} videos, about {_size(expected)}, in {path}.")
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         try:
-            _build(partial, data, list(by_source.values()), reader, settings, workers)
+            _build(partial, examination, list(by_source.values()), classes, reader, settings, workers)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -99,21 +103,15 @@ def open_or_build(
     return open_cache(path, sources, stamps)
 
 
-def _key(data: Dataset, split: Split | None, reader: DecodedFrames) -> str:
-    """Hex digest of everything that a cache holds."""
-    facts = (FORMAT, VERSION, reader.size, reader.channels, data.examination.limits, data.fingerprint(split))
-    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
-
-
 def _build(
     path: Path,
-    data: Dataset,
+    examination: Examination,
     of_sources: list[list[Video]],
+    classes: tuple[str, ...],
     reader: DecodedFrames,
     settings: CacheSettings,
     workers: int,
 ) -> None:
-    examination = data.examination
     table: list[dict[str, Any]] = []
     times: list[np.ndarray] = []
 
@@ -121,7 +119,7 @@ def _build(
         return videos, *_decode(examination, videos, reader)
 
     with h5py.File(path, "w") as file:
-        file.create_dataset("classes", data=list(data.classes), dtype=h5py.string_dtype())
+        file.create_dataset("classes", data=list(classes), dtype=h5py.string_dtype())
         for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
             settings.progress(number + 1, len(of_sources))
             if index is None:

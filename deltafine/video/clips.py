@@ -6,21 +6,20 @@ threads nor where an iteration starts changes what a batch holds.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.video.augmentation import Augmentation
+from deltafine.video.catalogue import Video
+from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
 from deltafine.video.pipeline import background, ordered
 from deltafine.video.reading import Reader
 from deltafine.video.windows import random_starts, span, window_frames, window_starts
-
-if TYPE_CHECKING:
-    from deltafine.video.dataset import Dataset
 
 READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
@@ -87,9 +86,10 @@ class ClipSource:
 
     def __init__(
         self,
-        data: Dataset,
+        examination: Examination,
         reader: Reader,
-        videos: list[int],
+        videos: Sequence[Video],
+        numbers: list[int],
         settings: ClipSettings,
         *,
         workers: int,
@@ -97,10 +97,11 @@ class ClipSource:
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
-        self._data = data
+        self._examination = examination
         self._reader = reader
+        self._all = videos
         self._workers = workers
-        self._videos, self._starts = _plan(data, videos, settings)
+        self._videos, self._starts = _plan(examination, videos, numbers, settings)
 
     @property
     def clips(self) -> int:
@@ -168,8 +169,8 @@ class ClipSource:
     def _numbers(self, position: int) -> np.ndarray:
         """(T,) numbers in their file of the frames of the clip at this position of the plan."""
         settings = self.settings
-        video = self._data.videos[int(self._videos[position])]
-        shown = self._data.examination.frame_numbers(video, settings.fps)
+        video = self._all[int(self._videos[position])]
+        shown = self._examination.frame_numbers(video, settings.fps)
         return shown[window_frames(int(self._starts[position]), settings.frames, settings.frame_stride)]
 
     def _read(self, positions: range) -> Batch | None:
@@ -178,12 +179,12 @@ class ClipSource:
         room = np.empty((len(positions), *shape), np.uint8)
         clips: list[_Clip] = []
         for position in positions:
-            video = self._data.videos[int(self._videos[position])]
+            video = self._all[int(self._videos[position])]
             numbers = self._numbers(position)
             try:
                 self._reader.read(video, numbers, room[len(clips)])
             except UnreadableVideo as error:
-                self._data.examination.note_problem(video, str(error))
+                self._examination.note_problem(video, str(error))
                 continue
             if self.settings.augmentation is not None:
                 room[len(clips)] = self._vary(room[len(clips)], position)
@@ -192,14 +193,14 @@ class ClipSource:
 
     def _read_run(self, positions: range) -> list[_Clip]:
         """Read clips of one video in one go; none when it has turned bad."""
-        video = self._data.videos[int(self._videos[positions[0]])]
+        video = self._all[int(self._videos[positions[0]])]
         numbers = [self._numbers(position) for position in positions]
         wanted = np.unique(np.concatenate(numbers))
         pictures = np.empty((len(wanted), *self._reader.size, self._reader.channels), np.uint8)
         try:
             self._reader.read(video, wanted, pictures)
         except UnreadableVideo as error:
-            self._data.examination.note_problem(video, str(error))
+            self._examination.note_problem(video, str(error))
             return []
         clips = []
         for position, of_clip in zip(positions, numbers, strict=True):
@@ -222,12 +223,12 @@ class ClipSource:
         if not clips:
             return None
         videos = self._videos[[clip.position for clip in clips]]
-        of_videos = [self._data.videos[video] for video in videos]
+        of_videos = [self._all[video] for video in videos]
         frame_labels = None
         labels = np.array([-1 if video.label is None else video.label for video in of_videos], np.int64)
         if any(video.frame_labels is not None for video in of_videos):
             frame_labels = np.stack(
-                [self._data.frame_labels(v)[clip.numbers] for v, clip in zip(of_videos, clips, strict=True)]
+                [self._examination.frame_labels(v)[clip.numbers] for v, clip in zip(of_videos, clips, strict=True)]
             )
             labels = np.array([commonest(row) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
@@ -250,16 +251,18 @@ def commonest(labels: np.ndarray) -> int:
     return int(np.bincount(known).argmax()) if len(known) else -1
 
 
-def _plan(data: Dataset, videos: list[int], settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Videos and first frames of all clips, in the order in which they come."""
+def _plan(
+    examination: Examination, videos: Sequence[Video], numbers: list[int], settings: ClipSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Videos (by their numbers in ``videos``) and first frames of all clips, in the order in which they come."""
     of_videos = [np.empty(0, np.int64)]
     all_starts = [np.empty(0, np.int64)]
     shape = {"frames": settings.frames, "frame_stride": settings.frame_stride}
-    for number in videos:
-        video = data.videos[number]
-        if data.index(video) is None:
+    for number in numbers:
+        video = videos[number]
+        if examination.index(video) is None:
             continue
-        count = len(data.examination.frame_numbers(video, settings.fps))
+        count = len(examination.frame_numbers(video, settings.fps))
         clips = settings.clips_per_video
         if settings.sampling == "random" and clips is not None:
             generator = np.random.default_rng([settings.seed, settings.epoch, number])
@@ -267,7 +270,7 @@ def _plan(data: Dataset, videos: list[int], settings: ClipSettings) -> tuple[np.
         else:
             starts = window_starts(count, **shape, clip_stride=settings.clip_stride, clips=clips)
         if not len(starts):
-            data.examination.note_short(video, count, span(**shape))
+            examination.note_short(video, count, span(**shape))
         of_videos.append(np.full(len(starts), number, np.int64))
         all_starts.append(starts)
     joined, firsts = np.concatenate(of_videos), np.concatenate(all_starts)

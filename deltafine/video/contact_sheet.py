@@ -59,7 +59,8 @@ def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2)
     if not rows:
         raise DeltafineError(f"No video in {data.path} can be used, so there is nothing to put on a contact sheet.")
     buffer = BytesIO()
-    _draw(data, rows).savefig(buffer, format="png", metadata={"Software": None})
+    title = None if suffix == ".html" else data.summary()  # the page says it above the picture
+    _draw(data, rows, title).savefig(buffer, format="png", metadata={"Software": None})
     content = buffer.getvalue()
     if suffix == ".html":
         import jinja2
@@ -74,7 +75,7 @@ def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2)
 
 
 def _rows(data: Dataset, videos_per_class: int) -> list[tuple[Video, np.ndarray]]:
-    """Videos with the frames (FRAMES, HEIGHT, WIDTH, 3) that are shown of them."""
+    """Videos with the frames (up to FRAMES, HEIGHT, WIDTH, 3) that are shown of them, in their own proportions."""
     chosen: list[Video] = []
     for label in [*range(len(data.classes)), None]:
         usable = [v for v in data.videos if v.label == label and data.index(v) is not None]
@@ -88,21 +89,27 @@ def _rows(data: Dataset, videos_per_class: int) -> list[tuple[Video, np.ndarray]
             continue
         shown = np.unique(numbers[np.linspace(0, len(numbers) - 1, FRAMES).round().astype(int)])
         source, index = data.examination.source(video)
+        share = min(HEIGHT / index.height, WIDTH / index.width)
+        size = (max(1, round(share * index.height)), max(1, round(share * index.width)))
         try:
-            frames = read_frames(source, index, shown.tolist(), Converter((HEIGHT, WIDTH), 3), data.examination.limits)
+            frames = read_frames(source, index, shown.tolist(), Converter(size, 3), data.examination.limits)
         except UnreadableVideo as error:
             data.examination.note_problem(video, str(error))
             continue
+        (above, below), (left, right) = ((free // 2, free - free // 2) for free in (HEIGHT - size[0], WIDTH - size[1]))
+        frames = np.pad(frames, ((0, 0), (above, below), (left, right), (0, 0)), constant_values=255)
         rows.append((video, frames))
     return rows
 
 
-def _draw(data: Dataset, rows: list[tuple[Video, np.ndarray]]) -> Figure:
+def _draw(data: Dataset, rows: list[tuple[Video, np.ndarray]], title: str | None) -> Figure:
     from matplotlib.figure import Figure  # takes a second to load, and nothing else here needs it
 
-    figure = Figure(figsize=(10, 0.95 * len(rows) + 0.5), dpi=110)
-    figure.suptitle(data.summary(), fontsize=9, parse_math=False)
-    left, top, bottom = 0.28, 1 - 0.4 / figure.get_figheight(), 0.02
+    above = 0.5 if title else 0.1
+    figure = Figure(figsize=(10, 0.95 * len(rows) + above), dpi=110)
+    if title:
+        figure.suptitle(title, fontsize=9, parse_math=False)
+    left, top, bottom = 0.28, 1 - above / figure.get_figheight(), 0.02
     height = (top - bottom) / len(rows)
     for row, (video, frames) in enumerate(rows):
         base = top - (row + 1) * height

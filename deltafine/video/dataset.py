@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,7 +61,7 @@ class Dataset:
 
     def fingerprint(self, split: Split | None = None) -> str:
         """Hex digest of classes, names, labels, splits and the bytes of all files."""
-        return f"{self.examination.fingerprint(self.select(split))}-{zlib.crc32(repr(self.classes).encode()):08x}"
+        return self.examination.fingerprint(self.select(split), self.classes)
 
     def use_cache(
         self,
@@ -173,7 +172,9 @@ class Dataset:
         )
         reader = self._reader(split, size, channels, workers)
         numbers = [number for number, video in enumerate(self.videos) if split in (None, video.split)]
-        source = ClipSource(self, reader, numbers, settings, workers=workers, start_batch=start_batch)
+        source = ClipSource(
+            self.examination, reader, self.videos, numbers, settings, workers=workers, start_batch=start_batch
+        )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))
         return source
@@ -217,7 +218,7 @@ class Dataset:
             raise DeltafineError(self._why_nothing(split))
         if seed is not None:
             videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
-        return iterate_streams(self, reader, videos, chunk, frame_stride, fps)
+        return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps)
 
     def index(self, video: Video) -> FrameIndex | None:
         """What reading through a video has shown: frames, times, size, codec; None when it is bad."""
@@ -225,11 +226,7 @@ class Dataset:
 
     def frame_labels(self, video: Video) -> np.ndarray:
         """(frames,) int64 labels of all frames of a video's file, -1 for those without."""
-        index = self.index(video)
-        count = 0 if index is None else index.count
-        if video.frame_labels is None:
-            return np.full(count, -1 if video.label is None else video.label, np.int64)
-        return np.concatenate([video.frame_labels, np.full(count - len(video.frame_labels), -1, np.int64)])
+        return self.examination.frame_labels(video)
 
     def _reader(self, split: Split | None, size: tuple[int, int], channels: int, workers: int) -> Reader:
         """Frames of a split at one size, all of its videos having been read through."""
@@ -242,7 +239,9 @@ class Dataset:
             return self._cached[key]
         decoded = DecodedFrames(self.examination, size, channels)
         videos = self.select(split)
-        cache = open_or_build(self, split, decoded, self.cache, workers) if self.cache and videos else None
+        cache = None
+        if self.cache is not None and videos:
+            cache = open_or_build(self.examination, videos, self.classes, decoded, self.cache, workers)
         if cache is not None:
             self.examination.adopt(cache.indexes)
             self._cached[key] = CachedFrames(cache, decoded)

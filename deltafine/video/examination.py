@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -113,8 +114,16 @@ class Examination:
         except UnreadableVideo:
             return 0
 
-    def fingerprint(self, videos: Iterable[Video]) -> str:
-        """Hex digest of names, labels, splits and the bytes of all files."""
+    def frame_labels(self, video: Video) -> np.ndarray:
+        """(frames,) int64 labels of all frames of a video's file, -1 for those without."""
+        index = self.index(video)
+        count = 0 if index is None else index.count
+        if video.frame_labels is None:
+            return np.full(count, -1 if video.label is None else video.label, np.int64)
+        return np.concatenate([video.frame_labels, np.full(count - len(video.frame_labels), -1, np.int64)])
+
+    def fingerprint(self, videos: Iterable[Video], classes: tuple[str, ...]) -> str:
+        """Hex digest of classes, names, labels, splits and the bytes of all files."""
         videos = list(videos)
         digest = hashlib.blake2b(digest_size=16)
         for video, content in zip(videos, ordered(self._content, videos, workers=2), strict=True):
@@ -122,7 +131,7 @@ class Examination:
             digest.update(repr(facts).encode("utf-8", "surrogateescape"))
             if video.frame_labels is not None:
                 digest.update(np.ascontiguousarray(video.frame_labels, "<i8").tobytes())
-        return digest.hexdigest()
+        return f"{digest.hexdigest()}-{zlib.crc32(repr(classes).encode()):08x}"
 
     def note_problem(self, video: Video, reason: str) -> None:
         """Record that a video cannot be used; the first reason stays."""

@@ -25,7 +25,7 @@ def is_video(path: Path) -> bool:
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A sorting key that puts ``frame2`` before ``frame10``."""
     parts = re.split(r"([0-9]+)", text)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def image_files(folder: Path) -> list[Path]:

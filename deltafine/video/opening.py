@@ -14,7 +14,7 @@ from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
 from deltafine.video.frames import Limits
 from deltafine.video.layouts import find
-from deltafine.video.layouts.common import nearest
+from deltafine.video.layouts.common import nearest, some
 from deltafine.video.splitting import draw_split, refuse_shared
 
 
@@ -47,13 +47,16 @@ def open_dataset(
         DeltafineError: No videos, broken or missing lists, unknown classes, or one file in both splits.
     """
     root = Path(path)
-    found = find(root, layout, split=split, allow_outside=allow_outside)
-    if classes is not None:
-        found = _choose_classes(found, tuple(classes), root)
-    if found.has_splits:
-        refuse_shared(found.videos)
-    else:
-        found = replace(found, videos=draw_split(found.videos, validation, seed))
+    try:
+        found = find(root, layout, split=split, allow_outside=allow_outside)
+        if classes is not None:
+            found = _choose_classes(found, tuple(classes), root)
+        if found.has_splits:
+            refuse_shared(found.videos)
+        else:
+            found = replace(found, videos=draw_split(found.videos, validation, seed))
+    except OSError as error:  # of what is not a video: a folder that may not be read, a name that is too long
+        raise DeltafineError(f"{some([str(error.filename or root)])} cannot be read: {error.strerror}.") from error
     return Dataset(root, found, limits or Limits())
 
 

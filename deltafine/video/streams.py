@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deltafine.video.catalogue import Video
+from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
 from deltafine.video.pipeline import background
 from deltafine.video.reading import Reader
-
-if TYPE_CHECKING:
-    from deltafine.video.dataset import Dataset
 
 Stream = Iterator[tuple[np.ndarray, np.ndarray | None]]
 """Chunks of (frames (t, H, W, C) uint8, labels (t,) int64 or None)."""
 
 
 def iterate_streams(
-    data: Dataset, reader: Reader, videos: list[Video], chunk: int, frame_stride: int, fps: float | None
+    examination: Examination, reader: Reader, videos: list[Video], chunk: int, frame_stride: int, fps: float | None
 ) -> Iterator[tuple[Video, Stream]]:
     """Every video with its stream, which is decoded ahead while it is used."""
     for video in videos:
-        yield video, background(_stream(data, reader, video, chunk, frame_stride, fps))
+        yield video, background(_stream(examination, reader, video, chunk, frame_stride, fps))
 
 
-def _stream(data: Dataset, reader: Reader, video: Video, chunk: int, frame_stride: int, fps: float | None) -> Stream:
-    wanted = data.examination.frame_numbers(video, fps)[::frame_stride]
+def _stream(
+    examination: Examination, reader: Reader, video: Video, chunk: int, frame_stride: int, fps: float | None
+) -> Stream:
+    wanted = examination.frame_numbers(video, fps)[::frame_stride]
     labelled = video.label is not None or video.frame_labels is not None
-    labels = data.frame_labels(video)[wanted] if labelled else None
+    labels = examination.frame_labels(video)[wanted] if labelled else None
     given = 0
     try:
         for frames in reader.stream(video, wanted, chunk):
             yield frames, None if labels is None else labels[given : given + len(frames)]
             given += len(frames)
     except UnreadableVideo as error:
-        data.examination.note_problem(video, str(error))
+        examination.note_problem(video, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,51 @@ def test_frames_cut_off_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
     frames = read_frames(read, index, range(index.count), Converter(SIZE, 3), Limits())
     assert numbers_of(frames) == list(range(14, FRAMES))
     assert numbers_of(read_frames(read, index, [9, 20], Converter(SIZE, 3), Limits())) == [23, 34]
+
+
+@pytest.mark.parametrize(
+    ("edits", "shown"),
+    [
+        ([(46, 14)], [range(14, 60)]),
+        ([(20, 14)], [range(14, 34)]),
+        ([(10, None), (60, 0)], [range(60)]),
+        ([(10, 5), (10, 30)], [range(5, 15), range(30, 40)]),
+        ([(10, 30), (10, 5)], [range(30, 40), range(5, 15)]),
+        ([(20, 0), (20, 0)], [range(20), range(20)]),
+    ],
+)
+def test_edit_lists_are_followed(tmp_path: Path, edits: list[tuple[int, int | None]], shown: list[range]) -> None:
+    """Begin and end between key frames, wait, leave out, go back, repeat; with frames stored out of order."""
+    plain = write_video(tmp_path / "plain.mp4", 60, codec="libx264", group=12, options=B_FRAMES)
+    edited = tmp_path / "edited.mp4"
+    edited.write_bytes(_edit(plain.read_bytes(), edits))
+    source = EncodedVideo(edited)
+    index = source.scan(Limits())
+    whole = read_frames(source, index, range(index.count), Converter(SIZE, 3), Limits())
+    assert numbers_of(whole) == [number for part in shown for number in part]
+    for number in range(0, index.count, 7):
+        frame = read_frames(source, index, [number], Converter(SIZE, 3), Limits())
+        np.testing.assert_array_equal(frame, whole[number : number + 1])
+
+
+def _edit(content: bytes, edits: list[tuple[int, int | None]]) -> bytes:
+    """Replace the edit list of an mp4 by one of (frames to show, first of them); None shows nothing meanwhile."""
+    place = content.index(b"edts") - 4
+    size = int.from_bytes(content[place : place + 4])
+    offset = int.from_bytes(content[place + 28 : place + 32])  # of the first frame, B-frames being there
+    ticks = int.from_bytes(content[content.index(b"mdhd") + 16 :][:4]) // 25
+    rows = [
+        struct.pack(">IiI", 40 * frames, -1 if first is None else offset + first * ticks, 1 << 16)
+        for frames, first in edits
+    ]
+    body = struct.pack(">II", 0, len(rows)) + b"".join(rows)
+    boxes = struct.pack(">I4sI4s", 16 + len(body), b"edts", 8 + len(body), b"elst") + body
+    whole = bytearray(content)
+    whole[place : place + size] = boxes
+    for name in (b"moov", b"trak"):  # what the list is in has another size now
+        box = content.index(name) - 4
+        whole[box : box + 4] = (int.from_bytes(content[box : box + 4]) + len(boxes) - size).to_bytes(4)
+    return bytes(whole)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -181,10 +183,39 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path, good: Path) -> None:
     assert reason(tmp_path) == "is not a regular file"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_file_that_may_not_be_read(tmp_path: Path, good: Path) -> None:
-    beside_a_good_one(tmp_path, good, "secret.mp4", b"x" * 100).chmod(0)
-    assert "ermission denied" in reason(tmp_path)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, unlike pytest's own."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+        if root:
+            os.seteuid(0)
+
+
+def become_somebody() -> None:
+    """Nothing is forbidden to root, so the tests go on as nobody."""
+    np.random.default_rng()  # loads modules that nobody may not be allowed to read
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs permissions")
+def test_a_file_that_may_not_be_read(open_folder: Path, good: Path) -> None:
+    beside_a_good_one(open_folder, good, "secret.mp4", b"x" * 100).chmod(0)
+    become_somebody()
+    assert reason(open_folder) == "cannot be decoded (Permission denied)"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs permissions")
+def test_a_folder_that_may_not_be_read_is_named(open_folder: Path, good: Path) -> None:
+    folder = beside_a_good_one(open_folder, good, "bad.mp4").parent
+    folder.chmod(0)
+    become_somebody()
+    for path in (open_folder / "data", folder):
+        with pytest.raises(DeltafineError, match=f"{folder}.* cannot be read: Permission denied"):
+            open_dataset(path)
 
 
 def test_a_list_of_addresses_is_not_followed(tmp_path: Path, good: Path) -> None:

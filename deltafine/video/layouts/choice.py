@@ -48,7 +48,7 @@ def find(path: Path, layout: str | None, *, split: int, allow_outside: bool) -> 
         raise DeltafineError(f"{path} is a file, and the layout '{layout}' needs a folder.")
     finders: dict[str, Callable[[], Found | None]] = {
         "manifest": partial(find_manifest, path, allow_outside=allow_outside),
-        "hdf5": partial(find_hdf5, path),
+        "hdf5": partial(find_hdf5, path, allow_outside=allow_outside),
         "ucf101": partial(find_ucf101, path, split=split, allow_outside=allow_outside),
         "hmdb51": partial(find_hmdb51, path, split=split, allow_outside=allow_outside),
         "kinetics": partial(find_kinetics, path),
@@ -59,7 +59,9 @@ def find(path: Path, layout: str | None, *, split: int, allow_outside: bool) -> 
     }
     for name in [layout] if layout else (LAYOUTS if path.is_dir() else OF_FILES):
         found = finders[name]()
-        if found is not None and found.videos:
+        if found is not None and not found.videos:
+            raise DeltafineError(f"{path} is in the layout '{name}', but no video is in it: check the lists.")
+        if found is not None:
             return found
     if layout is not None:
         raise DeltafineError(f"No videos were found in {path} in the layout '{layout}': check the folder.")

@@ -23,10 +23,18 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 """What the splits are called in folders and lists; a test split is what is validated on."""
 
+MOST_LIST_BYTES = 1 << 28
+MOST_CLASSES = 1_000_000
+"""More than any list or model has; what a broken or hostile file claims beyond would fill the memory."""
+
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a small text file, stripped, without empty ones."""
+    """The lines of a text file, stripped, without empty ones."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise DeltafineError(f"{path} is not a regular file: a list must be one.")
+        if path.stat().st_size > MOST_LIST_BYTES:
+            raise DeltafineError(f"{path} has {path.stat().st_size} bytes, too many for a list of videos.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DeltafineError(f"{path} is not a text file in UTF-8: save it as UTF-8.") from error
@@ -37,12 +45,38 @@ def read_lines(path: Path) -> list[str]:
 
 def read_table(path: Path) -> tuple[set[str], Iterator[tuple[int, dict[str, str]]]]:
     """The column names of a CSV file, and its rows with their line numbers; empty cells are left out."""
-    rows = csv.reader(read_lines(path))
-    columns = [name.strip() for name in next(rows, [])]
+    rows = _csv_rows(path)
+    _, columns = next(rows, (0, []))
     return set(columns), (
-        (rows.line_num, {name: cell.strip() for name, cell in zip(columns, row, strict=False) if cell.strip()})
-        for row in rows
+        (line, {name: cell for name, cell in zip(columns, row, strict=False) if cell}) for line, row in rows
     )
+
+
+def has_columns(path: Path, columns: set[str]) -> bool:
+    """Whether the first line of a CSV file names these columns. Whatever else the file is, it is no error."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            first = file.readline(1 << 16)
+    except OSError:
+        return False
+    return {name.strip().strip('"') for name in first.split(",")} >= columns
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    rows = csv.reader(read_lines(path))
+    try:
+        for row in rows:
+            yield rows.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise DeltafineError(f"{path}, line {rows.line_num}, is not CSV ({error}).") from error
+
+
+def whole_number(text: str, most: int) -> int | None:
+    """The number that a text writes in digits; None when it does not, or when it is above ``most``."""
+    number = int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+    return number if number is not None and number <= most else None
 
 
 def read_split(name: str, where: str) -> Split:
@@ -81,7 +115,7 @@ def locate(
 def some(names: Iterable[str], most: int = 3) -> str:
     """The first few names, for a message: "a, b, c and 7 more"."""
     names = list(names)
-    shown = ", ".join(names[:most])
+    shown = ", ".join(name if len(name) <= 200 else f"{name[:150]}…{name[-40:]}" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

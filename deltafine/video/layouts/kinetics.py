@@ -11,7 +11,7 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Problem, Split, Video
 from deltafine.video.files import find_videos, relative_name
-from deltafine.video.layouts.common import SPLIT_NAMES, number_classes, read_table, some
+from deltafine.video.layouts.common import SPLIT_NAMES, has_columns, number_classes, read_table, some
 
 COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 
@@ -25,20 +25,20 @@ def find_kinetics(root: Path) -> Found | None:
     Raises:
         DeltafineError: A row is broken, or all listed files are missing.
     """
-    tables = [
-        (path, read_table(path))
+    lists = [
+        path
         for folder in (root, root / "annotations")
         if folder.is_dir()
         for path in sorted(folder.glob("*.csv"))
+        if has_columns(path, COLUMNS)
     ]
-    lists = [(path, rows) for path, (columns, rows) in tables if columns >= COLUMNS]
     if not lists:
         return None
     by_name = {path.stem: path for path in find_videos(root)}
     rows: list[tuple[Path, str, Split]] = []
     problems: list[Problem] = []
-    for listing, table in lists:
-        for line, row in table:
+    for listing in lists:
+        for line, row in read_table(listing)[1]:
             split = SPLIT_NAMES.get(row.get("split", listing.stem).lower())
             if split is None or not set(row) >= COLUMNS:
                 raise DeltafineError(f"{listing}, line {line}, needs {', '.join(sorted(COLUMNS))} and a split.")
@@ -50,7 +50,7 @@ def find_kinetics(root: Path) -> Found | None:
                 rows.append((path, row["label"], split))
     if not rows:
         raise DeltafineError(
-            f"None of the {len(problems)} videos that {lists[0][0]} lists are below {root} "
+            f"None of the {len(problems)} videos that {lists[0]} lists are below {root} "
             f"({some(problem.video for problem in problems)})."
         )
     classes = number_classes(label for _, label, _ in rows)
@@ -61,6 +61,6 @@ def find_kinetics(root: Path) -> Found | None:
 def _full_name(row: dict[str, str], where: str) -> str:
     try:
         start, end = round(float(row["time_start"])), round(float(row["time_end"]))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DeltafineError(f"{where} needs numbers for time_start and time_end.") from error
     return f"{row['youtube_id']}_{start:06d}_{end:06d}"

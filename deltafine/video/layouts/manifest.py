@@ -15,12 +15,15 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.files import relative_name
 from deltafine.video.layouts.common import (
+    MOST_CLASSES,
     locate,
     number_classes,
     read_lines,
     read_split,
     read_table,
     refuse_missing,
+    some,
+    whole_number,
 )
 
 NAMES = ("manifest.csv", "manifest.jsonl")
@@ -66,7 +69,7 @@ def _rows(listing: Path) -> Iterator[tuple[int, dict[str, str]]]:
     else:
         table = _read_json_lines(listing)
     for line, row in table:
-        if "path" not in row:
+        if not row.get("path"):
             raise DeltafineError(f"{listing}, line {line}, has no path.")
         yield line, row
 
@@ -75,7 +78,7 @@ def _read_json_lines(listing: Path) -> Iterator[tuple[int, dict[str, str]]]:
     for number, line in enumerate(read_lines(listing), start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DeltafineError(f"{listing}, line {number}, is not JSON.") from error
         if not isinstance(row, dict):
             raise DeltafineError(f"{listing}, line {number}, is not a JSON object.")
@@ -90,10 +93,11 @@ def _number(rows: list[tuple[int, dict[str, str]]], listing: Path) -> tuple[tupl
         return classes, [classes.index(row["label"]) if "label" in row else None for _, row in rows]
     names: dict[int, str] = {}
     for line, row in rows:
-        if not row.get("target", "0").isdecimal():
-            raise DeltafineError(f"{listing}, line {line}, has the target '{row['target']}': use 0, 1, 2, ...")
+        target = whole_number(row.get("target", "0"), MOST_CLASSES)
+        if target is None:
+            raise DeltafineError(f"{listing}, line {line}, has the target '{some([row['target']])}': use 0, 1, 2, ...")
         if "target" in row and "label" in row:
-            name = names.setdefault(int(row["target"]), row["label"])
+            name = names.setdefault(target, row["label"])
             if name != row["label"]:
                 raise DeltafineError(
                     f"{listing}, line {line}, calls target {row['target']} '{row['label']}', which was '{name}'."

@@ -9,7 +9,15 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.files import relative_name
-from deltafine.video.layouts.common import locate, number_classes, read_split, read_table, refuse_missing
+from deltafine.video.layouts.common import (
+    has_columns,
+    locate,
+    number_classes,
+    read_split,
+    read_table,
+    refuse_missing,
+    whole_number,
+)
 
 LABELS = "labels.csv"
 COLUMNS = {"video", "frame", "label"}
@@ -25,18 +33,17 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
         DeltafineError: A row is broken, or the file names videos that are not there.
     """
     listing = root / LABELS
-    if not listing.is_file():
+    if not has_columns(listing, COLUMNS):
         return None
-    columns, table = read_table(listing)
-    if not columns >= COLUMNS:
-        return None
+    _, table = read_table(listing)
     labels: dict[str, dict[int, str]] = {}
     splits: dict[str, Split] = {}
     for line, row in table:
         where = f"{listing}, line {line},"
-        if not set(row) >= COLUMNS or not row["frame"].isdecimal() or int(row["frame"]) > MOST_FRAMES:
+        frame = whole_number(row.get("frame", ""), MOST_FRAMES)
+        if frame is None or not set(row) >= COLUMNS:
             raise DeltafineError(f"{where} needs a video, a frame number from 0 and a label.")
-        name, frame = row["video"], int(row["frame"])
+        name = row["video"]
         split = read_split(row.get("split", "validation"), where)
         if splits.setdefault(name, split) != split:
             raise DeltafineError(f"{where} puts '{name}' into a second split: give a video one split.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Video
 from deltafine.video.files import relative_name
-from deltafine.video.layouts.common import locate, read_lines, refuse_missing
+from deltafine.video.layouts.common import MOST_CLASSES, locate, read_lines, refuse_missing, some, whole_number
 
 LIST_FOLDERS = (".", "splits", "ucfTrainTestlist")
 VIDEO_FOLDERS = ("videos", ".", "UCF-101", "UCF101")
@@ -58,10 +58,11 @@ def _split_numbers(folder: Path) -> list[int]:
 def _read_classes(path: Path) -> tuple[str, ...]:
     numbered: dict[int, str] = {}
     for line in read_lines(path):
-        number, _, name = line.partition(" ")
-        if not number.isdecimal() or not name.strip():
-            raise DeltafineError(f"{path} has the line '{line}' where '<number> <class>' was expected.")
-        numbered[int(number)] = name.strip()
+        text, _, name = line.partition(" ")
+        number = whole_number(text, MOST_CLASSES)
+        if number is None or not name.strip():
+            raise DeltafineError(f"{path} has the line '{some([line])}' where '<number> <class>' was expected.")
+        numbered[number] = name.strip()
     if sorted(numbered) != list(range(1, len(numbered) + 1)):
         raise DeltafineError(f"{path} must number its classes 1, 2, 3 and so on without gaps.")
     return tuple(numbered[number] for number in sorted(numbered))
@@ -75,8 +76,8 @@ def _read_entry(line: str, listing: Path, classes: tuple[str, ...]) -> tuple[str
     if folder not in classes:
         raise DeltafineError(f"{listing} names '{name}', whose folder is no class of classInd.txt.")
     label = classes.index(folder)
-    if number is not None and int(number) - 1 != label:
+    if number is not None and whole_number(number, MOST_CLASSES) != label + 1:
         raise DeltafineError(
-            f"{listing} gives '{name}' the class number {number}, but classInd.txt gives {folder} {label + 1}."
+            f"{listing} gives '{name}' the class number {some([number])}, but classInd.txt gives {folder} {label + 1}."
         )
     return name, label
