@@ -140,7 +140,7 @@ class DeltaActivation(keras.layers.Layer):
             expected = tf.cast(rule.expected_events(sequence, sent, step, self.unit), tf.float32)
             count = tf.cast(tf.size(expected), tf.float32)
             self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
-        output = rule.output(sequence, sent, step, self._gradient_scale(sequence))
+        output = rule.output(sequence, sent, step)
         output = tf.reshape(output, tf.shape(x))
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
@@ -163,11 +163,6 @@ class DeltaActivation(keras.layers.Layer):
         if self.unit == "pixel":
             changed = tf.reduce_any(changed, axis=-1)
         self.events.update_state(tf.math.count_nonzero(changed), tf.size(changed, out_type=tf.int64))
-
-    def _gradient_scale(self, sequence: Any) -> Any:
-        """1 / sqrt(N), N the elements of one frame that share a step (LSQ's scale, Q taken as 1)."""
-        elements = tf.cast(tf.reduce_prod(tf.shape(sequence)[2:]), tf.float32)
-        return tf.cast(tf.math.rsqrt(elements / max(1, math.prod(self.log_step.shape))), sequence.dtype)
 
     def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
         return x_shape

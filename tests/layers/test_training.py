@@ -46,12 +46,13 @@ def fit(model, epochs, validate=False, **compile_options):
 
 def test_training_from_scratch_learns_the_task_and_to_be_silent():
     history = fit(network(penalty=0.3), epochs=10, validate=True)
+    free = fit(network(penalty=0.0), epochs=10, validate=True)
     assert history["val_accuracy"][-1] > 0.9
     for name in ("first_density", "second_density"):
-        assert 0 < history[name][-1] < 0.8 * history[name][0]
-        assert 0 < history[f"val_{name}"][-1] < 0.5
-    free = fit(network(penalty=0.0), epochs=10)
-    assert history["first_density"][-1] < 0.7 * free["first_density"][-1]
+        # The task alone makes the steps small; the penalty keeps the layers silent but for what the task needs.
+        assert free[name][-1] > free[name][0]
+        assert 0 < history[name][-1] < 0.1 * free[name][-1]
+        assert 0 < history[f"val_{name}"][-1] < 0.1 * free[f"val_{name}"][-1]
 
 
 @pytest.mark.slow

@@ -78,14 +78,15 @@ class EventRule:
         """The values held after the first frame of a fresh state."""
         return x
 
-    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+    def output(self, x: Any, sent: Any, step: Any) -> Any:
         """``sent`` in value, to the bit; with the gradients of the task path.
 
         To ``x`` straight through. To ``step`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
-        d output / d step = (sent - x) / step, times ``gradient_scale`` (their 1 / sqrt(N Q)).
+        d output / d step = (sent - x) / step, without their scale of 1 / sqrt(N Q): this is the slope of the error
+        in the step, on one scale with that of the penalty, so that the two can hold each other.
         """
         error = tf.stop_gradient((sent - x) / step)
-        step_path = gradient_scale * (step - tf.stop_gradient(step)) * error
+        step_path = (step - tf.stop_gradient(step)) * error
         return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
 
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:

@@ -21,7 +21,7 @@ class Identity(EventRule):
     def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
         return x
 
-    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+    def output(self, x: Any, sent: Any, step: Any) -> Any:
         return x
 
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:

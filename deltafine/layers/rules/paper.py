@@ -18,12 +18,12 @@ class Paper(Quantize):
 
     name = "paper"
 
-    def output(self, x: Any, sent: Any, step: Any, gradient_scale: float) -> Any:
+    def output(self, x: Any, sent: Any, step: Any) -> Any:
         levels = tf.stop_gradient(tf.round(x / step))
         step_path = -levels * (step - tf.stop_gradient(step))
         return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
 
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
         """|y_t - y_(t-1)|: a size, not a number of events; not bounded by 1."""
-        y = self.output(x, sent, step, 1.0)
+        y = self.output(x, sent, step)
         return tf.abs(y[:, 1:] - y[:, :-1])
