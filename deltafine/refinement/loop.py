@@ -314,11 +314,7 @@ class Training:
 
     def _nearest_target(self) -> FrontPoint:
         """Of the epochs within a factor of 1.5 of the target the most accurate, else the nearest."""
-        assert self.budget.density is not None
-        away = {
-            point.epoch: abs(math.log(max(self.budget.density_of(point), 1e-9) / self.budget.density))
-            for point in self.progress.points
-        }
+        away = {point.epoch: abs(trim.excess(self.budget, point)) for point in self.progress.points}
         near = [point for point in self.progress.points if away[point.epoch] <= math.log(1.5)]
         if near:
             return max(near, key=lambda point: (point.accuracy, point.epoch))
@@ -328,17 +324,12 @@ class Training:
         start = self._nearest_target()
         tried = trim.to_density(self.budget, start, lambda scale: self._measure_scaled(start, scale))
         self.progress.points += tried
-        return min([start, *tried], key=lambda point: abs(math.log(self.budget.density_of(point) / self._target)))
+        return min([start, *tried], key=lambda point: abs(trim.excess(self.budget, point)))
 
     def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
         tried = trim.to_accuracy(self._floor, lambda scale: self._measure_scaled(start, scale))
         self.progress.points += tried
         return pick([start, *tried], self._floor + self.budget.drop, self.budget.drop)
-
-    @property
-    def _target(self) -> float:
-        assert self.budget.density is not None
-        return self.budget.density
 
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         point = start.model_copy(update={"step_scale": scale})

@@ -30,7 +30,7 @@ def to_density(budget: Budget, point: FrontPoint, measure: Try) -> list[FrontPoi
     assert budget.density is not None
     tried: list[FrontPoint] = []
     ends: dict[str, tuple[float, float]] = {}  # side -> (log factor, log density / target)
-    factor, now = 0.0, _excess(budget, point)
+    factor, now = 0.0, excess(budget, point)
     while abs(now) > math.log1p(CLOSE) and len(tried) < MOST_TRIES:
         ends["below" if now < 0 else "above"] = (factor, now)
         if len(ends) == 2:
@@ -41,7 +41,7 @@ def to_density(budget: Budget, point: FrontPoint, measure: Try) -> list[FrontPoi
         if abs(factor) > math.log(LARGEST_SCALE):
             break
         tried.append(measure(math.exp(factor)))
-        now = _excess(budget, tried[-1])
+        now = excess(budget, tried[-1])
     return tried
 
 
@@ -64,7 +64,7 @@ def to_accuracy(floor: float, measure: Try) -> list[FrontPoint]:
     return tried
 
 
-def _excess(budget: Budget, point: FrontPoint) -> float:
-    """Logarithm of density / target."""
+def excess(budget: Budget, point: FrontPoint) -> float:
+    """Logarithm of density / target; a density of 0 counts as the smallest that matters."""
     assert budget.density is not None
     return math.log(max(budget.density_of(point), 1e-9) / budget.density)

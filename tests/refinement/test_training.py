@@ -31,7 +31,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def trainer_of(model: Any, steps: int = 30, **settings: Any) -> tuple[Trainer, Any, list[Site]]:
     resolved = resolve(model="m", data="d", warmup=0, **settings)
     sites = choose(find_activations(model))
-    deltas = DeltaSettings(initial_step=0.2, train_step=resolved.step_learning_rate > 0)
+    deltas = DeltaSettings(initial_step=0.2, train_step=resolved.rate_of_steps > 0)
     student = insert_deltas(model, sites, deltas)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
     loss = ClassificationLoss(True, resolved.teaching)
@@ -44,7 +44,7 @@ def steps_of(student: Any) -> list[float]:
 
 
 def test_the_task_is_learnt_and_steps_with_no_rate_stay(model: Any) -> None:
-    trainer, student, _ = trainer_of(model, learning_rate=0.01, distill=0.0, penalty=0.0)
+    trainer, student, _ = trainer_of(model, learning_rate=0.01, step_learning_rate=0.0, distill=0.0, penalty=0.0)
     before = steps_of(student)
     losses = [trainer.train_on_batch(*batch(), 0.0)[0] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
