@@ -121,7 +121,7 @@ class Site:
         return f"{outer}{slash}{base}_delta" + (f"_{index}" if index else "")
 
 
-def find_activations(model: Any, *, frame_shape: Sequence[int] | None = None) -> list[Site]:
+def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = None) -> list[Site]:
     """The inputs and activations of a model, each selected by default or skipped with its reason.
 
     Args:
