@@ -21,7 +21,8 @@ from deltafine.model import (
     insert_deltas,
     mac_layers,
 )
-from deltafine.model.export import export_plain
+from deltafine.model.export import export_plain, frames_of
+from deltafine.model.lite import compare, to_tflite
 from tests.model import small_models
 from tests.model.comparing import IDENTITY
 
@@ -170,6 +171,19 @@ def test_a_clip_model_is_exported_with_plain_layers(make, rule, tmp_path):
         else:
             np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7)
     assert not np.allclose(found, model.predict(clips, verbose=0))
+
+
+def test_a_recurrent_clip_model_becomes_a_tflite_file_and_one_without_tflite_operations_is_refused():
+    clip_models = [
+        insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.1))
+        for model in (of_backbone(), of_3d_convolutions())
+    ]
+    exported = export_plain(clip_models[0], "quantized")
+    agreement = compare(to_tflite(exported), exported, frames_of(small_models.clips((2, *SHAPE), high=1.0), exported))
+    assert agreement.frames == 2
+    assert agreement.largest_difference < 1e-5
+    with pytest.raises(DeltafineError, match="operations that TFLite has not: MaxPool3D"):
+        to_tflite(export_plain(clip_models[1]))
 
 
 def changed_macs(clips, kernel_counts):
