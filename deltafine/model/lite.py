@@ -17,7 +17,6 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 
-
 _CLIP_RANK = 5
 
 
@@ -52,8 +51,8 @@ def to_tflite(model: Any) -> bytes:
         missing = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", str(error)))
         if missing:
             raise DeltafineError(
-                f"Model '{model.name}' has operations that TFLite has not: {', '.join(missing)}; export it as keras, or "
-                "replace the layers that need them."
+                f"Model '{model.name}' has operations that TFLite has not: {', '.join(missing)}; export it as keras, "
+                "or replace the layers that need them."
             ) from error
         text = " ".join(str(error).split())[:300]
         raise DeltafineError(f"TensorFlow cannot convert model '{model.name}' to TFLite ({text}).") from error

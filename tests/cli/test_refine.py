@@ -175,7 +175,7 @@ def test_what_the_output_says_and_the_size_of_frames_are_options(
     keras.Model(frames, keras.layers.Conv2D(2, 1, name="map")(x)).save(tmp_path / "maps.keras")
     start = ("refine", tmp_path / "maps.keras", "--data", videos, "--out", tmp_path / "run")
     assert "give one with --size" in deltafine(*start).refusal
-    assert "16x20x3 in" in deltafine(*start, "--size", "16x20", "--dry-run").output
+    assert "16x20x3" in deltafine(*start, "--size", "16x20", "--dry-run").output
     done = deltafine(*start, "--size", "16x20", "--task", "distill", "--head", "last", "--epochs", 0, *FAST)
     assert done.code == 0, done.errors
     assert "of the spread of the original's predictions" in " ".join(done.output.split())
