@@ -122,7 +122,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
-    layers = mac_layers(model)
+    layers = mac_layers(model, prepared.sample_shape)
     known = sum(entry.dense_macs or 0 for entry in layers)
     report = Report(
         title=f"{Path(settings.model).name} on {Path(settings.data).name or settings.data}",
@@ -136,8 +136,9 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             name=Path(settings.model).name,
             sha256=sha256(Path(settings.model)),
             parameters=model.count_params(),
-            input_shape=list(model.inputs[0].shape[1:]),
-            outputs=model.outputs[0].shape[-1],
+            input_shape=list(prepared.sample_shape),
+            outputs=None if prepared.output.numbers or len(model.outputs[0].shape) > 2 else model.outputs[0].shape[-1],
+            window=prepared.window,
             coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known,
             uncovered=[
                 Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)

@@ -26,6 +26,7 @@ def inspect(
     skip: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.")] = None,
     step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size, for a model that takes any.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
     custom_objects: Annotated[
         list[str] | None, typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.")
     ] = None,
@@ -42,7 +43,7 @@ def inspect(
     from deltafine.model.frame_size import frame_shape
 
     loaded = load(model, custom_objects=import_objects(custom_objects or ()), unsafe_lambda=unsafe_lambda)
-    sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size)), at or (), skip or ())
+    sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size, frames)), at or (), skip or ())
     plan = overview(loaded, sites, DeltaSettings(step_per=step_per))
     if as_json:
         json.dump(plan, sys.stdout, indent=1)

@@ -49,6 +49,15 @@ def refine(
     pick: Annotated[
         int | None, typer.Option(metavar="EPOCH", help="With --resume: another epoch.", rich_help_panel=_BUDGET)
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, regression or distill.", rich_help_panel=_MODEL)
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="What stands for a clip: mean, last, per-frame.", rich_help_panel=_MODEL)
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Frames, if the model takes any.", rich_help_panel=_MODEL)
+    ] = None,
     custom_objects: Annotated[
         list[str] | None,
         typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.", rich_help_panel=_MODEL),
@@ -94,7 +103,9 @@ def refine(
     max_bad_videos: Annotated[
         int | None, typer.Option(min=0, help="Unreadable videos tolerated.", rich_help_panel=_DATA)
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Length of a clip. (default 8)", rich_help_panel=_TRAINING)] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Length of a clip; default the model's or 8.", rich_help_panel=_TRAINING)
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Clips per step.", rich_help_panel=_TRAINING)] = None,
     learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
     step_learning_rate: Annotated[
@@ -118,9 +129,20 @@ def refine(
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report."""
     if dry_run:
-        inspect(model, at=at, skip=skip, custom_objects=custom_objects, unsafe_lambda=unsafe_lambda)
+        inspect(
+            model,
+            at=at,
+            skip=skip,
+            size=size,
+            frames=frames,
+            custom_objects=custom_objects,
+            unsafe_lambda=unsafe_lambda,
+        )
         return
     settings: dict[str, Any] = {
+        "task": task,
+        "head": head,
+        "size": size,
         "custom_objects": tuple(custom_objects) if custom_objects else None,
         "unsafe_lambda": unsafe_lambda or None,
         "cache": None if cache is None else str(cache),

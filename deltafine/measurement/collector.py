@@ -29,7 +29,7 @@ class Collector:
 
     @property
     def frames(self) -> int:
-        return self.macs.frames
+        return self.macs.frames * (self.probe.window or 1)
 
     def operations(self) -> Operations:
         """Totals over all covered layers.
@@ -43,7 +43,7 @@ class Collector:
                 f"Model '{self.probe.model.name}' has no layer whose multiply-accumulates can be counted: "
                 "measure one with convolutions or dense layers."
             )
-        if not macs.steady_frames:
+        if not macs.measured:
             raise DeltafineError(
                 "Changes cannot be measured, because no video or clip has a second frame: give longer ones."
             )
@@ -53,11 +53,11 @@ class Collector:
             dense_macs=dense,
             effective_macs_delta=macs.delta_steady,
             effective_macs_delta_with_first=macs.delta_with_first,
-            effective_macs_spatial=macs.spatial_steady / macs.steady_frames,
+            effective_macs_spatial=macs.spatial_steady,
             effective_macs_spatial_with_first=int(macs.spatial.sum()) / macs.frames,
             mac_density=macs.delta_steady / dense,
             mac_density_with_first=macs.delta_with_first / dense,
-            mac_density_spatial=macs.spatial_steady / macs.steady_frames / dense,
+            mac_density_spatial=macs.spatial_steady / dense,
             activation_sparsity=density.activation_sparsity,
             delta_sparsity=density.delta_sparsity,
             pixel_density=float(np.average(density.pixel, weights=macs.dense)),
@@ -74,12 +74,12 @@ class Collector:
                 name=place.name,
                 kind=place.kind,
                 dense_macs=place.dense_macs,
-                effective_macs_delta=int(macs.delta[index]) / macs.steady_frames,
+                effective_macs_delta=macs.delta_of(index),
                 effective_macs_spatial=int(macs.spatial[index]) / macs.frames,
                 activation_density=float(density.activation[index]),
                 delta_density=float(density.delta[index]),
                 pixel_density=float(density.pixel[index]),
-                mac_density=int(macs.delta[index]) / macs.steady_frames / place.dense_macs,
+                mac_density=macs.delta_of(index) / place.dense_macs,
             )
             for index, place in enumerate(self.probe.layers)
         ]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.measurement.accuracy import Accuracy, ClipAccuracy, classes_of
 from deltafine.measurement.collector import Collector
-from deltafine.measurement.fidelity import Fidelity
 from deltafine.measurement.figures import Figures, Measurement
+from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Probe
+from deltafine.measurement.quality import Quality
+from deltafine.video.clips import commonest
 
 ORIGINAL = "original"
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
@@ -33,6 +33,7 @@ def measure(
     streams: Any | None = None,
     split: str = "validation",
     fps: float | None = None,
+    output: Output | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
     """Measure clip models side by side on the same videos.
@@ -45,6 +46,7 @@ def measure(
         streams: another ``Dataset`` to take the continuous streams from; default: ``data``.
         split: which videos.
         fps: frames are taken at this rate; None for all frames.
+        output: how predictions are read; default: as probabilities of classes.
         progress: told how far the measurement is.
 
     Returns:
@@ -54,8 +56,9 @@ def measure(
         DeltafineError: no video is long enough to be measured, or the models take different frames.
     """
     probes = {name: Probe(model) for name, model in models.items()}
-    streamed = measure_streams(probes, streams or data, split=split, fps=fps, progress=progress)
-    clipped = measure_clips(probes, data, frames=frames, split=split, fps=fps, progress=progress)
+    how: Any = {"split": split, "fps": fps, "output": output, "progress": progress}
+    streamed = measure_streams(probes, streams or data, **how)
+    clipped = measure_clips(probes, data, frames=frames, **how)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}
 
 
@@ -66,6 +69,7 @@ def measure_streams(
     split: str = "validation",
     fps: float | None = None,
     spliced: bool = False,
+    output: Output | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Figures]:
     """Measure models on whole videos, each one continuous stream; see :func:`measure`.
@@ -73,11 +77,13 @@ def measure_streams(
     With ``spliced``, the videos follow each other in a drawn order as one stream, state carried over every cut: a
     model that never updates cannot pass, even if no video changes its label. The frames right after a cut count
     as first frames.
+
+    Networks that take clips are shown one window after the other; frames left over at the end are not shown.
     """
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, spliced=spliced)
+    comparison = _Comparison(probes, output or Output(), spliced=spliced)
     total = len(data.select(split))
-    chunk = min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
+    chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     streams = data.streams(
         split, size=(height, width), channels=channels, chunk=chunk, fps=fps, seed=SPLICE_SEED if spliced else None
     )
@@ -95,11 +101,12 @@ def measure_clips(
     frames: int,
     split: str = "validation",
     fps: float | None = None,
+    output: Output | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Figures]:
     """Measure models on clips of T frames, each starting afresh; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes)
+    comparison = _Comparison(probes, output or Output())
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))
     size = (height, width)
     source = data.clips(split, frames=frames, size=size, channels=channels, fps=fps, batch=min(batch, 32))
@@ -113,31 +120,27 @@ def measure_clips(
 
 def _frame_shape(probes: Mapping[str, Probe]) -> tuple[int, int, int]:
     shapes = {probe.frame_shape for probe in probes.values()}
-    if len(shapes) != 1:
+    if len(shapes) != 1 or len({probe.window for probe in probes.values()}) != 1:
         raise DeltafineError(f"The models take frames of different shapes ({sorted(shapes)}): measure them apart.")
     return shapes.pop()
-
-
-@dataclass
-class _Answers:
-    """How good one model's predictions are."""
-
-    frame: Accuracy = field(default_factory=Accuracy)
-    window: Accuracy = field(default_factory=Accuracy)
-    clip: ClipAccuracy = field(default_factory=ClipAccuracy)
-    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 class _Comparison:
     """Several models, the same pieces of video."""
 
-    def __init__(self, probes: Mapping[str, Probe], *, spliced: bool = False) -> None:
+    def __init__(self, probes: Mapping[str, Probe], output: Output, *, spliced: bool = False) -> None:
         self._probes = probes
+        self._output = output
         self._spliced = spliced
         self._states: dict[str, Any] = dict.fromkeys(probes)
         self._collectors = {name: Collector(probe) for name, probe in probes.items()}
-        self._answers = {name: _Answers() for name in probes}
-        self._frozen = Accuracy()
+        probe = next(iter(probes.values()))
+        self.window = probe.window
+        by_window = self.window is not None and probe.model.output_shape[1] != self.window
+        self._by_window = by_window
+        self._quality = {name: Quality(output, by_window) for name in probes}
+        self._frozen = Quality(output, by_window)
+        self._held = False
         self._videos: set[int] = set()
         self._as_clips = False
 
@@ -147,31 +150,34 @@ class _Comparison:
         states = self._states if self._spliced else dict.fromkeys(self._probes)
         held: np.ndarray | None = None
         for number, (frames, labels) in enumerate(pieces):
+            if self.window is not None and len(frames) < self.window:
+                break
             first = number == 0
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
+            known = np.array([commonest(known)]) if self._by_window else known
             predictions = {}
             for name, probe in self._probes.items():
                 piece = probe.run(frames[None], states[name])
                 states[name] = piece.state
                 piece.steady[0, 0] &= not first
                 self._collectors[name].update(piece)
-                predictions[name] = piece.predictions[0]
-            if ORIGINAL in predictions and held is None:
-                held = classes_of(predictions[ORIGINAL][0])
-            if held is not None:
-                self._frozen.update(index, np.full(len(frames), held), known)
+                predictions[name] = self._output.scores(piece.predictions[0])
+            if ORIGINAL in predictions:
+                original = predictions[ORIGINAL]
+                held = original[:1] if held is None else held
+                frozen = np.broadcast_to(held, original.shape)
+                self._held = True
+                self._frozen.add(index, frozen, known, one_label=False)
+                self._frozen.compare(frozen, original)
             self._add(index, predictions, known, one_label)
 
     def _add(self, video: int, predictions: Mapping[str, np.ndarray], labels: np.ndarray, one_label: bool) -> None:
-        """Frame by frame answers about one video: predictions (frames, classes), labels (frames,)."""
+        """Answers about one video: predictions (frames or windows, ...), labels of the same."""
         self._videos.add(video)
         for name, predicted in predictions.items():
-            answers = self._answers[name]
-            answers.frame.update(video, classes_of(predicted), labels)
-            if one_label:
-                answers.clip.update(video, predicted, labels)
+            self._quality[name].add(video, predicted, labels, one_label=one_label)
             if ORIGINAL in predictions:
-                answers.fidelity.update(predicted, predictions[ORIGINAL])
+                self._quality[name].compare(predicted, predictions[ORIGINAL])
 
     def add_clips(self, clips: Any) -> None:
         self._as_clips = True
@@ -179,38 +185,33 @@ class _Comparison:
         for name, probe in self._probes.items():
             piece = probe.run(clips.frames)
             self._collectors[name].update(piece)
-            predictions[name] = piece.predictions
+            predictions[name] = self._output.scores(piece.predictions)
         for row, video in enumerate(clips.videos):
             one_label = clips.frame_labels is None
-            labels = np.full(clips.frames.shape[1], clips.labels[row]) if one_label else clips.frame_labels[row]
+            if self._by_window:
+                labels = clips.labels[row : row + 1]
+            else:
+                labels = np.full(clips.frames.shape[1], clips.labels[row]) if one_label else clips.frame_labels[row]
             of_clip = {name: predicted[row] for name, predicted in predictions.items()}
             self._add(int(video), of_clip, labels, one_label)
             for name, predicted in predictions.items():
-                self._answers[name].window.update(int(video), classes_of(predicted[row].mean(0)), clips.labels[row])
+                self._quality[name].add_clip(int(video), predicted[row], int(clips.labels[row]))
 
     def figures(self) -> dict[str, Figures]:
         if not self._videos:
-            raise DeltafineError("Nothing was measured: no video of the validation split could be read.")
+            raise DeltafineError(
+                "Nothing was measured: no video of the validation split could be read"
+                + ("." if self.window is None else f", or none has the {self.window} frames of a window.")
+            )
         return {name: self._figures_of(name) for name in self._probes}
 
     def _figures_of(self, name: str) -> Figures:
-        collector, answers, original = self._collectors[name], self._answers[name], self._answers.get(ORIGINAL)
-        change = None
-        if original is not None and name != ORIGINAL:
-            change = (
-                answers.window.change_from(original.window)
-                if self._as_clips
-                else answers.frame.change_from(original.frame)
-            )
+        collector = self._collectors[name]
+        frozen = self._frozen if self._held else None
         return Figures(
             videos=len(self._videos),
             frames=collector.frames,
-            frame_accuracy=answers.frame.result(),
-            window_accuracy=answers.window.result(),
-            clip_accuracy=answers.clip.result(),
-            accuracy_change=change,
-            frozen_accuracy=self._frozen.result(),
-            fidelity=answers.fidelity.result() if original is not None else None,
+            **self._quality[name].figures(self._quality.get(ORIGINAL), frozen, as_clips=self._as_clips),
             operations=collector.operations(),
             layers=collector.layers(),
             deltas=collector.deltas.result(),

@@ -33,7 +33,7 @@ class DeltaLayers:
         for index, (place, layer) in enumerate(zip(self._probe.deltas, self._probe.delta_layers, strict=True)):
             steps = np.atleast_1d(np.asarray(layer.step, np.float64))
             fired = np.asarray(self._channels[index])
-            always = place.positions * density.steady_frames
+            always = place.positions * density.steady_steps[index]
             figures.append(
                 DeltaFigures(
                     name=place.name,
@@ -46,7 +46,7 @@ class DeltaLayers:
                     activation_density=float(density.activation[index]),
                     delta_density=float(density.delta[index]),
                     pixel_density=float(density.pixel[index]),
-                    staleness=float(self._staleness[index] / (place.elements * density.frames)),
+                    staleness=float(self._staleness[index] / (place.elements * density.steps[index])),
                     silent_channels=float((fired == 0).mean()),
                     saturated_channels=float((fired == always).mean()),
                     state_bytes=place.elements * BYTES_PER_VALUE,

@@ -23,39 +23,49 @@ class Density:
         self.nonzero = np.zeros(len(places), np.int64)
         self.changed = np.zeros(len(places), np.int64)
         self.changed_positions = np.zeros(len(places), np.int64)
-        self.frames = 0
-        self.steady_frames = 0
+        self.steps = np.zeros(len(places), np.int64)
+        self.steady_steps = np.zeros(len(places), np.int64)
         self._offset = offset
 
     def update(self, piece: Piece) -> None:
-        self.frames += piece.steady.size
-        self.steady_frames += int(piece.steady.sum())
         for index, counts in enumerate(piece.counts[self._offset : self._offset + len(self.elements)]):
+            steady = piece.steady_at(counts)
+            self.steps[index] += steady.size
+            self.steady_steps[index] += steady.sum()
             self.nonzero[index] += counts.nonzero.sum()
-            self.changed[index] += counts.changed[piece.steady].sum()
-            self.changed_positions[index] += counts.changed_positions[piece.steady].sum()
+            self.changed[index] += counts.changed[steady].sum()
+            self.changed_positions[index] += counts.changed_positions[steady].sum()
 
     @property
     def activation(self) -> np.ndarray:
         """Non-zero elements / elements, per place, all frames."""
-        return self.nonzero / (self.elements * self.frames)
+        return self.nonzero / (self.elements * self.steps)
 
     @property
     def delta(self) -> np.ndarray:
-        """Changed elements / elements, per place, frames 2..T."""
-        return self.changed / (self.elements * self.steady_frames)
+        """Changed elements / elements, per place, frames 2..T; 1 for a place that never had a step before it."""
+        changed, elements = self._of_steady(self.changed, self.elements)
+        return changed / elements
 
     @property
     def pixel(self) -> np.ndarray:
-        """Positions where any channel changed / positions, per place, frames 2..T."""
-        return self.changed_positions / (self.positions * self.steady_frames)
+        """Positions where any channel changed / positions, per place, frames 2..T; likewise."""
+        changed, positions = self._of_steady(self.changed_positions, self.positions)
+        return changed / positions
 
     @property
     def activation_sparsity(self) -> float:
         """Zeros / elements of all places, summed before dividing."""
-        return 1 - int(self.nonzero.sum()) / (int(self.elements.sum()) * self.frames)
+        return 1 - int(self.nonzero.sum()) / int((self.elements * self.steps).sum())
 
     @property
     def delta_sparsity(self) -> float:
         """1 - changed / elements of all places, summed before dividing, frames 2..T."""
-        return 1 - int(self.changed.sum()) / (int(self.elements.sum()) * self.steady_frames)
+        changed, elements = self._of_steady(self.changed, self.elements)
+        return 1 - int(changed.sum()) / int(elements.sum())
+
+    def _of_steady(self, changed: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(changed, all) of the steps with one before them; without any, everything counts as changed."""
+        steady = self.steady_steps > 0
+        everything = size * np.where(steady, self.steady_steps, self.steps)
+        return np.where(steady, changed, everything), everything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -12,30 +13,40 @@ from deltafine.measurement.probe import Piece, Place
 class EffectiveMacs:
     """MACs that meet a changed (delta) or a non-zero (spatial) input, as exact 64-bit sums.
 
-    Steady state leaves out the first frame of every clip or stream; "with first" counts it as dense.
+    Steady state leaves out the first step of every clip or stream; "with first" counts it as dense. A place that
+    never had a step before it, because it stands behind the end of time, counts as dense.
+
+    Attributes:
+        frames: measured frames; of a network that takes clips, windows.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
         self.dense = np.array([place.dense_macs for place in places], np.int64)
         self.delta = np.zeros(len(places), np.int64)
         self.spatial = np.zeros(len(places), np.int64)
-        self.spatial_steady = 0
         self.frames = 0
-        self.steady_frames = 0
+        self._step_macs = [np.array(place.step_macs or [place.dense_macs], np.int64) for place in places]
+        self._steady = np.zeros(len(places), np.int64)  # dense MACs of the steady steps
+        self._spatial_steady = np.zeros(len(places), np.int64)
         self._per_frame: list[np.ndarray] = []
+        self._per_first: list[np.ndarray] = []
 
     def update(self, piece: Piece) -> None:
-        steady = piece.steady
-        places = piece.counts[: len(self.dense)]
-        self.frames += steady.size
-        self.steady_frames += int(steady.sum())
-        per_frame = np.zeros(steady.shape, np.int64)
-        for index, counts in enumerate(places):
+        self.frames += piece.steady.size
+        per_frame = np.zeros(piece.steady.shape, np.int64)
+        for index, counts in enumerate(piece.counts[: len(self.dense)]):
+            steady = piece.steady_at(counts)
+            self._steady[index] += np.broadcast_to(self._step_macs[index], steady.shape)[steady].sum()
             self.delta[index] += counts.macs_delta[steady].sum()
             self.spatial[index] += counts.macs_spatial.sum()
-            self.spatial_steady += int(counts.macs_spatial[steady].sum())
-            per_frame += counts.macs_delta
-        self._per_frame.append(per_frame[steady])
+            self._spatial_steady[index] += counts.macs_spatial[steady].sum()
+            alone = self.dense[index] if steady.shape[1] == 1 else 0  # a first step, unless it is all there is, is free
+            spent = np.where(steady, counts.macs_delta, alone)
+            if spent.shape != per_frame.shape:
+                spent = spent.sum(axis=1, keepdims=True)
+            per_frame += spent
+        self._per_frame.append(per_frame[piece.steady])
+        self._per_first.append(per_frame[~piece.steady])
 
     @property
     def dense_total(self) -> int:
@@ -43,18 +54,45 @@ class EffectiveMacs:
         return int(self.dense.sum())
 
     @property
+    def measured(self) -> bool:
+        """Whether any step had one before it."""
+        return bool(self._steady.any())
+
+    @property
     def delta_steady(self) -> float:
         """Mean per frame, first frames left out."""
-        return int(self.delta.sum()) / self.steady_frames
+        return float(sum(map(self._mean, range(len(self.dense)), self.delta.tolist()), Fraction()))
+
+    def delta_of(self, index: int) -> float:
+        """The same of one place."""
+        return float(self._mean(index, int(self.delta[index])))
 
     @property
     def delta_with_first(self) -> float:
         """Mean per frame, every first frame counted as dense."""
-        firsts = self.frames - self.steady_frames
-        return (int(self.delta.sum()) + firsts * self.dense_total) / self.frames
+        firsts = self.frames * self.dense_total - int(self._steady.sum())
+        return (int(self.delta.sum()) + firsts) / self.frames
+
+    @property
+    def spatial_steady(self) -> float:
+        """Mean per frame, first frames left out."""
+        means = map(self._mean, range(len(self.dense)), self._spatial_steady.tolist(), self.spatial.tolist())
+        return float(sum(means, Fraction()))
 
     def percentiles(self) -> tuple[float, float, int]:
-        """(median, 95th percentile, worst) over the steady frames of effective delta MACs of one frame."""
+        """(median, 95th percentile, worst) over the steady frames of effective delta MACs of one frame.
+
+        Where no window follows another one, of the steps within the windows.
+        """
         per_frame = np.concatenate(self._per_frame)
+        if not len(per_frame):
+            per_frame = np.concatenate(self._per_first)
         p50, p95 = np.quantile(per_frame, [0.5, 0.95])
         return float(p50), float(p95), int(per_frame.max())
+
+    def _mean(self, index: int, steady: int, of_all: int | None = None) -> Fraction:
+        """Steady MACs of a place as MACs per frame, exactly."""
+        dense = int(self.dense[index])
+        if self._steady[index]:
+            return Fraction(steady * dense, int(self._steady[index]))
+        return Fraction(dense) if of_all is None else Fraction(of_all, self.frames)

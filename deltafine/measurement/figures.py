@@ -94,6 +94,18 @@ class Figures(Part):
         None, description="frame accuracy of the original's first-frame prediction, held for the whole video"
     )
     fidelity: float | None = Field(None, description="share of frames predicted as the original model predicts them")
+    frozen_fidelity: float | None = Field(
+        None, description="fidelity of the original's first-frame prediction, held for the whole video"
+    )
+    relative_error: float | None = Field(
+        None, description="of numbers: error to the original's predictions / their spread, root mean square"
+    )
+    label_error: float | None = Field(None, description="of numbers: error to the labels / their spread")
+    frozen_error: float | None = Field(
+        None,
+        description="error of the original's first-frame prediction, held: to the labels, or to its own predictions "
+        "where there are none",
+    )
     operations: Operations
     layers: list[LayerFigures]
     deltas: list[DeltaFigures]

@@ -3,24 +3,24 @@
 The counts are taken at the inputs of the layers that multiply and accumulate, and at the outputs of delta layers.
 They are integers, counted in the graph while the model runs once; a long video is fed piece by piece, with all
 state carried along, and gives the same counts as in one piece.
+
+A network that takes clips is fed window by window. Its layers count by their own steps of time, as many as are left of
+the window's frames where they stand; a layer behind the end of time has one step, the window.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, Stream, current_stream
 from deltafine.model import graph
+from deltafine.model.clip_model import times_of_calls, window_of, with_time
 from deltafine.model.fan_out import fan_out, is_covered, stages
-
-FRAME_PREDICTIONS = "frame_predictions"
-"""Name of the layer of a clip model whose output is one prediction per frame."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,16 @@ class Place:
 
     name: str
     kind: str
-    elements: int  # of one frame
-    positions: int  # of one frame
-    dense_macs: int  # per frame; 0 for a delta layer
-    output_elements: int  # of one frame
+    elements: int  # of one frame, or step
+    positions: int  # of one frame, or step
+    dense_macs: int  # per frame, or window; 0 for a delta layer
+    output_elements: int  # of one frame, or step
+    step_macs: tuple[int, ...] = ()  # of each step of a window; () where a step is a frame
 
 
 @dataclass
 class Counts:
-    """What was counted at one place; integer arrays of shape (batch, time) unless said otherwise.
+    """What was counted at one place; integer arrays of shape (batch, steps of time) unless said otherwise.
 
     ``changed``, ``changed_positions`` and ``macs_delta`` compare a frame with the one before; they are 0 where
     there is none (``Piece.steady`` tells).
@@ -58,8 +59,14 @@ class Piece:
 
     predictions: np.ndarray  # (batch, time, ...)
     counts: list[Counts]  # in the order of Probe.layers + Probe.deltas
-    steady: np.ndarray  # (batch, time) bool: whether the frame has one before it
+    steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
     state: list[Any] = field(repr=False)  # to go on with
+
+    def steady_at(self, counts: Counts) -> np.ndarray:
+        """(batch, steps) bool: whether a step at this place has one before it; all but the first of a clip do."""
+        steady = np.ones(counts.changed.shape, bool)
+        steady[:, :1] = self.steady[:, :1]
+        return steady
 
 
 class Probe:
@@ -71,24 +78,23 @@ class Probe:
     Attributes:
         layers: places with MACs, in the order in which they run.
         deltas: delta layers, in the order in which they run.
+        window: frames that a network that takes clips sees at once, which are then counted as one; None for a
+            per-frame network.
 
     Raises:
-        DeltafineError: the model does not take clips and give one prediction per frame.
+        DeltafineError: the model is no clip model with one output.
     """
 
     def __init__(self, clip_model: Any) -> None:
-        if FRAME_PREDICTIONS not in {layer.name for layer in clip_model.layers}:
-            raise DeltafineError(
-                f"Model '{clip_model.name}' has no layer '{FRAME_PREDICTIONS}' to measure: make a clip model of one "
-                "that takes single frames and gives one output, with insert_deltas."
-            )
-        self.model = keras.Model(clip_model.inputs, clip_model.get_layer(FRAME_PREDICTIONS).output)
+        self.window = window_of(clip_model)
+        self.model = with_time(clip_model)
+        self._times = None if self.window is None else times_of_calls(self.model)
         self.layers: list[Place] = []
         self.deltas: list[Place] = []
         self.delta_layers: list[DeltaActivation] = []
         self._fans: dict[str, Any] = {}
         self.frame_shape: tuple[int, int, int] = tuple(clip_model.inputs[0].shape[2:])
-        frames = tf.TensorSpec((None, None, *self.frame_shape), tf.float32)
+        frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
         self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames])
         self._fresh.get_concrete_function()
         self._continued = tf.function(self._run, reduce_retracing=True)
@@ -100,17 +106,21 @@ class Probe:
         """
         clips = tf.cast(tf.convert_to_tensor(frames), tf.float32)
         predictions, raw, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
-        steady = np.ones(frames.shape[:2], bool)
+        steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None:
             steady[:, 0] = False
         counts = [Counts(**{name: value.numpy() for name, value in place.items()}) for place in raw]
         return Piece(predictions.numpy(), counts, steady, state_after)
 
     def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[dict[str, Any]], list[Any]]:
-        shape = tf.shape(clips)
-
-        def by_clip(value: Any) -> Any:
-            return tf.reshape(value, (shape[0], shape[1], *value.shape[1:]))
+        def by_step(path: str, value: Any) -> Any:
+            """(batch, steps of time, ...)"""
+            time = self._times[path] if self._times is not None else None
+            if self._times is not None and time is None:
+                return value[:, None]
+            if time is not None and not time.folded:
+                return value
+            return tf.reshape(value, (tf.shape(clips)[0], -1, *value.shape[1:]))
 
         self.layers, self.deltas, self.delta_layers = [], [], []
         layer_counts: list[dict[str, Any]] = []
@@ -118,19 +128,33 @@ class Probe:
 
         def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
             if isinstance(operation, DeltaActivation):
-                self.deltas.append(_delta_place(path, operation, outputs))
+                true, sent = by_step(path, args[0]), by_step(path, outputs)
+                self.deltas.append(_delta_place(path, operation, sent))
                 self.delta_layers.append(operation)
-                delta_counts.append(_count_delta(operation, by_clip(args[0]), by_clip(outputs)))
+                delta_counts.append(_count_delta(operation, true, sent))
             elif is_covered(operation):
                 for stage, value in _stage_inputs(operation, args[0]):
-                    place, fan = _mac_place(path, operation, stage, args[0], value, outputs)
-                    self.layers.append(place)
-                    sequence = by_clip(value)
+                    fan = fan_out(operation, args[0].shape[1:], stage=stage)
+                    sequence = by_step(path, value)
+                    place = _mac_place(path, operation, stage, sequence, by_step(path, outputs))
+                    self.layers.append(self._with_macs(place, fan, path, value.shape[1:]))
                     layer_counts.append(_count(sequence, _changed(sequence), fan))
 
         with Stream(state) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
         return predictions, layer_counts + delta_counts, stream.state
+
+    def _with_macs(self, place: Place, fan: np.ndarray, path: str, shape: Any) -> Place:
+        """The place with its MACs per frame; or per window, and at each of its steps."""
+        macs = np.broadcast_to(fan, shape)
+        if self._times is None:
+            return replace(place, dense_macs=int(macs.sum(dtype=np.int64)))
+        time = self._times[path]
+        if time is not None and not time.folded:
+            steps = macs.reshape(len(macs), -1).sum(axis=1, dtype=np.int64).tolist()
+        else:
+            steps = [int(macs.sum(dtype=np.int64))] * (1 if time is None else time.steps)
+        return replace(place, dense_macs=sum(steps), step_macs=tuple(steps))
 
 
 def _stage_inputs(layer: Any, x: Any) -> list[tuple[str | None, Any]]:
@@ -148,23 +172,21 @@ def _stage_inputs(layer: Any, x: Any) -> list[tuple[str | None, Any]]:
     return [("depthwise", x), ("pointwise", between)]
 
 
-def _mac_place(path: str, layer: Any, stage: str | None, x: Any, value: Any, output: Any) -> tuple[Place, Any]:
-    fan = fan_out(layer, x.shape[1:], stage=stage)
-    elements = int(np.prod(value.shape[1:]))
-    place = Place(
+def _mac_place(path: str, layer: Any, stage: str | None, sequence: Any, outputs: Any) -> Place:
+    elements = int(np.prod(sequence.shape[2:]))
+    return Place(
         name=f"{path}/{stage}" if stage else path,
         kind=type(layer).__name__,
         elements=elements,
-        positions=elements // value.shape[-1],
-        dense_macs=int(np.broadcast_to(fan, value.shape[1:]).sum(dtype=np.int64)),
-        output_elements=0 if stage == "depthwise" else int(np.prod(output.shape[1:])),
+        positions=elements // sequence.shape[-1],
+        dense_macs=0,
+        output_elements=0 if stage == "depthwise" else int(np.prod(outputs.shape[2:])),
     )
-    return place, fan
 
 
-def _delta_place(path: str, layer: DeltaActivation, output: Any) -> Place:
-    elements = int(np.prod(output.shape[1:]))
-    return Place(path, type(layer).__name__, elements, elements // output.shape[-1], 0, elements)
+def _delta_place(path: str, layer: DeltaActivation, sent: Any) -> Place:
+    elements = int(np.prod(sent.shape[2:]))
+    return Place(path, type(layer).__name__, elements, elements // sent.shape[-1], 0, elements)
 
 
 def _count(value: Any, changed: Any, fan: np.ndarray | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model.reach import PADDINGS
-from deltafine.model.sites import Site, covered, make_sites
+from deltafine.model.sites import Plan, Site, covered, make_sites
 
 DEFAULT = "default"
 UNCOVERED = "uncovered"
@@ -47,7 +47,8 @@ def choose(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = 
     if at:
         chosen = {name for pattern in at for name in _matches(pattern, sites, "--at")}
         reasons = {
-            name: "" if name in chosen else reasons.get(name) or "not named by --at" for name in {*listed, *chosen}
+            name: _why_not(plan, name) if name in chosen else reasons.get(name) or "not named by --at"
+            for name in {*listed, *chosen}
         }
     for pattern in skip:
         for name in _matches(pattern, sites, "--skip"):
@@ -62,6 +63,11 @@ def choose(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = 
             + ". Widen --at or narrow --skip."
         )
     return result
+
+
+def _why_not(plan: Plan, name: str) -> str:
+    """Why a place cannot be chosen, whatever the user says: a delta layer there would compare no frames."""
+    return "" if plan.places[name][0] in plan.with_frames else plan.without_frames
 
 
 def _matches(pattern: str, sites: Sequence[Site], option: str) -> list[str]:

@@ -1,12 +1,14 @@
 """A refined model with plain Keras layers only, for use without deltafine.
 
-Three forms:
+Forms:
 
 - ``stripped``: the per-frame network with its refined weights, no steps; for runtimes that decide for
   themselves what to skip, or for use as an ordinary network.
 - ``quantized``: the per-frame network that rounds to the steps, for rules without memory (``quantize``).
 - ``quantized`` for ``send-on-delta``, which holds values from frame to frame: a clip network of fixed length that
   holds them with plain operations, one frame after the other.
+
+A network that takes clips takes clips in both forms.
 
 The quantized forms predict what the refined model predicts, to the last bit on the same machine; in mixed precision
 only as far as TensorFlow fuses both graphs alike.
@@ -26,6 +28,7 @@ from deltafine.layers import DeltaActivation
 from deltafine.layers.rules import RULES
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
+from deltafine.model.clip_model import FRAME_PREDICTIONS
 from deltafine.model.insert import delta_layers
 
 FORMS = ("stripped", "quantized")
@@ -43,27 +46,26 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
 
     Returns:
         A Keras model of one frame, ``(batch, ...)`` in, one prediction per frame out; for a rule with memory,
-        quantized, of one clip, with the refined model's own input and output.
+        quantized, and for a network that takes clips, of one clip, with the refined model's own input and output.
 
     Raises:
-        DeltafineError: unknown form, no delta layers, a model that takes clips as it stands, or the clip
-            length is needed and missing.
+        DeltafineError: unknown form, no delta layers, or the clip length is needed and missing.
     """
     if form not in FORMS:
         raise DeltafineError(f"The form must be one of {', '.join(FORMS)}, not '{form}'.")
     deltas = delta_layers(refined)
     if not deltas:
         raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
-    if not any(isinstance(layer, FoldTime) for layer in refined.layers):
-        raise DeltafineError(f"Model '{refined.name}' takes clips as it stands; only per-frame models can be exported.")
-    by_clip = form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())
+    whole = not any(layer.name.startswith(FRAME_PREDICTIONS) for layer in refined.layers)
     length = None
-    if by_clip:
+    if whole or (form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())):
         length = refined.inputs[0].shape[1] or frames
         if length is None:
             raise DeltafineError(
-                "The rule send-on-delta holds values from frame to frame, so its quantized form needs a clip length: "
-                "give --frames, or use --form stripped."
+                f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
+                if whole
+                else "The rule send-on-delta holds values from frame to frame, so its quantized form needs a clip "
+                "length: give --frames, or use --form stripped."
             )
     return _Exporter(form, length).export(refined)
 
@@ -118,15 +120,16 @@ class _Exporter:
 
     def _call(self, name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = node.operation
+        # In place of the clock goes the number of frames, None where all there is are frames.
         if isinstance(operation, FoldTime):
-            # The clock has nobody left to tell the time to.
-            return (self._folded(args[0]), None)
+            clips = args[0]
+            return (ops.reshape(clips, (-1, *clips.shape[2:])), clips.shape[1]) if self._length else (clips, None)
         if isinstance(operation, UnfoldTime):
-            return self._by_clip(args[0])
+            return _unfolded(*args)
         if isinstance(operation, TimeMean | TimeLast):
             return self._end(operation, args[0])
         if isinstance(operation, DeltaActivation):
-            return self._delta(operation, args[0])
+            return self._delta(operation, *args)
         if graph.is_graph(operation):
             return self._call_nested(operation, graph.nested_inputs(operation, args, kwargs), kwargs)
         if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
@@ -134,12 +137,6 @@ class _Exporter:
         if id(operation) not in self._clones:
             self._clones[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
         return self._clones[id(operation)][1](*args, **kwargs)
-
-    def _folded(self, clips: Any) -> Any:
-        return ops.reshape(clips, (-1, *clips.shape[2:])) if self._length else clips
-
-    def _by_clip(self, frames: Any) -> Any:
-        return ops.reshape(frames, (-1, self._length, *frames.shape[1:])) if self._length else frames
 
     def _end(self, layer: Any, value: Any) -> Any:
         if not self._length:
@@ -150,31 +147,42 @@ class _Exporter:
     def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any]) -> Any:
         """A nested model without its clock."""
         tensors = graph.input_tensors(model)
-        kept = [index for index, value in enumerate(values) if value is not None]
+        kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
         if id(model) not in self._nested:
             inputs = [
                 keras.Input(batch_shape=tensors[i].shape, dtype=tensors[i].dtype, name=tensors[i].name) for i in kept
             ]
             filled = dict(zip(kept, inputs, strict=True))
-            outputs = graph.walk(model, [filled.get(index) for index in range(len(tensors))], self._call)
+            given = [filled.get(index, value) for index, value in enumerate(values)]
+            outputs = graph.walk(model, given, self._call)
             self._nested[id(model)] = keras.Model(inputs, outputs, name=model.name)
         called = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
         outputs = keras.tree.flatten(self._nested[id(model)]([values[index] for index in kept], **called))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _delta(self, layer: DeltaActivation, value: Any) -> Any:
+    def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
         if self._form == "stripped" or layer.rule == "identity":
             return value
         rule, step = RULES[layer.rule], _constant(layer.step)
         x = value if value.dtype == "float32" else ops.cast(value, "float32")
-        sent = self._held(rule, layer.unit, self._by_clip(x), step) if self._length else rule.first(x, step)
+        if self._length:
+            held = _held(rule, layer.unit, _unfolded(x, frames), step)
+            sent = ops.reshape(held, (-1, *x.shape[1:])) if frames else held
+        else:
+            sent = rule.first(x, step)
         return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
 
-    def _held(self, rule: Any, unit: str, clips: Any, step: Any) -> Any:
-        held = [rule.first(clips[:, 0], step)]
-        for frame in range(1, self._length or 0):
-            held.append(rule.advance(held[-1], clips[:, frame], step, unit, ops))
-        return ops.reshape(ops.stack(held, axis=1), (-1, *clips.shape[2:]))
+
+def _held(rule: Any, unit: str, clips: Any, step: Any) -> Any:
+    """(batch, time, ...), each frame held until it changes."""
+    held = [rule.first(clips[:, 0], step)]
+    for frame in range(1, clips.shape[1]):
+        held.append(rule.advance(held[-1], clips[:, frame], step, unit, ops))
+    return ops.stack(held, axis=1)
+
+
+def _unfolded(frames: Any, length: int | None) -> Any:
+    return ops.reshape(frames, (-1, length, *frames.shape[1:])) if length else frames
 
 
 def _constant(step: Any) -> Any:

@@ -15,6 +15,7 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
+from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS
 from deltafine.model.rewrite import Rewriter
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import INPUT, Site, require_no_deltas
@@ -30,6 +31,7 @@ def insert_deltas(
     settings: DeltaSettings | None = None,
     *,
     frames: int | None = None,
+    frame_shape: Sequence[int] | None = None,
     head: str = "mean",
     rescale: str | None = None,
 ) -> Any:
@@ -48,6 +50,7 @@ def insert_deltas(
             delta layers, to compare with.
         settings: settings of the delta layers; the defaults of ``DeltaSettings`` if left out.
         frames: clip length; None for any length, or that of a model that takes clips.
+        frame_shape: height, width and channels of the frames, for a model that takes frames of any size.
         head: what one clip's prediction is: the ``"mean"`` over its frames, the ``"last"`` frame's, or
             ``"per-frame"`` for no layer after ``frame_predictions``.
         rescale: ``"0..1"`` or ``"-1..1"`` if the per-frame model wants its pixels so; the clip model then takes
@@ -64,7 +67,7 @@ def insert_deltas(
     names = _Names(graph.operation_names(model))
     tensors = graph.input_tensors(model)
     whole = takes_clips(model)
-    clips = [_clip_input(tensor, frames, rescale, whole) for tensor in tensors]
+    clips = [_clip_input(tensor, frames, frame_shape, rescale, whole) for tensor in tensors]
     values, clock = [], None
     for tensor, clip in zip(tensors, clips, strict=True):
         label = f"_{tensor.name}" if len(tensors) > 1 else ""
@@ -124,14 +127,18 @@ def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, res
     require_no_deltas(model)
 
 
-def _clip_input(tensor: Any, frames: int | None, rescale: str | None, whole: bool) -> Any:
+def _clip_input(
+    tensor: Any, frames: int | None, frame_shape: Sequence[int] | None, rescale: str | None, whole: bool
+) -> Any:
     dtype = tensor.dtype if rescale is None or "float" in tensor.dtype else "float32"
-    if not whole:
-        return keras.Input((frames, *tensor.shape[1:]), dtype=dtype, name=tensor.name)
-    length = tensor.shape[1]
-    if frames is not None and length not in (None, frames):
+    length, *own = tensor.shape[1:] if whole else (None, *tensor.shape[1:])
+    if whole and frames is not None and length not in (None, frames):
         raise DeltafineError(f"The model takes clips of {length} frames, not {frames}: leave the clip length out.")
-    return keras.Input((frames or length, *tensor.shape[2:]), dtype=dtype, name=tensor.name)
+    if frame_shape is not None:
+        if len(own) != len(frame_shape) or any(a not in (None, b) for a, b in zip(own, frame_shape, strict=True)):
+            raise DeltafineError(f"Frames of shape {tuple(frame_shape)} do not fit the model's {tuple(own)}.")
+        own = list(frame_shape)
+    return keras.Input((frames or length, *own), dtype=dtype, name=tensor.name)
 
 
 def _output_labels(model: Any) -> list[str]:
@@ -143,10 +150,10 @@ def _output_labels(model: Any) -> list[str]:
 def _clip_output(value: Any, clock: Any, head: str, names: _Names, label: str) -> Any:
     if clock is None:
         # The model has seen the whole clip; only the name is missing.
-        return keras.layers.Identity(name=names.free(f"clip_prediction{label}"), dtype=value.dtype)(value)
-    unfold = UnfoldTime(name=names.free(f"frame_predictions{label}"), dtype=value.dtype)
+        return keras.layers.Identity(name=names.free(f"{CLIP_PREDICTION}{label}"), dtype=value.dtype)(value)
+    unfold = UnfoldTime(name=names.free(f"{FRAME_PREDICTIONS}{label}"), dtype=value.dtype)
     clips = unfold(value, clock)
     if head == "per-frame":
         return clips
     reduce = TimeMean if head == "mean" else TimeLast
-    return reduce(name=names.free(f"clip_prediction{label}"), dtype="float32")(clips)
+    return reduce(name=names.free(f"{CLIP_PREDICTION}{label}"), dtype="float32")(clips)

@@ -79,10 +79,13 @@ def _build(description: dict[str, Any]) -> Any:
 
 
 def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
+    # "Custom>Name": registered by whoever wrote it.
+    package, _, name = class_name.rpartition(">")
     known = (
-        getattr(keras.layers, class_name, None)
+        (None if package else getattr(keras.layers, name, None))
         or keras.saving.get_registered_object(class_name)
-        or _of_applications(class_name)
+        or keras.saving.get_registered_object(name)
+        or _of_applications(name)
     )
     if known is None:
         raise DeltafineError(
@@ -94,7 +97,8 @@ def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
 
 def _of_applications(class_name: str) -> Any:
     """Layers that live with a family of ``keras.applications`` and are not among ``keras.layers``."""
-    module = {"LayerScale": "keras.src.applications.convnext"}.get(class_name)
+    modules = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
+    module = f"keras.src.applications.{modules[class_name]}" if class_name in modules else None
     return None if module is None else getattr(importlib.import_module(module), class_name)
 
 

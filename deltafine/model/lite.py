@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+
+_CLIP_RANK = 5
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,27 @@ def to_tflite(model: Any) -> bytes:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+            content = _converter(tf, model).convert()
     except Exception as error:  # The converter raises whatever the operation at fault raises.
+        missing = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", str(error)))
+        if missing:
+            raise DeltafineError(
+                f"Model '{model.name}' has operations that TFLite has not: {', '.join(missing)}; export it as keras, "
+                "or replace the layers that need them."
+            ) from error
         text = " ".join(str(error).split())[:300]
         raise DeltafineError(f"TensorFlow cannot convert model '{model.name}' to TFLite ({text}).") from error
     return bytes(content)
+
+
+def _converter(tf: Any, model: Any) -> Any:
+    shape = model.inputs[0].shape
+    if len(shape) < _CLIP_RANK:
+        return tf.lite.TFLiteConverter.from_keras_model(model)
+    # Recurrent layers have a TFLite form for a known batch only, and clips come one by one.
+    one = tf.TensorSpec((1, *shape[1:]), model.inputs[0].dtype)
+    function = tf.function(lambda clips: model(clips, training=False), input_signature=[one])
+    return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
 
 
 def compare(content: bytes, model: Any, inputs: Sequence[np.ndarray]) -> Agreement:

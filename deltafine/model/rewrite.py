@@ -69,7 +69,8 @@ class Rewriter:
                 inner = graph.nested_inputs(operation, args, kwargs)
                 called = {key: value for key, value in kwargs.items() if key == "training" and value is not None}
                 return self._call_nested(operation, operation.name, inner, called, clock, prefix + name)
-            if isinstance(operation, keras.layers.TimeDistributed) and self._has_sites(operation, prefix + name):
+            if isinstance(operation, keras.layers.TimeDistributed) and clock is None:
+                # Without delta layers inside too: what is to be measured must be seen.
                 return self._call_time_distributed(operation, args, kwargs, prefix, prefix + name)
             site_name = prefix + name
             if not isinstance(operation, keras.layers.Layer):
@@ -144,10 +145,6 @@ class Rewriter:
         new = keras.Model([*inputs, clock] if with_clock else inputs, outputs, name=new_name)
         self._models.insert(place, (model, new))
         return new, with_clock
-
-    def _has_sites(self, wrapper: Any, path: str) -> bool:
-        inside = any(name == path or name.startswith(f"{path}/") for name in self._sites)
-        return inside or id(wrapper.layer) in self._graphs
 
     def _call_time_distributed(
         self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, path: str

@@ -18,11 +18,17 @@ from deltafine.model.activations import activation_kind, is_activation
 from deltafine.model.gates import gate_calls, is_hard_sigmoid
 from deltafine.model.macs import MacLayer, mac_calls
 from deltafine.model.reach import Reach, reach
-from deltafine.model.time_axis import require_channels_last, require_frames_apart, values_with_frames
+from deltafine.model.time_axis import (
+    require_channels_last,
+    require_frames_apart,
+    takes_clips_as_traced,
+    values_with_frames,
+)
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value, trace
 
 INPUT = "input"
 NO_TIME = "time is summed up before it: there is no frame before to compare with"
+NOT_TIME = "inside TimeDistributed over parts of a frame: there is no frame before to compare with"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Plan:
     def with_frames(self) -> set[Value]:
         """The tensors in which a frame can be told from the one before it."""
         return values_with_frames(self.trace)
+
+    @property
+    def without_frames(self) -> str:
+        """Why the other tensors are not among them."""
+        return NO_TIME if takes_clips_as_traced(self.trace) else NOT_TIME
 
     @cached_property
     def places(self) -> dict[str, list[Value]]:
@@ -110,7 +121,7 @@ class Site:
         return f"{outer}{slash}{base}_delta" + (f"_{index}" if index else "")
 
 
-def find_activations(model: Any, *, frame_shape: Sequence[int] | None = None) -> list[Site]:
+def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = None) -> list[Site]:
     """The inputs and activations of a model, each selected by default or skipped with its reason.
 
     Args:
@@ -200,7 +211,7 @@ def _default_reason(plan: Plan, name: str) -> str:
     if not reach(plan.trace, plan.macs, values, ()).masks:
         return "head: no layer with MACs follows"
     if values[0] not in plan.with_frames:
-        return NO_TIME
+        return plan.without_frames
     if "float" not in values[0].dtype:
         return f"holds {values[0].dtype}, not floating-point numbers"
     call = plan.activations.get(name)

@@ -7,11 +7,13 @@ clips already; its tensors have time on axis 1 until something (a recurrent laye
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value
 
@@ -21,6 +23,8 @@ _CLIP_RANK = 5
 _SLIDE_OVER_TIME = (
     layers.Conv3D, layers.Conv3DTranspose, layers.MaxPooling3D, layers.AveragePooling3D, layers.ZeroPadding3D,
     layers.Cropping3D, layers.UpSampling3D,
+    layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D, layers.Conv1DTranspose, layers.MaxPooling1D,
+    layers.AveragePooling1D, layers.ZeroPadding1D, layers.Cropping1D, layers.UpSampling1D,
 )  # fmt: skip
 _MOVES_AXES = ("Transpose", "Moveaxis", "Swapaxes", "Permute")
 _SUMMARIES = ("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std", "Any", "All", "Logsumexp", "Median", "Norm")
@@ -31,20 +35,60 @@ def takes_clips(model: Any) -> bool:
     return any(len(tensor.shape) == _CLIP_RANK for tensor in graph.input_tensors(model))
 
 
+def takes_clips_as_traced(trace: Trace) -> bool:
+    """The same of a traced model."""
+    return any(len(value.shape) == _CLIP_RANK for value in trace.inputs.values())
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many steps of time a tensor holds, and whether they are folded into its batch or on axis 1."""
+
+    steps: int
+    folded: bool
+
+
 def values_with_frames(trace: Trace) -> set[Value]:
     """The tensors in which a frame can be told from the one before it."""
-    if not any(len(value.shape) == _CLIP_RANK for value in trace.inputs.values()):
-        return set(trace.maker) | set(trace.inputs.values())
-    found = {value for value in trace.inputs.values() if len(value.shape) >= 3}
-    folded: set[Value] = set()
+    if takes_clips_as_traced(trace):
+        return set(times_of_values(trace))
+    found = set(trace.maker) | set(trace.inputs.values())
     for call in trace.calls:
-        if isinstance(call.operation, FoldFrames) or any(value in folded for value in call.inputs):
-            is_folded = not isinstance(call.operation, UnfoldFrames)
-            (folded if is_folded else found).update(call.outputs)
-            continue
+        # What TimeDistributed runs over in a single frame is something else than time.
+        apart = any(value not in found for value in call.inputs) and not isinstance(call.operation, UnfoldFrames)
+        if isinstance(call.operation, FoldFrames) or apart:
+            found.difference_update(call.outputs)
+    return found
+
+
+def times_of_values(trace: Trace) -> dict[Value, Steps]:
+    """The tensors of a model that takes clips in which a frame can be told from the one before it."""
+    found = {value: Steps(value.shape[1] or 1, False) for value in trace.inputs.values() if len(value.shape) >= 3}
+    for call in trace.calls:
         timed = [value for value in call.inputs if value in found]
-        found.update(value for value in call.outputs if timed and _keeps_time(call, timed[0], value))
-    return found | folded
+        if not timed:
+            continue
+        before = found[timed[0]]
+        if isinstance(call.operation, FoldFrames | FoldTime):
+            if before.folded:
+                raise DeltafineError(
+                    f"Layer '{call.path.removesuffix('/fold')}' is TimeDistributed inside another TimeDistributed: "
+                    "build the model again with time and the other axis in one."
+                )
+            found[call.outputs[0]] = Steps(before.steps, True)  # FoldTime's other output is the clock
+        elif isinstance(call.operation, UnfoldFrames | UnfoldTime):
+            found[call.outputs[0]] = Steps(before.steps, False)
+        elif before.folded:
+            found.update(dict.fromkeys(call.outputs, before))
+        else:
+            found.update(
+                {
+                    value: Steps(value.shape[1] or 1, False)
+                    for value in call.outputs
+                    if _keeps_time(call, timed[0], value)
+                }
+            )
+    return found
 
 
 def _keeps_time(call: Call, source: Value, value: Value) -> bool:

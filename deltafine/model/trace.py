@@ -87,7 +87,7 @@ class Trace:
             self.readers[value].append(call)
 
 
-def trace(model: Any, frame_shape: Sequence[int] | None = None) -> Trace:
+def trace(model: Any, frame_shape: Sequence[int | None] | None = None) -> Trace:
     """Trace a built Functional or Sequential model.
 
     Args:
@@ -118,7 +118,7 @@ def trace(model: Any, frame_shape: Sequence[int] | None = None) -> Trace:
     return result
 
 
-def _fitting(shapes: list[tuple[int | None, ...]], frame_shape: tuple[int, ...]) -> tuple[int | None, ...]:
+def _fitting(shapes: list[tuple[int | None, ...]], frame_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     if len(shapes) != 1:
         raise DeltafineError(f"A frame size cannot be given for a model with {len(shapes)} inputs.")
     own = shapes[0][1:]

@@ -25,21 +25,23 @@ def calibration_videos(prepared: Prepared) -> list[np.ndarray]:
     """The beginnings of some training videos, spread over all of them: arrays (time, height, width, channels).
 
     Raises:
-        DeltafineError: no training video has two frames.
+        DeltafineError: no training video has two frames, or those that the model sees at once.
     """
     height, width = prepared.size
     data, settings = prepared.data, prepared.settings
-    frames = max(PIECE, min(MOST_FRAMES, MOST_VALUES // (height * width * prepared.channels)))
-    wanted = {round(index) for index in np.linspace(0, len(data.select("train")) - 1, max(1, frames // PIECE))}
+    piece, least = prepared.window or PIECE, prepared.window or 2
+    frames = max(piece, min(MOST_FRAMES, MOST_VALUES // (height * width * prepared.channels)))
+    wanted = {round(index) for index in np.linspace(0, len(data.select("train")) - 1, max(1, frames // piece))}
+    each = max(1, frames // piece // len(wanted)) if prepared.window or len(wanted) == 1 else 1
     found = []
     streams = data.streams(
-        "train", size=prepared.size, channels=prepared.channels, chunk=PIECE, fps=settings.fps, seed=settings.seed
+        "train", size=prepared.size, channels=prepared.channels, chunk=piece, fps=settings.fps, seed=settings.seed
     )
     for index, (_, pieces) in enumerate(streams):
         if index in wanted:
-            found += [frames for frames, _ in islice(pieces, 1) if len(frames) > 1]
+            found += [frames for frames, _ in islice(pieces, each) if len(frames) >= least]
     if not found:
-        raise DeltafineError(f"None of the training videos in {data.path} has two frames to calibrate on.")
+        raise DeltafineError(f"None of the training videos in {data.path} has {least} frames to calibrate on.")
     return found
 
 

@@ -151,7 +151,14 @@ class Training:
             self.listener.progress("validating", done, total)
             self._requests.obey()
 
-        return measure_streams(probes, self.prepared.data, fps=self.settings.fps, spliced=True, progress=progress)
+        return measure_streams(
+            probes,
+            self.prepared.data,
+            fps=self.settings.fps,
+            spliced=True,
+            output=self.prepared.output,
+            progress=progress,
+        )
 
     def _start_controllers(self, at_start: Figures | None) -> None:
         settings, budget = self.settings, self.budget
@@ -211,13 +218,14 @@ class Training:
         done, strength = self.progress.batches, self._trainer.penalty
         task, penalty, right = (total / done for total in self.progress.sums)
         expected = f"{penalty / strength:.3f}" if strength else "-"
-        words = f"loss {task + penalty:.3f}  accuracy {right:.3f}  expected MACs {expected}"
+        accuracy = f"accuracy {right:.3f}  " if math.isfinite(right) else ""
+        words = f"loss {task + penalty:.3f}  {accuracy}expected MACs {expected}"
         self.listener.progress(f"epoch {number}", done, steps, words)
 
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
-        probes = {"refined": self._probe} if self.prepared.data.classes else self._both()
+        probes = {"refined": self._probe} if self.prepared.labelled else self._both()
         measured = self._validate(probes)["refined"]
         point = _point(number, trainer.penalty, measured)
         epoch = Epoch(
@@ -334,7 +342,7 @@ class Training:
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         point = start.model_copy(update={"step_scale": scale})
         self._load(point)
-        measured = self._validate({"refined": self._probe} if self.prepared.data.classes else self._both())["refined"]
+        measured = self._validate({"refined": self._probe} if self.prepared.labelled else self._both())["refined"]
         return _point(start.epoch, start.penalty, measured, scale)
 
     def _shortfall(self, chosen: FrontPoint) -> list[str]:
@@ -368,8 +376,15 @@ def _point(number: int, penalty: float, measured: Figures, scale: float = 1.0) -
 
 
 def quality(figures: Figures) -> float:
-    """Frame accuracy, or fidelity to the original where nothing is labelled."""
-    if figures.frame_accuracy is not None:
-        return figures.frame_accuracy.value
+    """Accuracy of frames or windows, or fidelity to the original where nothing is labelled.
+
+    Of numbers: 1 - (error / spread)², the share of their variance that is explained.
+    """
+    accuracy = figures.frame_accuracy or figures.window_accuracy
+    if accuracy is not None:
+        return accuracy.value
+    error = figures.label_error if figures.label_error is not None else figures.relative_error
+    if error is not None:
+        return 1 - error**2
     assert figures.fidelity is not None
     return figures.fidelity

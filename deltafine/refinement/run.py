@@ -21,7 +21,7 @@ from deltafine.refinement.history import Epoch, FrontPoint
 from deltafine.refinement.interruption import Interrupted
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.loop import Training
-from deltafine.refinement.losses import ClassificationLoss, are_probabilities, divergence
+from deltafine.refinement.losses import Loss
 from deltafine.refinement.preparation import Prepared, prepare
 from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.training import Trainer, freeze_layers, prepare_batchnorm
@@ -66,9 +66,15 @@ class Refinement:
             train_step=settings.rate_of_steps > 0,
         )
         model, sites = self.prepared.model, self.prepared.sites
-        self.original = models.insert_deltas(model, [], rescale=settings.rescale)
-        self.calibrated = models.insert_deltas(model, sites, deltas, rescale=settings.rescale)
-        self.student = models.insert_deltas(model, sites, deltas, rescale=settings.rescale)
+        form: Any = {
+            "rescale": settings.rescale,
+            "head": settings.head or "mean",
+            "frames": self.prepared.window,
+            "frame_shape": (*self.prepared.size, self.prepared.channels),
+        }
+        self.original = models.insert_deltas(model, [], **form)
+        self.calibrated = models.insert_deltas(model, sites, deltas, **form)
+        self.student = models.insert_deltas(model, sites, deltas, **form)
         freeze_layers(self.student, settings.freeze)
         prepare_batchnorm(self.student, freeze=settings.freeze_batchnorm)
 
@@ -84,13 +90,14 @@ class Refinement:
         """
         own_cache = self._keep_frames()
         videos = calibrate.calibration_videos(self.prepared)
-        probabilities = are_probabilities(Probe(self.original).run(videos[0][None]).predictions)
-        self._calibrate(videos, probabilities)
+        probe = Probe(self.original)
+        loss = self.prepared.read_output(np.concatenate([probe.run(video[None]).predictions[0] for video in videos]))
+        self._calibrate(videos, loss)
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
-        history, front, warnings = [], [], []
+        history, front, warnings = [], [], list(self.prepared.warnings)
         if self.settings.epochs:
-            training = self._train(probabilities, resume)
-            warnings = training.choose(pick)
+            training = self._train(loss, resume)
+            warnings += training.choose(pick)
             models_by_name["refined"] = self.student
             history, front = training.progress.history, training.front
         else:
@@ -99,9 +106,10 @@ class Refinement:
         measured = measure(
             models_by_name,
             self.prepared.data,
-            frames=self.settings.frames,
+            frames=self.prepared.frames,
             streams=self.prepared.streams,
             fps=self.settings.fps,
+            output=self.prepared.output,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
         )
         shutil.rmtree(own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
@@ -116,7 +124,7 @@ class Refinement:
             self.prepared.keep_frames(own, self.listener)
         return own
 
-    def _calibrate(self, videos: list[np.ndarray], probabilities: bool) -> None:
+    def _calibrate(self, videos: list[np.ndarray], loss: Loss) -> None:
         """Set the steps of the calibrated model and of the student."""
         settings = self.settings
         rms = calibrate.activation_rms(self.calibrated, [video[None] for video in videos])
@@ -126,26 +134,19 @@ class Refinement:
                     step = settings.relative_step * calibrate.step_unit(layer, rms[path])
                     layer.set_step(np.maximum(step, calibrate.SMALLEST_STEP))  # an activation may be silent
             return
-        search = Allocation(
-            self.calibrated,
-            self.original,
-            rms,
-            videos,
-            lambda original, predictions: divergence(original, predictions, probabilities),
-        )
+        search = Allocation(self.calibrated, self.original, rms, videos, loss.divergence)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         steps = search.steps(search.allocate(settings.training_divergence))
         for path, layer in models.delta_layers(self.student).items():
             layer.set_step(steps[path])
         search.allocate(settings.max_divergence)
 
-    def _train(self, probabilities: bool, resume: bool) -> Training:
+    def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings
-        distill = settings.teaching if self.prepared.data.classes else 1.0
         trainer = Trainer(
             self.student,
-            self.original if distill > 0 else None,
-            ClassificationLoss(probabilities, distill),
+            self.original if self.prepared.teaching > 0 else None,
+            loss,
             self.prepared.weights,
             settings,
             steps=len(self.prepared.clips("train", epoch=1)) * settings.epochs,

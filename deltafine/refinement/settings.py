@@ -35,6 +35,15 @@ class RefineSettings(BaseModel):
     validation: float = Field(0.2, gt=0, lt=1, description="share of videos kept for validation, without split lists")
     max_bad_videos: int = Field(0, ge=0, description="unreadable videos that are tolerated")
     rescale: Literal["0..1", "-1..1"] | None = Field(None, description="scale pixels before the model; default 0-255")
+    size: str | None = Field(None, description="HEIGHTxWIDTH of the frames, for a model that takes any")
+
+    # What the model's output says
+    task: Literal["classification", "regression", "distill"] = Field(
+        "classification", description="how the output is read and taught; distill: the original's answers alone"
+    )
+    head: Literal["mean", "last", "per-frame"] | None = Field(
+        None, description="what a per-frame model says of a clip; default: the mean over its frames"
+    )
 
     custom_objects: tuple[str, ...] = Field((), description="MODULE:NAME of the model's own layers and functions")
     unsafe_lambda: bool = Field(False, description="run Python code stored in the model file")
@@ -71,7 +80,7 @@ class RefineSettings(BaseModel):
 
     # Training
     epochs: int = Field(4, ge=0, description="0: calibrate only")
-    frames: int = Field(8, ge=2, description="length T of a training clip")
+    frames: int | None = Field(None, ge=2, description="length T of a training clip; default: the model's, or 8")
     frame_stride: int = Field(1, ge=1, description="from one frame of a training clip to the next")
     clip_stride: int | None = Field(None, ge=1, description="from one clip to the next in a video; default: frames")
     clips_per_video: int | None = Field(None, ge=1, description="training clips of every video; default: all")

@@ -15,8 +15,10 @@ import tensorflow as tf
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
 from deltafine.model import delta_layers, graph
-from deltafine.refinement.losses import ClassificationLoss
+from deltafine.model.clip_model import with_time
+from deltafine.refinement.losses import Loss
 from deltafine.refinement.settings import RefineSettings
+from deltafine.refinement.strided import strides_taken_first
 
 LARGEST_MOMENTUM = 0.9
 HALF = "mixed_bfloat16"
@@ -39,7 +41,7 @@ class Trainer:
         self,
         student: Any,
         teacher: Any | None,
-        loss: ClassificationLoss,
+        loss: Loss,
         weights: dict[str, float],
         settings: RefineSettings,
         steps: int,
@@ -50,10 +52,8 @@ class Trainer:
         by_path = delta_layers(student)
         self.layers = list(by_path.values())
         self._weights = [weights[path] for path in by_path]
-        self._student = keras.Model(student.inputs, student.get_layer("frame_predictions").output)
-        self._teacher = (
-            None if teacher is None else keras.Model(teacher.inputs, teacher.get_layer("frame_predictions").output)
-        )
+        self._student = with_time(student)
+        self._teacher = None if teacher is None else with_time(teacher)
         self._loss = loss
         self._step_variables = [layer.log_step for layer in self.layers if layer.log_step.trainable]
         own = {id(layer.log_step) for layer in self.layers}
@@ -101,7 +101,7 @@ class Trainer:
     def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any]:
         clips = tf.cast(frames, tf.float32)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, strides_taken_first(self._student):
             with half_precision(self._student) if self.settings.mixed_precision else nullcontext():
                 predictions = self._student(clips, training=True)
             task = self._loss(predictions, teacher, labels)
@@ -113,10 +113,7 @@ class Trainer:
             self._step_optimizer.apply(
                 _clip(steps, self._step_variables, self.settings.clip_norm), self._step_variables
             )
-        answers = tf.argmax(tf.reduce_mean(self._loss.log_probabilities(predictions), axis=1), axis=-1)
-        labelled = tf.cast(labels >= 0, tf.float32)
-        right = labelled * tf.cast(tf.equal(answers, tf.cast(labels, answers.dtype)), tf.float32)
-        return task, penalty, tf.reduce_sum(right) / tf.reduce_sum(labelled)
+        return task, penalty, self._loss.right(predictions, labels)
 
 
 def _accumulated(settings: RefineSettings) -> int | None:

@@ -76,6 +76,9 @@ class ModelInfo(Part):
     parameters: int
     input_shape: list[int | None]
     outputs: int | None = Field(None, description="classes, None where the output is not a class vector")
+    window: int | None = Field(
+        None, description="frames of a clip, where the model takes clips: operations are then counted per clip"
+    )
     coverage: float = Field(description="share of the model's dense MACs in covered layers")
     uncovered: list[Uncovered] = []
 

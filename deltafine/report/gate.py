@@ -22,8 +22,10 @@ NAMES = (*SHARES, ACCURACY_DROP_AT)
 
 REGRESSIONS = (
     "frame_accuracy",
+    "window_accuracy",
     "clip_accuracy",
     "fidelity",
+    "relative_error",
     "operations.mac_density",
     "operations.pixel_density",
     "operations.frame_macs_p95",

@@ -50,6 +50,7 @@ class Quantity:
 
 
 _ACCURACY = "Accuracy"
+_ERROR = "Error of numbers"
 _COST = "Multiply-accumulates (MACs)"
 _SPARSITY = "Sparsity"
 _DEADLINE = "Worst case and memory"
@@ -99,6 +100,41 @@ QUANTITIES: tuple[Quantity, ...] = (
         "higher",
         _ACCURACY,
         "frames predicted as the original predicts them",
+        brief=True,
+    ),
+    Quantity(
+        "frozen_fidelity",
+        "Frozen fidelity",
+        "share",
+        None,
+        _ACCURACY,
+        "fidelity of the original's prediction for the first frame, held for the whole video",
+    ),
+    Quantity(
+        "relative_error",
+        "Relative error",
+        "share",
+        "lower",
+        _ERROR,
+        "of numbers: error to the original's predictions / their spread",
+        brief=True,
+    ),
+    Quantity(
+        "label_error",
+        "Error to labels",
+        "share",
+        "lower",
+        _ERROR,
+        "of numbers: error to the labels / their spread",
+        brief=True,
+    ),
+    Quantity(
+        "frozen_error",
+        "Frozen error",
+        "share",
+        None,
+        _ERROR,
+        "error of the original's prediction for the first frame, held for the whole video",
         brief=True,
     ),
     Quantity(

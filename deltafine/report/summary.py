@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deltafine.report.document import DeltaFigures, Estimate, LayerFigures, Report, SiteInfo
+from deltafine.report.document import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
 
@@ -39,12 +39,19 @@ def headline(report: Report) -> Headline:
     model = subject(report)
     figures = figures_of(report, model, "streams")
     control, fidelity = figures.frozen_accuracy, figures.fidelity
+    frozen = figures.frozen_error
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
         accuracy=_accuracy(report, model),
-        control=f"{share(control.value)} for a network that never updates" if control else "",
-        fidelity=f"{share(fidelity)} of frames predicted as by the original" if fidelity is not None else "",
+        control=(
+            f"{share(control.value)} for a network that never updates"
+            if control
+            else f"an error of {share(frozen)} for a network that never updates"
+            if frozen is not None
+            else ""
+        ),
+        fidelity=_likeness(figures) if model != "original" or fidelity is not None else "",
         doubtful=hardly_updates(report),
     )
 
@@ -61,17 +68,31 @@ def _accuracy(report: Report, model: str) -> str:
     if model != "original" and figures.accuracy_change is not None:
         change = figures.accuracy_change
         return f"accuracy {points(change.value)} points {interval(change, 'points')}"
-    accuracy = figures.frame_accuracy or figures.clip_accuracy
+    accuracy = figures.frame_accuracy or figures.window_accuracy or figures.clip_accuracy
     if accuracy is not None:
         return f"accuracy {share(accuracy.value)} {interval(accuracy, 'share')}"
-    if model != "original" and figures.fidelity is not None:
+    if figures.label_error is not None:
+        return f"error {share(figures.label_error)} of the labels' spread"
+    return (_likeness(figures) if model != "original" else "") or "accuracy not measured"
+
+
+def _likeness(figures: Figures) -> str:
+    """How near the predictions are to the original's."""
+    if figures.relative_error is not None:
+        return f"error {share(figures.relative_error)} of the spread of the original's predictions"
+    if figures.fidelity is not None:
         return f"{share(figures.fidelity)} of frames predicted as by the original"
-    return "accuracy not measured"
+    return ""
 
 
 def cautions(report: Report) -> list[str]:
     """Everything a reader must know before believing the headline: the run's warnings, then what the figures show."""
     found = [*report.warnings, *_control_cautions(report), *_training_cautions(report)]
+    if report.model.window is not None:
+        found.append(
+            f"The model takes clips of {report.model.window} frames: what is said of a frame is said of such a clip, "
+            "and accuracy is that of clips."
+        )
     figures = figures_of(report, subject(report), "streams")
     if figures.videos < FEW_VIDEOS:
         found.append(f"Only {counted(figures.videos, 'video')} measured: the intervals are rough.")
@@ -96,40 +117,57 @@ def _control_cautions(report: Report) -> list[str]:
         return []
     found = []
     original = report.models["original"].streams
-    control = original.frozen_accuracy
-    if original.frame_accuracy and control and original.frame_accuracy.value - control.value < 0.02:
+    accuracy, control = original.frame_accuracy or original.window_accuracy, original.frozen_accuracy
+    if accuracy and control and accuracy.value - control.value < 0.02:
         found.append(
-            f"The original model scores {share(original.frame_accuracy.value)}, hardly more than a network that never "
+            f"The original model scores {share(accuracy.value)}, hardly more than a network that never "
             f"updates ({share(control.value)}): these videos cannot show whether a model still follows them; measure "
             "on videos in which the answer changes."
         )
-    accuracies = _accuracies(report)
-    if accuracies and hardly_updates(report):
-        reached, frozen, goal = map(share, accuracies)
+    if not accuracy and original.frozen_fidelity is not None and original.frozen_fidelity > 0.98:
         found.append(
-            f"The {subject(report)} model's accuracy on streams ({reached}) is nearer to that of a network that never "
+            f"The original model predicts on {share(original.frozen_fidelity)} of the frames what it predicts on the "
+            "first: these videos cannot show whether a model still follows them; measure on videos in which the "
+            "answer changes."
+        )
+    compared = _against_control(report)
+    if compared and hardly_updates(report):
+        what, *values = compared
+        reached, frozen, goal = map(share, values)
+        found.append(
+            f"The {subject(report)} model's {what} on streams ({reached}) is nearer to that of a network that never "
             f"updates ({frozen}) than to the original's ({goal}): it hardly updates."
         )
     return found
 
 
 def hardly_updates(report: Report) -> bool:
-    """Whether the subject model's accuracy on streams is nearer to the frozen control than to the original's."""
-    accuracies = _accuracies(report)
-    if accuracies is None:
+    """Whether the subject model's figure on streams is nearer to the frozen control than to the original's."""
+    compared = _against_control(report)
+    if compared is None:
         return False
-    reached, frozen, goal = accuracies
+    _, reached, frozen, goal = compared
     return abs(reached - frozen) < abs(reached - goal)
 
 
-def _accuracies(report: Report) -> tuple[float, float, float] | None:
-    """Frame accuracy on streams of the subject model, of the frozen control and of the original."""
+def _against_control(report: Report) -> tuple[str, float, float, float] | None:
+    """How good the subject model, the frozen control and the original are on streams, and in what."""
     name = subject(report)
     if name == "original" or "original" not in report.models:
         return None
     figures, original = report.models[name].streams, report.models["original"].streams
-    reached, frozen, goal = figures.frame_accuracy, figures.frozen_accuracy, original.frame_accuracy
-    return (reached.value, frozen.value, goal.value) if reached and frozen and goal else None
+    reached, goal = (part.frame_accuracy or part.window_accuracy for part in (figures, original))
+    if reached and goal:
+        frozen = figures.frozen_accuracy
+        return ("accuracy", reached.value, frozen.value, goal.value) if frozen else None
+    if figures.frozen_error is not None:
+        to_labels, error = figures.label_error, figures.relative_error
+        if to_labels is not None and original.label_error is not None:
+            return "error", to_labels, figures.frozen_error, original.label_error
+        return None if error is None else ("error", error, figures.frozen_error, 0.0)
+    if figures.fidelity is not None and figures.frozen_fidelity is not None:
+        return "fidelity", figures.fidelity, figures.frozen_fidelity, 1.0
+    return None
 
 
 def _training_cautions(report: Report) -> list[str]:
@@ -147,10 +185,13 @@ def _training_cautions(report: Report) -> list[str]:
     return []
 
 
-def _quality(figures: object) -> float | None:
-    accuracy: Estimate | None = getattr(figures, "frame_accuracy", None)
-    fidelity: float | None = getattr(figures, "fidelity", None)
-    return accuracy.value if accuracy else fidelity
+def _quality(figures: Figures) -> float | None:
+    """Accuracy, fidelity, or the negative of an error: higher is better."""
+    accuracy = figures.frame_accuracy or figures.window_accuracy
+    if accuracy is not None:
+        return accuracy.value
+    error = figures.label_error if figures.label_error is not None else figures.relative_error
+    return -error if error is not None else figures.fidelity
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -103,7 +103,7 @@ def test_a_model_that_was_never_built(refuse: Refine, tmp_path: Path) -> None:
 def test_models_that_do_not_take_one_frame_and_give_one_class_vector(refuse: Refine, tmp_path: Path) -> None:
     frame = keras.Input((16, 16, 3))
     keras.Model(frame, layers.Conv2D(2, 3, activation="relu")(frame)).save(tmp_path / "pictures.keras")
-    assert "needs one class vector per frame" in refuse(model=tmp_path / "pictures.keras")
+    assert "need one class vector per frame" in refuse(model=tmp_path / "pictures.keras")
     vector = keras.Input((7,))
     keras.Model(vector, layers.Dense(2)(layers.Dense(3, "relu")(vector))).save(tmp_path / "vectors.keras")
     assert "needs one input of frames" in refuse(model=tmp_path / "vectors.keras")

@@ -165,3 +165,19 @@ def test_a_run_repeats_from_its_own_settings(deltafine: Command, model: Path, vi
     assert deltafine(*common, "--out", second, "--recipe", recipe).code == 0
     assert load_report(first).models == load_report(second).models
     assert load_report(first).settings_hash == load_report(second).settings_hash
+
+
+def test_what_the_output_says_and_the_size_of_frames_are_options(
+    deltafine: Command, videos: Path, tmp_path: Path
+) -> None:
+    frames = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="conv")(keras.layers.Rescaling(1 / 255)(frames))
+    keras.Model(frames, keras.layers.Conv2D(2, 1, name="map")(x)).save(tmp_path / "maps.keras")
+    start = ("refine", tmp_path / "maps.keras", "--data", videos, "--out", tmp_path / "run")
+    assert "give one with --size" in deltafine(*start).refusal
+    assert "16x20x3" in deltafine(*start, "--size", "16x20", "--dry-run").output
+    done = deltafine(*start, "--size", "16x20", "--task", "distill", "--head", "last", "--epochs", 0, *FAST)
+    assert done.code == 0, done.errors
+    assert "of the spread of the original's predictions" in " ".join(done.output.split())
+    assert "Relative error" in done.output
+    assert keras.models.load_model(tmp_path / "run" / "refined.keras").output_shape == (None, 7, 9, 2)

@@ -5,10 +5,24 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from deltafine.errors import DeltafineError
-from deltafine.model import coverage, delta_layers, dense_macs, find_activations, insert_deltas, mac_layers
+from deltafine.measurement import Probe
+from deltafine.measurement.collector import Collector
+from deltafine.model import (
+    DeltaSettings,
+    choose,
+    coverage,
+    delta_layers,
+    dense_macs,
+    find_activations,
+    insert_deltas,
+    mac_layers,
+)
+from deltafine.model.export import export_plain, frames_of
+from deltafine.model.lite import compare, to_tflite
 from tests.model import small_models
 from tests.model.comparing import IDENTITY
 
@@ -130,3 +144,95 @@ def test_recurrent_layers_are_listed_as_not_covered_with_their_macs():
     of_state = layers.Conv2D(16, 3, padding="same")
     of_state.build((None, 10, 8, 4))
     assert first.dense_macs == 4 * (10 * 8 * 9 * 3 * 16 + dense_macs(of_state, (10, 8, 4)))
+
+
+def test_where_time_is_summed_up_no_delta_layer_can_be_chosen():
+    model = of_backbone()
+    by_name = {site.name: site for site in choose(find_activations(model), at=["features", "hidden", "head"])}
+    assert by_name["features"].selected
+    assert not by_name["hidden"].selected
+    assert by_name["hidden"].reason.startswith("time is summed up")
+    with pytest.raises(DeltafineError, match="'hidden' time is summed up"):
+        choose([site for site in find_activations(model) if site.name == "hidden"], at=["hidden"])
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("rule", ["send-on-delta", "quantize"])
+def test_a_clip_model_is_exported_with_plain_layers(make, rule, tmp_path):
+    model, clips = make(), small_models.clips((2, *SHAPE), high=1.0)
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule=rule, initial_step=0.1))
+    for form, expected in (("stripped", model), ("quantized", clip_model)):
+        export_plain(clip_model, form).save(tmp_path / "plain.keras")
+        plain = keras.models.load_model(tmp_path / "plain.keras")
+        assert not delta_layers(plain)
+        found, wanted = plain.predict(clips, verbose=0), expected.predict(clips, verbose=0)
+        if form == "quantized":
+            np.testing.assert_array_equal(found, wanted)
+        else:
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7)
+    assert not np.allclose(found, model.predict(clips, verbose=0))
+
+
+def test_a_recurrent_clip_model_becomes_a_tflite_file_and_one_without_tflite_operations_is_refused():
+    clip_models = [
+        insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.1))
+        for model in (of_backbone(), of_3d_convolutions())
+    ]
+    exported = export_plain(clip_models[0], "quantized")
+    agreement = compare(to_tflite(exported), exported, frames_of(small_models.clips((2, *SHAPE), high=1.0), exported))
+    assert agreement.frames == 2
+    assert agreement.largest_difference < 1e-5
+    with pytest.raises(DeltafineError, match="operations that TFLite has not: MaxPool3D"):
+        to_tflite(export_plain(clip_models[1]))
+
+
+def changed_macs(clips, kernel_counts):
+    """Sum of the MACs of the elements that differ from the frame before, by hand: (batch, steps)."""
+    changed = clips[:, 1:] != clips[:, :-1]
+    found = (changed * kernel_counts[1:]).sum(axis=(2, 3, 4))
+    return np.concatenate([np.zeros((len(clips), 1), int), found], axis=1)
+
+
+def test_macs_of_a_model_that_takes_clips_are_those_of_the_changed_elements_in_every_step():
+    model = of_3d_convolutions()
+    probe = Probe(insert_deltas(model, []))
+    clips = small_models.clips((2, 8, *SHAPE[1:]), high=4.0).round()
+    pieces = [probe.run(clips[:, :4])]
+    pieces.append(probe.run(clips[:, 4:], pieces[0].state))
+    first = probe.layers[0]
+    assert (probe.window, first.name, len(first.step_macs)) == (4, "conv", 4)
+    # Every weight of a kernel of ones counts one: the gradient with respect to the input is the fan-out.
+    ones = model.get_layer("conv")
+    with tf.GradientTape() as tape:
+        inputs = tf.ones((1, *SHAPE))
+        tape.watch(inputs)
+        total = tf.reduce_sum(keras.ops.conv(inputs, tf.ones_like(ones.kernel), ones.strides, ones.padding))
+    fan = tape.gradient(total, inputs)[0].numpy().astype(int)
+    assert first.dense_macs == fan.sum() == sum(first.step_macs)
+    np.testing.assert_array_equal(pieces[0].counts[0].macs_delta, changed_macs(clips[:, :4], fan))
+    crossing = (clips[:, 4] != clips[:, 3]) * fan[0]
+    np.testing.assert_array_equal(pieces[1].counts[0].macs_delta[:, 0], crossing.sum(axis=(1, 2, 3)))
+    np.testing.assert_array_equal(pieces[1].counts[0].macs_delta[:, 1:], changed_macs(clips[:, 4:], fan)[:, 1:])
+
+
+def test_a_layer_behind_the_end_of_time_counts_once_a_window_and_dense_in_the_first():
+    probe = Probe(insert_deltas(of_backbone(), []))
+    clips = small_models.clips((1, *SHAPE), high=1.0)
+    fresh, still = Collector(probe), Collector(probe)
+    piece = probe.run(clips)
+    fresh.update(piece)
+    head = {layer.name: layer for layer in fresh.layers()}["head"]
+    assert head.mac_density == 1.0
+    # The same picture over and over, and the window again: nothing changes any more.
+    frozen = np.repeat(clips[:, :1], 4, axis=1)
+    before = probe.run(frozen)
+    still.update(probe.run(frozen, before.state))
+    assert {layer.name: layer.mac_density for layer in still.layers()} == dict.fromkeys(
+        ["frames/conv", "frames/conv2", "features", "hidden", "head"], 0.0
+    )
+    assert still.operations().frame_macs_worst == 0
+    assert still.operations().mac_density_with_first == 0.0
+    assert fresh.operations().dense_macs == sum(layer.dense_macs for layer in fresh.layers())
+    assert {layer.name: layer.dense_macs for layer in fresh.layers()} == {
+        entry.path: entry.dense_macs for entry in mac_layers(of_backbone()) if entry.covered
+    }

@@ -106,6 +106,19 @@ def test_an_unknown_layer_is_refused_by_name(tmp_path):
         load(changed(fixture("shared"), tmp_path, rename))
 
 
+def test_a_layer_that_its_author_registered_is_found_by_its_name(tmp_path):
+    class Swirl(keras.layers.Conv2D):
+        pass
+
+    def rename(config):
+        config["layers"][1]["class_name"] = "Custom>Swirl"
+
+    model = load(changed(fixture("shared"), tmp_path, rename), custom_objects={"Swirl": Swirl})
+    data = np.load(fixture("shared").with_suffix(".npz"))
+    assert isinstance(model.layers[1], Swirl)
+    np.testing.assert_allclose(model.predict(data["inputs"], verbose=0), data["outputs"], rtol=0, atol=LAST_BIT)
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     def widen(config):
         config["layers"][-1]["config"]["units"] = 7

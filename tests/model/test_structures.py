@@ -290,3 +290,13 @@ def test_a_layer_that_forgets_its_configuration_is_refused():
     model = keras.Model(inputs, layers.Dense(2)(layers.ReLU()(Forgetful(5, name="forgetful")(inputs))))
     with pytest.raises(DeltafineError, match=r"'forgetful'.*get_config"):
         insert_deltas(model, find_activations(model))
+
+
+def test_time_distributed_over_parts_of_a_frame_is_left_as_it_is(tmp_path):
+    inputs = keras.Input((12, 10, 3))
+    rows = layers.TimeDistributed(layers.Dense(4, activation="relu"), name="rows")(inputs)
+    model = randomise(keras.Model(inputs, ends(layers.ReLU(name="relu")(rows))))
+    reasons = {site.name: site.reason for site in find_activations(model)}
+    assert reasons["rows"].startswith("inside TimeDistributed over parts of a frame")
+    assert reasons["relu"] == ""
+    assert_identical_also_when_reloaded(model, clips(), tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deltafine.refinement.losses import ClassificationLoss, are_probabilities
+from deltafine.refinement.losses import ClassificationLoss, RegressionLoss, are_probabilities
 
 BATCH, TIME, CLASSES = 3, 4, 5
 
@@ -85,3 +85,37 @@ def test_certainty_in_the_wrong_class_costs_much_but_not_infinitely() -> None:
 )
 def test_probabilities_are_told_from_logits(predictions: np.ndarray, answer: bool) -> None:
     assert are_probabilities(predictions) is answer
+
+
+@pytest.mark.parametrize("values", [(), (0.0, 1.0, 5.0)])
+@pytest.mark.parametrize("distill", [0.0, 0.25, 1.0])
+def test_numbers_lose_half_the_squared_error_over_the_variance(values: tuple[float, ...], distill: float) -> None:
+    original, student = logits(1, 1), logits(0, 1)
+    loss = RegressionLoss(original.reshape(-1, 1), distill, values)
+    labels = np.array([2, -1, 0])
+    variance, expected = original.var(), []
+    for clip, frame in np.ndindex(BATCH, TIME):
+        to_teacher = (student[clip, frame, 0] - original[clip, frame, 0]) ** 2 / variance / 2
+        share = 1.0
+        if values and labels[clip] >= 0:
+            share = distill
+            to_label = (student[clip, frame, 0] - values[labels[clip]]) ** 2 / variance / 2
+        expected.append(share * to_teacher + (1 - share) * (to_label if share < 1 else 0.0))
+    assert float(loss(student, original, labels)) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert loss.divergence(original[0], student[0]) == pytest.approx(
+        np.mean((student[0] - original[0]) ** 2) / variance / 2, rel=1e-5
+    )
+
+
+def test_each_number_is_taken_by_its_own_spread_and_maps_by_position() -> None:
+    original = np.random.default_rng(0).normal(0, [1.0, 100.0], (4, 3, 2, 2, 2))
+    loss = RegressionLoss(original.reshape(-1, 2, 2, 2))
+    off = original + original.reshape(-1, 2).std(0)
+    assert float(loss(off, original, np.full(4, -1))) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_map_of_classes_follows_the_original_position_by_position() -> None:
+    student, original = (np.random.default_rng(seed).normal(0, 1, (2, 3, 4, 5, 6)) for seed in range(2))
+    p, t = softmax(student), softmax(original)
+    found = ClassificationLoss(True, 1.0)(p, t, np.array([-1, -1]))
+    assert float(found) == pytest.approx(np.mean(np.sum(t * np.log(t / p), -1)), rel=1e-5)

@@ -1,0 +1,48 @@
+"""How the output of a model is read: as classes or as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Head = Literal["mean", "last", "per-frame"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What predictions (..., outputs) say.
+
+    Attributes:
+        kind: ``"classes"``, one score per class (a single one is class 1's); or ``"numbers"``, each output a
+            quantity of its own, such as an angle, a position or a depth.
+        probabilities: of classes: whether scores are probabilities, not logits.
+        values: of numbers: what each label of the data stands for; () where it has none.
+        head: what stands for a clip: the ``"mean"`` over its frames, the ``"last"`` one, or nothing (``"per-frame"``).
+    """
+
+    kind: Literal["classes", "numbers"] = "classes"
+    probabilities: bool = True
+    values: tuple[float, ...] = ()
+    head: Head = "mean"
+
+    @property
+    def numbers(self) -> bool:
+        return self.kind == "numbers"
+
+    def scores(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions such that a single score of a class is its probability."""
+        if self.numbers or self.probabilities or predictions.shape[-1] != 1:
+            return predictions
+        return np.asarray(1 / (1 + np.exp(-predictions)))
+
+    def of_clip(self, predictions: np.ndarray) -> np.ndarray | None:
+        """What predictions (frames, ...) say about the clip; None with ``"per-frame"``."""
+        if self.head == "per-frame":
+            return None
+        return np.asarray(predictions.mean(0) if self.head == "mean" else predictions[-1])
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """Label indices (frames,) as numbers (frames, 1)."""
+        return np.asarray(self.values, np.float64)[labels][:, None]
