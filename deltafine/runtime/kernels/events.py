@@ -51,7 +51,7 @@ def should_send_events(memory: Memory, operation: np.ndarray, fresh: bool) -> bo
 
 
 @kernel
-def convolve_events(memory: Memory, operation: np.ndarray, counters: np.ndarray) -> None:
+def convolve_events(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """A convolution of one group, by events, of a state that is not fresh."""
     start_output(memory, operation)
     index = memory.links[operation[at.INPUTS]]
@@ -85,14 +85,14 @@ def convolve_events(memory: Memory, operation: np.ndarray, counters: np.ndarray)
     count = reach_of(memory, operation, memory.changed[index] == height * width)
     pitch = outputs
     size = piece_size(count, pitch)
-    first = 0
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(size, count - first)
         for i in range(rows):
             begin = operation[at.SUMS] + memory.active[first + i] * outputs
             for c in range(outputs):
                 memory.scratch[i * pitch + c] = np.float32(memory.sums[begin + c])
-        finish_rows(memory, operation, rows, pitch, first, False, counters)
+        finish_rows(memory, operation, rows, pitch, first, fresh, counters)
         first += rows
     counters[at.ROWS] -= count  # they were finished, not multiplied
 

@@ -29,14 +29,14 @@ def _note(
 
 
 @kernel
-def _copy(memory: Memory, source: int, target: int, length: int, fresh: bool) -> int:
-    """Copy values within the arena; returns how many differ from what was there (in a fresh state, all)."""
+def _copy(memory: Memory, source: int, target: int, length: int) -> int:
+    """Copy values within the arena; returns how many differ from what was there."""
     values, kept = memory.arena[source : source + length], memory.arena[target : target + length]
     changed = 0
     for c in range(length):
         changed += values[c] != kept[c]
         kept[c] = values[c]
-    return length if fresh else changed
+    return changed
 
 
 @kernel
@@ -62,7 +62,7 @@ def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarr
                     to_x = x * operation[at.STRIDE_W] + copy_x + operation[at.LEFT]
                     if 0 <= to_y < target[at.HEIGHT] and 0 <= to_x < target[at.WIDTH]:
                         to = target[at.ORIGIN] + to_y * target[at.PITCH] + to_x * channels
-                        changed = _copy(memory, begin, to, channels, False)
+                        changed = _copy(memory, begin, to, channels)
                         counters[0] += 1
                         if not fresh:
                             _note(memory, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
@@ -90,7 +90,8 @@ def reshape(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
                 piece = min(channels - done, length - column)
                 to_y = row // target[at.WIDTH]
                 to = target[at.ORIGIN] + to_y * target[at.PITCH] + (row - to_y * target[at.WIDTH]) * length + column
-                _note(memory, operation, row, _copy(memory, begin + done, to, piece, fresh), counters)
+                changed = _copy(memory, begin + done, to, piece)
+                _note(memory, operation, row, piece if fresh else changed, counters)
                 done += piece
     counters[0] += 1
 
@@ -112,6 +113,7 @@ def concatenate(memory: Memory, operation: np.ndarray, fresh: bool, counters: np
                     if fresh or memory.masks[source[at.MASK] + position]:
                         begin = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
                         to = target[at.ORIGIN] + y * target[at.PITCH] + x * target[at.CHANNELS] + column
-                        _note(memory, operation, position, _copy(memory, begin, to, channels, fresh), counters)
+                        changed = _copy(memory, begin, to, channels)
+                        _note(memory, operation, position, channels if fresh else changed, counters)
                         counters[0] += 1
         column += channels

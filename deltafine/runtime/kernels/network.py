@@ -43,7 +43,7 @@ def _run(
         if count and operation[at.FAN] >= 0:
             counters[i, at.EFFECTIVE] += _effective_macs(memory, operation, fresh)
         if operation[at.EVENTS] >= 0 and should_send_events(memory, operation, fresh):
-            convolve_events(memory, operation, counters[i])
+            convolve_events(memory, operation, fresh, counters[i])
         elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
             convolve(memory, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
         elif kind == at.K_INPUT:

@@ -198,7 +198,7 @@ def convolve(
     count = reach_of(memory, operation, everything)
     pitch = memory.tensors[operation[at.OUTPUT]][at.CHANNELS] + 4 * LANES
     size = piece_size(count, pitch)
-    first = 0
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(size, count - first)
         if depthwise:

@@ -61,7 +61,7 @@ def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
     count = changed_positions(memory, operation, fresh)
     target = memory.tensors[operation[at.OUTPUT]]
     positions, channels, kind = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS], operation[at.KIND]
-    first = 0
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(PIECE, count - first)
         for i in range(rows):
@@ -134,7 +134,7 @@ def pool(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarra
     count = reach_of(memory, operation, fresh or changed == source[at.HEIGHT] * source[at.WIDTH])
     channels, columns = target[at.CHANNELS], target[at.WIDTH]
     largest = operation[at.KIND] == at.K_MAX_POOL
-    first = 0
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(PIECE, count - first)
         for i in range(rows):
@@ -178,4 +178,4 @@ def pool_everything(memory: Memory, operation: np.ndarray, fresh: bool, counters
         for c in range(channels):
             row[c] /= np.float32(source[at.HEIGHT] * source[at.WIDTH])
     memory.active[0] = 0
-    finish_rows(memory, operation, 1, channels, 0, fresh, counters)
+    finish_rows(memory, operation, np.int64(1), channels, np.int64(0), fresh, counters)
