@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CALIBRATION_FRAMES = 20
+TIMING = "timing.json"
 
 
 def bench(
@@ -28,7 +29,8 @@ def bench(
     from deltafine.model import load
     from deltafine.runtime.comparison import DELTA, merged, take_turns
     from deltafine.runtime.dense import dense_runtimes, per_frame, set_threads
-    from deltafine.runtime.runtime import REFINED, DeltaRuntime, machine
+    from deltafine.runtime.kept import machine
+    from deltafine.runtime.runtime import REFINED, DeltaRuntime
 
     set_threads(threads)
     runtime = DeltaRuntime(run)
@@ -47,6 +49,8 @@ def bench(
     ]
     typer.echo(printable("\n".join(lines)))
     _show(times)
+    if run.is_dir():
+        _keep(run / TIMING, times, threads, runtime.engine)
 
 
 def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[np.ndarray]]:
@@ -71,6 +75,34 @@ def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[np.ndarr
     if not videos:
         raise DeltafineError(f"No video in {data} has two frames: give longer ones.")
     return videos
+
+
+def _keep(path: Path, times: dict[str, Any], threads: int, engine: str) -> None:
+    """Write the figures into the run, beside those for other numbers of threads."""
+    import json
+
+    from deltafine.pipeline import versions
+    from deltafine.runtime.kept import machine
+
+    try:
+        document = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        document[f"dense runtimes with {threads} threads"] = {
+            "machine": machine(),
+            "versions": versions().model_dump(mode="json"),
+            "engine": engine,
+            "milliseconds_per_frame": {
+                name: {
+                    "p50": taken.wall_percentile(50),
+                    "p95": taken.wall_percentile(95),
+                    "processor_p50": taken.processor_median,
+                    "frames": len(taken.wall),
+                }
+                for name, taken in times.items()
+            },
+        }
+        path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    except (OSError, ValueError) as error:
+        raise DeltafineError(f"Cannot write {path} ({error}): remove it, or check the folder's rights.") from error
 
 
 def _show(times: dict[str, Any]) -> None:

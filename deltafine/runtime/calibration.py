@@ -8,10 +8,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.runtime.compiled import KerasCall, NumbaState, Program
+from deltafine.runtime.compiled import KerasCall, NumbaState
 from deltafine.runtime.counts import macs_per_row
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.plan import Operation, Plan
+from deltafine.runtime.program import Program
 
 WARM_UP = 4
 """Frames that are not counted: the first is computed whole, and sums for events are taken up after it."""

@@ -18,7 +18,8 @@ from deltafine.measurement.probe import FRAME_PREDICTIONS
 from deltafine.model import graph
 from deltafine.model.time_axis import require_channels_last
 from deltafine.model.trace import Call, Value, trace
-from deltafine.runtime.lowering import Lowering, lower
+from deltafine.runtime.lowering import Lowering
+from deltafine.runtime.lowering_rules import lower
 from deltafine.runtime.plan import MACS, Operation, Plan
 
 _NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "keras")

@@ -91,6 +91,7 @@ class Operation:
         weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,
             (height, width, input channels, multiplier) of a depthwise one.
         fan: name of the array (height, width) of how many weights each input element meets.
+        dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not.
         finish: what is done to each output row.
         layer: class of the Keras layer it comes from.
     """
@@ -106,6 +107,7 @@ class Operation:
     groups: int = 1
     weights: str = ""
     fan: str = ""
+    dense_macs: int = 0
     finish: Finish = field(default_factory=Finish)
     layer: str = ""
 
@@ -139,13 +141,8 @@ class Plan:
         return [operation for operation in self.operations if operation.kind == UNKNOWN]
 
     def dense_macs(self) -> int:
-        """MACs of one frame in the operations that the fan-out rules cover, padding not counted."""
-        total = 0
-        for operation in self.operations:
-            if operation.fan:
-                channels = self.tensors[operation.inputs[0]].shape[2]
-                total += int(self.arrays[operation.fan].sum(dtype=np.int64)) * channels
-        return total
+        """MACs of one frame in the operations that the fan-out rules cover."""
+        return sum(operation.dense_macs for operation in self.operations)
 
     def save(self, folder: Path) -> None:
         """Write ``plan.json`` and ``plan.npz``; both appear whole, the JSON last."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.util
-import json
 import os
-import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.runtime import kept
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.plan import Operation, Plan
 
 ENGINES = ("auto", "numba", "numpy")
 REFINED = "refined.keras"
-SOURCE, CHOICE = "source.sha256", "choice.json"
 
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
@@ -121,7 +117,7 @@ class DeltaRuntime:
             self.plan = self._from_path(Path(source), frame_size, cache)
         else:
             self.plan = self._compile(source, frame_size)
-        self._choose(self._kept_choice())
+        self._choose(kept.choice(self._folder))
 
     def calibrate(self, frames: Iterable[np.ndarray]) -> dict[str, float]:
         """Time both ways to run each convolution on the user's frames, and take the faster from now on.
@@ -142,7 +138,7 @@ class DeltaRuntime:
 
         choice = choose(self.plan, frames, self._calls_keras)
         self._choose(choice)
-        self._keep_choice(choice)
+        kept.keep_choice(choice, self._folder)
         return choice
 
     @property
@@ -191,17 +187,17 @@ class DeltaRuntime:
         file = path / REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
-        digest = _digest(file, frame_size)
-        folder = file.parent / "runtime" if path.is_dir() else _user_cache() / digest[:16]
+        digest = kept.digest(file, frame_size)
+        folder = file.parent / "runtime" if path.is_dir() else kept.user_cache() / digest[:16]
         self._folder = folder if cache else None
-        kept = _kept_plan(folder, digest) if cache else None
-        if kept is not None:
-            return kept
+        plan = kept.plan(folder, digest) if cache else None
+        if plan is not None:
+            return plan
         from deltafine.model import load
 
         plan = self._compile(load(file), frame_size)
         if cache and not plan.unknown:
-            _keep_plan(plan, folder, digest)
+            kept.keep_plan(plan, folder, digest)
         return plan
 
     def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
@@ -222,37 +218,12 @@ class DeltaRuntime:
 
             self._weight_bytes = sum(array.nbytes for array in self.plan.arrays.values())
             return lambda: NumpyState(self.plan, self._calls_keras)
-        from deltafine.runtime.compiled import NumbaState, Program
+        from deltafine.runtime.compiled import NumbaState
+        from deltafine.runtime.program import Program
 
         program = Program(self.plan, choice)
         self._weight_bytes = program.memory
         return lambda: NumbaState(program, self._calls_keras)
-
-    def _kept_choice(self) -> dict[str, float] | None:
-        """What was found on this machine before."""
-        if self._folder is None:
-            return None
-        try:
-            kept = json.loads((self._folder / CHOICE).read_text("utf-8"))
-            known = kept["machine"] == machine()
-            return {str(name): float(price) for name, price in kept["events"].items()} if known else None
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def _keep_choice(self, choice: dict[str, float]) -> None:
-        if self._folder is not None and self._folder.is_dir():
-            with contextlib.suppress(OSError):
-                document = {"machine": machine(), "events": choice}
-                (self._folder / CHOICE).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-
-
-def machine() -> str:
-    """The processor that this runs on, in words."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
@@ -266,35 +237,3 @@ def _engine(name: str) -> str:
     if name == "numba" and not there:
         raise DeltafineError("The engine 'numba' is not installed: pip install 'deltafine[runtime]'.")
     return ("numba" if there else "numpy") if name == "auto" else name
-
-
-def _digest(file: Path, frame_size: tuple[int, int] | None) -> str:
-    with file.open("rb") as opened:
-        content = hashlib.file_digest(opened, "sha256")
-    content.update(repr(frame_size).encode())
-    return content.hexdigest()
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltafine" / "plans"
-
-
-def _kept_plan(folder: Path, digest: str) -> Plan | None:
-    """The plan in a folder if it is this model's and of this version."""
-    try:
-        if (folder / SOURCE).read_text(encoding="utf-8") != digest:
-            return None
-        return Plan.load(folder)
-    except (OSError, DeltafineError):
-        return None
-
-
-def _keep_plan(plan: Plan, folder: Path, digest: str) -> None:
-    """Keep a plan where that is possible; a folder that cannot be written to costs the next start some seconds."""
-    try:
-        for stale in (SOURCE, CHOICE):
-            (folder / stale).unlink(missing_ok=True)
-        plan.save(folder)
-        (folder / SOURCE).write_text(digest, encoding="utf-8")
-    except OSError:
-        return

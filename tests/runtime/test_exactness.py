@@ -77,7 +77,7 @@ def test_a_model_without_deltas_predicts_what_keras_predicts(name: str, engine: 
 def test_from_the_same_state_every_delta_layer_sends_what_keras_sends(
     name: str, rule: str, unit: str, step_per: str, engine: str
 ) -> None:
-    model = refined(MODELS[name](), rule, unit, step_per=step_per)
+    model = refined(MODELS[name](), rule, unit, 0.1 if unit == "pixel" else 0.3, step_per=step_per)
     runtime, keras_model = DeltaRuntime(model, engine=engine), Teacher(model)
     moved = dict.fromkeys(keras_model.paths, 0)
     sent: dict[str, np.ndarray] | None = None
