@@ -41,8 +41,8 @@ class NumpyState:
         self.fresh = True
 
     def value(self, index: int) -> np.ndarray:
-        """The current value of a tensor, (height, width, channels)."""
-        return self.values[index]
+        """A copy of the current value of a tensor, (height, width, channels)."""
+        return self.values[index].copy()
 
     @property
     def memory(self) -> int:

@@ -61,7 +61,7 @@ def test_a_kept_plan_starts_without_tensorflow_and_predicts_the_same(run: Path) 
 def test_the_kept_plan_is_plain_json_and_arrays(run: Path) -> None:
     DeltaRuntime(run)
     document = json.loads((run / "runtime" / "plan.json").read_text("utf-8"))
-    assert [operation["kind"] for operation in document["operations"]][:2] == ["input", "conv"]
+    assert [operation["kind"] for operation in document["operations"]][:3] == ["input", "identity", "conv"]
     with np.load(run / "runtime" / "plan.npz") as arrays:
         assert {operation["weights"] for operation in document["operations"]} - {""} <= set(arrays.files)
     assert Plan.load(run / "runtime").input_shape == SIZE
