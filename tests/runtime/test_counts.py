@@ -45,7 +45,7 @@ def test_effective_macs_are_those_of_the_report(name: str, rule: str, unit: str)
         runtime.step(frame)
         if not number:
             continue
-        for layer, place in places.items():
+        for place in places.values():
             operation = plan.operations[place]
             source = operation.inputs[0]
             changed = (runtime._stream.state.value(source) != before[source]).sum(axis=-1)
