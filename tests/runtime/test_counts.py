@@ -21,8 +21,6 @@ FRAMES = 40
         ("convolutions", "send-on-delta", "element"),
         ("depthwise", "send-on-delta", "pixel"),
         ("sums", "quantize", "element"),
-        ("pools", "send-on-delta", "element"),
-        ("nested", "send-on-delta", "element"),
     ],
 )
 def test_effective_macs_are_those_of_the_report(name: str, rule: str, unit: str) -> None:
