@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DeltaActivation": "deltafine.layers",
+    "DeltaRuntime": "deltafine.runtime.runtime",
     "DeltafineError": "deltafine.errors",
     "find_activations": "deltafine.model",
     "insert_deltas": "deltafine.model",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from deltafine.model import insert_deltas as insert_deltas
     from deltafine.pipeline import refine as refine
     from deltafine.report import load_report as load_report
+    from deltafine.runtime.runtime import DeltaRuntime as DeltaRuntime
     from deltafine.video import open_dataset as open_dataset
 
 register_layers_with_keras()

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from deltafine.cli.bench import bench
 from deltafine.cli.data import data
 from deltafine.cli.demo import demo
 from deltafine.cli.export import export
 from deltafine.cli.inspect import inspect
 from deltafine.cli.refine import refine
 from deltafine.cli.report import report
+from deltafine.cli.run import run
 from deltafine.errors import DeltafineError
 
 app = typer.Typer(
@@ -24,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, data, refine, report, export, demo):
+for command in (inspect, data, refine, report, export, run, bench, demo):
     app.command()(command)
 
 _debug = False

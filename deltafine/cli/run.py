@@ -1,0 +1,81 @@
+"""`deltafine run`: a refined model on a video, frame by frame."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CALIBRATION_FRAMES = 20
+
+
+def run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
+    source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
+) -> None:
+    """Stream a video through a refined model, computing only what changed."""
+    from itertools import chain, islice
+
+    from deltafine.runtime.live import live_frames
+    from deltafine.runtime.runtime import DeltaRuntime
+
+    runtime = DeltaRuntime(run)
+    height, width, channels = runtime.plan.input_shape
+    stream = islice(live_frames(source, (height, width), channels), frames)
+    if calibrate and not runtime.calibrated:
+        first = list(islice(stream, _CALIBRATION_FRAMES))
+        if len(first) == _CALIBRATION_FRAMES:
+            runtime.calibrate(first)
+        stream = chain(first, stream)
+    _show(runtime, stream)
+
+
+def _show(runtime: Any, frames: Any) -> None:
+    from deltafine.cli.output import printable
+
+    milliseconds: list[float] = []
+    effective: list[int] = []
+    dense = runtime.plan.dense_macs()
+    for number, frame in enumerate(frames):
+        begin = time.perf_counter()
+        prediction = runtime.step(frame)
+        milliseconds.append(1e3 * (time.perf_counter() - begin))
+        counts = runtime.counts
+        effective.append(counts.total("effective_macs"))
+        sent, values = (
+            (sum(part) for part in zip(*counts.events().values(), strict=True)) if counts.events() else (0, 0)
+        )
+        typer.echo(
+            printable(
+                f"frame {number}: {_said(prediction)}, events {_share(sent, values)}, "
+                f"MACs {_share(effective[-1], dense)}, {milliseconds[-1]:.2f} ms"
+            )
+        )
+    if len(milliseconds) > 1:
+        later = sorted(milliseconds[1:])
+        typer.echo(
+            f"{len(milliseconds)} frames: median {later[len(later) // 2]:.2f} ms, "
+            f"p95 {later[int(0.95 * (len(later) - 1))]:.2f} ms, first {milliseconds[0]:.2f} ms; "
+            f"MACs after the first {_share(sum(effective[1:]), dense * len(later))} of dense; engine {runtime.engine}"
+        )
+
+
+def _said(prediction: np.ndarray | tuple[np.ndarray, ...]) -> str:
+    """A prediction in a few words: the class and its score, or the values."""
+    if isinstance(prediction, tuple):
+        return ", ".join(_said(part) for part in prediction)
+    flat = prediction.ravel()
+    if prediction.ndim == 1 and len(flat) > 1:
+        return f"class {int(flat.argmax())} ({flat.max():.3g})"
+    return " ".join(f"{value:.4g}" for value in flat[:4]) + (" ..." if len(flat) > 4 else "")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "none"

@@ -1,0 +1,138 @@
+"""The activation functions that the runtime computes itself: how Keras names them, and what they are in NumPy.
+
+``ACTIVATIONS`` maps a name to a function of rows ``(..., channels)`` and the parameters; its order gives the codes that
+the compiled kernels switch on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Rows = np.ndarray
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+NO_LIMIT = 3.0e38
+"""Stands for "no largest value" where a number is needed."""
+
+
+def _sigmoid(x: Rows) -> Rows:
+    return (1.0 / (1.0 + np.exp(-x))).astype(np.float32)
+
+
+def _relu(x: Rows, slope: float, most: float, threshold: float) -> Rows:
+    kept = np.minimum(np.where(x >= threshold, x, np.float32(slope) * (x - np.float32(threshold))), np.float32(most))
+    return np.where(np.isnan(x), x, kept)
+
+
+def _elu(x: Rows, alpha: float) -> Rows:
+    return np.where(x > 0, x, np.float32(alpha) * np.expm1(np.minimum(x, 0)))
+
+
+def _softplus(x: Rows) -> Rows:
+    return np.logaddexp(x, np.float32(0))
+
+
+def _gelu(x: Rows) -> Rows:
+    return (0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float32])(x / np.float32(math.sqrt(2))))).astype(x.dtype)
+
+
+def _gelu_tanh(x: Rows) -> Rows:
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+    return np.float32(0.5) * x * (1 + np.tanh(inner))
+
+
+def _softmax(x: Rows) -> Rows:
+    exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponential / exponential.sum(axis=-1, keepdims=True)
+
+
+ACTIVATIONS: dict[str, Callable[..., Rows]] = {
+    "linear": lambda x: x,
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "silu": lambda x: x * _sigmoid(x),
+    "hard_sigmoid": lambda x: np.clip(x / np.float32(6) + np.float32(0.5), 0, 1),
+    "hard_silu": lambda x: x * np.clip(x / np.float32(6) + np.float32(0.5), 0, 1),
+    "elu": _elu,
+    "selu": lambda x: np.float32(SELU_SCALE) * _elu(x, SELU_ALPHA),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "softplus": _softplus,
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "exponential": np.exp,
+    "softmax": _softmax,
+}
+CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+
+_RELU = (0.0, NO_LIMIT, 0.0)
+_BY_FUNCTION: dict[str, tuple[str, tuple[float, ...]]] = {
+    "linear": ("linear", ()),
+    "relu": ("relu", _RELU),
+    "relu6": ("relu", (0.0, 6.0, 0.0)),
+    "leaky_relu": ("relu", (0.2, NO_LIMIT, 0.0)),
+    "elu": ("elu", (1.0,)),
+    "gelu": ("gelu", ()),
+    "silu": ("silu", ()),
+    "swish": ("silu", ()),
+    "hard_swish": ("hard_silu", ()),
+    **{name: (name, ()) for name in ("sigmoid", "tanh", "hard_sigmoid", "hard_silu", "selu", "softplus", "softsign")},
+    "exponential": ("exponential", ()),
+    "softmax": ("softmax", ()),
+}
+
+
+def of_function(function: Any) -> tuple[str, tuple[float, ...]] | None:
+    """Name and parameters of what ``Conv2D(activation=...)`` holds, or None where the runtime has none like it."""
+    import keras
+
+    if function is None:
+        return "linear", ()
+    if isinstance(function, keras.layers.Layer):
+        return of_layer(function)
+    name = getattr(function, "__name__", "")
+    known = _BY_FUNCTION.get(name)
+    return known if known is not None and function is getattr(keras.activations, name, None) else None
+
+
+def of_layer(layer: Any) -> tuple[str, tuple[float, ...]] | None:
+    """Name and parameters of an activation layer or operation, or None."""
+    import keras
+
+    kind = type(layer)
+    if kind is keras.layers.Activation:
+        return of_function(layer.activation)
+    if kind is keras.layers.ReLU:
+        most = NO_LIMIT if layer.max_value is None else float(layer.max_value)
+        return "relu", (float(layer.negative_slope), most, float(layer.threshold))
+    if kind is keras.layers.LeakyReLU:
+        return "relu", (float(layer.negative_slope), NO_LIMIT, 0.0)
+    if kind is keras.layers.ELU:
+        return "elu", (float(layer.alpha),)
+    if kind is keras.layers.Softmax:
+        return ("softmax", ()) if layer.axis == -1 else None
+    return _of_operation(layer)
+
+
+def _of_operation(operation: Any) -> tuple[str, tuple[float, ...]] | None:
+    """``keras.ops.relu(x)`` and its like: told apart by name, as their classes are private to Keras."""
+    if not type(operation).__module__.startswith("keras.src.ops."):
+        return None
+    name = type(operation).__name__
+    if name == "LeakyRelu":
+        return "relu", (float(operation.negative_slope), NO_LIMIT, 0.0)
+    if name == "Gelu":
+        return ("gelu_tanh" if operation.approximate else "gelu"), ()
+    if name == "Softmax":
+        return ("softmax", ()) if operation.axis == -1 else None
+    if name == "Elu":
+        return "elu", (float(operation.alpha),)
+    by_class = {
+        "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Silu": "silu", "Selu": "selu",
+        "HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu", "Softplus": "softplus", "Softsign": "softsign",
+        "Exp": "exponential",
+    }  # fmt: skip
+    return _BY_FUNCTION[by_class[name]] if name in by_class else None

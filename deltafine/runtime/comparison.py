@@ -1,0 +1,69 @@
+"""The delta runtime and dense ones on the same frames, taking turns frame by frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+DELTA = "deltafine"
+
+
+@dataclass
+class Times:
+    """Milliseconds per frame of one runtime."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def wall_percentile(self, percent: float) -> float:
+        """Of the time that passed."""
+        return float(np.percentile(self.wall, percent))
+
+    @property
+    def processor_median(self) -> float:
+        """Of the processor time of all threads: what other work on the machine disturbs least."""
+        return float(np.median(self.processor))
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[np.ndarray], object]],
+    frames: Iterable[np.ndarray],
+    reset: Callable[[], None] = lambda: None,
+) -> dict[str, Times]:
+    """Time every runtime on every frame of one video, one after the other.
+
+    Args:
+        runs: by name; each takes a frame.
+        frames: of one video, in order; the first is computed by all and not timed.
+        reset: called before the first frame.
+    """
+    times = {name: Times() for name in runs}
+    reset()
+    for number, frame in enumerate(frames):
+        for name, run in runs.items():
+            begin, begin_processor = time.perf_counter(), time.process_time()
+            run(frame)
+            processor, wall = time.process_time() - begin_processor, time.perf_counter() - begin
+            if number:
+                times[name].wall.append(1e3 * wall)
+                times[name].processor.append(1e3 * processor)
+    return times
+
+
+def merged(parts: Iterable[Mapping[str, Times]]) -> dict[str, Times]:
+    """The times of several videos together."""
+    result: dict[str, Times] = {}
+    for part in parts:
+        for name, times in part.items():
+            kept = result.setdefault(name, Times())
+            kept.wall += times.wall
+            kept.processor += times.processor
+    return result
+
+
+def fastest_dense(times: Mapping[str, Times]) -> str:
+    """The dense runtime with the smallest median of processor time."""
+    return min((name for name in times if name != DELTA), key=lambda name: times[name].processor_median)

@@ -1,0 +1,148 @@
+"""The state of one stream, advanced by the compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.runtime.counts import Counts
+from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.network import run_network
+from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
+from deltafine.runtime.kernels.rows import PIECE
+from deltafine.runtime.kernels.tiles import LANES
+from deltafine.runtime.plan import UNKNOWN, Operation, Plan
+from deltafine.runtime.program import WINDOWS, Program, aligned
+
+KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+
+
+class NumbaState:
+    """One stream: the state of every value, in flat arrays. To be used by one thread at a time."""
+
+    def __init__(self, program: Program, keras_call: KerasCall) -> None:
+        _require_known_rules(program.plan)
+        self.program = program
+        self._keras_call = keras_call
+        shapes = [tensor.shape for tensor in program.plan.tensors]
+        widest = max(channels for _, _, channels in shapes)
+        most = max(height * width for height, width, _ in shapes)
+        reach = max(
+            [1]
+            + [
+                (program.plan.tensors[o.output].shape[1] + 1) * o.strides[1]
+                + o.kernel[1] * o.dilation[1]
+                + o.padding[1]
+                + shapes[o.inputs[0]][1]
+                for o in program.plan.operations
+                if o.kind in WINDOWS
+            ]
+        )
+        pitch = widest + 4 * LANES
+        self.memory_arrays = Memory(
+            weights=program.weights,
+            fans=program.fans,
+            links=program.links,
+            tensors=program.tensors,
+            arena=aligned(np.zeros(program.arena_size, np.float32)),
+            masks=np.zeros(program.mask_size, np.uint8),
+            counts=np.zeros(program.mask_size, np.int32),
+            changed=np.zeros(len(shapes), np.int64),
+            sums=np.zeros(program.sum_count, np.float64),
+            before=np.zeros(program.before_count, np.float32),
+            scratch=aligned(
+                np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch, PIECE * pitch, 2 * pitch) + pitch * 8, np.float32)
+            ),
+            active=np.zeros(most + 1, np.int64),
+            offsets=np.zeros(most + 1, np.int64),
+            reach=np.zeros(reach, np.uint8),
+            chosen=np.zeros(widest + 1, np.int64),
+            changes=np.zeros(widest + 1, np.float64),
+            stale=np.zeros(len(shapes), np.int64),
+        )
+        self.counting = True
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is a first frame."""
+        arrays = self.memory_arrays
+        for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
+            array[:] = 0
+        self.fresh = True
+
+    @property
+    def memory(self) -> int:
+        """Bytes of state."""
+        arrays = self.memory_arrays
+        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before)
+        return sum(array.nbytes for array in (*own, arrays.scratch, arrays.active, arrays.offsets))
+
+    def value(self, index: int) -> np.ndarray:
+        """A copy of the current value of a tensor, (height, width, channels)."""
+        return self._view(index).copy()
+
+    def _view(self, index: int) -> np.ndarray:
+        height, width, channels, origin, pitch, _ = self.program.tensors[index]
+        arena = self.memory_arrays.arena
+        lines = np.lib.stride_tricks.as_strided(
+            arena[origin:], (height, width, channels), (4 * pitch, 4 * channels, 4), writeable=True
+        )
+        return lines
+
+    def step(self, frame: np.ndarray) -> Counts:
+        """Advance by one frame (height, width, channels), float32."""
+        counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
+        flat = np.ascontiguousarray(frame, np.float32).ravel()
+        for first, last in self.program.segments:
+            self.run(first, last, flat, counters)
+        self.fresh = False
+        return self.counts(counters)
+
+    def run(self, first: int, last: int, flat: np.ndarray, counters: np.ndarray) -> None:
+        """Advance some operations."""
+        operation = self.program.plan.operations[first]
+        if operation.kind == UNKNOWN:
+            self._run_keras(first, operation, counters)
+        else:
+            arguments = (self.memory_arrays, self.program.operations, first, last, flat)
+            run_network(*arguments, self.fresh, self.counting, counters)
+
+    def counts(self, counters: np.ndarray) -> Counts:
+        """The counters of the kernels as counts."""
+        counts = Counts(self.program.plan)
+        counts.rows = counters[:, layout.ROWS]
+        counts.changed_rows = counters[:, layout.CHANGED_ROWS]
+        counts.changed_elements = counters[:, layout.CHANGED_ELEMENTS]
+        counts.effective_macs = counters[:, layout.EFFECTIVE]
+        counts.event_macs = counters[:, layout.EVENT_MACS]
+        return counts
+
+    def _run_keras(self, place: int, operation: Operation, counters: np.ndarray) -> None:
+        arrays, plan = self.memory_arrays, self.program.plan
+        height, width, channels, _, _, mask = self.program.tensors[operation.output]
+        masks, counts = (array[mask : mask + height * width] for array in (arrays.masks, arrays.counts))
+        masks[:] = 0
+        arrays.changed[operation.output] = 0
+        if not self.fresh and not any(arrays.changed[index] for index in operation.inputs):
+            return
+        given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
+        result = self._keras_call(operation, given).reshape(height, width, channels)
+        kept = self._view(operation.output)
+        differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
+        kept[:] = result
+        counts[:] = differing.ravel()
+        masks[:] = counts > 0
+        arrays.changed[operation.output] = np.count_nonzero(counts)
+        counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
+
+
+def _require_known_rules(plan: Plan) -> None:
+    for operation in plan.operations:
+        delta = operation.finish.delta
+        if delta is not None and delta.rule not in layout.RULE_CODES:
+            raise DeltafineError(
+                f"Delta layer '{delta.name}' has the rule '{delta.rule}', which has no kernel: use engine='numpy'."
+            )

@@ -1,0 +1,57 @@
+"""What one frame took: exact integers for each operation of a plan."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deltafine.runtime.plan import MACS, Operation, Plan
+
+
+class Counts:
+    """Counts of one frame, or sums of several; int64 arrays with an entry per operation of the plan.
+
+    Attributes:
+        rows: positions that were computed anew.
+        changed_rows: positions whose values changed.
+        changed_elements: values that changed.
+        effective_macs: changed input elements, each times the weights that it meets: the effective MACs of the report.
+        event_macs: multiply-accumulates carried out for single events.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        size = len(plan.operations)
+        self.rows, self.changed_rows, self.changed_elements = (np.zeros(size, np.int64) for _ in range(3))
+        self.effective_macs, self.event_macs = np.zeros(size, np.int64), np.zeros(size, np.int64)
+
+    @property
+    def executed_macs(self) -> np.ndarray:
+        """Multiply-accumulates carried out: of whole rows, padding included, and of single events."""
+        return self.rows * macs_per_row(self.plan) + self.event_macs
+
+    def total(self, name: str) -> int:
+        """Sum of one kind of count over all operations."""
+        return int(getattr(self, name).sum())
+
+    def events(self) -> dict[str, tuple[int, int]]:
+        """By delta layer: (values sent, all values); positions where the unit is the pixel."""
+        found = {}
+        for place, operation in enumerate(self.plan.operations):
+            delta = operation.finish.delta
+            if delta is not None:
+                height, width, channels = self.plan.tensors[operation.output].shape
+                pixel = delta.unit == "pixel"
+                sent = self.changed_rows[place] if pixel else self.changed_elements[place]
+                found[delta.name] = (int(sent), height * width * (1 if pixel else channels))
+        return found
+
+
+def macs_per_row(plan: Plan) -> np.ndarray:
+    """Multiply-accumulates of one output row, padding included; 0 for other operations."""
+    return np.array([_macs_per_row(plan, operation) for operation in plan.operations], np.int64)
+
+
+def _macs_per_row(plan: Plan, operation: Operation) -> int:
+    return math.prod(plan.arrays[operation.weights].shape) if operation.kind in MACS else 0

@@ -1,0 +1,107 @@
+"""Activation functions over a row of channels, in place."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deltafine.runtime.activations import CODES, SELU_ALPHA, SELU_SCALE
+from deltafine.runtime.kernels import kernel
+
+A_LINEAR, A_RELU = CODES["linear"], CODES["relu"]
+A_SIGMOID, A_TANH, A_SILU = CODES["sigmoid"], CODES["tanh"], CODES["silu"]
+A_HARD_SIGMOID, A_HARD_SILU = CODES["hard_sigmoid"], CODES["hard_silu"]
+A_ELU, A_SELU, A_GELU, A_GELU_TANH = CODES["elu"], CODES["selu"], CODES["gelu"], CODES["gelu_tanh"]
+A_SOFTPLUS, A_SOFTSIGN, A_EXP, A_SOFTMAX = (CODES[n] for n in ("softplus", "softsign", "exponential", "softmax"))
+
+ONE, HALF, SIXTH = np.float32(1), np.float32(0.5), np.float32(1 / 6)
+ZERO, SIX, THREE = np.float32(0), np.float32(6), np.float32(3)
+ROOT_HALF, ROOT_2_BY_PI, CUBIC = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+E5, E4, E3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
+E2, E1, E0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
+LEAST, MOST, INFINITE = np.float32(-87.33), np.float32(88.72), np.float32(np.inf)
+LARGEST_POWER = np.float32(127)
+MANTISSA = np.int32(23)
+BIAS = np.int32(127)
+
+
+@kernel
+def exponential(x: np.float32) -> np.float32:
+    """e^x to about one unit in the last place, without branches, so that loops over it become vector code.
+
+    The range reduction and polynomial are those of the Cephes library's ``expf``.
+    """
+    clipped = LEAST if x < LEAST else x
+    clipped = MOST if clipped > MOST else clipped
+    power = np.float32(np.floor(clipped * LOG2_E + HALF))
+    power = LARGEST_POWER if power > LARGEST_POWER else power
+    rest = clipped - power * LN2_HIGH
+    rest = rest - power * LN2_LOW
+    series = (((((E5 * rest + E4) * rest + E3) * rest + E2) * rest + E1) * rest + E0) * (rest * rest) + rest + ONE
+    scale = np.int32((np.int32(power) + BIAS) << MANTISSA).view(np.float32)
+    result = series * scale
+    result = INFINITE if x > MOST else result
+    return ZERO if x < LEAST else result
+
+
+@kernel
+def activate(row: np.ndarray, code: int, parameters: np.ndarray) -> None:
+    """Apply the activation with this code to all channels of a row."""
+    if code == A_RELU:
+        slope, most, threshold = parameters[0], parameters[1], parameters[2]
+        for c in range(len(row)):
+            x = row[c]
+            x = slope * (x - threshold) if x < threshold else x
+            row[c] = most if x > most else x
+    elif code == A_SIGMOID:
+        for c in range(len(row)):
+            row[c] = ONE / (ONE + exponential(-row[c]))
+    elif code == A_SILU:
+        for c in range(len(row)):
+            row[c] = row[c] / (ONE + exponential(-row[c]))
+    elif code in (A_HARD_SIGMOID, A_HARD_SILU):
+        for c in range(len(row)):
+            x = row[c]
+            gate = x * SIXTH + HALF
+            gate = ZERO if gate < ZERO else gate
+            gate = ONE if gate > ONE else gate
+            row[c] = gate * x if code == A_HARD_SILU else gate
+    elif code == A_SOFTMAX:
+        _softmax(row)
+    elif code != A_LINEAR:
+        for c in range(len(row)):
+            row[c] = _scalar(row[c], code, parameters[0])
+
+
+@kernel
+def _softmax(row: np.ndarray) -> None:
+    most = row[0]
+    for c in range(len(row)):
+        most = max(most, row[c])
+    total = 0.0
+    for c in range(len(row)):
+        row[c] = math.exp(row[c] - most)
+        total += row[c]
+    for c in range(len(row)):
+        row[c] = np.float32(row[c] / total)
+
+
+@kernel
+def _scalar(x: np.float32, code: int, parameter: np.float32) -> np.float32:
+    if code == A_TANH:
+        return np.float32(math.tanh(x))
+    if code == A_ELU:
+        return x if x > 0 else np.float32(parameter * math.expm1(x))
+    if code == A_SELU:
+        return np.float32(SELU_SCALE * (x if x > 0 else SELU_ALPHA * math.expm1(x)))
+    if code == A_GELU:
+        return np.float32(HALF * x * (ONE + math.erf(x * ROOT_HALF)))
+    if code == A_GELU_TANH:
+        return np.float32(HALF * x * (ONE + math.tanh(ROOT_2_BY_PI * (x + CUBIC * x * x * x))))
+    if code == A_SOFTPLUS:
+        return np.float32(max(x, ZERO) + math.log1p(math.exp(-abs(x))))
+    if code == A_SOFTSIGN:
+        return np.float32(x / (ONE + abs(x)))
+    return np.float32(math.exp(x))

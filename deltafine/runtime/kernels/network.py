@@ -1,0 +1,82 @@
+"""Running a piece of a compiled plan in one call."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from deltafine.runtime.kernels import kernel
+from deltafine.runtime.kernels import layout as at
+from deltafine.runtime.kernels.events import convolve_events, should_send_events
+from deltafine.runtime.kernels.frames import read_frame
+from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.moves import concatenate, place, reshape
+from deltafine.runtime.kernels.products import convolve
+from deltafine.runtime.kernels.rows import combine, pool, pool_everything
+
+
+@kernel
+def _effective_macs(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
+    """Changed elements of the input, each times the weights that it meets."""
+    index = memory.links[operation[at.INPUTS]]
+    tensor = memory.tensors[index]
+    if memory.changed[index] == 0 and not fresh:
+        return 0
+    total = 0
+    for position in range(tensor[at.HEIGHT] * tensor[at.WIDTH]):
+        if memory.masks[tensor[at.MASK] + position]:
+            total += memory.counts[tensor[at.MASK] + position] * memory.fans[operation[at.FAN] + position]
+    return total
+
+
+def _run(
+    memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, count: bool,
+    counters: np.ndarray,
+) -> None:  # fmt: skip
+    for i in range(first, last):
+        operation = operations[i]
+        kind = operation[at.KIND]
+        if count and operation[at.FAN] >= 0:
+            counters[i, at.EFFECTIVE] += _effective_macs(memory, operation, fresh)
+        if operation[at.EVENTS] >= 0 and should_send_events(memory, operation, fresh):
+            convolve_events(memory, operation, fresh, counters[i])
+        elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
+            convolve(memory, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
+        elif kind == at.K_INPUT:
+            read_frame(memory, operation, frame, fresh, counters[i])
+        elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
+            pool(memory, operation, fresh, counters[i])
+        elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
+            pool_everything(memory, operation, fresh, counters[i])
+        elif kind == at.K_PLACE:
+            place(memory, operation, fresh, counters[i])
+        elif kind == at.K_RESHAPE:
+            reshape(memory, operation, fresh, counters[i])
+        elif kind == at.K_CONCATENATE:
+            concatenate(memory, operation, fresh, counters[i])
+        else:
+            combine(memory, operation, fresh, counters[i])
+
+
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
+# numba keeps compiled code by a function's name and its own file's age; the name stands for all files here.
+_run.__qualname__ = f"run_{_digest()}"
+
+
+def _compiled() -> Any:
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(_run)
+    except RuntimeError:  # nowhere to keep compiled code
+        return njit(nogil=True, error_model="numpy")(_run)
+
+
+run_network = _compiled()
+"""Advance operations ``first`` to ``last - 1`` by one frame."""

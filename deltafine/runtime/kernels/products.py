@@ -1,0 +1,209 @@
+"""Convolutions: which outputs a change reaches, and their sums of products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deltafine.runtime.kernels import kernel
+from deltafine.runtime.kernels import layout as at
+from deltafine.runtime.kernels.finish import finish_rows, start_output
+from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.tiles import LANES, channel_tile, row_tile
+from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
+from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
+
+SCRATCH_VALUES = 98_304
+"""Rows are computed in pieces of about so many values, to stay in the cache until they are finished."""
+
+FEWEST_ROWS, MOST_ROWS = 240, 480
+
+
+def _rows_function(vectors: int) -> Any:
+    """``rows`` rows by one panel of weights, in tiles as large as they can be."""
+    most = TILE_ROWS[vectors]
+    whole = row_tile(most, vectors)
+    half, quarter, single = row_tile(max(most // 2, 1), vectors), row_tile(2, vectors), row_tile(1, vectors)
+    middle = most // 2
+
+    @kernel
+    def compute(
+        memory: Memory, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
+        place: int, pitch: int,
+    ) -> None:  # fmt: skip
+        i = 0
+        while rows - i >= most:
+            whole(
+                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
+                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+            )  # fmt: skip
+            i += most
+        while rows - i >= middle:
+            half(
+                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
+                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+            )  # fmt: skip
+            i += middle
+        while rows - i >= 2:
+            quarter(
+                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
+                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+            )  # fmt: skip
+            i += 2
+        if rows > i:
+            single(
+                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
+                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+            )  # fmt: skip
+
+    return compute
+
+
+_four = _rows_function(TILE_VECTORS[0])
+_two = _rows_function(TILE_VECTORS[-2])
+_one = _rows_function(TILE_VECTORS[-1])
+FOUR, TWO = TILE_VECTORS[0], TILE_VECTORS[-2]
+_channels_four, _channels_one = channel_tile(4), channel_tile(1)
+
+
+@kernel
+def piece_size(count: int, pitch: int) -> int:
+    """Rows to compute at a time: equal pieces, small enough for the scratch."""
+    most = min(max(SCRATCH_VALUES // pitch, FEWEST_ROWS), MOST_ROWS)
+    pieces = max((count + most - 1) // most, 1)
+    return (count + pieces - 1) // pieces
+
+
+@kernel
+def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
+    """Fill ``active`` and ``offsets`` with the outputs of a window that a change reaches; returns how many.
+
+    An offset is where the window begins, relative to the input's first value; it may lie in the zeros around it.
+    """
+    source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
+    height, width, channels, line = source[at.HEIGHT], source[at.WIDTH], source[at.CHANNELS], source[at.PITCH]
+    stride_h, stride_w = operation[at.STRIDE_H], operation[at.STRIDE_W]
+    top, left = operation[at.TOP], operation[at.LEFT]
+    kernel_h, kernel_w = operation[at.KERNEL_H], operation[at.KERNEL_W]
+    dilation_h, dilation_w = operation[at.DILATION_H], operation[at.DILATION_W]
+    mask = source[at.MASK]
+    columns = target[at.WIDTH]
+    span = (columns - 1) * stride_w + (kernel_w - 1) * dilation_w + 1
+    reach = memory.reach[: max(span, left + width)]
+    masks, active, offsets = memory.masks, memory.active, memory.offsets
+    count = 0
+    for y in range(target[at.HEIGHT]):
+        start = (y * stride_h - top) * line - left * channels
+        if not everything:
+            reach[:] = 0
+            some = 0
+            for tap in range(kernel_h):
+                from_y = y * stride_h - top + tap * dilation_h
+                if from_y >= 0 and from_y < height:
+                    source_line = masks[mask + from_y * width : mask + (from_y + 1) * width]
+                    inside = reach[left : left + width]
+                    for x in range(width):
+                        inside[x] |= source_line[x]
+                        some |= source_line[x]
+            if not some:
+                continue
+            for x in range(columns):
+                hit = 0
+                for tap in range(kernel_w):
+                    hit |= reach[x * stride_w + tap * dilation_w]
+                active[count] = y * columns + x
+                offsets[count] = start + x * stride_w * channels
+                count += hit
+        else:
+            for x in range(columns):
+                active[count] = y * columns + x
+                offsets[count] = start + x * stride_w * channels
+                count += 1
+    return count
+
+
+@kernel
+def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
+    """Sums of products of the outputs ``active[first:]`` into the scratch."""
+    source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
+    groups, length = operation[at.GROUPS], operation[at.ROW_LENGTH]
+    outputs = target[at.CHANNELS] // groups
+    vectors = operation[at.VECTORS]
+    panel = vectors * LANES
+    panels = (outputs + panel - 1) // panel
+    runs, run_count, run_length = operation[at.RUNS], operation[at.RUN_COUNT], operation[at.RUN_LENGTH]
+    weight = operation[at.WEIGHTS]
+    for group in range(groups):
+        base = source[at.ORIGIN] + group * (source[at.CHANNELS] // groups)
+        for number in range(panels):
+            place = group * outputs + number * panel
+            if vectors == FOUR:
+                _four(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+            elif vectors == TWO:
+                _two(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+            else:
+                _one(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+            weight += length * panel
+
+
+@kernel
+def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
+    """Depthwise sums of the outputs ``active[first:]`` into the scratch."""
+    source = memory.tensors[memory.links[operation[at.INPUTS]]]
+    channels, multiplier = source[at.CHANNELS], operation[at.MULTIPLIER]
+    taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
+    padded = operation[at.ROW_LENGTH]
+    for i in range(rows):
+        start = source[at.ORIGIN] + memory.offsets[first + i]
+        place = i * pitch
+        if multiplier == 1:
+            channel = 0
+            while channel + 4 * LANES <= channels:
+                _channels_four(
+                    memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
+                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
+                )  # fmt: skip
+                channel += 4 * LANES
+            while channel < channels:
+                _channels_one(
+                    memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
+                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
+                )  # fmt: skip
+                channel += LANES
+        else:
+            memory.scratch[place : place + channels * multiplier] = 0
+            for tap in range(tap_count):
+                here = start + memory.links[taps + tap]
+                weight = operation[at.WEIGHTS] + tap * padded
+                for channel in range(channels):
+                    x = memory.arena[here + channel]
+                    for copy in range(multiplier):
+                        index = channel * multiplier + copy
+                        memory.scratch[place + index] += x * memory.weights[weight + index]
+
+
+@kernel
+def convolve(
+    memory: Memory, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
+) -> None:  # fmt: skip
+    """A convolution or depthwise convolution of the outputs that changes reach, each computed anew."""
+    start_output(memory, operation)
+    source = memory.links[operation[at.INPUTS]]
+    tensor = memory.tensors[source]
+    changed = memory.changed[source]
+    if changed == 0 and not fresh:
+        return
+    everything = fresh or changed == tensor[at.HEIGHT] * tensor[at.WIDTH]
+    count = reach_of(memory, operation, everything)
+    pitch = memory.tensors[operation[at.OUTPUT]][at.CHANNELS] + 4 * LANES
+    size = piece_size(count, pitch)
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
+    while first < count:
+        rows = min(size, count - first)
+        if depthwise:
+            scale_channels(memory, operation, first, rows, pitch)
+        else:
+            multiply_rows(memory, operation, first, rows, pitch)
+        finish_rows(memory, operation, rows, pitch, first, fresh, counters)
+        first += rows

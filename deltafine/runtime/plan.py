@@ -1,0 +1,191 @@
+"""The plan: what a per-frame model computes, as a short list of plain operations.
+
+A plan knows nothing of Keras or TensorFlow. It is what both engines run, what is kept between starts, and the
+description for whoever writes firmware: ``plan.json`` with the operations in order of computation, ``plan.npz`` with
+the arrays that they name. docs/runtime.md explains every field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+
+VERSION = 1
+MACS = ("conv", "depthwise")
+"""Kinds of operations that multiply and accumulate."""
+
+ELEMENTWISE = ("add", "subtract", "multiply", "average", "maximum", "minimum")
+UNKNOWN = "keras"
+
+
+@dataclass
+class Tensor:
+    """A value of the graph for one frame, laid out as (height, width, channels); a vector is (1, 1, channels).
+
+    Attributes:
+        name: path of the call that makes it.
+        shape: (height, width, channels).
+        sample_shape: its shape in the model, without the batch axis.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    sample_shape: tuple[int, ...]
+
+
+@dataclass
+class Delta:
+    """A delta layer: the event rule at the end of an operation.
+
+    Attributes:
+        name: path of the layer.
+        rule: name of the rule.
+        unit: ``"element"`` or ``"pixel"``.
+        step: name of the array of steps; its shape is (), (channels,) or (height, width, channels).
+    """
+
+    name: str
+    rule: str
+    unit: str
+    step: str
+
+
+@dataclass
+class Finish:
+    """What happens to each row of channels before it is kept: ``delta(activation(scale * x + shift))``.
+
+    Attributes:
+        scale, shift: names of arrays (channels,); "" for none.
+        activation: name of the activation function.
+        parameters: its numbers, see ``deltafine.runtime.activations``.
+        delta: the delta layer behind it.
+    """
+
+    scale: str = ""
+    shift: str = ""
+    activation: str = "linear"
+    parameters: tuple[float, ...] = ()
+    delta: Delta | None = None
+
+
+@dataclass(eq=False)
+class Operation:
+    """One step of the plan.
+
+    Attributes:
+        kind: ``input``, ``identity``, ``conv``, ``depthwise``, ``max_pool``, ``average_pool``, ``global_average``,
+            ``global_max``, ``place`` (padding, cropping, upsampling), ``reshape``, ``concatenate``, one of
+            ``ELEMENTWISE``, or ``keras``: a call that only Keras knows.
+        name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
+        inputs, output: indices of tensors.
+        kernel, strides, dilation: (height, width) of a window.
+        padding: (top, left): zeros in front of the input; those behind it follow from the output's size.
+        groups: of a convolution.
+        weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,
+            (height, width, input channels, multiplier) of a depthwise one.
+        fan: name of the array (height, width) of how many weights each input element meets.
+        dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not.
+        finish: what is done to each output row.
+        layer: class of the Keras layer it comes from.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[int, ...]
+    output: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+    weights: str = ""
+    fan: str = ""
+    dense_macs: int = 0
+    finish: Finish = field(default_factory=Finish)
+    layer: str = ""
+
+
+@dataclass
+class Plan:
+    """A compiled model.
+
+    Attributes:
+        name: of the model.
+        tensors: every value.
+        operations: in order of computation; the first is the input.
+        outputs: indices of the tensors that are the predictions of a frame.
+        arrays: weights, steps and fan-outs by name.
+    """
+
+    name: str
+    tensors: list[Tensor]
+    operations: list[Operation]
+    outputs: tuple[int, ...]
+    arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of a frame."""
+        return self.tensors[self.operations[0].output].sample_shape
+
+    @property
+    def unknown(self) -> list[Operation]:
+        """Operations that run densely through Keras."""
+        return [operation for operation in self.operations if operation.kind == UNKNOWN]
+
+    def dense_macs(self) -> int:
+        """MACs of one frame in the operations that the fan-out rules cover."""
+        return sum(operation.dense_macs for operation in self.operations)
+
+    def save(self, folder: Path) -> None:
+        """Write ``plan.json`` and ``plan.npz``; both appear whole, the JSON last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"version": VERSION, **dataclasses.asdict(dataclasses.replace(self, arrays={}))}
+        del document["arrays"]
+        partial = folder / ".plan.partial.npz"
+        np.savez(partial, **self.arrays)  # type: ignore[arg-type]
+        partial.replace(folder / "plan.npz")
+        text = folder / ".plan.partial.json"
+        text.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        text.replace(folder / "plan.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DeltafineError: it is not there, damaged, or of another version.
+        """
+        try:
+            document = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+            if document.pop("version") != VERSION:
+                raise DeltafineError(f"The plan in {folder} is of another version: compile the model again.")
+            with np.load(folder / "plan.npz") as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            return _plan(document, arrays)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DeltafineError(f"The plan in {folder} cannot be read ({error}): compile the model again.") from error
+
+
+def _plan(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
+    tensors = [Tensor(t["name"], tuple(t["shape"]), tuple(t["sample_shape"])) for t in document["tensors"]]
+    return Plan(
+        document["name"], tensors, [_operation(o) for o in document["operations"]], tuple(document["outputs"]), arrays
+    )
+
+
+def _operation(document: dict[str, Any]) -> Operation:
+    finish = document.pop("finish")
+    delta = finish.pop("delta")
+    finish["parameters"] = tuple(finish["parameters"])
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
+    return Operation(**values, finish=Finish(**finish, delta=Delta(**delta) if delta else None))

@@ -1,0 +1,239 @@
+"""Running a model frame by frame, computing only what changed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.runtime import kept
+from deltafine.runtime.counts import Counts
+from deltafine.runtime.plan import Operation, Plan
+
+ENGINES = ("auto", "numba", "numpy")
+REFINED = "refined.keras"
+
+KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+
+
+class DeltaStream:
+    """One video going through a model. Used by one thread at a time; streams of one model may run side by side.
+
+    Attributes:
+        counts: what the last frame took; None before the first.
+    """
+
+    def __init__(self, plan: Plan, state: Any) -> None:
+        self._plan = plan
+        self.state = state
+        self.counts: Counts | None = None
+
+    def step(self, frame: np.ndarray) -> Any:
+        """Advance by one frame.
+
+        Args:
+            frame: (height, width, channels), any number type, pixels as the model takes them.
+
+        Returns:
+            The model's prediction for this frame, float32; a tuple of them for a model with several outputs.
+
+        Raises:
+            DeltafineError: the frame is not of the model's shape.
+        """
+        pixels = np.asarray(frame)
+        if pixels.shape != self._plan.input_shape or pixels.dtype.kind not in "uifb":
+            raise DeltafineError(
+                f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
+                f"{pixels.dtype} of shape {pixels.shape}: resize it first."
+            )
+        shape = self._plan.tensors[self._plan.operations[0].output].shape
+        self.counts = self.state.step(pixels.astype(np.float32).reshape(shape))
+        predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
+        return predictions[0] if len(predictions) == 1 else predictions
+
+    def reset(self) -> None:
+        """Start a new video: the next frame is computed whole."""
+        self.state.reset()
+        self.counts = None
+
+    def sent(self) -> dict[str, np.ndarray]:
+        """What each delta layer sent last, by the layer's path; in the order in which they run."""
+        return {
+            operation.finish.delta.name: self._of_sample(operation.output)
+            for operation in self._plan.operations
+            if operation.finish.delta is not None
+        }
+
+    @property
+    def memory(self) -> int:
+        """Bytes of this stream's state and working space."""
+        return int(self.state.memory)
+
+    def _of_sample(self, index: int) -> np.ndarray:
+        return self.state.value(index).reshape(self._plan.tensors[index].sample_shape)
+
+
+class DeltaRuntime:
+    """A model compiled for inference frame by frame, and one stream to begin with.
+
+    Frames of a video go through ``step`` one by one; ``reset`` starts another video. For several videos at once, ask
+    for more streams: they share the weights and have a state each, and each may be used by a thread of its own. ::
+
+        with deltafine.DeltaRuntime("run/") as runtime:
+            for frame in video:
+                prediction = runtime.step(frame)
+
+    Args:
+        source: a run directory, a ``.keras`` or ``.h5`` file, or a loaded Keras model.
+        engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
+        frame_size: (height, width), for a model that takes any size.
+        cache: keep the compiled plan for the next start: in the run directory, or in the user's cache.
+
+    Attributes:
+        plan: what is computed, operation by operation.
+        engine: the engine in use.
+
+    Raises:
+        DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine is not installed.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Any,
+        *,
+        engine: str = "auto",
+        frame_size: tuple[int, int] | None = None,
+        cache: bool = True,
+    ) -> None:
+        self.engine = _engine(engine)
+        self._calls_keras: KerasCall = _no_keras
+        self._folder: Path | None = None
+        if isinstance(source, str | os.PathLike):
+            self.plan = self._from_path(Path(source), frame_size, cache)
+        else:
+            self.plan = self._compile(source, frame_size)
+        self._choose(kept.choice(self._folder))
+
+    def calibrate(self, frames: Iterable[np.ndarray]) -> dict[str, float]:
+        """Time both ways to run each convolution on the user's frames, and take the faster from now on.
+
+        By rows is best where few positions change; by single events where most positions change in few channels.
+        The choice is kept with the plan, for this machine. Streams made before keep their own.
+
+        Args:
+            frames: consecutive frames of a video, about 20.
+
+        Returns:
+            The convolutions that run by events now, and how many times as much one multiply-accumulate costs in them.
+            Nothing for the NumPy engine, which knows one way only.
+        """
+        if self.engine == "numpy":
+            return {}
+        from deltafine.runtime.calibration import choose
+
+        choice = choose(self.plan, frames, self._calls_keras)
+        self._choose(choice)
+        kept.keep_choice(choice, self._folder)
+        return choice
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a choice was made on this machine, now or at an earlier start."""
+        return self.engine == "numpy" or self._choice is not None
+
+    def _choose(self, choice: dict[str, float] | None) -> None:
+        self._choice = choice
+        self._new_state = self._states(choice or {})
+        self._stream = self.stream()
+
+    def step(self, frame: np.ndarray) -> Any:
+        """Advance the runtime's own stream by one frame, see ``DeltaStream.step``."""
+        return self._stream.step(frame)
+
+    def reset(self) -> None:
+        """Start a new video on the runtime's own stream."""
+        self._stream.reset()
+
+    @property
+    def counts(self) -> Counts | None:
+        """What the last frame of the runtime's own stream took."""
+        return self._stream.counts
+
+    def sent(self) -> dict[str, np.ndarray]:
+        """See ``DeltaStream.sent``."""
+        return self._stream.sent()
+
+    def stream(self) -> DeltaStream:
+        """Another stream of the same model. Safe to call, and to run, from several threads."""
+        return DeltaStream(self.plan, self._new_state())
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes: ``weights``, shared by all streams, and ``state``, of each stream."""
+        return {"weights": self._weight_bytes, "state": self._stream.memory}
+
+    def __enter__(self) -> DeltaRuntime:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.reset()
+
+    def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool) -> Plan:
+        file = path / REFINED if path.is_dir() else path
+        if not file.is_file():
+            raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
+        digest = kept.digest(file, frame_size)
+        folder = file.parent / "runtime" if path.is_dir() else kept.user_cache() / digest[:16]
+        self._folder = folder if cache else None
+        plan = kept.plan(folder, digest) if cache else None
+        if plan is not None:
+            return plan
+        from deltafine.model import load
+
+        plan = self._compile(load(file), frame_size)
+        if cache and not plan.unknown:
+            kept.keep_plan(plan, folder, digest)
+        return plan
+
+    def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
+        from deltafine.model.load import check_model
+        from deltafine.runtime.compile import compile_model
+
+        check_model(model)
+        compiled = compile_model(model, frame_size)
+        if compiled.calls:
+            from deltafine.runtime.unknown import KerasCalls
+
+            self._calls_keras = KerasCalls(compiled.calls)
+        return compiled.plan
+
+    def _states(self, choice: dict[str, float]) -> Callable[[], Any]:
+        if self.engine == "numpy":
+            from deltafine.runtime.reference import NumpyState
+
+            self._weight_bytes = sum(array.nbytes for array in self.plan.arrays.values())
+            return lambda: NumpyState(self.plan, self._calls_keras)
+        from deltafine.runtime.compiled import NumbaState
+        from deltafine.runtime.program import Program
+
+        program = Program(self.plan, choice)
+        self._weight_bytes = program.memory
+        return lambda: NumbaState(program, self._calls_keras)
+
+
+def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
+    raise AssertionError(f"'{operation.name}' needs Keras, which this plan does not")
+
+
+def _engine(name: str) -> str:
+    if name not in ENGINES:
+        raise DeltafineError(f"The engine must be one of {', '.join(ENGINES)}, not '{name}'.")
+    there = importlib.util.find_spec("numba") is not None
+    if name == "numba" and not there:
+        raise DeltafineError("The engine 'numba' is not installed: pip install 'deltafine[runtime]'.")
+    return ("numba" if there else "numpy") if name == "auto" else name

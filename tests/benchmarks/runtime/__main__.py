@@ -1,0 +1,145 @@
+"""The delta runtime against dense runtimes, on changes of a chosen size in every layer.
+
+    python -m tests.benchmarks.runtime                       # MobileNetV1, MobileNetV2, ResNet50, one thread
+    python -m tests.benchmarks.runtime --models ResNet50 --threads 2
+    python -m tests.benchmarks.runtime --layers              # single layers
+
+Weights are random, frames are 224x224. Which pixels change is set by the steps of the delta layers: send-on-delta by
+the pixel, one step per neuron, tiny inside a square of the wanted area and huge outside. So the engine computes what
+changes reach, and finds out itself what to send. Contestants take turns, frame by frame; what is printed are ratios
+of medians of processor time.
+
+Set OPENBLAS_NUM_THREADS=1 for the NumPy engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers
+
+from deltafine import find_activations, insert_deltas
+from deltafine.model import DeltaSettings
+from deltafine.runtime.comparison import Times, fastest_dense, take_turns
+from deltafine.runtime.compile import compile_model
+from deltafine.runtime.compiled import NumbaState
+from deltafine.runtime.dense import dense_runtimes, set_threads
+from deltafine.runtime.kept import machine
+from deltafine.runtime.plan import Plan
+from deltafine.runtime.program import Program
+
+DENSITIES = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
+SENDS_ALWAYS, NEVER_SENDS = 1e-30, 1e30
+MODELS = {
+    "MobileNetV1": lambda: keras.applications.MobileNet(weights=None),
+    "MobileNetV2": lambda: keras.applications.MobileNetV2(weights=None),
+    "ResNet50": lambda: keras.applications.ResNet50(weights=None),
+}
+
+
+def square(height: int, width: int, density: float) -> np.ndarray:
+    """(height, width) bool: a square of about this share of the area, at least one position."""
+    tall, wide = max(1, round(height * density**0.5)), max(1, round(width * density**0.5))
+    top, left = (height - tall) // 3, (width - wide) // 3
+    mask = np.zeros((height, width), bool)
+    mask[top : top + tall, left : left + wide] = True
+    return mask
+
+
+def changing(plan: Plan, density: float) -> Plan:
+    """The plan with steps that let this share of the positions of every delta layer change."""
+    arrays = dict(plan.arrays)
+    for operation in plan.operations:
+        delta = operation.finish.delta
+        if delta is not None:
+            height, width, channels = plan.tensors[operation.output].shape
+            steps = np.where(square(height, width, density), SENDS_ALWAYS, NEVER_SENDS)
+            arrays[delta.step] = np.repeat(steps[:, :, None], channels, axis=2).astype(np.float32)
+    return Plan(plan.name, plan.tensors, plan.operations, plan.outputs, arrays)
+
+
+def compiled(model: Any) -> Plan:
+    """The plan of a model with a delta layer, by the pixel, at every activation."""
+    sites = find_activations(model)
+    return compile_model(insert_deltas(model, sites, DeltaSettings(rule="send-on-delta", unit="pixel"))).plan
+
+
+def compare(model: Any, threads: int, rounds: int) -> tuple[dict[str, Times], dict[str, float]]:
+    """Times of every contestant, and the share of the dense MACs that the delta runtime carried out, by density."""
+    plan = compiled(model)
+    frames = np.random.default_rng(0).uniform(0, 255, (8, *plan.input_shape)).astype(np.float32)
+    runs: dict[str, Any] = {}
+    shares: dict[str, float] = {}
+    for density in DENSITIES:
+        state = NumbaState(Program(changing(plan, density)), None)
+        state.counting = False
+        for frame in frames[:2]:
+            counts = state.step(frame)
+        name = f"{density:.0%}"
+        shares[name] = counts.total("executed_macs") / plan.dense_macs()
+        runs[name] = state.step
+    whole = NumbaState(Program(compile_model(model).plan), None)
+    whole.counting = False
+    runs["no deltas, all changes"] = whole.step
+    dense, missing = dense_runtimes(model, threads)
+    for name, reason in missing.items():
+        print(f"{name}: {reason}")
+    sequence = [frames[number % len(frames)] for number in range(rounds)]
+    return take_turns({**runs, **dense}, sequence), shares
+
+
+def show(title: str, times: dict[str, Times], shares: dict[str, float]) -> None:
+    dense = {name: taken for name, taken in times.items() if name not in shares and not name.startswith("no deltas")}
+    best = fastest_dense(dense)
+    print(f"\n{title}: best dense runtime {best}, {dense[best].processor_median:.2f} ms")
+    print("| changed pixels in every layer | share of MACs | ms (processor) | ms (wall) |" + " | ".join(dense) + " |")
+    print("|---|---|---|---|" + "---|" * len(dense))
+    for name, taken in times.items():
+        if name in dense:
+            continue
+        ratios = " | ".join(f"{other.processor_median / taken.processor_median:.2f}x" for other in dense.values())
+        share = f"{shares[name]:.2f}" if name in shares else "1"
+        print(f"| {name} | {share} | {taken.processor_median:.2f} | {taken.wall_percentile(50):.2f} | {ratios} |")
+    for name, taken in dense.items():
+        print(f"{name}: {taken.processor_median:.2f} ms of processor time, {taken.wall_percentile(50):.2f} ms wall")
+
+
+def single_layers() -> dict[str, Any]:
+    """Models of one layer, of the sizes that MobileNet and ResNet50 are made of."""
+
+    def one(shape: tuple[int, int, int], layer: Any) -> Any:
+        inputs = keras.Input(shape)
+        return keras.Model(inputs, layers.ReLU()(layer(layers.ReLU()(inputs))))
+
+    return {
+        "pointwise 14x14x512": one((14, 14, 512), layers.Conv2D(512, 1)),
+        "pointwise 56x56x128": one((56, 56, 128), layers.Conv2D(128, 1)),
+        "3x3 56x56x64": one((56, 56, 64), layers.Conv2D(64, 3, padding="same")),
+        "3x3 14x14x256": one((14, 14, 256), layers.Conv2D(256, 3, padding="same")),
+        "depthwise 56x56x128": one((56, 56, 128), layers.DepthwiseConv2D(3, padding="same")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--layers", action="store_true", help="single layers instead of models")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the dense runtimes")
+    parser.add_argument("--rounds", type=int, default=40)
+    arguments = parser.parse_args()
+    set_threads(arguments.threads)
+    keras.utils.set_random_seed(0)
+    print(f"{machine()}; dense runtimes with {arguments.threads} thread(s), deltafine with 1")
+    models = single_layers() if arguments.layers else {name: MODELS[name]() for name in arguments.models}
+    for name, model in models.items():
+        show(name, *compare(model, arguments.threads, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()

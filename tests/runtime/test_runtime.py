@@ -1,0 +1,153 @@
+"""The public face: sources, refusals, the kept plan, the commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import deltafine
+from deltafine import DeltafineError, DeltaRuntime
+from deltafine.runtime.plan import Plan
+from tests.cli.running import Command
+from tests.runtime.models import MODELS, SIZE, refined, video, with_unknown_layers
+from tests.small_runs import write_small_model, write_small_video
+
+
+@pytest.fixture
+def deltafine_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with a refined model in it."""
+    folder = tmp_path_factory.mktemp("run")
+    refined(MODELS["convolutions"](), "send-on-delta").save(folder / "refined.keras")
+    return folder
+
+
+def test_a_kept_plan_starts_without_tensorflow_and_predicts_the_same(run: Path) -> None:
+    frames = list(video(SIZE, 5))
+    first = DeltaRuntime(run)
+    expected = [first.step(frame) for frame in frames]
+    assert (run / "runtime" / "plan.json").exists()
+    np.save(run / "frames.npy", np.stack(frames))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, numpy as np, deltafine\n"
+            f"with deltafine.DeltaRuntime({str(run)!r}) as runtime:\n"
+            f"    predictions = [runtime.step(frame) for frame in np.load({str(run / 'frames.npy')!r})]\n"
+            f"np.save({str(run / 'predictions.npy')!r}, predictions)\n"
+            "print('tensorflow' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "False", done.stderr
+    assert np.array_equal(np.load(run / "predictions.npy"), expected)
+
+
+def test_the_kept_plan_is_plain_json_and_arrays(run: Path) -> None:
+    DeltaRuntime(run)
+    document = json.loads((run / "runtime" / "plan.json").read_text("utf-8"))
+    assert [operation["kind"] for operation in document["operations"]][:3] == ["input", "identity", "conv"]
+    with np.load(run / "runtime" / "plan.npz") as arrays:
+        assert {operation["weights"] for operation in document["operations"]} - {""} <= set(arrays.files)
+    assert Plan.load(run / "runtime").input_shape == SIZE
+
+
+def test_another_model_in_its_place_is_compiled_anew(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    DeltaRuntime(copy)
+    frame = next(video(SIZE, 1))
+    refined(MODELS["sums"](), "send-on-delta").save(copy / "refined.keras")
+    other = DeltaRuntime(copy)
+    assert np.array_equal(other.step(frame), DeltaRuntime(copy, cache=False).step(frame))
+    (copy / "runtime" / "plan.npz").write_bytes(b"damaged")
+    assert np.array_equal(other.step(frame), DeltaRuntime(copy).step(frame))
+
+
+def test_memory_is_stated_by_model_and_by_stream() -> None:
+    memory = DeltaRuntime(MODELS["convolutions"]()).memory
+    assert memory["weights"] > 0
+    assert memory["state"] > 0
+
+
+def test_layers_that_only_keras_knows_are_named() -> None:
+    runtime = DeltaRuntime(with_unknown_layers())
+    assert {operation.layer for operation in runtime.plan.unknown} >= {"LayerNormalization", "Conv2DTranspose"}
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda tmp: DeltaRuntime(tmp / "nothing"), "no model"),
+        (lambda tmp: DeltaRuntime(MODELS["plain"](), engine="fast"), "engine"),
+        (lambda tmp: DeltaRuntime(MODELS["plain"]()).step(np.zeros((3, 3, 3))), "(12, 10, 3)"),
+        (lambda tmp: DeltaRuntime(MODELS["plain"]()).step(np.full((12, 10, 3), "x")), "numbers"),
+        (lambda tmp: DeltaRuntime(keras.Sequential([keras.Input((None, None, 3)), keras.layers.ReLU()])), "frame size"),
+        (lambda tmp: DeltaRuntime(_with_two_inputs()), "2 inputs"),
+        (lambda tmp: DeltaRuntime(_of_clips()), "clips"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(use: Callable[[Path], object], words: str, tmp_path: Path) -> None:
+    with pytest.raises(DeltafineError) as refusal:
+        use(tmp_path)
+    assert words in str(refusal.value)
+
+
+def _with_two_inputs() -> keras.Model:
+    a, b = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    return keras.Model([a, b], keras.layers.Add()([a, b]))
+
+
+def _of_clips() -> keras.Model:
+    clip = keras.Input((5, 8, 8, 3))
+    return keras.Model(clip, keras.layers.GlobalAveragePooling3D()(keras.layers.Conv3D(2, 3)(clip)))
+
+
+def test_numba_and_numpy_give_the_same() -> None:
+    model = refined(MODELS["depthwise"](), "send-on-delta", "pixel")
+    one, other = DeltaRuntime(model, engine="numba"), DeltaRuntime(model, engine="numpy")
+    for frame in video(SIZE, 30):
+        assert np.allclose(one.step(frame), other.step(frame), rtol=1e-4, atol=1e-5)
+        assert one.counts.total("effective_macs") == other.counts.total("effective_macs")
+
+
+def test_run_says_predictions_events_and_times(deltafine_command: Command, tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "small.keras")
+    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=24)
+    done = deltafine_command("run", model, film)
+    assert done.code == 0, done
+    lines = done.output.strip().splitlines()
+    assert lines[0].startswith("frame 0: class ")
+    assert lines[23].startswith("frame 23: ")
+    assert lines[23].endswith(" ms")
+    assert "24 frames: median" in lines[-1]
+    assert deltafine_command("run", model, tmp_path / "none.avi").refusal.startswith("There is no video")
+
+
+@pytest.mark.slow
+def test_bench_compares_on_the_same_frames(deltafine_command: Command, tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "small.keras")
+    write_small_video(tmp_path / "films" / "film.avi", light=True, seed=0, frames=24)
+    done = deltafine_command("bench", model, "--data", tmp_path / "films", "--frames", 24)
+    assert done.code == 0, done
+    assert "TensorFlow" in done.output
+    assert "Against the best dense runtime here" in done.output
+
+
+def test_the_name_is_public() -> None:
+    assert "DeltaRuntime" in deltafine.__all__
