@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from deltafine import model as models
@@ -62,8 +61,8 @@ class Prepared:
         )
 
 
-def prepare(settings: RefineSettings, own_cache: Path, listener: Listener) -> Prepared:
-    """Load and check everything; nothing is written but the cache of decoded frames.
+def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
+    """Load and check everything; nothing is written.
 
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
@@ -86,12 +85,6 @@ def prepare(settings: RefineSettings, own_cache: Path, listener: Listener) -> Pr
     _check_classes(model, data)
     listener.say(data.summary())
     data.check(settings.max_bad_videos)
-    if settings.epochs:
-        data.use_cache(
-            settings.cache or own_cache,
-            announce=listener.say,
-            progress=lambda done, total: listener.progress("decoding", done, total),
-        )
     prepared = Prepared(settings, model, sites, data, streams, size, channels)
     for split in SPLITS:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
