@@ -9,17 +9,20 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Collection
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltafine.errors import DeltafineError
-from deltafine.refinement.settings import RefineSettings, given_names, resolve
+from deltafine.files import is_unfinished, make_folder, remove_unfinished, write_atomically
+from deltafine.refinement.interruption import Requests
+from deltafine.refinement.lock import locked
+from deltafine.refinement.settings import CHANGEABLE, RefineSettings, given_names, resolve
 
 if TYPE_CHECKING:
     from deltafine.refinement.listener import Listener
-    from deltafine.refinement.run import Outcome
+    from deltafine.refinement.run import Outcome, Refinement
     from deltafine.report import Report
     from deltafine.video import Dataset
 
@@ -59,7 +62,7 @@ def refine(
             ``settings.toml``, ``history.csv``, ``checkpoints/``.
         recipe: a TOML file of settings, overridden by ``settings``.
         overwrite: replace an existing run directory.
-        resume: go on with an existing run directory, with the settings it was started with.
+        resume: go on with an existing run directory, with the settings it was started with; start where there is none.
         pick: with ``resume``, take this epoch's weights instead of the best, and measure and report them.
         listener: told how far the run is.
         settings: the fields of :class:`deltafine.refinement.RefineSettings`.
@@ -69,49 +72,60 @@ def refine(
 
     Raises:
         DeltafineError: the input cannot be used as it is; nothing is lost.
+        Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
     """
     started = time.monotonic()
     directory = Path(out)
+    listener = listener or Quiet()
     resolved = resolve(recipe, model=str(model), data=str(data), **settings)
     if pick is not None and not resume:
         raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
+    if resume and not _entries(directory) and pick is None:
+        listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
+        resume = False
     if resume:
         given = given_names(recipe, model=model, data=data, **settings)
         resolved = _settings_of(directory, resolved, given)
     _check_model_exists(resolved)
     _check_directory(directory, overwrite=overwrite, resume=resume)
-    was_there = directory.exists()
-    try:
-        report = _refine(resolved, directory, resume, pick, listener or Quiet(), started)
-    except Exception:
-        if not was_there:
-            _remove_if_nothing_was_made(directory)
-        raise
+    was_there = ours = directory.exists()
+    with Requests() as requests, ExitStack() as locks:
+        if was_there:
+            locks.enter_context(locked(directory))
+        try:
+            run = _prepare(resolved, directory, listener, requests)
+            # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
+            make_folder(directory)
+            if not was_there:
+                locks.enter_context(locked(directory))
+                _check_directory(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
+                ours = True
+            _clear(directory, resume=resume)
+            write_atomically(directory / SETTINGS_FILE, resolved.to_toml().encode("utf-8"))
+            report = assemble(run.run(resume=resume, pick=pick), seconds=time.monotonic() - started)
+            _write_report(report, directory)
+        except Exception:
+            if ours and not was_there:
+                _remove_if_nothing_was_made(directory)
+            raise
     return report
 
 
-def _refine(
-    settings: RefineSettings, out: Path, resume: bool, pick: int | None, listener: Listener, started: float
-) -> Report:
+def _prepare(settings: RefineSettings, out: Path, listener: Listener, requests: Requests) -> Refinement:
     import keras
-    import tensorflow as tf
 
-    from deltafine.refinement.checkpoints import write_atomically
+    from deltafine.devices import prepare_devices
     from deltafine.refinement.run import Refinement
-    from deltafine.report import write_report
 
     keras.utils.clear_session(free_memory=False)
-    for device in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(device, True)
-    run = Refinement(settings, out, listener)
-    # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
-    _make_directory(out, resume=resume)
-    text = settings.to_toml()
-    write_atomically(out / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    outcome = run.run(resume=resume, pick=pick)
-    report = assemble(outcome, seconds=time.monotonic() - started)
+    prepare_devices(deterministic=settings.deterministic)
+    return Refinement(settings, out, listener, requests)
+
+
+def _write_report(report: Report, out: Path) -> None:
+    from deltafine.report import write_report
+
     write_report(report, out)
-    return report
 
 
 def assemble(outcome: Outcome, *, seconds: float) -> Report:
@@ -222,46 +236,59 @@ def _check_model_exists(settings: RefineSettings) -> None:
         raise DeltafineError(f"There is no model at {settings.model}: check the path.")
 
 
-def _settings_of(directory: Path, wanted: RefineSettings, given: Collection[str]) -> RefineSettings:
+def _settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> RefineSettings:
     """The settings that a run was started with; other ones that the user gives now are refused."""
     recipe = directory / SETTINGS_FILE
     if not recipe.exists():
         raise DeltafineError(f"{directory} holds no run that could be resumed: start it without --resume.")
-    started_with = resolve(recipe)
-    for name in sorted(given):
+    started_with = resolve(recipe, trusted=given)
+    for name in sorted(given - set(CHANGEABLE)):
         before, now = getattr(started_with, name), getattr(wanted, name)
         if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):
             raise DeltafineError(
                 f"The run in {directory} was started with {name} = {before!r}, not {now!r}: resume it without that, or "
                 "start a new run."
             )
-    return started_with
+    return started_with.model_copy(update={name: getattr(wanted, name) for name in given & set(CHANGEABLE)})
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory but for what a writer that was killed has left; nothing if it is not there."""
+    return [entry for entry in directory.iterdir() if not is_unfinished(entry)] if directory.is_dir() else []
 
 
 def _check_directory(directory: Path, *, overwrite: bool, resume: bool) -> None:
     if directory.exists() and not directory.is_dir():
         raise DeltafineError(f"{directory} is a file: name a directory for the run with --out.")
-    if directory.exists() and any(directory.iterdir()) and not resume:
+    if _entries(directory) and not resume:
         if not overwrite:
             raise DeltafineError(f"{directory} exists already: choose another --out, or give --overwrite or --resume.")
         if not (directory / SETTINGS_FILE).exists():
             raise DeltafineError(f"{directory} is not a run directory, so it is not overwritten: choose another --out.")
 
 
-def _make_directory(directory: Path, *, resume: bool) -> None:
+def _clear(directory: Path, *, resume: bool) -> None:
+    """Remove an older run, or what writers that were killed have left of the one to resume.
+
+    Its settings go last, when the new ones take their place, so that it is known as a run all the time; and before
+    anything that a resumed run could go on from, goes what says that it could.
+    """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(directory)
+        remove_unfinished(directory / "checkpoints")
+        for name in () if resume else ("calibrated.h5", "last.h5"):
+            (directory / "checkpoints" / name).unlink(missing_ok=True)
         for entry in () if resume else directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            else:
+            elif entry.name != SETTINGS_FILE:
                 entry.unlink()
     except OSError as error:
-        raise DeltafineError(f"Cannot make the run directory {directory}: {error.strerror}.") from error
+        raise DeltafineError(f"The older run in {directory} cannot be removed: {error.strerror}.") from error
 
 
 def _remove_if_nothing_was_made(directory: Path) -> None:
-    """Take away a directory that holds at most the settings, so that the same command can be given again."""
-    if directory.is_dir() and {entry.name for entry in directory.iterdir()} == {SETTINGS_FILE}:
-        (directory / SETTINGS_FILE).unlink()
-        directory.rmdir()
+    """Take away a directory that holds no more than settings and frames; the same command can then be given again."""
+    entries = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {""}
+    if entries <= {SETTINGS_FILE, "cache"}:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -52,9 +52,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 130 interrupted."""
+    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         app(prog_name="deltafine")
     except DeltafineError as error:

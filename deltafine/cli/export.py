@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltafine.errors import DeltafineError
+from deltafine.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,14 +55,15 @@ def export(
     if target.exists() and not overwrite:
         raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path)
+    make_folder(target.parent)
     said = f"Written to {target}"
     if format is Format.steps:
         content = (json.dumps(step_table(refined), indent=1) + "\n").encode()
-        _write(target, lambda place: place.write_bytes(content))
+        write_atomically(target, content)
     else:
         plain = export_plain(refined, form.value, frames=frames)
         if format is Format.keras:
-            _write(target, plain.save)
+            write_atomically(target, plain.save)
         else:
             said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
     typer.echo(printable(said))
@@ -69,17 +71,6 @@ def export(
 
 def _file_name(form: Form, format: Format) -> str:
     return "steps.json" if format is Format.steps else f"{form.value}.{format.value}"
-
-
-def _write(target: Path, write: Any) -> None:
-    """Write beside the target and rename, so that nothing half-written stays."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-        write(partial)
-        partial.replace(target)
-    except OSError as error:
-        raise DeltafineError(f"Cannot write {target}: {error.strerror or error}.") from error
 
 
 def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
@@ -96,7 +87,7 @@ def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
             f"the largest difference to Keras is {agreement.largest_difference:.2g}, "
             f"the same class on {agreement.same_class:.1%}"
         )
-    _write(target, lambda place: place.write_bytes(content))
+    write_atomically(target, content)
     return said
 
 

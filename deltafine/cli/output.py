@@ -20,7 +20,12 @@ SECONDS_BETWEEN_LINES = 10.0
 def print_error(sentence: str) -> None:
     """One sentence on standard error; names from data cannot style or steer the terminal."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]Error:[/] {escape(printable(sentence))}")
+    console.print(f"[bold red]Error:[/] {escape(printable(one_line(sentence)))}")
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks shown as escapes: no name passes for a line of its own, such as CI services obey."""
+    return text.replace("\n", "\\n")
 
 
 def printable(text: str) -> str:
@@ -80,7 +85,7 @@ class Talk:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(escape(printable(text)), soft_wrap=not self._console.is_terminal)
+        self._console.print(escape(printable(one_line(text))), soft_wrap=not self._console.is_terminal)
         sys.stdout.flush()
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +124,13 @@ def refine(
     mixed_precision: Annotated[
         bool, typer.Option("--mixed-precision", help="Train in bfloat16.", rich_help_panel=_TRAINING)
     ] = False,
+    on_nan: Annotated[
+        str | None,
+        typer.Option(metavar="stop|rollback", help="When the loss runs away.", rich_help_panel=_TRAINING),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Repeat to the last bit on GPUs too.", rich_help_panel=_TRAINING)
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write its logs into the run.", rich_help_panel=_TRAINING)
     ] = False,
@@ -176,6 +184,8 @@ def refine(
         "allow_outside": allow_outside or None,
         "early_stopping": early_stopping,
         "mixed_precision": mixed_precision or None,
+        "on_nan": on_nan,
+        "deterministic": deterministic or None,
         "tensorboard": tensorboard or None,
     }
     run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, pick=pick, **settings)
@@ -195,29 +205,29 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
 
     from deltafine.cli.output import Talk, load_tensorflow
     from deltafine.pipeline import refine as refine_model
-    from deltafine.refinement.interruption import Interrupted
+    from deltafine.refinement.interruption import Requests
     from deltafine.report import terminal
 
-    load_tensorflow()
-    with Talk() as talk:
+    with Requests(), Talk() as talk:
         try:
+            load_tensorflow()
             report = refine_model(model, data, out, listener=talk, **settings)
-        except Interrupted as stop:
-            best = f"the best model so far is {stop.saved}" if stop.saved else "no epoch was over, nothing was saved"
-            talk.say(f"Interrupted: {best}; go on with --resume.")
-            raise typer.Exit(128 + stop.signal) from stop
         except KeyboardInterrupt as stop:
-            talk.say(f"Interrupted: {_what_is_left(out)}.")
-            raise typer.Exit(130) from stop
+            saved = getattr(stop, "saved", None)
+            left = f"the best model so far is {saved}; go on with --resume" if saved else _what_is_left(out)
+            talk.say(f"Interrupted: {left}.")
+            raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
     terminal.show(report, Console())
     print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
 
 
 def _what_is_left(out: Path) -> str:
-    """After a stop outside of the training."""
+    """After a stop before an epoch was over, or after the training."""
     if not (out / "settings.toml").exists():
         return "nothing was written; start again"
     refined = out / "refined.keras"
     if refined.exists():
         return f"the refined model is {refined}, its report is not written yet; go on with --resume"
+    if (out / "checkpoints").exists():
+        return "no epoch was over; go on with --resume"
     return "nothing was saved yet; go on with --resume"

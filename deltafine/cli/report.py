@@ -138,12 +138,9 @@ def _rendered(
 
 
 def _write(file: Path, text: str) -> None:
-    from deltafine.report.store import write_atomically
+    from deltafine.files import write_atomically
 
-    try:
-        write_atomically(file, text.encode("utf-8"))
-    except OSError as error:
-        raise DeltafineError(f"{file} cannot be written: {error.strerror or error}.") from error
+    write_atomically(file, text.encode("utf-8"))
 
 
 def _show(document: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> None:

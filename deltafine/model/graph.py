@@ -91,6 +91,14 @@ def _graphs(model: Any) -> Iterator[Any]:
                 yield from _graphs(candidate)
 
 
+def all_outputs(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every symbolic tensor in a graph and those nested in it, with the name of the operation that gives it."""
+    for inner in _graphs(model):
+        for nodes in as_function(inner)._nodes_by_depth.values():
+            for node in nodes:
+                yield from ((node.operation.name, tensor) for tensor in node.outputs)
+
+
 def all_layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every layer of a graph with its path, nested models and the insides of wrappers included."""
     for operation in as_function(model).operations:

@@ -49,6 +49,12 @@ def load_legacy(path: Path, custom_objects: Mapping[str, Any]) -> Any:
     return model
 
 
+def build_legacy(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+    """The model of a configuration, without its weights. Raises ``DeltafineError`` as :func:`load_legacy` does."""
+    with keras.saving.custom_object_scope(dict(custom_objects)):
+        return _build(config)
+
+
 def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import h5py
 import keras
 
+from deltafine import hdf5
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
-from deltafine.model.legacy import is_legacy, load_legacy
+from deltafine.model.legacy import build_legacy, is_legacy, load_legacy
+from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 _SAVE_AGAIN = "save it with model.save('model.keras')"
@@ -37,6 +40,7 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, u
     _check_file(path)
     objects = dict(custom_objects or {})
     try:
+        _check_contents(path, objects, unsafe_lambda)
         if path.suffix.lower() != ".keras" and is_legacy(path):
             model = load_legacy(path, objects)
         else:
@@ -46,7 +50,33 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, u
     except Exception as error:  # Keras raises whatever the layer at fault raises.
         raise DeltafineError(_explanation(path, error)) from error
     check_model(model, where=str(path))
+    try:
+        check_outputs(model)
+    except DeltafineError as error:
+        raise DeltafineError(f"{path} cannot be used: {error}") from error
     return model
+
+
+def _check_contents(path: Path, objects: Mapping[str, Any], unsafe_lambda: bool) -> None:
+    """Look at a stranger's file before Keras believes it; see ``safety``."""
+    legacy = path.suffix.lower() != ".keras" and is_legacy(path)
+    if path.suffix.lower() == ".keras":
+        config = check_archive(path)
+    else:
+        with h5py.File(path, "r") as file:
+            hdf5.check(file)
+            config = parsed(file.attrs["model_config"])
+
+    def build() -> Any:
+        if legacy:
+            return build_legacy(deepcopy(config), objects)
+        if path.suffix.lower() != ".keras":  # HDF5 keeps the shape of configurations that Keras 2 had
+            kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
+            return kind.from_config(deepcopy(config["config"]), dict(objects))
+        safe = not unsafe_lambda
+        return keras.saving.deserialize_keras_object(deepcopy(config), custom_objects=dict(objects), safe_mode=safe)
+
+    check_config(config, build, path.stat().st_size, trusted=unsafe_lambda or bool(objects))
 
 
 def check_model(model: Any, where: str = "") -> None:
@@ -89,15 +119,13 @@ def _check_file(path: Path) -> None:
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         if h5py.is_hdf5(path):
             raise DeltafineError(f"{path} is an HDF5 file under a .keras name: rename it to end in .h5.") from error
         raise DeltafineError(
             f"{path} is not a readable .keras file ({error}): it may be cut short; copy or {_SAVE_AGAIN} again."
         ) from error
-    if "config.json" not in names:
-        raise DeltafineError(f"{path} is a zip archive but holds no Keras model (no config.json in it).")
 
 
 def _check_hdf5(path: Path) -> None:

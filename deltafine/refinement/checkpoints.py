@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,21 @@ from typing import Any
 import h5py
 import numpy as np
 
+from deltafine import hdf5
 from deltafine.errors import DeltafineError
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Let ``write(temporary_path)`` make a file, then put it in place: synced to disk and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.writing{path.suffix}")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+from deltafine.files import make_folder, write_atomically
 
 
 def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
     """Write variables (in order) and JSON facts."""
 
     def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
+        with hdf5.written(temporary) as file:
             file.attrs["facts"] = json.dumps(facts)
             for index, variable in enumerate(variables):
                 file.create_dataset(f"{index:05d}", data=np.asarray(variable))
 
+    make_folder(path.parent)
     write_atomically(path, write)
 
 

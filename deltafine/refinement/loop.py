@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.files import write_atomically
 from deltafine.measurement.comparison import measure_streams
 from deltafine.measurement.figures import Figures
 from deltafine.measurement.probe import Probe
@@ -24,6 +24,7 @@ from deltafine.refinement.interruption import Requests
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.logs import Logs
 from deltafine.refinement.preparation import Prepared
+from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training import Trainer
 
 KEPT_CHECKPOINTS = 8
@@ -38,12 +39,16 @@ class Progress:
         sums: of the loss, the penalty and the accuracy over these batches.
         history: epochs that are over.
         points: what was measured of them.
+        watch: notices a loss that runs away.
+        mishaps: what the training had to go back for.
     """
 
     batches: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     history: list[Epoch] = field(default_factory=list)
     points: list[FrontPoint] = field(default_factory=list)
+    watch: LossWatch = field(default_factory=LossWatch)
+    mishaps: list[str] = field(default_factory=list)
 
 
 class Training:
@@ -56,10 +61,18 @@ class Training:
         trainer: of the student.
         out: the run directory.
         listener: told how far the training is.
+        requests: what stops the training.
     """
 
     def __init__(
-        self, prepared: Prepared, original: Any, student: Any, trainer: Trainer, out: Path, listener: Listener
+        self,
+        prepared: Prepared,
+        original: Any,
+        student: Any,
+        trainer: Trainer,
+        out: Path,
+        listener: Listener,
+        requests: Requests,
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
@@ -74,7 +87,7 @@ class Training:
         self._to_accuracy: AccuracyController | None = None
         self._floor = -math.inf
         self._start_density = 0.0
-        self._requests = Requests()
+        self._requests = requests
 
     @property
     def checkpoint(self) -> Path:
@@ -100,9 +113,14 @@ class Training:
         self._start_controllers(None if resuming else measured["refined"])
         if resuming:
             self._restore()
-        with self._requests:
-            while not self._over():
+            self._tidy()
+        else:
+            self._save()
+        while not self._over():
+            try:
                 self._one_epoch()
+            except Unsound as error:
+                self._go_back(error)
 
     def choose(self, number: int | None = None) -> list[str]:
         """Give the student the weights of the best checkpoint, trimmed to the budget; or those of epoch ``number``.
@@ -124,7 +142,7 @@ class Training:
                 chosen = self._trim_to_accuracy(chosen)
         self._load(chosen)
         self.progress.points = [point.model_copy(update={"chosen": point == chosen}) for point in self.progress.points]
-        return [] if number is not None else self._shortfall(chosen)
+        return [*self.progress.mishaps, *([] if number is not None else self._shortfall(chosen))]
 
     def best_so_far(self) -> bool:
         """Give the student the best weights so far; False if no epoch was over."""
@@ -185,26 +203,49 @@ class Training:
         source = self.prepared.clips("train", epoch=number, start_batch=progress.batches)
         steps = len(source)
         with Logs(self.out / "tensorboard" if self.settings.tensorboard else None) as logs:
-            for batch in source:
-                figures = trainer.train_on_batch(batch.frames, batch.labels, self._strength)
-                if not all(map(math.isfinite, figures[:2])):
+            with self._requests.held():
+                for batch in source:
+                    figures = trainer.train_on_batch(batch.frames, batch.labels, self._strength)
+                    progress.watch.see(figures[0], trainer.step)
+                    self._steer(figures[1], steps)
+                    progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
+                    progress.batches += 1
+                    logs.step(trainer.step, figures, trainer.penalty)
+                    self._tell(number, steps)
+                    if self._requests.stop or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                        self._save()
+                        saved = time.monotonic()
+                        self._requests.obey()
+                if not progress.batches:
                     raise DeltafineError(
-                        f"The loss is not a number at step {trainer.step} (epoch {number}): lower --learning-rate or "
-                        f"--penalty. The last good checkpoint is {self.checkpoint}."
+                        f"No training video in {self.prepared.data.path} could be read any more in epoch {number}: put "
+                        "them back, and go on with --resume."
                     )
-                self._steer(figures[1], steps)
-                progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
-                progress.batches += 1
-                logs.step(trainer.step, figures, trainer.penalty)
-                self._tell(number, steps)
-                if self._requests.stop or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
-                    self._save()
-                    saved = time.monotonic()
-                    self._requests.obey()
-            self._save()
+                self._save()
             epoch = self._finish_epoch(number, started)
             logs.epoch(epoch, trainer.step)
         self.listener.epoch(epoch, self.settings.epochs)
+
+    def _go_back(self, error: Unsound) -> None:
+        """Go on from the last checkpoint with half the rates, if that is wanted.
+
+        Raises:
+            DeltafineError: it is not, or was tried too often.
+        """
+        mishaps, rate, epoch = self.progress.mishaps, self._trainer.rate / 2, len(self.progress.history) + 1
+        if self.settings.on_nan == "stop" or len(mishaps) >= MOST_ROLLBACKS:
+            raise DeltafineError(
+                f"{error} (epoch {epoch}): lower --learning-rate or --penalty, or go on with --resume --on-nan "
+                f"rollback, which halves the rates. The last good checkpoint is {self.checkpoint}."
+            ) from error
+        self._restore()
+        self._trainer.rate = rate
+        words = (
+            f"{error}: went back to step {self._trainer.step} and on with the rates halved to {rate:g} of what was set."
+        )
+        self.progress.mishaps = [*mishaps, words]
+        self._save()
+        self.listener.say(words)
 
     def _steer(self, penalty: float, steps: int) -> None:
         controller = self._to_target
@@ -252,24 +293,35 @@ class Training:
 
     def _keep(self, number: int) -> None:
         """Write this epoch's weights if they are worth keeping, and everything needed to go on."""
+        if number in self._kept_epochs():
+            checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
+        self._save()
+        self._tidy()
+
+    def _kept_epochs(self) -> set[int]:
         points, drop = self.progress.points, self.budget.drop
         kept = {point.epoch for point in worth_keeping(points, self._floor + drop, drop, KEPT_CHECKPOINTS)}
         if self.budget.density is not None:
             kept.add(self._nearest_target().epoch)
-        if number in kept:
-            checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
-        self._save()
-        text = to_csv(self.progress.history)
-        checkpoints.write_atomically(self.out / "history.csv", lambda path: path.write_text(text, encoding="utf-8"))
+        return kept
+
+    def _tidy(self) -> None:
+        """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""
+        if not self.progress.history:
+            return
+        kept = self._kept_epochs()
+        write_atomically(self.out / "history.csv", to_csv(self.progress.history).encode("utf-8"))
         for file in self.checkpoint.parent.glob("epoch-*.h5"):
             if int(file.stem.removeprefix("epoch-")) not in kept:
-                with suppress(FileNotFoundError):
-                    file.unlink()
+                file.unlink(missing_ok=True)
 
     def _save(self) -> None:
         progress = self.progress
         facts = {
-            "settings": self.settings.hash(),
+            "settings": self.settings.hash_of_results(),
+            "rate": self._trainer.rate,
+            "watch": asdict(progress.watch),
+            "mishaps": progress.mishaps,
             "step": self._trainer.step,
             "batches": progress.batches,
             "sums": progress.sums,
@@ -283,16 +335,19 @@ class Training:
 
     def _restore(self) -> None:
         facts = checkpoints.read_facts(self.checkpoint)
-        if facts["settings"] != self.settings.hash():
+        if facts["settings"] != self.settings.hash_of_results():
             raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
         checkpoints.restore(self.checkpoint, self._variables)
         self._trainer.step = facts["step"]
+        self._trainer.rate = facts["rate"]
         self._trainer.set_penalty(facts["penalty"])
         self.progress = Progress(
             batches=facts["batches"],
             sums=facts["sums"],
             history=[Epoch.model_validate(entry) for entry in facts["history"]],
             points=[FrontPoint.model_validate(entry) for entry in facts["points"]],
+            watch=LossWatch(**facts["watch"]),
+            mishaps=facts["mishaps"],
         )
         if facts["target"] is not None:
             self._start_density = facts["target"].pop("first")

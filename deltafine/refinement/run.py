@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from deltafine import model as models
+from deltafine.files import write_atomically
 from deltafine.measurement.comparison import measure
 from deltafine.measurement.figures import Measurement
 from deltafine.measurement.probe import Probe
@@ -18,7 +19,8 @@ from deltafine.model import DeltaSettings
 from deltafine.refinement import calibrate, checkpoints
 from deltafine.refinement.allocation import Allocation
 from deltafine.refinement.history import Epoch, FrontPoint
-from deltafine.refinement.interruption import Interrupted
+from deltafine.refinement.identity import Identity
+from deltafine.refinement.interruption import Interrupted, Requests
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.loop import Training
 from deltafine.refinement.losses import Loss
@@ -46,15 +48,19 @@ class Refinement:
         settings: everything that is to be done.
         out: the run directory; nothing is written there before :meth:`run`.
         listener: told how far the run is.
+        requests: what stops the run; nothing, if not given.
 
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
     """
 
-    def __init__(self, settings: RefineSettings, out: Path, listener: Listener) -> None:
+    def __init__(
+        self, settings: RefineSettings, out: Path, listener: Listener, requests: Requests | None = None
+    ) -> None:
         self.settings = settings
         self.out = out
         self.listener = listener
+        self.requests = requests or Requests()
         keras.utils.set_random_seed(settings.seed)
         self.prepared = prepare(settings, listener)
         deltas = DeltaSettings(
@@ -86,13 +92,24 @@ class Refinement:
             pick: take the weights of this epoch instead of the best.
 
         Raises:
-            Interrupted: on Ctrl-C or SIGTERM while training, after the best model so far was saved.
+            Interrupted: on Ctrl-C or SIGTERM; while training, after the best model so far was saved.
+            DeltafineError: the run to resume was started with another model or other videos.
         """
         own_cache = self._keep_frames()
+        identity = Identity.of(self.prepared)
+        calibration = self.out / "checkpoints" / "calibrated.h5"
+        resuming = resume and calibration.exists()
+        if resuming:
+            identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
         videos = calibrate.calibration_videos(self.prepared)
         probe = Probe(self.original)
         loss = self.prepared.read_output(np.concatenate([probe.run(video[None]).predictions[0] for video in videos]))
-        self._calibrate(videos, loss)
+        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
+        if resuming:
+            checkpoints.restore(calibration, steps)
+        else:
+            self._calibrate(videos, loss)
+            checkpoints.save(calibration, steps, asdict(identity))
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
         if self.settings.epochs:
@@ -151,7 +168,7 @@ class Refinement:
             settings,
             steps=len(self.prepared.clips("train", epoch=1)) * settings.epochs,
         )
-        training = Training(self.prepared, self.original, self.student, trainer, self.out, self.listener)
+        training = Training(self.prepared, self.original, self.student, trainer, self.out, self.listener, self.requests)
         try:
             training.run(resume=resume)
         except KeyboardInterrupt as stop:
@@ -161,5 +178,5 @@ class Refinement:
 
     def _save_refined(self) -> Path:
         path = self.out / "refined.keras"
-        checkpoints.write_atomically(path, self.student.save)
+        write_atomically(path, self.student.save)
         return path

@@ -6,15 +6,29 @@ import difflib
 import hashlib
 import json
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deltafine.errors import DeltafineError
+from deltafine.files import read_small
 
 if TYPE_CHECKING:
     from deltafine.video.augmentation import Augmentation
+
+
+MOST_BYTES = 1 << 20
+"""Of a recipe."""
+TRUSTING = {
+    "unsafe_lambda": "which runs Python code stored in the model file",
+    "custom_objects": "which imports Python modules",
+    "allow_outside": "which opens files outside the data folder",
+}
+"""What no recipe can allow by itself, since recipes come from others."""
+CHANGEABLE = ("on_nan", "checkpoint_minutes")
+"""What may be given anew when a run is resumed."""
 
 
 class RefineSettings(BaseModel):
@@ -103,6 +117,10 @@ class RefineSettings(BaseModel):
     mixed_precision: bool = Field(False, description="train with activations in bfloat16, weights in float32")
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better or sparser model to end")
     tensorboard: bool = Field(False, description="write logs for TensorBoard into the run")
+    on_nan: Literal["stop", "rollback"] = Field(
+        "stop", description="rollback: go back to the last checkpoint when the loss runs away, and halve the rates"
+    )
+    deterministic: bool = Field(False, description="only operations that give the same bits each time; slower on GPUs")
     checkpoint_minutes: float = Field(10.0, gt=0, description="longest training that a kill can cost")
     seed: int = Field(0, ge=0, lt=2**32)
 
@@ -158,6 +176,10 @@ class RefineSettings(BaseModel):
         """Hex digest of all values."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
+    def hash_of_results(self) -> str:
+        """Hex digest of what a run may not be resumed without; how it goes on after a mishap may be changed."""
+        return self.model_copy(update=dict.fromkeys(CHANGEABLE)).hash()
+
     def to_toml(self) -> str:
         """All values as TOML; what is None is left out, as TOML has no word for it."""
         lines = [
@@ -166,14 +188,19 @@ class RefineSettings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-def resolve(recipe: str | Path | None = None, **values: Any) -> RefineSettings:
+def resolve(recipe: str | Path | None = None, *, trusted: Collection[str] = (), **values: Any) -> RefineSettings:
     """Settings from a recipe file, overridden by values given directly (None means not given).
+
+    Args:
+        recipe: path of a TOML file.
+        trusted: which of ``TRUSTING`` the recipe may ask for, beside those that are given directly.
+        values: of the settings.
 
     Raises:
         DeltafineError: the recipe cannot be read, a name is unknown or a value out of its limits.
     """
     try:
-        return RefineSettings.model_validate(_given(recipe, values))
+        return RefineSettings.model_validate(_given(recipe, values, trusted))
     except ValidationError as error:
         raise DeltafineError(_one_sentence(error)) from error
 
@@ -183,18 +210,26 @@ def given_names(recipe: str | Path | None = None, **values: Any) -> set[str]:
     return set(_given(recipe, values))
 
 
-def _given(recipe: str | Path | None, values: dict[str, Any]) -> dict[str, Any]:
+def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collection[str] = ()) -> dict[str, Any]:
     read = _read_recipe(Path(recipe)) if recipe is not None else {}
-    return {**read, **{name: value for name, value in values.items() if value is not None}}
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, what in TRUSTING.items():
+        if read.get(name) and not given.get(name) and name not in trusted:
+            raise DeltafineError(
+                f"The recipe {recipe} asks for {name}, {what}: only if you trust whoever wrote it, give "
+                f"--{name.replace('_', '-')} as well."
+            )
+    return {**read, **given}
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_small(path, MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise DeltafineError(f"Cannot read the recipe {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DeltafineError(f"The recipe {path} is not valid TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DeltafineError(f"The recipe {path} is not valid TOML: {reason}.") from error
 
 
 def _one_sentence(error: ValidationError) -> str:
@@ -208,7 +243,9 @@ def _one_sentence(error: ValidationError) -> str:
         return f"The setting '{name}' is missing: give it."
     if first["type"] == "value_error":
         return f"The settings do not go together: {first['ctx']['error']}."
-    return f"The setting '{name}' is {first['input']!r}, which does not do: {first['msg'].lower()}."
+    value = repr(first["input"])
+    shown = value if len(value) < 100 else f"{value[:100]}..."
+    return f"The setting '{name}' is {shown}, which does not do: {first['msg'].lower()}."
 
 
 def _toml(value: Any) -> str:

@@ -18,6 +18,7 @@ from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.settings import RefineSettings
+from deltafine.refinement.stability import Unsound
 from deltafine.refinement.strided import strides_taken_first
 
 LARGEST_MOMENTUM = 0.9
@@ -58,11 +59,12 @@ class Trainer:
         self._step_variables = [layer.log_step for layer in self.layers if layer.log_step.trainable]
         own = {id(layer.log_step) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
-        self._optimizer = _optimizer(settings, _cosine(settings.learning_rate, steps, self.warmup_steps))
+        self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
+        self._optimizer = _optimizer(settings, self._schedule(settings.learning_rate))
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
         self._optimizer.build(self._weight_variables)
         self._step_optimizer = keras.optimizers.Adam(
-            _cosine(settings.rate_of_steps or 1.0, steps, self.warmup_steps),
+            self._schedule(settings.rate_of_steps or 1.0),
             gradient_accumulation_steps=_accumulated(settings),
         )
         self._step_optimizer.build(self._step_variables)
@@ -74,6 +76,18 @@ class Trainer:
     def state(self) -> list[Any]:
         """All variables that the rest of the training depends on, beside the model's."""
         return [*self._optimizer.variables, *self._step_optimizer.variables]
+
+    @property
+    def rate(self) -> float:
+        """Factor on both learning rates; 1 unless the training had to go back."""
+        return float(self._rate)
+
+    @rate.setter
+    def rate(self, factor: float) -> None:
+        self._rate.assign(factor)
+
+    def _schedule(self, rate: float) -> Any:
+        return _Scaled(_cosine(rate, self.steps, self.warmup_steps), self._rate)
 
     def set_penalty(self, strength: float) -> None:
         """Set λ: each layer pays λ times its share of the model's MACs per expected event."""
@@ -90,15 +104,22 @@ class Trainer:
 
         Returns:
             (task loss, penalty as it enters the loss, share of clips answered right or NaN without labels)
+
+        Raises:
+            Unsound: the loss or its gradient is not a number, and the weights are none any more either.
         """
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         self.set_penalty(penalty * rise)
         figures = self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
         self.step += 1
-        task, paid, right = (float(figure) for figure in figures)
+        task, paid, right, norm = (float(figure) for figure in figures)
+        if not math.isfinite(task + paid):
+            raise Unsound(f"The loss is not a number at step {self.step}")
+        if not math.isfinite(norm):
+            raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
 
-    def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any]:
+    def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
         clips = tf.cast(frames, tf.float32)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
         with tf.GradientTape() as tape, strides_taken_first(self._student):
@@ -113,7 +134,22 @@ class Trainer:
             self._step_optimizer.apply(
                 _clip(steps, self._step_variables, self.settings.clip_norm), self._step_variables
             )
-        return task, penalty, self._loss.right(predictions, labels)
+        norm = tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
+        return task, penalty, self._loss.right(predictions, labels), norm
+
+
+class _Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a factor that may be changed while training."""
+
+    def __init__(self, schedule: Any, factor: Any) -> None:
+        super().__init__()
+        self._schedule, self._factor = schedule, factor
+
+    def __call__(self, step: Any) -> Any:
+        return self._schedule(step) * tf.convert_to_tensor(self._factor)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self._schedule, "factor": self._factor}
 
 
 def _accumulated(settings: RefineSettings) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from deltafine.report.compare import Comparison
 from deltafine.report.document import DeltaFigures, Estimate, LayerFigures, Report
 from deltafine.report.quantities import FEEDINGS, QUANTITIES, columns, figures_of
+from deltafine.report.text import clean
 
 Cell = str | int | float | None
 
@@ -30,7 +31,7 @@ def _text(head: tuple[str, ...], lines: Iterable[Sequence[Cell]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(lines)
+    writer.writerows([clean(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
     return stream.getvalue()
 
 

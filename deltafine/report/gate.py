@@ -78,7 +78,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         content = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise DeltafineError(f"The gate {clean(file)} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeltafineError(f"The gate {clean(file)} is not valid TOML: {clean(error)}.") from error
     table: Any = content
     for key in ("tool", "deltafine", "gate"):

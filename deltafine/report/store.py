@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from deltafine import __version__
 from deltafine.errors import DeltafineError
+from deltafine.files import make_folder, read_small, write_atomically
 from deltafine.report.document import DOCUMENT_VERSION, Report
 from deltafine.report.text import clean
 
@@ -20,7 +21,11 @@ REPORT_FILE = "report.json"
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 PICTURES_FOLDER = "pictures"
+PNG = b"\x89PNG"
+MOST_BYTES = 1 << 28
+"""Of a report, or of a picture."""
 
+_OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _MODEL_SUFFIXES = {".keras", ".h5", ".hdf5"}
 
 
@@ -32,13 +37,13 @@ def load_report(path: str | os.PathLike[str]) -> Report:
     """
     file = report_file(path)
     try:
-        content = file.read_bytes()
+        content = read_small(file, MOST_BYTES)
     except OSError as error:
         raise DeltafineError(f"{clean(file)} cannot be read: {error.strerror or error}.") from error
     try:
         document = from_json(content)
-    except ValueError as error:
-        reason = clean(error)
+    except (ValueError, RecursionError) as error:
+        reason = clean(error)[:300]
         raise DeltafineError(
             f"{clean(file)} is not valid JSON ({reason}): it is damaged or no report, so measure again."
         ) from error
@@ -104,7 +109,9 @@ def load_pictures(path: str | os.PathLike[str], report: Report) -> dict[str, byt
     """The PNG files of a report that still lie beside it; a report.json that was moved alone has none."""
     folder = report_file(path).parent / PICTURES_FOLDER
     files = {picture.file: folder / picture.file for picture in report.pictures}
-    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    # What a stranger's run calls a picture may be a link to a file of the reader's, which no page should show.
+    found = {name: read_small(file, MOST_BYTES) for name, file in files.items() if file.is_file()}
+    return {name: content for name, content in found.items() if content.startswith(PNG)}
 
 
 def write_report(
@@ -126,32 +133,12 @@ def write_report(
     files[MARKDOWN_FILE] = markdown.render(report).encode("utf-8")
     files[REPORT_FILE] = json_text(report).encode("utf-8")
     place = Path(directory)
-    try:
-        (place / PICTURES_FOLDER if report.pictures else place).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_atomically(place / name, content)
-    except OSError as error:
-        raise DeltafineError(f"The report cannot be written to {clean(place)}: {error.strerror or error}.") from error
+    make_folder(place / PICTURES_FOLDER if report.pictures else place)
+    for name, content in files.items():
+        write_atomically(place / name, content)
 
 
 def json_text(report: Report) -> str:
-    """The document as it stands in report.json."""
-    return report.model_dump_json(indent=1) + "\n"
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write `content` beside `file`, force it to the disk and rename it into place."""
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files private; a report is as readable as any other file of the run.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """The document as it stands in report.json; JSON leaves some characters as they are that terminals obey."""
+    text = report.model_dump_json(indent=1)
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

@@ -14,8 +14,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, UnfoldTime
-from deltafine.measurement.probe import FRAME_PREDICTIONS
 from deltafine.model import graph
+from deltafine.model.clip_model import FRAME_PREDICTIONS
 from deltafine.model.time_axis import require_channels_last
 from deltafine.model.trace import Call, Value, trace
 from deltafine.runtime.lowering import Lowering

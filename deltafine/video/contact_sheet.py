@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.files import write_atomically
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import Converter
 from deltafine.video.frames import UnreadableVideo, read_frames
@@ -68,10 +69,7 @@ def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2)
         page = jinja2.Environment(autoescape=True).from_string(_PAGE)
         picture = base64.b64encode(content).decode()
         content = page.render(data=data, picture=picture, rows=len(rows)).encode("utf-8", "replace")
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise DeltafineError(f"{path} cannot be written: {error.strerror}.") from error
+    write_atomically(path, content)
 
 
 def _rows(data: Dataset, videos_per_class: int) -> list[tuple[Video, np.ndarray]]:

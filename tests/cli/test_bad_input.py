@@ -212,7 +212,7 @@ def test_a_file_where_the_run_should_go(refuse: Refine) -> None:
 def test_a_place_that_cannot_be_written(refuse: Refine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", "utf-8")
     refuse.out = tmp_path / "file" / "run"
-    assert "Cannot make the run directory" in refuse.run().refusal
+    assert "cannot be made: Not a directory" in refuse.run().refusal
 
 
 def test_overwriting_with_bad_input_keeps_the_old_run(refuse: Refine, tmp_path: Path) -> None:

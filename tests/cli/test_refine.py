@@ -53,7 +53,7 @@ def test_overwrite_replaces_a_run_and_videos_that_cannot_be_used_are_listed(
         "refine", model, "--data", data, "--out", out, "--overwrite", "--epochs", 0, "--max-bad-videos", 1, *FAST
     )
     assert done.code == 0, done.errors
-    assert not (out / "checkpoints").exists()
+    assert not (out / "checkpoints" / "last.h5").exists()
     problems = {
         entry["video"]: entry["reason"] for entry in json.loads((out / "report.json").read_bytes())["data"]["problems"]
     }

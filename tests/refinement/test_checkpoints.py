@@ -56,17 +56,3 @@ def test_a_checkpoint_cut_short_is_refused_by_its_path(tmp_path: Path, share: fl
     file.write_bytes(content[: int(share * len(content))])
     with pytest.raises(DeltafineError, match=r"Cannot read the checkpoint .*last\.h5"):
         checkpoints.restore(file, variables(1, ((200, 200),)))
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    file = tmp_path / "history.csv"
-    checkpoints.write_atomically(file, lambda path: path.write_text("old", "utf-8"))
-
-    def fail(path: Path) -> None:
-        path.write_text("half", "utf-8")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.write_atomically(file, fail)
-    assert file.read_text("utf-8") == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]

@@ -229,7 +229,7 @@ def test_without_epochs_the_calibrated_model_is_measured_and_is_what_is_written(
     assert list(report.models) == ["original", "calibrated"]
     assert report.history == []
     assert report.front == []
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()] == ["calibrated.h5"]
     loaded = load(tmp_path / "run")
     measured = {figures.name: figures.step_median for figures in report.models["calibrated"].streams.deltas}
     assert measured == {path: pytest.approx(float(layer.step)) for path, layer in delta_layers(loaded).items()}

@@ -1,0 +1,103 @@
+"""Writing files so that they are there whole or not at all, and reading small ones that may be of strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+
+_UNFINISHED = "writing"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class CannotWrite(DeltafineError):
+    """A file could not be written; what was there before is as it was."""
+
+
+def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Write beside ``path``, force it to the disk and rename it into place.
+
+    Args:
+        path: what to write.
+        content: the bytes, or a function that makes the file at the path that it is given, which ends as ``path`` does.
+
+    Raises:
+        CannotWrite: the disk is full, the place may not be written, or is none.
+    """
+    # Only a name of its own keeps two processes that write the same file from mixing it.
+    name = f".{path.stem[:100]}.{secrets.token_hex(4)}.{_UNFINISHED}{path.suffix}"
+    temporary = path.with_name(name)
+    try:
+        try:
+            if callable(content):
+                content(temporary)
+            else:
+                temporary.write_bytes(content)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written: {_reason(error)}.") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are not there.
+
+    Raises:
+        CannotWrite: the disk is full, the place may not be written, or is none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"The folder {folder} cannot be made: {_reason(error)}.") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder that nobody else writes to now."""
+    for left in filter(is_unfinished, folder.glob(".*")):
+        left.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the name is that of a file that is being written."""
+    return path.name.startswith(".") and f".{_UNFINISHED}" in path.name
+
+
+def read_small(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a regular file that is no longer than ``most_bytes``.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file (a pipe would be waited for).
+        DeltafineError: it is longer.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise DeltafineError(f"{path} is larger than {most_bytes >> 20} MiB, which no such file should be.")
+    return content
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every file system can; the rename is done
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "no space is left there; make room and give the command again"
+    return error.strerror or " ".join(str(error).split())[:200]
