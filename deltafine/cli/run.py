@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ def run(
 
     runtime = DeltaRuntime(run)
     height, width, channels = runtime.plan.input_shape
-    stream = islice(live_frames(source, (height, width), channels), frames)
+    stream: Iterator[np.ndarray] = islice(live_frames(source, (height, width), channels), frames)
     if calibrate and not runtime.calibrated:
         first = list(islice(stream, _CALIBRATION_FRAMES))
         if len(first) == _CALIBRATION_FRAMES:

@@ -77,15 +77,15 @@ class NumpyState:
     def _reached(self, operation: Operation) -> np.ndarray:
         """(height, width) bool: the output rows that a change of the inputs reaches."""
         height, width, _ = self.plan.tensors[operation.output].shape
-        everywhere = np.ones((height, width), bool)
+        everywhere: np.ndarray = np.ones((height, width), bool)
         if self.fresh or not operation.inputs:
             return everywhere
         masks = [self.changed[index] > 0 for index in operation.inputs]
         if not any(mask.any() for mask in masks):
-            return ~everywhere
+            return np.zeros_like(everywhere)
         kind = operation.kind
         if kind in MACS or kind in ("max_pool", "average_pool"):
-            return _windows(operation, masks[0], (height, width)).any(axis=(2, 3))
+            return np.asarray(_windows(operation, masks[0], (height, width)).any(axis=(2, 3)))
         if kind in ("identity", "concatenate") or kind in ELEMENTWISE:
             reached = np.zeros_like(everywhere)
             for mask in masks:
