@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,21 +109,33 @@ def _refine(
     text = settings.to_toml()
     write_atomically(out / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     outcome = run.run(resume=resume, pick=pick)
+    pictures = _pictures(outcome)
     report = assemble(outcome, seconds=time.monotonic() - started)
-    write_report(report, out)
+    report.pictures = [picture for picture, _ in pictures]
+    write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
     return report
+
+
+def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
+    """Where events happen in a few validation clips, in the original and in the refined model."""
+    from deltafine.model import insert_deltas
+    from deltafine.report.pictures import draw_pictures
+
+    prepared = outcome.prepared
+    settings = prepared.settings
+    original = insert_deltas(prepared.model, [], rescale=settings.rescale)
+    models = {"original": original, list(outcome.measurements)[-1]: outcome.refined}
+    return draw_pictures(models, prepared.data, frames=settings.frames) if settings.frames > 1 else []
 
 
 def assemble(outcome: Outcome, *, seconds: float) -> Report:
     """The report document of a refinement."""
-    from deltafine.model import mac_layers
-    from deltafine.report.document import ModelInfo, Report, SiteInfo, Uncovered
+    from deltafine.measurement.energy import HOROWITZ
+    from deltafine.report.document import Report, SiteInfo
     from deltafine.report.summary import cautions
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
-    layers = mac_layers(model)
-    known = sum(entry.dense_macs or 0 for entry in layers)
     report = Report(
         title=f"{Path(settings.model).name} on {Path(settings.data).name or settings.data}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,21 +144,9 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
         versions=versions(),
         settings=settings.model_dump(mode="json"),
         settings_hash=settings.hash(),
-        model=ModelInfo(
-            name=Path(settings.model).name,
-            sha256=sha256(Path(settings.model)),
-            parameters=model.count_params(),
-            input_shape=list(model.inputs[0].shape[1:]),
-            outputs=model.outputs[0].shape[-1],
-            coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known,
-            uncovered=[
-                Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
-                for entry in layers
-                if not entry.covered
-            ],
-        ),
-        data=_data_info(prepared.data),
-        stream_data=None if prepared.streams is prepared.data else _data_info(prepared.streams),
+        model=model_info(model, Path(settings.model)),
+        data=data_info(prepared.data),
+        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams),
         sites=[
             SiteInfo(
                 name=site.name,
@@ -161,6 +161,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             for site in prepared.sites
         ],
         models=outcome.measurements,
+        energy_table=HOROWITZ,
         history=outcome.history,
         front=outcome.front,
         warnings=outcome.warnings,
@@ -169,7 +170,30 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
     return report
 
 
-def _data_info(data: Dataset) -> Any:
+def model_info(model: Any, path: Path, frame_shape: Sequence[int] | None = None) -> Any:
+    """What a report says of a model; ``frame_shape`` of one input sample where the model takes any."""
+    from deltafine.model import mac_layers
+    from deltafine.report.document import ModelInfo, Uncovered
+
+    layers = mac_layers(model, frame_shape)
+    known = sum(entry.dense_macs or 0 for entry in layers)
+    return ModelInfo(
+        name=path.name,
+        sha256=sha256(path),
+        parameters=model.count_params(),
+        input_shape=list(model.inputs[0].shape[1:]),
+        outputs=model.outputs[0].shape[-1],
+        coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known if known else 0.0,
+        uncovered=[
+            Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
+            for entry in layers
+            if not entry.covered
+        ],
+    )
+
+
+def data_info(data: Dataset) -> Any:
+    """What a report says of a data set."""
     from deltafine.report.document import DataInfo, Problem
 
     return DataInfo(

@@ -38,8 +38,9 @@ def measure(
     """Measure clip models side by side on the same videos.
 
     Args:
-        models: clip models by name (``insert_deltas`` makes them). One named ``"original"`` is what fidelity,
-            the frozen control and the paired differences compare with; without it they are left out.
+        models: clip models by name (``insert_deltas`` makes them). One named ``"original"`` is what fidelity and
+            the paired differences compare with; without it they are left out, and the frozen control holds the
+            first answer of the first model.
         data: a ``Dataset``.
         frames: length T of the clips.
         streams: another ``Dataset`` to take the continuous streams from; default: ``data``.
@@ -146,6 +147,7 @@ class _Comparison:
     ) -> None:
         states = self._states if self._spliced else dict.fromkeys(self._probes)
         held: np.ndarray | None = None
+        reference = self._reference
         for number, (frames, labels) in enumerate(pieces):
             first = number == 0
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
@@ -156,11 +158,15 @@ class _Comparison:
                 piece.steady[0, 0] &= not first
                 self._collectors[name].update(piece)
                 predictions[name] = piece.predictions[0]
-            if ORIGINAL in predictions and held is None:
-                held = classes_of(predictions[ORIGINAL][0])
-            if held is not None:
-                self._frozen.update(index, np.full(len(frames), held), known)
+            if held is None:
+                held = classes_of(predictions[reference][0])
+            self._frozen.update(index, np.full(len(frames), held), known)
             self._add(index, predictions, known, one_label)
+
+    @property
+    def _reference(self) -> str:
+        """The model whose first answer is held as a control: the original, where it is there."""
+        return ORIGINAL if ORIGINAL in self._probes else next(iter(self._probes))
 
     def _add(self, video: int, predictions: Mapping[str, np.ndarray], labels: np.ndarray, one_label: bool) -> None:
         """Frame by frame answers about one video: predictions (frames, classes), labels (frames,)."""
@@ -185,6 +191,8 @@ class _Comparison:
             labels = np.full(clips.frames.shape[1], clips.labels[row]) if one_label else clips.frame_labels[row]
             of_clip = {name: predicted[row] for name, predicted in predictions.items()}
             self._add(int(video), of_clip, labels, one_label)
+            held = classes_of(predictions[self._reference][row, 0])
+            self._frozen.update(int(video), held, clips.labels[row])
             for name, predicted in predictions.items():
                 self._answers[name].window.update(int(video), classes_of(predicted[row].mean(0)), clips.labels[row])
 
