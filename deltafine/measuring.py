@@ -72,7 +72,7 @@ def measure_model(
     objects = import_objects(tuple(custom_objects))
 
     def loaded(path: str | os.PathLike[str]) -> Any:
-        return _clip_model(load(path, custom_objects=objects, unsafe_lambda=unsafe_lambda), rescale)
+        return _clip_model(load(Path(path), custom_objects=objects, unsafe_lambda=unsafe_lambda), rescale)
 
     measured = loaded(model)
     name = REFINED if delta_layers(measured) else ORIGINAL if original is None else MEASURED

@@ -41,7 +41,7 @@ def draw_pictures(models: Mapping[str, Any], data: Any, *, frames: int) -> list[
     """
     from deltafine.measurement.event_maps import event_maps
 
-    found = []
+    found: list[tuple[Picture, bytes]] = []
     shape = tuple(next(iter(models.values())).inputs[0].shape[2:])
     for video, clip in _clips(data, shape, frames):
         maps = {name: event_maps(model, clip) for name, model in models.items()}
