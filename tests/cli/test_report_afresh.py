@@ -46,7 +46,7 @@ def test_a_refined_model_is_compared_with_its_original(place: Path) -> None:
     assert 0 < refined.operations.mac_density < report.models["original"].streams.operations.mac_density
     assert [delta.name for delta in refined.deltas] == ["input_delta", "relu1_delta", "conv2_delta"]
     assert report.model.coverage == 1
-    assert [picture.video for picture, _ in pictures] == ["dark/dark0.avi", "light/light1.avi"] or len(pictures) == 2
+    assert len({picture.video for picture, _ in pictures}) == 2
     assert all(drawn.startswith(b"\x89PNG") for _, drawn in pictures)
 
 
