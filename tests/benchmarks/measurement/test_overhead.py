@@ -25,7 +25,7 @@ from tests.video.painted import write_video
 
 pytestmark = pytest.mark.slow
 
-ROUNDS, FRAMES, VIDEOS = 5, 8, 24
+ROUNDS, FRAMES, VIDEOS = 5, 8, 12
 
 
 def resnet50() -> Any:
