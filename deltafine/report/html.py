@@ -106,6 +106,7 @@ def render(
             ],
             deltas=[(name, entries[last]) for name, entries in deltas_by_name(report, "streams") if last in entries],
             rules=delta_rules(report, last),
+            with_even=any(layer.break_even_density is not None for layer in figures_of(report, last, "streams").layers),
             with_bits=any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
             moved=movement(report) if last == "refined" else {},
             plots=plots(report),
