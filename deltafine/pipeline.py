@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,8 +103,7 @@ def refine(
                 ours = True
             _clear(directory, resume=resume)
             write_atomically(directory / SETTINGS_FILE, resolved.to_toml().encode("utf-8"))
-            report = assemble(run.run(resume=resume, pick=pick), seconds=time.monotonic() - started)
-            _write_report(report, directory)
+            report = _write_report(run.run(resume=resume, pick=pick), directory, started)
         except Exception:
             if ours and not was_there:
                 _remove_if_nothing_was_made(directory)
@@ -122,22 +122,38 @@ def _prepare(settings: RefineSettings, out: Path, listener: Listener, requests: 
     return Refinement(settings, out, listener, requests)
 
 
-def _write_report(report: Report, out: Path) -> None:
+def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
     from deltafine.report import write_report
 
-    write_report(report, out)
+    pictures = _pictures(outcome)
+    report = assemble(outcome, seconds=time.monotonic() - started)
+    report.pictures = [picture for picture, _ in pictures]
+    write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
+    return report
+
+
+def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
+    """Where events happen in a few validation clips, in the original and in the refined model."""
+    from deltafine.model import insert_deltas
+    from deltafine.report.pictures import draw_pictures
+
+    prepared = outcome.prepared
+    settings = prepared.settings
+    if prepared.window is not None:
+        return []  # a window is one picture to such a network
+    original = insert_deltas(prepared.model, [], rescale=settings.rescale)
+    models = {"original": original, list(outcome.measurements)[-1]: outcome.refined}
+    return draw_pictures(models, prepared.data, frames=prepared.frames)
 
 
 def assemble(outcome: Outcome, *, seconds: float) -> Report:
     """The report document of a refinement."""
-    from deltafine.model import mac_layers
-    from deltafine.report.document import ModelInfo, Report, SiteInfo, Uncovered
+    from deltafine.measurement.energy import HOROWITZ
+    from deltafine.report.document import Report, SiteInfo
     from deltafine.report.summary import cautions
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
-    layers = mac_layers(model, prepared.sample_shape)
-    known = sum(entry.dense_macs or 0 for entry in layers)
     report = Report(
         title=f"{Path(settings.model).name} on {Path(settings.data).name or settings.data}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -146,22 +162,15 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
         versions=versions(),
         settings=settings.model_dump(mode="json"),
         settings_hash=settings.hash(),
-        model=ModelInfo(
-            name=Path(settings.model).name,
-            sha256=sha256(Path(settings.model)),
-            parameters=model.count_params(),
-            input_shape=list(prepared.sample_shape),
-            outputs=None if prepared.output.numbers or len(model.outputs[0].shape) > 2 else model.outputs[0].shape[-1],
+        model=model_info(
+            model,
+            Path(settings.model),
+            prepared.sample_shape,
             window=prepared.window,
-            coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known,
-            uncovered=[
-                Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
-                for entry in layers
-                if not entry.covered
-            ],
+            class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
         ),
-        data=_data_info(prepared.data),
-        stream_data=None if prepared.streams is prepared.data else _data_info(prepared.streams),
+        data=data_info(prepared.data),
+        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams),
         sites=[
             SiteInfo(
                 name=site.name,
@@ -176,6 +185,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             for site in prepared.sites
         ],
         models=outcome.measurements,
+        energy_table=HOROWITZ,
         history=outcome.history,
         front=outcome.front,
         warnings=outcome.warnings,
@@ -184,7 +194,33 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
     return report
 
 
-def _data_info(data: Dataset) -> Any:
+def model_info(
+    model: Any, path: Path, sample_shape: Sequence[int], *, window: int | None = None, class_vector: bool = True
+) -> Any:
+    """What a report says of a model that takes samples of this shape, and gives a class vector or something else."""
+    from deltafine.model import mac_layers
+    from deltafine.report.document import ModelInfo, Uncovered
+
+    layers = mac_layers(model, tuple(sample_shape))
+    known = sum(entry.dense_macs or 0 for entry in layers)
+    return ModelInfo(
+        name=path.name,
+        sha256=sha256(path),
+        parameters=model.count_params(),
+        input_shape=list(sample_shape),
+        outputs=model.outputs[0].shape[-1] if class_vector else None,
+        window=window,
+        coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known if known else 0.0,
+        uncovered=[
+            Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
+            for entry in layers
+            if not entry.covered
+        ],
+    )
+
+
+def data_info(data: Dataset) -> Any:
+    """What a report says of a data set."""
     from deltafine.report.document import DataInfo, Problem
 
     return DataInfo(

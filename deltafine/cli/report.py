@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deltafine.report.compare import Comparison
     from deltafine.report.gate import Check
 
+_AFRESH = "Measuring a model afresh (MODEL --data VIDEOS)"
 _GATE = "Gate (exit code 1 if a threshold is not met)"
 _SHARE = "SHARE"
 
@@ -32,7 +33,7 @@ class Format(StrEnum):
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory or a report.json.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
     format: Annotated[Format, typer.Option("--format", "-f", help="How to show it.")] = Format.table,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the format there; show the table here.")
@@ -68,13 +69,59 @@ def report(
     max_regression: Annotated[
         str | None, typer.Option(metavar=_SHARE, help="Most that may be worse than a baseline.", rich_help_panel=_GATE)
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Videos to measure it on.", rich_help_panel=_AFRESH)
+    ] = None,
+    original: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="What it was refined from.", rich_help_panel=_AFRESH)
+    ] = None,
+    streams: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Continuous videos.", rich_help_panel=_AFRESH)
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="In the order of the outputs.", rich_help_panel=_AFRESH)
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Length of a clip.", rich_help_panel=_AFRESH)] = 8,
+    fps: Annotated[float | None, typer.Option(help="Take frames at this rate.", rich_help_panel=_AFRESH)] = None,
+    rescale: Annotated[str | None, typer.Option(help="0..1 or -1..1.", rich_help_panel=_AFRESH)] = None,
+    layout: Annotated[str | None, typer.Option(help="Found by itself.", rich_help_panel=_AFRESH)] = None,
+    split: Annotated[int, typer.Option(min=1, help="Number of the split list.", rich_help_panel=_AFRESH)] = 1,
+    custom_objects: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE:NAME", help="Layers of your own.", rich_help_panel=_AFRESH)
+    ] = None,
+    unsafe_lambda: Annotated[
+        bool, typer.Option("--unsafe-lambda", help="Run code stored in the file.", rich_help_panel=_AFRESH)
+    ] = False,
 ) -> None:
-    """Show the report of a run, compare it with others, and gate it."""
+    """Show the report of a run, compare it with others, and gate it; or measure a model afresh."""
     from deltafine.report import load_report
     from deltafine.report.compare import compare
     from deltafine.report.gate import check, read_thresholds
 
-    document = _document(run)
+    # What is wrong with the command is said before anything is measured.
+    if format is Format.table and output is not None:
+        raise DeltafineError("--output needs a --format other than table: json, csv, markdown, html or junit.")
+    _survive_narrow_encodings()
+    if data is None:
+        given = {"original": original, "streams": streams, "classes": classes, "fps": fps, "rescale": rescale}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise DeltafineError(f"--{unused[0]} is for measuring a model: give --data VIDEOS as well.")
+        document, pictures = _saved(run, with_pictures=format is Format.html)
+    else:
+        options = {
+            "original": original,
+            "streams": streams,
+            "classes": None if classes is None else tuple(name.strip() for name in classes.split(",")),
+            "frames": frames,
+            "fps": fps,
+            "rescale": rescale,
+            "layout": layout,
+            "split": split,
+            "custom_objects": tuple(custom_objects or ()),
+            "unsafe_lambda": unsafe_lambda,
+        }
+        silent = format is not Format.table and output is None
+        document, pictures = _measured(run, data, options, silent)
     comparisons = [compare(document, load_report(path), str(path), force) for path in baseline or ()]
     thresholds = read_thresholds(
         gate,
@@ -88,11 +135,8 @@ def report(
         },
     )
     checks = check(document, thresholds, comparisons)
-    _survive_narrow_encodings()
-    if format is Format.table and output is not None:
-        raise DeltafineError("--output needs a --format other than table: json, csv, markdown, html or junit.")
     if format is not Format.table:
-        text = _rendered(format, run, document, comparisons, checks)
+        text = _rendered(format, pictures, document, comparisons, checks)
         if output is None:
             sys.stdout.write(text)
         else:
@@ -108,19 +152,40 @@ def report(
         raise typer.Exit(1)
 
 
-def _document(run: Path) -> Report:
-    """The report to show: the saved one. (A model measured afresh would come in here.)"""
+def _saved(run: Path, with_pictures: bool) -> tuple[Report, dict[str, bytes]]:
     from deltafine.report import load_report
+    from deltafine.report.store import load_pictures
 
-    return load_report(run)
+    document = load_report(run)
+    return document, load_pictures(run, document) if with_pictures else {}
+
+
+def _measured(model: Path, data: Path, options: dict[str, Any], silent: bool) -> tuple[Report, dict[str, bytes]]:
+    """The report of a model that is measured now; what is said meanwhile would break a file format."""
+    from deltafine.cli.output import Talk, load_tensorflow
+    from deltafine.measuring import measure_model
+
+    if model.is_dir() or model.suffix == ".json":
+        raise DeltafineError(f"{model} is no model to measure: give a .keras or .h5 file, such as RUN/refined.keras.")
+    load_tensorflow()
+    if silent:
+        document, pictures = measure_model(model, data, **options)
+    else:
+        with Talk() as talk:
+            document, pictures = measure_model(model, data, listener=talk, **options)
+    return document, {picture.file: drawn for picture, drawn in pictures}
 
 
 def _rendered(
-    format: Format, run: Path, document: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]
+    format: Format,
+    pictures: dict[str, bytes],
+    document: Report,
+    comparisons: Sequence[Comparison],
+    checks: Sequence[Check],
 ) -> str:
     from deltafine.report import csv, html, junit, markdown
     from deltafine.report.outcome import outcome
-    from deltafine.report.store import json_text, load_pictures
+    from deltafine.report.store import json_text
 
     if format is Format.json:
         if not (comparisons or checks):
@@ -131,7 +196,7 @@ def _rendered(
     if format is Format.markdown:
         return markdown.render(document, comparisons, checks)
     if format is Format.html:
-        return html.render(document, load_pictures(run, document), comparisons, checks)
+        return html.render(document, pictures, comparisons, checks)
     if not checks:
         raise DeltafineError("--format junit shows a gate, and none is set: give thresholds, or a file with --gate.")
     return junit.render(document, checks)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deltafine.layers.events import EventDensity
+from deltafine.layers.events import EventDensity, over_channels
 from deltafine.layers.rules import RULES, UNITS
 from deltafine.layers.stream import current_stream
 
@@ -162,7 +162,10 @@ class DeltaActivation(keras.layers.Layer):
         changed = tf.not_equal(sent[:, 1:] if carried is None else sent, before)
         if self.unit == "pixel":
             changed = tf.reduce_any(changed, axis=-1)
-        self.events.update_state(tf.math.count_nonzero(changed), tf.size(changed, out_type=tf.int64))
+            events = tf.math.count_nonzero(changed)
+        else:
+            events = tf.reduce_sum(tf.cast(over_channels(changed), tf.int64))
+        self.events.update_state(events, tf.size(changed, out_type=tf.int64))
 
     def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
         return x_shape

@@ -39,8 +39,9 @@ def measure(
     """Measure clip models side by side on the same videos.
 
     Args:
-        models: clip models by name (``insert_deltas`` makes them). One named ``"original"`` is what fidelity,
-            the frozen control and the paired differences compare with; without it they are left out.
+        models: clip models by name (``insert_deltas`` makes them). One named ``"original"`` is what fidelity and
+            the paired differences compare with; without it they are left out, and the frozen control holds the
+            first answer of the first model.
         data: a ``Dataset``.
         frames: length T of the clips.
         streams: another ``Dataset`` to take the continuous streams from; default: ``data``.
@@ -140,7 +141,6 @@ class _Comparison:
         self._by_window = by_window
         self._quality = {name: Quality(output, by_window) for name in probes}
         self._frozen = Quality(output, by_window)
-        self._held = False
         self._videos: set[int] = set()
         self._as_clips = False
 
@@ -162,14 +162,18 @@ class _Comparison:
                 piece.steady[0, 0] &= not first
                 self._collectors[name].update(piece)
                 predictions[name] = self._output.scores(piece.predictions[0])
+            first_seen = predictions[self._reference]
+            held = first_seen[:1] if held is None else held
+            frozen = np.broadcast_to(held, first_seen.shape)
+            self._frozen.add(index, frozen, known, one_label=False)
             if ORIGINAL in predictions:
-                original = predictions[ORIGINAL]
-                held = original[:1] if held is None else held
-                frozen = np.broadcast_to(held, original.shape)
-                self._held = True
-                self._frozen.add(index, frozen, known, one_label=False)
-                self._frozen.compare(frozen, original)
+                self._frozen.compare(frozen, predictions[ORIGINAL])
             self._add(index, predictions, known, one_label)
+
+    @property
+    def _reference(self) -> str:
+        """The model whose first answer is held as a control: the original, where it is there."""
+        return ORIGINAL if ORIGINAL in self._probes else next(iter(self._probes))
 
     def _add(self, video: int, predictions: Mapping[str, np.ndarray], labels: np.ndarray, one_label: bool) -> None:
         """Answers about one video: predictions (frames or windows, ...), labels of the same."""
@@ -194,6 +198,9 @@ class _Comparison:
                 labels = np.full(clips.frames.shape[1], clips.labels[row]) if one_label else clips.frame_labels[row]
             of_clip = {name: predicted[row] for name, predicted in predictions.items()}
             self._add(int(video), of_clip, labels, one_label)
+            if not self._by_window:
+                first = predictions[self._reference][row, :1]
+                self._frozen.add(int(video), first, clips.labels[row : row + 1], one_label=False)
             for name, predicted in predictions.items():
                 self._quality[name].add_clip(int(video), predicted[row], int(clips.labels[row]))
 
@@ -207,11 +214,10 @@ class _Comparison:
 
     def _figures_of(self, name: str) -> Figures:
         collector = self._collectors[name]
-        frozen = self._frozen if self._held else None
         return Figures(
             videos=len(self._videos),
             frames=collector.frames,
-            **self._quality[name].figures(self._quality.get(ORIGINAL), frozen, as_clips=self._as_clips),
+            **self._quality[name].figures(self._quality.get(ORIGINAL), self._frozen, as_clips=self._as_clips),
             operations=collector.operations(),
             layers=collector.layers(),
             deltas=collector.deltas.result(),

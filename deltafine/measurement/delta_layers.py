@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
 from deltafine.measurement.figures import DeltaFigures
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.state import BYTES_PER_VALUE
+
+STEP_FLOOR = 1e-6
+"""The smallest step that calibration sets. At that, every change is sent."""
 
 
 class DeltaLayers:
@@ -18,6 +22,7 @@ class DeltaLayers:
         self._density = Density(probe.deltas, offset=len(probe.layers))
         self._staleness = np.zeros(len(probe.deltas))
         self._channels: list[np.ndarray | int] = [0] * len(probe.deltas)
+        self._levels: list[tuple[float, float] | None] = [None] * len(probe.deltas)
 
     def update(self, piece: Piece) -> None:
         self._density.update(piece)
@@ -25,7 +30,13 @@ class DeltaLayers:
             assert counts.staleness is not None
             assert counts.channel_changed is not None
             self._staleness[index] += counts.staleness
-            self._channels[index] = self._channels[index] + counts.channel_changed
+            self._channels[index] = self._channels[index] + counts.channel_changed[piece.steady_at(counts)].sum(0)
+            if counts.lowest_level is not None and counts.highest_level is not None:
+                lowest, highest = self._levels[index] or (np.inf, -np.inf)
+                self._levels[index] = (
+                    float(np.minimum(lowest, counts.lowest_level)),
+                    float(np.maximum(highest, counts.highest_level)),
+                )
 
     def result(self) -> list[DeltaFigures]:
         density = self._density
@@ -33,6 +44,7 @@ class DeltaLayers:
         for index, (place, layer) in enumerate(zip(self._probe.deltas, self._probe.delta_layers, strict=True)):
             steps = np.atleast_1d(np.asarray(layer.step, np.float64))
             fired = np.asarray(self._channels[index])
+            levels = self._levels[index]
             always = place.positions * density.steady_steps[index]
             figures.append(
                 DeltaFigures(
@@ -50,6 +62,8 @@ class DeltaLayers:
                     silent_channels=float((fired == 0).mean()),
                     saturated_channels=float((fired == always).mean()),
                     state_bytes=place.elements * BYTES_PER_VALUE,
+                    bits=bits(*levels) if levels else None,
+                    steps_at_floor=float((steps <= STEP_FLOOR * (1 + 1e-6)).mean()),
                 )
             )
         return figures

@@ -53,6 +53,12 @@ class Density:
         changed, positions = self._of_steady(self.changed_positions, self.positions)
         return changed / positions
 
+    def changed_per_step(self) -> list[float]:
+        """Changed elements, per place, mean over the steps with one before them."""
+        changed, elements = self._of_steady(self.changed, self.elements)
+        sizes = self.elements.tolist()
+        return [c * size / of for c, of, size in zip(changed.tolist(), elements.tolist(), sizes, strict=True)]
+
     @property
     def activation_sparsity(self) -> float:
         """Zeros / elements of all places, summed before dividing."""

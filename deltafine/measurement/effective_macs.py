@@ -25,7 +25,7 @@ class EffectiveMacs:
         self.delta = np.zeros(len(places), np.int64)
         self.spatial = np.zeros(len(places), np.int64)
         self.frames = 0
-        self._step_macs = [np.array(place.step_macs or [place.dense_macs], np.int64) for place in places]
+        self.step_macs = [np.array(place.step_macs or [place.dense_macs], np.int64) for place in places]
         self._steady = np.zeros(len(places), np.int64)  # dense MACs of the steady steps
         self._spatial_steady = np.zeros(len(places), np.int64)
         self._per_frame: list[np.ndarray] = []
@@ -36,7 +36,7 @@ class EffectiveMacs:
         per_frame = np.zeros(piece.steady.shape, np.int64)
         for index, counts in enumerate(piece.counts[: len(self.dense)]):
             steady = piece.steady_at(counts)
-            self._steady[index] += np.broadcast_to(self._step_macs[index], steady.shape)[steady].sum()
+            self._steady[index] += np.broadcast_to(self.step_macs[index], steady.shape)[steady].sum()
             self.delta[index] += counts.macs_delta[steady].sum()
             self.spatial[index] += counts.macs_spatial.sum()
             self._spatial_steady[index] += counts.macs_spatial[steady].sum()
@@ -61,11 +61,11 @@ class EffectiveMacs:
     @property
     def delta_steady(self) -> float:
         """Mean per frame, first frames left out."""
-        return float(sum(map(self._mean, range(len(self.dense)), self.delta.tolist()), Fraction()))
+        return float(sum(map(self.mean, range(len(self.dense)), self.delta.tolist()), Fraction()))
 
     def delta_of(self, index: int) -> float:
         """The same of one place."""
-        return float(self._mean(index, int(self.delta[index])))
+        return float(self.mean(index, int(self.delta[index])))
 
     @property
     def delta_with_first(self) -> float:
@@ -76,7 +76,7 @@ class EffectiveMacs:
     @property
     def spatial_steady(self) -> float:
         """Mean per frame, first frames left out."""
-        means = map(self._mean, range(len(self.dense)), self._spatial_steady.tolist(), self.spatial.tolist())
+        means = map(self.mean, range(len(self.dense)), self._spatial_steady.tolist(), self.spatial.tolist())
         return float(sum(means, Fraction()))
 
     def percentiles(self) -> tuple[float, float, int]:
@@ -90,7 +90,7 @@ class EffectiveMacs:
         p50, p95 = np.quantile(per_frame, [0.5, 0.95])
         return float(p50), float(p95), int(per_frame.max())
 
-    def _mean(self, index: int, steady: int, of_all: int | None = None) -> Fraction:
+    def mean(self, index: int, steady: int, of_all: int | None = None) -> Fraction:
         """Steady MACs of a place as MACs per frame, exactly."""
         dense = int(self.dense[index])
         if self._steady[index]:

@@ -20,7 +20,6 @@ class Fidelity:
         self._same += int(same.sum())
         self._frames += same.size
 
-    def result(self) -> float:
-        if not self._frames:
-            raise ValueError("fidelity of no frame has no value")
-        return self._same / self._frames
+    def result(self) -> float | None:
+        """The share; None if nothing was compared."""
+        return self._same / self._frames if self._frames else None

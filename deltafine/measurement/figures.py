@@ -37,6 +37,14 @@ class LayerFigures(Part):
     delta_density: float = Field(description="changed input elements / elements, frames 2..T")
     pixel_density: float = Field(description="input positions where any channel changed / positions, frames 2..T")
     mac_density: float = Field(description="effective_macs_delta / dense_macs")
+    accumulates_delta: float | None = Field(None, description="those of effective_macs_delta that need no product")
+    accumulates_spatial: float | None = Field(None, description="those of effective_macs_spatial that need no product")
+    overhead_operations: float | None = Field(
+        None, description="mean comparisons, subtractions and memory moves per frame that delta inference adds"
+    )
+    break_even_density: float | None = Field(
+        None, description="delta density at which effective MACs + overhead = dense MACs; 0: it never pays"
+    )
 
 
 class DeltaFigures(Part):
@@ -56,6 +64,8 @@ class DeltaFigures(Part):
     silent_channels: float = Field(description="share of channels that never fired")
     saturated_channels: float = Field(description="share of channels that fired in every element and frame")
     state_bytes: int
+    bits: int | None = Field(None, description="of the quantised output; None for a rule that does not quantise")
+    steps_at_floor: float | None = Field(None, description="share of steps so small that every change is sent")
 
 
 class Operations(Part):
@@ -76,6 +86,19 @@ class Operations(Part):
     frame_macs_p95: float
     frame_macs_worst: int
     state_bytes: int = Field(description="bytes that a delta inference keeps between frames")
+    accumulates_delta: float | None = Field(None, description="those of effective_macs_delta that need no product")
+    accumulates_delta_with_first: float | None = None
+    accumulates_spatial: float | None = Field(None, description="those of effective_macs_spatial that need no product")
+    accumulates_spatial_with_first: float | None = None
+    overhead_operations: float | None = Field(
+        None, description="mean comparisons, subtractions and memory moves per frame that delta inference adds"
+    )
+    overhead_operations_with_first: float | None = None
+    density_with_overhead: float | None = Field(
+        None, description="(effective_macs_delta + overhead_operations) / dense_macs"
+    )
+    energy_dense: float | None = Field(None, description="joules per frame of a dense inference: an estimate")
+    energy_delta: float | None = Field(None, description="joules per frame, steady state: an estimate")
 
 
 class Figures(Part):
@@ -91,7 +114,9 @@ class Figures(Part):
         description="paired difference to the original: frame accuracy on streams, window accuracy on clips",
     )
     frozen_accuracy: Estimate | None = Field(
-        None, description="frame accuracy of the original's first-frame prediction, held for the whole video"
+        None,
+        description="accuracy of the original's first-frame prediction (without it: the model's own), held for the "
+        "whole video on streams, for the window on clips",
     )
     fidelity: float | None = Field(None, description="share of frames predicted as the original model predicts them")
     frozen_fidelity: float | None = Field(

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deltafine.layers import DeltaActivation, Stream, current_stream
+from deltafine.layers import DeltaActivation, Stream
+from deltafine.measurement.counting import Frames, count_events
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
 from deltafine.model.fan_out import fan_out, is_covered, stages
@@ -49,8 +50,12 @@ class Counts:
     changed_positions: np.ndarray
     macs_spatial: np.ndarray
     macs_delta: np.ndarray
-    channel_changed: np.ndarray | None = None  # delta layers: (channels,), summed over the piece
+    units: np.ndarray  # bool: whether all values are -1, 0 or 1
+    units_twice: np.ndarray  # bool: whether those of the frame before are too
+    channel_changed: np.ndarray | None = None  # delta layers: (batch, time, channels), changed positions
     staleness: float | None = None  # delta layers: sum over elements of |sent - true| / step
+    lowest_level: float | None = None  # delta layers with levels: sent / step, the least and the greatest
+    highest_level: float | None = None
 
 
 @dataclass
@@ -125,20 +130,29 @@ class Probe:
         self.layers, self.deltas, self.delta_layers = [], [], []
         layer_counts: list[dict[str, Any]] = []
         delta_counts: list[dict[str, Any]] = []
+        counted: list[tuple[Any, Frames]] = []
+
+        def frames_of(path: str, value: Any) -> Frames:
+            """A tensor that goes to several layers is counted once."""
+            known = next((frames for tensor, frames in counted if tensor is value), None)
+            if known is None:
+                known = Frames(by_step(path, value))
+                counted.append((value, known))
+            return known
 
         def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
             if isinstance(operation, DeltaActivation):
                 true, sent = by_step(path, args[0]), by_step(path, outputs)
                 self.deltas.append(_delta_place(path, operation, sent))
                 self.delta_layers.append(operation)
-                delta_counts.append(_count_delta(operation, true, sent))
+                delta_counts.append(count_events(operation, true, sent, frames_of(path, outputs)))
             elif is_covered(operation):
                 for stage, value in _stage_inputs(operation, args[0]):
                     fan = fan_out(operation, args[0].shape[1:], stage=stage)
-                    sequence = by_step(path, value)
-                    place = _mac_place(path, operation, stage, sequence, by_step(path, outputs))
+                    place = _mac_place(path, operation, stage, by_step(path, value), by_step(path, outputs))
                     self.layers.append(self._with_macs(place, fan, path, value.shape[1:]))
-                    layer_counts.append(_count(sequence, _changed(sequence), fan))
+                    frames = frames_of(path, value)
+                    layer_counts.append({**frames.counts(fan), **frames.multiplier_free()})
 
         with Stream(state) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
@@ -187,55 +201,3 @@ def _mac_place(path: str, layer: Any, stage: str | None, sequence: Any, outputs:
 def _delta_place(path: str, layer: DeltaActivation, sent: Any) -> Place:
     elements = int(np.prod(sent.shape[2:]))
     return Place(path, type(layer).__name__, elements, elements // sent.shape[-1], 0, elements)
-
-
-def _count(value: Any, changed: Any, fan: np.ndarray | None) -> dict[str, Any]:
-    """Count the non-zero and the changed elements of (batch, time, ..., channels), frame by frame."""
-    nonzero_macs, nonzero, _ = _sum_mask(tf.not_equal(value, 0), fan)
-    delta_macs, changed_elements, positions = _sum_mask(changed, fan)
-    return {
-        "nonzero": nonzero,
-        "changed": changed_elements,
-        "changed_positions": positions,
-        "macs_spatial": nonzero_macs,
-        "macs_delta": delta_macs,
-    }
-
-
-def _changed(value: Any) -> Any:
-    """Where a frame differs from the one before; nowhere in a first frame. NaN differs from everything."""
-    stream = current_stream()
-    assert stream is not None
-    slot = stream.slot()
-    before = value[:, :1] if slot.start is None else slot.start[:, None]
-    slot.end = value[:, -1]
-    changed = tf.not_equal(value, tf.concat([before, value[:, :-1]], axis=1))
-    if slot.start is None:
-        first = tf.zeros_like(changed[:, :1])
-        changed = tf.concat([first, changed[:, 1:]], axis=1)
-    return changed
-
-
-def _sum_mask(mask: Any, fan: np.ndarray | None) -> tuple[Any, Any, Any]:
-    """(MACs, elements, positions) of a mask (batch, time, ..., channels), each (batch, time) in 64 bits."""
-    rest = list(range(2, len(mask.shape)))
-    per_position = tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1)  # exact: far fewer than 2**24 channels
-    counted = tf.cast(per_position, tf.int64)
-    elements = tf.reduce_sum(counted, axis=rest[:-1])
-    positions = tf.math.count_nonzero(per_position, axis=rest[:-1])
-    if fan is None:
-        return tf.zeros_like(elements), elements, positions
-    if fan.shape[-1] == 1:
-        macs = tf.reduce_sum(counted * tf.constant(fan[..., 0]), axis=rest[:-1])
-    else:
-        macs = tf.reduce_sum(tf.cast(mask, tf.int64) * tf.constant(fan), axis=rest)
-    return macs, elements, positions
-
-
-def _count_delta(layer: DeltaActivation, true: Any, sent: Any) -> dict[str, Any]:
-    changed = _changed(sent)
-    counts = _count(sent, changed, None)
-    counts["channel_changed"] = tf.math.count_nonzero(changed, axis=list(range(len(changed.shape) - 1)))
-    distance = tf.abs(tf.cast(sent, tf.float32) - tf.cast(true, tf.float32))
-    counts["staleness"] = tf.reduce_sum(tf.cast(distance / layer.step, tf.float64))
-    return counts

@@ -39,14 +39,6 @@ class Epoch(Part):
     seconds: float
 
 
-class Picture(Part):
-    """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
-
-    file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
-    video: str
-    caption: str
-
-
 def to_csv(history: Sequence[Epoch]) -> str:
     """The history as CSV, one line per epoch under a line of names."""
     text = io.StringIO()

@@ -100,10 +100,12 @@ def obstacles(report: Report, baseline: Report) -> list[str]:
             f"the clips come from different videos ({clean(baseline.data.path)} and {clean(report.data.path)})"
         )
     else:
-        frames_now = figures_of(report, subject(report), "streams").frames
-        frames_then = figures_of(baseline, subject(baseline), "streams").frames
-        if frames_now != frames_then:
-            found.append(f"different numbers of frames were measured ({frames_then} and {frames_now})")
+        for feeding in FEEDINGS:
+            frames_now = figures_of(report, subject(report), feeding).frames
+            frames_then = figures_of(baseline, subject(baseline), feeding).frames
+            if frames_now != frames_then:
+                found.append(f"different numbers of frames were measured on {feeding} ({frames_then} and {frames_now})")
+                break
     return found
 
 

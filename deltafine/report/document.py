@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from deltafine.measurement.energy import EnergyTable
 from deltafine.measurement.figures import (
     DEFINITIONS_VERSION,
     DeltaFigures,
@@ -27,6 +28,7 @@ __all__ = [
     "MODEL_NAMES",
     "DataInfo",
     "DeltaFigures",
+    "EnergyTable",
     "Epoch",
     "Estimate",
     "Figures",
@@ -134,6 +136,7 @@ class Report(Part):
     sites: list[SiteInfo]
     models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
     history: list[Epoch] = []
+    energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
     pictures: list[Picture] = []
     warnings: list[str] = []

@@ -13,6 +13,7 @@ from deltafine.report import text
 from deltafine.report.compare import Comparison
 from deltafine.report.document import MODEL_NAMES, Report
 from deltafine.report.gate import Check
+from deltafine.report.health import movement
 from deltafine.report.plots import plots
 from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
 from deltafine.report.summary import cautions, delta_rules, deltas_by_name, headline, layers_by_name, rows, site_state
@@ -50,9 +51,9 @@ def _typeset(value: Any) -> Any:
     return text.clean(value) if type(value) is str else value
 
 
-def _colour(column: int) -> str:
-    """The colour class of the n-th model: the three that a run has, then again from the start."""
-    return MODEL_NAMES[column % len(MODEL_NAMES)]
+def _colour(model: str) -> str:
+    """The colour class of a model: each of the three that a run has its own, any other one that of the refined."""
+    return model if model in MODEL_NAMES else MODEL_NAMES[-1]
 
 
 def bar_width(value: float, whole: float = 1.0) -> str:
@@ -105,6 +106,9 @@ def render(
             ],
             deltas=[(name, entries[last]) for name, entries in deltas_by_name(report, "streams") if last in entries],
             rules=delta_rules(report, last),
+            with_even=any(layer.break_even_density is not None for layer in figures_of(report, last, "streams").layers),
+            with_bits=any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
+            moved=movement(report) if last == "refined" else {},
             plots=plots(report),
             pictures=[
                 (picture, b64encode(pictures[picture.file]).decode("ascii"))

@@ -29,6 +29,8 @@ def render(report: Report, comparisons: Sequence[Comparison] = (), checks: Seque
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
+    if report.energy_table:
+        parts.append(prose(report.energy_table.sentence))
     if layers := _layers(report):
         parts.append(f"## MAC density per layer (streams)\n\n{layers}")
     parts.append(

@@ -20,7 +20,8 @@ class Quantity:
     """One figure of one model.
 
     `key` is its path below a model's `streams` or `clips` in report.json; `better` is None where neither direction
-    is an improvement by itself; `brief` marks the few that are shown where room is short.
+    is an improvement by itself; `brief` marks the few that are shown where room is short, `rare` those that are 0 for
+    most models and then only stand in the files.
     """
 
     key: str
@@ -30,12 +31,13 @@ class Quantity:
     group: str
     meaning: str
     brief: bool = False
+    rare: bool = False
 
     @property
     def in_sentence(self) -> str:
         """The label inside a sentence: abbreviations keep their capitals."""
         label = self.label.strip()
-        return label if label.startswith("MAC") else label[0].lower() + label[1:]
+        return label if label.startswith(("MAC", "AC")) else label[0].lower() + label[1:]
 
     def read(self, figures: Figures) -> float | Estimate | None:
         """The figure, None where it was not measured."""
@@ -53,6 +55,8 @@ _ACCURACY = "Accuracy"
 _ERROR = "Error of numbers"
 _COST = "Multiply-accumulates (MACs)"
 _SPARSITY = "Sparsity"
+_OVERHEAD = "What delta inference adds"
+_ENERGY = "Energy per frame (estimates)"
 _DEADLINE = "Worst case and memory"
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -90,7 +94,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         "share",
         None,
         _ACCURACY,
-        "the original's prediction for the first frame, held for the whole video",
+        "the original's prediction for the first frame, held for the whole video; on clips, for the window",
         brief=True,
     ),
     Quantity(
@@ -202,6 +206,82 @@ QUANTITIES: tuple[Quantity, ...] = (
         "lower",
         _COST,
         "the same over all frames",
+    ),
+    Quantity(
+        "operations.accumulates_delta",
+        "  of these ACs",
+        "macs",
+        None,
+        _COST,
+        "effective operations that need no product: all inputs of the layer are -1, 0 or 1, first frames left out",
+        rare=True,
+    ),
+    Quantity(
+        "operations.accumulates_delta_with_first",
+        "  ACs with first frame",
+        "macs",
+        None,
+        _COST,
+        "the same, first frames counted as dense",
+        rare=True,
+    ),
+    Quantity(
+        "operations.accumulates_spatial",
+        "  ACs, spatial",
+        "macs",
+        None,
+        _COST,
+        "those of the operations on non-zero inputs that need no multiplication, first frames left out",
+        rare=True,
+    ),
+    Quantity(
+        "operations.accumulates_spatial_with_first",
+        "  ACs, spatial, first",
+        "macs",
+        None,
+        _COST,
+        "the same over all frames",
+        rare=True,
+    ),
+    Quantity(
+        "operations.overhead_operations",
+        "Overhead operations",
+        "macs",
+        "lower",
+        _OVERHEAD,
+        "comparisons, subtractions and memory moves per frame, first frames left out",
+    ),
+    Quantity(
+        "operations.overhead_operations_with_first",
+        "  with first frame",
+        "macs",
+        "lower",
+        _OVERHEAD,
+        "the same over all frames; a first frame only stores its inputs",
+    ),
+    Quantity(
+        "operations.density_with_overhead",
+        "Density, overhead in",
+        "share",
+        "lower",
+        _OVERHEAD,
+        "(effective MACs + overhead operations) / dense MACs: above 100% it would be cheaper to compute everything",
+    ),
+    Quantity(
+        "operations.energy_delta",
+        "Energy, estimate",
+        "joules",
+        "lower",
+        _ENERGY,
+        "effective operations, overhead, activations and state, from a table of energy per operation and byte",
+    ),
+    Quantity(
+        "operations.energy_dense",
+        "  dense inference",
+        "joules",
+        None,
+        _ENERGY,
+        "all operations and activations, from the same table",
     ),
     Quantity(
         "operations.delta_sparsity",

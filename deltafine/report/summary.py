@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from deltafine.report.document import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
+from deltafine.report.health import health_cautions, listed
 from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
 
@@ -106,9 +106,7 @@ def cautions(report: Report) -> list[str]:
     if problems:
         were = "was" if problems == 1 else "were"
         found.append(f"{counted(problems, 'video')} {were} left out or had problems; they are listed below.")
-    silent = listed(delta.name for delta in figures.deltas if delta.silent_channels == 1)
-    if silent:
-        found.append(f"Delta layers that never fired after the first frame: {silent}.")
+    found += health_cautions(report)
     return list(dict.fromkeys(found))
 
 
@@ -194,13 +192,6 @@ def _quality(figures: Figures) -> float | None:
     return -error if error is not None else figures.fidelity
 
 
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """A few names in a sentence: a, b, c and 7 more."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 @dataclass(frozen=True)
 class Row:
     """One figure of every model: strings for people, numbers for sorting."""
@@ -225,6 +216,8 @@ def rows(report: Report, feeding: Feeding, brief: bool = False) -> list[Row]:
         if all(value is None for value in read):
             continue
         numbers = tuple(value.value if isinstance(value, Estimate) else value for value in read)
+        if quantity.rare and not any(numbers):
+            continue
         found.append(
             Row(
                 quantity,

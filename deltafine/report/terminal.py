@@ -5,7 +5,7 @@ Every string from the document becomes a `Text`, never markup: a layer may be ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deltafine.report.compare import Comparison
-from deltafine.report.document import Report
+from deltafine.report.document import LayerFigures, Report
 from deltafine.report.gate import Check
+from deltafine.report.health import movement
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
 from deltafine.report.summary import (
     cautions,
@@ -36,6 +37,9 @@ def show(report: Report, console: Console) -> None:
     _show_head(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
+    if report.energy_table:
+        line(console, report.energy_table.sentence, "dim")
+        console.print()
     _show_layers(report, console)
     _show_deltas(report, console)
     _show_skipped(report, console)
@@ -103,6 +107,9 @@ def _show_layers(report: Report, console: Console) -> None:
     for model in columns(report):
         made.add_column(Text(clean(model)), justify="right", no_wrap=True)
     made.add_column("pixels", justify="right", no_wrap=True)
+    if roomy:
+        made.add_column("changed", justify="right", no_wrap=True)
+        made.add_column("breaks even at", justify="right", no_wrap=True)
     last = subject(report)
     for layer_name, entries in layers_by_name(report, "streams"):
         first = next(iter(entries.values()))
@@ -112,8 +119,14 @@ def _show_layers(report: Report, console: Console) -> None:
             scaled(first.dense_macs),
             *(share(entries[m].mac_density) if m in entries else ABSENT for m in columns(report)),
             share(entries[last].pixel_density) if last in entries else ABSENT,
+            *([shown(_of(entries, last, "delta_density"), "share")] if roomy else []),
+            *([shown(_of(entries, last, "break_even_density"), "share")] if roomy else []),
         )
     print_table(console, title, made)
+
+
+def _of(entries: Mapping[str, LayerFigures], model: str, figure: str) -> float | None:
+    return getattr(entries[model], figure) if model in entries else None
 
 
 def _show_deltas(report: Report, console: Console) -> None:
@@ -129,6 +142,12 @@ def _show_deltas(report: Report, console: Console) -> None:
     made.add_column("staleness", justify="right", no_wrap=True)
     made.add_column("silent", justify="right", no_wrap=True)
     made.add_column("always", justify="right", no_wrap=True)
+    moved = movement(report) if last == "refined" else {}
+    if moved:
+        made.add_column("moved", justify="right", no_wrap=True)
+    with_bits = any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas)
+    if with_bits:
+        made.add_column("bits", justify="right", no_wrap=True)
     for delta_name, entries in deltas_by_name(report, "streams"):
         delta = entries.get(last)
         if delta is None:
@@ -141,13 +160,16 @@ def _show_deltas(report: Report, console: Console) -> None:
             significant(delta.staleness, 2),
             share(delta.silent_channels),
             share(delta.saturated_channels),
+            *([f"{significant(moved[delta_name], 2)}x" if delta_name in moved else ABSENT] if moved else []),
+            *([ABSENT if delta.bits is None else str(delta.bits)] if with_bits else []),
         )
     line(console, title, "bold")
     console.print(made)
     line(
         console,
         f"Rule: {', '.join(delta_rules(report, last))}. step: the median of the layer; staleness in steps; "
-        "silent, always: share of channels that never fired, or fired in every element and frame.",
+        "silent, always: share of channels that never fired, or fired in every element and frame"
+        + ("; moved: the median step against the calibrated model's." if moved else "."),
         "dim",
     )
     console.print()

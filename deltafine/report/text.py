@@ -11,12 +11,13 @@ from typing import Literal
 
 from deltafine.report.document import Estimate
 
-Unit = Literal["share", "points", "macs", "bytes", "count", "times", "steps"]
+Unit = Literal["share", "points", "macs", "bytes", "count", "times", "steps", "joules"]
 
 ABSENT = "-"
 """Shown where a figure was not measured; never 0."""
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SMALL_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
 
 
 def clean(text: object) -> str:
@@ -67,6 +68,16 @@ def scaled(value: float, unit: str = "") -> str:
     return f"{number} {unit}".rstrip()
 
 
+def joules(value: float) -> str:
+    """An energy with a prefix and three digits: 1.23 mJ, 45.6 uJ."""
+    if not math.isfinite(value):
+        return "not finite"
+    for size, prefix in _SMALL_PREFIXES:
+        if abs(value) >= 0.9995 * size:
+            return f"{significant(value / size)} {prefix}J"
+    return f"{significant(value / 1e-12)} pJ" if value else "0 J"
+
+
 def times(value: float) -> str:
     """A ratio: 8.3x, 24x."""
     if not math.isfinite(value):
@@ -86,6 +97,8 @@ def shown(value: float | None, unit: Unit) -> str:
         return scaled(value)
     if unit == "bytes":
         return scaled(value, "B")
+    if unit == "joules":
+        return joules(value)
     if unit == "times":
         return times(value)
     if unit == "steps":

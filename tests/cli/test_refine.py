@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
@@ -32,6 +33,14 @@ def test_a_run_says_what_it_found_and_shows_and_writes_its_report(
     assert "refined" in done.output
     assert f"Written to {out}: refined.keras, report.html, report.json, report.md" in done.output
     assert "\x1b[" not in done.output
+
+    pictures = load_report(out).pictures
+    assert len({picture.video for picture in pictures}) == 2
+    page = (out / "report.html").read_text("utf-8")
+    for picture in pictures:
+        drawn = (out / "pictures" / picture.file).read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+        assert base64.b64encode(drawn).decode() in page
 
     shown = deltafine("report", out)
     assert shown.code == 0

@@ -137,5 +137,4 @@ def test_fidelity_is_the_share_of_equal_answers_in_whatever_parts(pairs, part):
 
 
 def test_fidelity_of_nothing_has_no_value():
-    with pytest.raises(ValueError, match="no frame"):
-        Fidelity().result()
+    assert Fidelity().result() is None

@@ -73,8 +73,8 @@ def in_torch(model: Any) -> Any:
     return nn.Sequential(*modules)
 
 
-def neurobench(model: Any, frames: np.ndarray) -> dict[str, Any]:
-    """NeuroBench's figures for frames (frames, height, width, channels), all in one batch."""
+def neurobench(model: Any, frames: np.ndarray, batch: int | None = None) -> dict[str, Any]:
+    """NeuroBench's figures for frames (frames, height, width, channels), all in one batch if not told otherwise."""
     import torch
     from neurobench.benchmarks import Benchmark
     from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
@@ -85,7 +85,7 @@ def neurobench(model: Any, frames: np.ndarray) -> dict[str, Any]:
     x = torch.tensor(frames.transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         np.testing.assert_array_equal(net(x).numpy(), np.asarray(model(frames)))  # it is the same network
-    loader = DataLoader(TensorDataset(x, torch.zeros(len(x))), batch_size=len(x))
+    loader = DataLoader(TensorDataset(x, torch.zeros(len(x))), batch_size=batch or len(x))
     metrics: Any = [[], [ActivationSparsity, SynapticOperations]]
     with torch.no_grad():
         return Benchmark(TorchModel(net), loader, [], [], metrics).run(quiet=True)
@@ -116,16 +116,21 @@ def test_activation_sparsity_is_equal_where_activations_feed_layers(seed):
     assert density.activation_sparsity == pytest.approx(zeros / (int(density.elements.sum()) * FRAMES), rel=1e-12)
 
 
-def test_operations_on_ones_are_called_accumulates_there():
-    """A layer whose whole batch of inputs lies in {-1, 0, 1} counts as AC, all-zero frames too."""
+def test_accumulates_are_those_of_frames_fed_one_by_one_there():
+    """A layer whose inputs all lie in {-1, 0, 1} has ACs: decided per batch there, per frame here."""
     model = network()
     clip = np.minimum(sparse_video((1, FRAMES, 10, 8, 4)), 1)
     clip[0, 3] = 0
-    theirs = neurobench(model, clip[0])["SynapticOperations"]
-    ours = collect(insert_deltas(model, []), [clip])
-    assert round(theirs["Effective_ACs"] * FRAMES) == ours.macs.spatial[0] > 0
-    both = theirs["Effective_ACs"] + theirs["Effective_MACs"]
-    assert both == pytest.approx(ours.operations().effective_macs_spatial_with_first, rel=1e-12)
+    clip[0, 5, 0, 0, 0] = 2
+    ours = collect(insert_deltas(model, []), [clip]).operations()
+    acs = round(ours.accumulates_spatial_with_first * FRAMES)
+    one_by_one = neurobench(model, clip[0], batch=1)["SynapticOperations"]
+    assert round(one_by_one["Effective_ACs"] * FRAMES) == acs > 0
+    assert round((one_by_one["Effective_ACs"] + one_by_one["Effective_MACs"]) * FRAMES) == round(
+        ours.effective_macs_spatial_with_first * FRAMES
+    )
+    at_once = neurobench(model, clip[0])["SynapticOperations"]
+    assert at_once["Effective_ACs"] == 0  # a single 2 in one frame makes the whole batch multiply
 
 
 def test_weights_that_are_zero_are_skipped_there_and_counted_here():

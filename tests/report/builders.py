@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from deltafine.measurement.energy import HOROWITZ
 from deltafine.report.document import (
     DataInfo,
     DeltaFigures,
@@ -51,7 +52,7 @@ def estimate(value: float, spread: float = 0.023) -> Estimate:
 
 def layer_figures(model: str, names: list[str] | None = None) -> list[LayerFigures]:
     found = []
-    for index, (name, kind, dense, _, active) in enumerate(LAYERS):
+    for index, (name, kind, dense, elements, active) in enumerate(LAYERS):
         change = CHANGES[model][index]
         effective = dense * change * 0.98
         found.append(
@@ -65,6 +66,10 @@ def layer_figures(model: str, names: list[str] | None = None) -> list[LayerFigur
                 delta_density=change,
                 pixel_density=min(1.0, 2.2 * change),
                 mac_density=effective / dense,
+                accumulates_delta=0.0,
+                accumulates_spatial=0.0,
+                overhead_operations=3.2 * elements,
+                break_even_density=max(0.0, (dense - 4 * elements) / (dense + elements)),
             )
         )
     return found
@@ -96,6 +101,15 @@ def operations(model: str, feeding: str, layers: list[LayerFigures]) -> Operatio
         frame_macs_p95=min(dense, 1.9 * effective),
         frame_macs_worst=math.ceil(min(dense, 3.1 * effective)),
         state_bytes=4 * (elements + 32_000),
+        accumulates_delta=0.0,
+        accumulates_delta_with_first=0.0,
+        accumulates_spatial=0.0,
+        accumulates_spatial_with_first=0.0,
+        overhead_operations=3.2 * elements,
+        overhead_operations_with_first=3.1 * elements,
+        density_with_overhead=(effective + 3.2 * elements) / dense,
+        energy_dense=4.6e-12 * dense,
+        energy_delta=4.6e-12 * effective + 2e-12 * elements,
     )
 
 
@@ -118,6 +132,7 @@ def delta_figures(model: str, names: list[str] | None = None) -> list[DeltaFigur
             silent_channels=0.03 * index,
             saturated_channels=0.01 * (index == 0),
             state_bytes=4 * elements,
+            steps_at_floor=0.0,
         )
         for index, (name, _, _, elements, active) in enumerate(LAYERS)
     ]
@@ -241,6 +256,7 @@ def make_report(
             )
             for model in models
         },
+        "energy_table": HOROWITZ,
         "history": rows,
         "front": [
             FrontPoint(

@@ -39,6 +39,10 @@ def test_every_measured_figure_of_the_document_is_explained() -> None:
         "staleness",
         "silent_channels",
         "saturated_channels",
+        "steps_at_floor",
+        "bits",
+        "break_even_density",
+        "overhead_operations",
     }
     assert shares <= LayerFigures.model_fields.keys() | DeltaFigures.model_fields.keys()
     assert {"coverage", "uncovered"} <= ModelInfo.model_fields.keys()

@@ -1,0 +1,55 @@
+"""Where in the picture events happen: at the inputs of the layers with MACs, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deltafine.layers import Stream
+from deltafine.measurement.counting import Frames
+from deltafine.model import graph
+from deltafine.model.clip_model import FRAME_PREDICTIONS
+from deltafine.model.fan_out import is_covered
+
+
+@dataclass(frozen=True)
+class EventMap:
+    """Changes at the input of one layer.
+
+    Attributes:
+        layer: its path.
+        share: (frames, height, width), channels that differ from the frame before / channels; 0 in the first frame.
+    """
+
+    layer: str
+    share: np.ndarray
+
+
+def event_maps(clip_model: Any, frames: np.ndarray) -> list[EventMap]:
+    """Run a clip model on one clip and see where the inputs of its layers change.
+
+    Args:
+        clip_model: as ``insert_deltas`` makes it.
+        frames: (time, height, width, channels), pixels as the model takes them.
+
+    Returns:
+        A map for every call of a covered layer whose input has height and width, in the order in which they run.
+    """
+    per_frame = keras.Model(clip_model.inputs, clip_model.get_layer(FRAME_PREDICTIONS).output)
+    found: list[EventMap] = []
+    time = len(frames)
+
+    def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+        if is_covered(operation) and len(args[0].shape) == 4:
+            height, width, channels = args[0].shape[1:]
+            changed = Frames(tf.reshape(args[0], (1, time, height, width, channels))).changed
+            share = changed.numpy().reshape(time, height, width) / channels
+            found.append(EventMap(path, share.astype(np.float32)))
+
+    with Stream():
+        graph.run(per_frame, [tf.cast(frames[None], tf.float32)], observe)
+    return found

@@ -1,0 +1,90 @@
+"""`deltafine report MODEL --data VIDEOS`: measuring without a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deltafine import model as models
+from deltafine.errors import DeltafineError
+from deltafine.measuring import measure_model
+from deltafine.model import DeltaSettings
+from tests.cli.running import Command
+from tests.small_runs import small_model, write_small_model, write_small_videos
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, the same with delta layers, and videos."""
+    folder = tmp_path_factory.mktemp("afresh")
+    write_small_model(folder / "model.keras")
+    model = small_model()
+    sites = models.choose(models.find_activations(model))
+    models.insert_deltas(model, sites, DeltaSettings(initial_step={"input": 8.0, "relu1": 0.1})).save(
+        folder / "refined.keras"
+    )
+    write_small_videos(folder / "videos")
+    return folder
+
+
+def test_any_model_is_measured_and_shown(place: Path, deltafine: Command) -> None:
+    done = deltafine("report", place / "model.keras", "--data", place / "videos", "--max-macs-ratio", "1%")
+    assert done.code == 1, done.errors
+    assert "model.keras on videos (original model, continuous streams)" in done.output
+    assert "Frozen control" in done.output
+    assert "Gate: 1 of 1 not met" in done.output
+
+
+def test_a_refined_model_is_compared_with_its_original(place: Path) -> None:
+    report, pictures = measure_model(place / "refined.keras", place / "videos", original=place / "model.keras")
+    assert list(report.models) == ["original", "refined"]
+    refined = report.models["refined"].streams
+    assert refined.accuracy_change is not None
+    assert refined.fidelity is not None
+    assert 0 < refined.operations.mac_density < report.models["original"].streams.operations.mac_density
+    assert [delta.name for delta in refined.deltas] == ["input_delta", "relu1_delta", "conv2_delta"]
+    assert report.model.coverage == 1
+    assert len({picture.video for picture, _ in pictures}) == 2
+    assert all(drawn.startswith(b"\x89PNG") for _, drawn in pictures)
+
+
+def test_a_refined_model_alone_has_accuracy_and_a_control_but_no_fidelity(place: Path) -> None:
+    report, _ = measure_model(place / "refined.keras", place / "videos")
+    (figures,) = [measurement.streams for measurement in report.models.values()]
+    assert list(report.models) == ["refined"]
+    assert figures.frame_accuracy is not None
+    assert figures.frozen_accuracy is not None
+    assert figures.fidelity is None
+
+
+def test_what_is_measured_can_be_saved_and_read_again(place: Path, deltafine: Command) -> None:
+    file = place / "fresh.json"
+    arguments = ("report", place / "refined.keras", "--data", place / "videos", "--frames", "4")
+    done = deltafine(*arguments, "--format", "json", "--output", file)
+    assert done.code == 0, done.errors
+    assert json.loads(file.read_text("utf-8"))["settings"]["frames"] == 4
+    again = deltafine("report", file)
+    assert again.code == 0, again.errors
+    assert "refined.keras on videos" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["model.keras", "--original", "model.keras"], "give --data VIDEOS as well"),
+        (["videos", "--data", "videos"], "is no model to measure"),
+        (["missing.keras", "--data", "videos"], "missing.keras"),
+        (["model.keras", "--data", "missing"], "missing"),
+    ],
+)
+def test_wrong_use_is_one_sentence(place: Path, deltafine: Command, arguments: list[str], reason: str) -> None:
+    done = deltafine("report", *[str(place / a) if not a.startswith("--") else a for a in arguments])
+    assert reason in done.refusal
+
+
+def test_a_model_of_other_classes_is_refused(tmp_path: Path, place: Path) -> None:
+    write_small_model(tmp_path / "three.keras", classes=3)
+    with pytest.raises(DeltafineError, match=r"3 outputs but .* 2 classes"):
+        measure_model(tmp_path / "three.keras", place / "videos")
