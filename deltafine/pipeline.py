@@ -172,15 +172,16 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
 
 def _data_info(data: Dataset) -> Any:
     from deltafine.report.document import DataInfo, Problem
+    from deltafine.video.files import as_text
 
     return DataInfo(
         path=str(data.path),
         layout=data.layout,
-        classes=list(data.classes),
+        classes=[as_text(name) for name in data.classes],
         train_videos=len(data.select("train")),
         validation_videos=len(data.select("validation")),
         fingerprint=data.fingerprint(),
-        problems=[Problem(video=problem.video, reason=problem.reason) for problem in data.problems],
+        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in data.problems],
     )
 
 
