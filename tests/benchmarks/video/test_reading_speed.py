@@ -208,7 +208,7 @@ def test_memory_is_flat_from_100_to_10000_clips(tmp_path: Path, cached: bool) ->
         peaks[clips] = peak
     few, many = peaks.values()
     report("peak memory in MB", **{f"{clips} clips": peak for clips, peak in peaks.items()})
-    assert many < few + 30  # a few kB are known of every video
+    assert many < few + 40  # a few kB are known of every video; HDF5 and the allocator keep up to some 20 MB
 
 
 def test_training_a_small_network_does_not_wait(root: Path, tmp_path: Path) -> None:
