@@ -222,15 +222,16 @@ def model_info(
 def data_info(data: Dataset) -> Any:
     """What a report says of a data set."""
     from deltafine.report.document import DataInfo, Problem
+    from deltafine.video.files import as_text
 
     return DataInfo(
         path=str(data.path),
         layout=data.layout,
-        classes=list(data.classes),
+        classes=[as_text(name) for name in data.classes],
         train_videos=len(data.select("train")),
         validation_videos=len(data.select("validation")),
         fingerprint=data.fingerprint(),
-        problems=[Problem(video=problem.video, reason=problem.reason) for problem in data.problems],
+        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in data.problems],
     )
 
 

@@ -73,6 +73,7 @@ def _show(found: Dataset, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from deltafine.video.files import as_text
     from deltafine.video.overview import overview
 
     console.print(Text(found.summary()), soft_wrap=True)
@@ -84,7 +85,7 @@ def _show(found: Dataset, console: Console) -> None:
             table.add_column(name, justify="right")
         for row in facts.classes:
             numbers = (row.train, row.validation, row.frames, f"{row.seconds:.1f}")
-            table.add_row(Text(row.name), *map(str, numbers))
+            table.add_row(Text(as_text(row.name)), *map(str, numbers))
         console.print()
         console.print(table)
     console.print()
@@ -94,6 +95,5 @@ def _show(found: Dataset, console: Console) -> None:
     if found.problems:
         console.print(Text(f"\nNot used: {len(found.problems)}"))
         for problem in found.problems:
-            name = problem.video.encode("utf-8", "replace").decode()
-            reason = Text(f"{name} {problem.reason}")
+            reason = Text(f"{as_text(problem.video)} {problem.reason}")
             console.print(Text("  ") + reason if whole else Padding(reason, (0, 0, 0, 2)), soft_wrap=whole)

@@ -119,7 +119,7 @@ def _build(
         return videos, *_decode(examination, videos, reader)
 
     with h5py.File(path, "w") as file:
-        file.create_dataset("classes", data=list(classes), dtype=h5py.string_dtype())
+        file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
         for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
             settings.progress(number + 1, len(of_sources))
             if index is None:
@@ -201,7 +201,7 @@ def _stretch(examination: Examination, videos: list[Video]) -> tuple[int, int]:
 
 def _describe(group: h5py.Group, videos: list[Video]) -> None:
     """Name, label and split, so that the file is a dataset of its own; not for parts of one file."""
-    group.attrs["name"] = videos[0].name
+    group.attrs["name"] = _bytes(videos[0].name)
     group.attrs["split"] = videos[0].split
     if len(videos) > 1 or videos[0].start is not None or videos[0].end is not None:
         return
@@ -209,6 +209,11 @@ def _describe(group: h5py.Group, videos: list[Video]) -> None:
         group["labels"] = videos[0].frame_labels
     elif videos[0].label is not None:
         group.attrs["label"] = videos[0].label
+
+
+def _bytes(name: str) -> bytes:
+    """A name of the file system, which need not be text."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _clear_abandoned(directory: Path) -> None:

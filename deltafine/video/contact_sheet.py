@@ -13,6 +13,7 @@ from deltafine.errors import DeltafineError
 from deltafine.files import write_atomically
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import Converter
+from deltafine.video.files import as_text
 from deltafine.video.frames import UnreadableVideo, read_frames
 
 if TYPE_CHECKING:
@@ -116,12 +117,12 @@ def _draw(data: Dataset, rows: list[tuple[Video, np.ndarray]], title: str | None
         axes = figure.add_axes((left, base + 0.06 * height, (0.98 - left) * share, 0.88 * height))
         axes.imshow(strip, aspect="auto")
         axes.axis("off")
-        name = data.classes[video.label] if video.label is not None else ""
+        name = as_text(data.classes[video.label]) if video.label is not None else ""
         label = f"{name}\n{_shortened(video.name)}\n{video.split}".strip()
         figure.text(0.01, base + height / 2, label, fontsize=7, va="center", parse_math=False)
     return figure
 
 
 def _shortened(name: str, most: int = 40) -> str:
-    clean = name.encode("utf-8", "replace").decode()
+    clean = as_text(name)
     return clean if len(clean) <= most else "…" + clean[1 - most :]

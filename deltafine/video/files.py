@@ -89,6 +89,11 @@ def relative_name(path: Path, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
+def as_text(name: str) -> str:
+    """A name of the file system, which need not be text, with a question mark for what cannot be written as UTF-8."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def content_hash(path: Path) -> str:
     """Hex digest of a file's bytes, or of the names and bytes of all images of a folder."""
     digest = hashlib.blake2b(digest_size=16)

@@ -156,13 +156,18 @@ def test_names_that_are_long_or_not_ascii(tmp_path: Path, good: Path) -> None:
     assert sorted(clip[0] for clip in map(numbers_of, batch.frames)) == [0, 10, 20, 30]
 
 
-def test_a_name_that_is_no_text_at_all(tmp_path: Path, good: Path) -> None:
-    folder = tmp_path / "data/class"
+def test_names_that_are_no_text_at_all(tmp_path: Path, good: Path) -> None:
+    folder = tmp_path / "data" / os.fsdecode(b"\xfd")
     folder.mkdir(parents=True)
     shutil.copy(good, folder / os.fsdecode(b"\xff\xfe.mp4"))
     data = open_dataset(tmp_path / "data", validation=0)
     assert len(data.fingerprint()) > 16
     assert sum(len(batch) for batch in data.clips(None, size=SIZE)) == 5
+    data.use_cache(tmp_path / "cache")
+    assert sum(len(batch) for batch in data.clips(None, size=SIZE)) == 5
+    (cache,) = (tmp_path / "cache").iterdir()
+    assert open_dataset(cache).videos[0].name == data.videos[0].name
+    assert open_dataset(cache).classes == data.classes
 
 
 def test_links_that_lead_in_circles_end(tmp_path: Path, good: Path) -> None:

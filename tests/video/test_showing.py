@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
+from deltafine.pipeline import _data_info
 from deltafine.video import open_dataset
 from deltafine.video.contact_sheet import write_contact_sheet
 from deltafine.video.overview import overview
@@ -73,6 +77,30 @@ def test_a_contact_sheet_escapes_names(tmp_path: Path) -> None:
     assert "&lt;script&gt;.avi" in page
     assert "<script>" not in page
     assert "<b>bold" not in page
+
+
+def test_names_that_are_no_text_are_shown_with_a_question_mark(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / os.fsdecode(b"\xff")
+    folder.mkdir(parents=True)
+    write_video(tmp_path / "v.avi", 4).rename(folder / os.fsdecode(b"\xfe.avi"))
+    (folder / os.fsdecode(b"\xfd.avi")).write_bytes(b"nothing")
+    data = open_dataset(tmp_path / "data", validation=0)
+    for name in ("sheet.html", "sheet.png"):
+        write_contact_sheet(data, tmp_path / name)
+    assert "?/?.avi" in (tmp_path / "sheet.html").read_text()
+    shown = json.loads(_data_info(data).model_dump_json())  # as it is in the report
+    assert shown["classes"] == ["?"]
+    assert [problem["video"] for problem in shown["problems"]] == ["?/?.avi"]
+
+
+def test_a_contact_sheet_keeps_the_proportions_of_a_video(tmp_path: Path) -> None:
+    dark = [np.zeros((64, 32, 3), np.uint8)] * 2
+    data = open_dataset(write_video(tmp_path / "v.avi", pictures=dark))
+    write_contact_sheet(data, tmp_path / "sheet.png")
+    with av.open(str(tmp_path / "sheet.png")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="gray")
+    first = picture[:, int(0.28 * picture.shape[1]) : int(0.39 * picture.shape[1])] < 100
+    assert 1.7 < np.ptp(np.flatnonzero(first.any(axis=1))) / np.ptp(np.flatnonzero(first.any(axis=0))) < 2.2
 
 
 def test_a_contact_sheet_that_cannot_be_made_says_why(root: Path, tmp_path: Path) -> None:

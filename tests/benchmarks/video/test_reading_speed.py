@@ -1,5 +1,7 @@
 """Reading videos, side by side in one run with the ways it is meant to beat. Run with ``-m slow -s``.
 
+The comparison with OpenCV needs ``pip install opencv-python-headless``; nothing else does.
+
 The videos are like UCF101's: 320x240, 180 frames, MPEG-4 in AVI, a key frame every 12. The
 contestants take turns, and the best round of each counts: it is the one that other work on the machine disturbed least.
 """
@@ -71,7 +73,7 @@ def drain(data: Dataset, *, stride: int | None = STRIDE, shuffle: bool = True, e
 
 def window_by_window(root: Path) -> int:
     """For every window: open the file with OpenCV, decode from frame 0 up to its end, keep the last eight."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="pip install opencv-python-headless")
     clips = 0
     for path in sorted(root.rglob("*.avi")):
         for start in range(0, FRAMES - WINDOW + 1, STRIDE):
@@ -87,7 +89,7 @@ def window_by_window(root: Path) -> int:
 
 
 def test_an_epoch_against_decoding_every_window_from_frame_0(root: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="pip install opencv-python-headless")
 
     def first_epoch() -> int:
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
@@ -206,7 +208,7 @@ def test_memory_is_flat_from_100_to_10000_clips(tmp_path: Path, cached: bool) ->
         peaks[clips] = peak
     few, many = peaks.values()
     report("peak memory in MB", **{f"{clips} clips": peak for clips, peak in peaks.items()})
-    assert many < few + 30  # a few kB are known of every video
+    assert many < few + 40  # a few kB are known of every video; HDF5 and the allocator keep up to some 20 MB
 
 
 def test_training_a_small_network_does_not_wait(root: Path, tmp_path: Path) -> None:
