@@ -106,7 +106,10 @@ def test_labels_that_are_numbers_are_what_a_regression_learns(tmp_path: Path) ->
     assert report.history[-1].task_loss < report.history[0].task_loss
 
 
-@pytest.mark.parametrize(("activation", "judged_by"), [("softmax", "fidelity"), (None, "relative_error")])
+@pytest.mark.parametrize(
+    ("activation", "judged_by"),
+    [("softmax", "fidelity"), pytest.param(None, "relative_error", marks=pytest.mark.slow)],
+)
 def test_maps_are_distilled_as_classes_or_as_numbers(
     activation: str | None, judged_by: str, labelled: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,45 @@ def test_without_labels_the_headline_speaks_of_fidelity() -> None:
     assert headline(report).control == ""
 
 
+def without_accuracy(**figures: float | Estimate) -> Report:
+    """A report in which all streams have these figures, and nothing else that is said of predictions."""
+    report = make_report(data=data_info(problems=[]))
+    nothing = dict.fromkeys(
+        ("frame_accuracy", "clip_accuracy", "window_accuracy", "accuracy_change", "frozen_accuracy", "fidelity")
+    )
+    for measurement in report.models.values():
+        measurement.streams = measurement.streams.model_copy(update={**nothing, **figures})
+    return report
+
+
+def test_numbers_are_judged_by_their_error_and_its_control() -> None:
+    report = without_accuracy(relative_error=0.0, frozen_error=1.2)
+    streams(report).relative_error = 0.1
+    assert headline(report).sentence == "9.1x fewer MACs, error 10.0% of the spread of the original's predictions"
+    assert headline(report).control == "an error of 120.0% for a network that never updates"
+    assert not headline(report).doubtful
+    streams(report).relative_error = 0.9
+    (found,) = [caution for caution in cautions(report) if "nearer" in caution]
+    assert "refined model's error on streams (90.0%)" in found
+    assert headline(report).doubtful
+
+
+def test_without_labels_the_control_is_that_of_fidelity() -> None:
+    report = without_accuracy(fidelity=0.9, frozen_fidelity=0.7)
+    assert cautions(report) == []
+    streams(report).fidelity = 0.75
+    assert any("refined model's fidelity on streams (75.0%) is nearer" in caution for caution in cautions(report))
+    (found,) = cautions(without_accuracy(fidelity=1.0, frozen_fidelity=0.99))
+    assert "predicts on 99.0% of the frames what it predicts on the first" in found
+
+
+def test_what_is_counted_by_the_clip_is_said_so_and_judged_by_its_windows() -> None:
+    report = without_accuracy(window_accuracy=estimate(0.7), frozen_accuracy=estimate(0.4))
+    report.model.window = 16
+    assert "takes clips of 16 frames" in cautions(report)[0]
+    assert headline(report).accuracy.startswith("accuracy 70.0%")
+
+
 def test_a_good_report_has_no_cautions() -> None:
     assert cautions(make_report(data=data_info(problems=[]))) == []
 
