@@ -135,7 +135,8 @@ class DeltaActivation(keras.layers.Layer):
         sent = rule.send(true, held_step, self.unit, start)
         if slot is not None:
             slot.end = sent[:, -1]
-        self._count(sent, slot.start if slot is not None else None)
+        if stream is None or stream.count_events:
+            self._count(sent, slot.start if slot is not None else None)
         if training:
             expected = tf.cast(rule.expected_events(sequence, sent, step, self.unit), tf.float32)
             count = tf.cast(tf.size(expected), tf.float32)

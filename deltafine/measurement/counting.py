@@ -46,9 +46,9 @@ class Frames:
         self._row = tf.reshape(value, (-1, *size))
         # Neighbours in the row are compared without copying a frame; pairs that span two clips are dropped later.
         self._changes = tf.not_equal(self._row[1:], self._row[:-1])
-        first = value[:, 0]
-        compared = tf.zeros_like(first, tf.bool) if self._before is None else tf.not_equal(first, self._before)
-        self._changes_at_start = tf.reshape(compared, (-1, *size))
+        self._changes_at_start = (
+            None if self._before is None else tf.reshape(tf.not_equal(value[:, 0], self._before), (-1, *size))
+        )
         self.nonzero = self._by_clip(over_channels(tf.not_equal(self._row, 0)))
         self.changed = self._of_changes(over_channels)
 
@@ -117,8 +117,11 @@ class Frames:
         """Counts (frames, ...) of a mask (frames, positions, channels), taken of the changes: (batch, time, ...)."""
         pairs = count(self._changes)
         padded = tf.pad(pairs, [[1, 0]] + [[0, 0]] * (len(pairs.shape) - 1))
-        at_start = count(self._changes_at_start)
-        return tf.concat([at_start[:, None], self._by_clip(padded)[:, 1:]], axis=1)
+        by_clip = self._by_clip(padded)
+        at_start = (
+            tf.zeros_like(by_clip[:, :1]) if self._changes_at_start is None else count(self._changes_at_start)[:, None]
+        )
+        return tf.concat([at_start, by_clip[:, 1:]], axis=1)
 
 
 def count_events(layer: DeltaActivation, true: Any, sent: Any, frames: Frames) -> dict[str, Any]:

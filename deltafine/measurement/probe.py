@@ -154,7 +154,7 @@ class Probe:
                     frames = frames_of(path, value)
                     layer_counts.append({**frames.counts(fan), **frames.multiplier_free()})
 
-        with Stream(state) as stream:
+        with Stream(state, count_events=False) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
         return predictions, layer_counts + delta_counts, stream.state
 
