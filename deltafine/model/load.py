@@ -133,7 +133,7 @@ def _check_hdf5(path: Path) -> None:
         with h5py.File(path, "r") as file:
             has_model = "model_config" in file.attrs
             has_weights = bool({"layer_names", "keras_version"} & set(file.attrs)) or "layers" in file
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # as the library finds it damaged
         raise DeltafineError(f"{path} is not a readable HDF5 file ({error}).") from error
     if has_model:
         return

@@ -198,10 +198,8 @@ def test_hdf5_models_made_to_do_harm_are_refused(files: tuple[bytes, bytes], tmp
     assert "claims 4,398,046,511,104 bytes" in changed(
         lambda file: file.create_dataset("x", (1 << 40,), np.float32, chunks=(1 << 20,))
     )
-    for version in ("3.15.0", "2.15.0"):
 
-        def units(file: h5py.File, version: str = version) -> None:
-            file.attrs["model_config"] = file.attrs["model_config"].replace('"units": 2', f'"units": {10**10}')
-            file.attrs["keras_version"] = version
+    def units(file: h5py.File) -> None:
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"units": 2', f'"units": {10**10}')
 
-        assert "it declares weights of 280,000,00" in changed(units)
+    assert "it declares weights of 280,000,00" in changed(units)

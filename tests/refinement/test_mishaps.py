@@ -24,7 +24,8 @@ from deltafine.pipeline import Quiet
 from deltafine.refinement import checkpoints
 from deltafine.refinement.interruption import Interrupted
 from deltafine.refinement.lock import locked
-from deltafine.refinement.stability import LossWatch, Unsound
+from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
+from deltafine.refinement.training import Trainer
 from tests.small_runs import FAST, write_small_model, write_small_video, write_small_videos
 from tests.test_files import mounted
 
@@ -279,13 +280,35 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_last_good_checkpoint
     assert facts["step"] < step
     assert not (out / "refined.keras").exists()
 
+    # Rates as wild as these stay so when they are halved as often as they may.
     listener = SignalAt()
-    report = refine(*material, out, resume=True, on_nan="rollback", listener=listener)
+    with pytest.raises(DeltafineError, match="is not a number at step"):
+        refine(*material, out, resume=True, on_nan="rollback", listener=listener)
     gone_back = [text for text in listener.said if "with the rates halved to" in text]
-    assert gone_back
-    assert [text for text in report.warnings if "with the rates halved to" in text] == gone_back
-    assert report.settings["on_nan"] == "rollback"
-    assert checkpoints.read_facts(out / "checkpoints" / "last.h5")["rate"] == 0.5 ** len(gone_back)
+    assert len(gone_back) == MOST_ROLLBACKS
+    facts = checkpoints.read_facts(out / "checkpoints" / "last.h5")
+    assert facts["rate"] == 0.5**MOST_ROLLBACKS
+    assert facts["mishaps"] == gone_back
+
+
+def test_after_going_back_a_run_goes_on_with_half_the_rates_and_says_so(
+    material: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.train_on_batch
+
+    def wild_at_full_rate(self: Trainer, *arguments: Any) -> tuple[float, float, float]:
+        if self.step == 3 and self.rate == 1:
+            raise Unsound("The loss is not a number at step 4")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "train_on_batch", wild_at_full_rate)
+    out = tmp_path / "run"
+    report = refine(*material, out, on_nan="rollback", **SETTINGS)
+    assert report.warnings[0] == (
+        "The loss is not a number at step 4: went back to step 0, with the rates halved to 0.5 of what was set."
+    )
+    facts = checkpoints.read_facts(out / "checkpoints" / "last.h5")
+    assert (facts["rate"], facts["step"]) == (0.5, 6)
 
 
 def test_a_loss_that_runs_away_is_noticed_and_one_that_varies_is_not() -> None:
