@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from deltafine import Report, refine
+from deltafine import refine
 from deltafine.errors import DeltafineError
+from deltafine.report import Report
 from tests.small_runs import SIZE, small_model, write_small_model, write_small_video, write_small_videos
 
 pytestmark = pytest.mark.slow

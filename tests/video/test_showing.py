@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.pipeline import _data_info
+from deltafine.pipeline import data_info
 from deltafine.video import open_dataset
 from deltafine.video.contact_sheet import write_contact_sheet
 from deltafine.video.overview import overview
@@ -88,7 +88,7 @@ def test_names_that_are_no_text_are_shown_with_a_question_mark(tmp_path: Path) -
     for name in ("sheet.html", "sheet.png"):
         write_contact_sheet(data, tmp_path / name)
     assert "?/?.avi" in (tmp_path / "sheet.html").read_text()
-    shown = json.loads(_data_info(data).model_dump_json())  # as it is in the report
+    shown = json.loads(data_info(data).model_dump_json())  # as it is in the report
     assert shown["classes"] == ["?"]
     assert [problem["video"] for problem in shown["problems"]] == ["?/?.avi"]
 
