@@ -56,11 +56,14 @@ class Frames:
         """Integers (batch, time) in 64 bits.
 
         Args:
-            fan: the fan-out of a layer with MACs, broadcasts to one frame; None counts no MACs.
+            fan: the fan-out of a layer with MACs, broadcasts to one frame, or with time first to (time, frame) where it
+                differs from step to step (the same for all channels then); None counts no MACs.
 
         Returns:
             ``nonzero`` and ``changed`` elements, ``changed_positions``, and the MACs that meet either.
         """
+        if fan is not None and fan.ndim > len(self._space) + 1:
+            return {**self.counts(), **self._of_steps(fan[..., 0])}
         positions = tf.reduce_sum(tf.cast(tf.not_equal(self.changed, 0), tf.int32), axis=-1)
         nonzero, macs_spatial = self._weighted(self.nonzero, fan)
         changed, macs_delta = self._weighted(self.changed, fan)
@@ -79,6 +82,15 @@ class Frames:
             "macs_spatial": macs_spatial,
             "macs_delta": macs_delta,
         }
+
+    def _of_steps(self, fan: np.ndarray) -> dict[str, Any]:
+        """MACs where the fan-out (time, ...) has a time axis."""
+        weights = np.broadcast_to(fan, (len(fan), *self._space)).reshape(len(fan), -1)
+
+        def weighted(of_positions: Any) -> Any:
+            return tf.reduce_sum(tf.cast(of_positions, tf.int64) * tf.constant(weights), axis=-1)
+
+        return {"macs_spatial": weighted(self.nonzero), "macs_delta": weighted(self.changed)}
 
     def _weighted(self, of_positions: Any, fan: np.ndarray | None) -> tuple[Any, Any]:
         """(batch, time) sums of counts, and of counts times fan-outs that do not differ between channels.
