@@ -86,4 +86,4 @@ def test_arrays_in_hdf5(tmp_path: Path, examples: int) -> None:
 
     counts = fuzz(changed_bytes(arrays()), read, examples)
     assert counts["refused"] > examples / 10
-    assert counts["taken"] > examples / 10
+    assert counts["taken"] > examples / 50

@@ -305,7 +305,7 @@ def test_after_going_back_a_run_goes_on_with_half_the_rates_and_says_so(
     out = tmp_path / "run"
     report = refine(*material, out, on_nan="rollback", **SETTINGS)
     assert report.warnings[0] == (
-        "The loss is not a number at step 4: went back to step 0, with the rates halved to 0.5 of what was set."
+        "The loss is not a number at step 4: went back to step 0 and on with the rates halved to 0.5 of what was set."
     )
     facts = checkpoints.read_facts(out / "checkpoints" / "last.h5")
     assert (facts["rate"], facts["step"]) == (0.5, 6)
