@@ -126,6 +126,7 @@ def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
     from deltafine.report import write_report
 
     pictures = _pictures(outcome)
+    shutil.rmtree(outcome.own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
     report = assemble(outcome, seconds=time.monotonic() - started)
     report.pictures = [picture for picture, _ in pictures]
     write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
@@ -134,15 +135,12 @@ def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
 
 def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
     """Where events happen in a few validation clips, in the original and in the refined model."""
-    from deltafine.model import insert_deltas
     from deltafine.report.pictures import draw_pictures
 
     prepared = outcome.prepared
-    settings = prepared.settings
     if prepared.window is not None:
         return []  # a window is one picture to such a network
-    original = insert_deltas(prepared.model, [], rescale=settings.rescale)
-    models = {"original": original, list(outcome.measurements)[-1]: outcome.refined}
+    models = {"original": outcome.original, list(outcome.measurements)[-1]: outcome.refined}
     return draw_pictures(models, prepared.data, frames=prepared.frames)
 
 

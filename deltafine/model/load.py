@@ -73,10 +73,17 @@ def _check_contents(path: Path, objects: Mapping[str, Any], unsafe_lambda: bool)
         if path.suffix.lower() != ".keras":  # HDF5 keeps the shape of configurations that Keras 2 had
             kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
             return kind.from_config(deepcopy(config["config"]), dict(objects))
-        safe = not unsafe_lambda
-        return keras.saving.deserialize_keras_object(deepcopy(config), custom_objects=dict(objects), safe_mode=safe)
+        uncompiled, safe = _without_compilation(config), not unsafe_lambda
+        return keras.saving.deserialize_keras_object(uncompiled, custom_objects=dict(objects), safe_mode=safe)
 
     check_config(config, build, path.stat().st_size, trusted=unsafe_lambda or bool(objects))
+
+
+def _without_compilation(config: Any) -> Any:
+    """A copy without what models were compiled with: optimisers make variables of their own."""
+    if isinstance(config, dict):
+        return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
+    return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
 
 
 def check_model(model: Any, where: str = "") -> None:

@@ -96,10 +96,10 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         declaring = thread.submit(_declared_bytes, build)
     try:
         wanted = declaring.result()
-    except Exception:
-        if trusted:  # layers of one's own may make variables in ways that cannot be foreseen
-            return
+    except DeltafineError:
         raise
+    except Exception:
+        return  # what is wrong with the model, if anything, Keras says when it is loaded
     if wanted > SLACK + 4 * file_bytes:
         raise DeltafineError(f"it declares weights of {wanted:,} bytes, and holds no more than {file_bytes:,}.")
 

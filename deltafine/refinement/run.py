@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,9 @@ class Outcome:
     """What a refinement gives."""
 
     prepared: Prepared
+    original: Any
     refined: Any
+    own_cache: Path
     measurements: dict[str, Measurement]
     history: list[Epoch] = field(default_factory=list)
     front: list[FrontPoint] = field(default_factory=list)
@@ -129,8 +130,7 @@ class Refinement:
             output=self.prepared.output,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
         )
-        shutil.rmtree(own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
-        return Outcome(self.prepared, self.student, measured, history, front, warnings)
+        return Outcome(self.prepared, self.original, self.student, own_cache, measured, history, front, warnings)
 
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""

@@ -29,6 +29,20 @@ def test_a_saved_model_loads_and_predicts_identically(name, suffix, tmp_path):
     np.testing.assert_array_equal(loaded.predict(frames, verbose=0), model.predict(frames, verbose=0))
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", ["plain", "nested"])
+def test_a_model_that_was_compiled_and_trained_loads_without_its_optimiser(name, suffix, tmp_path):
+    model, frames = getattr(small_models, name)(), small_models.clips((2, 12, 10, 3))
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(frames, np.zeros(model.predict(frames, verbose=0).shape), verbose=0)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            layer.compile("sgd", "mse")
+    model.save(tmp_path / f"model{suffix}")
+    loaded = load(tmp_path / f"model{suffix}")
+    np.testing.assert_array_equal(loaded.predict(frames, verbose=0), model.predict(frames, verbose=0))
+
+
 def refused(path, match: str, **options) -> None:
     with pytest.raises(DeltafineError, match=match) as caught:
         load(path, **options)

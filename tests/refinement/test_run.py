@@ -75,6 +75,7 @@ def test_a_run_writes_what_it_says_and_nothing_half(finished: tuple[Report, Path
         "settings.toml",
         "history.csv",
         "checkpoints",
+        "pictures",
     }
     assert not [file for file in out.rglob("*") if "writing" in file.name or file.name.endswith(".tmp")]
     kept = {int(file.stem.removeprefix("epoch-")) for file in (out / "checkpoints").glob("epoch-*.h5")}
