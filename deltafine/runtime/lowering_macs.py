@@ -16,25 +16,21 @@ def _as_2d(kernel: Any) -> np.ndarray:
 
 
 def conv(lowering: Lowering, call: Call) -> int | None:
-    layer = call.operation
-    finish = finish_of(lowering, call, bias=layer.bias, function=layer.activation)
-    if finish is None:
-        return None
-    weights = lowering.array(f"{call.path}:weights", _as_2d(layer.kernel))
-    return add_call(
-        lowering, call, "conv", **window_of_layer(call), groups=layer.groups, weights=weights,
-        **lowering.fan(call), finish=finish,
-    )  # fmt: skip
+    return _convolution(lowering, call, "conv", groups=call.operation.groups)
 
 
 def depthwise(lowering: Lowering, call: Call) -> int | None:
+    return _convolution(lowering, call, "depthwise")
+
+
+def _convolution(lowering: Lowering, call: Call, kind: str, **more: Any) -> int | None:
     layer = call.operation
     finish = finish_of(lowering, call, bias=layer.bias, function=layer.activation)
     if finish is None:
         return None
     weights = lowering.array(f"{call.path}:weights", _as_2d(layer.kernel))
     return add_call(
-        lowering, call, "depthwise", **window_of_layer(call), weights=weights, **lowering.fan(call), finish=finish
+        lowering, call, kind, **window_of_layer(call), **more, weights=weights, **lowering.fan(call), finish=finish
     )
 
 
