@@ -35,8 +35,9 @@ def open_dataset(
         path: A folder of videos, a list of them, an HDF5 file, or a video file.
         layout: One of ``deltafine.video.layouts.LAYOUTS``; found out by itself when None.
         split: Which split lists to read, in layouts that have several.
-        classes: Class names in the order of the model's outputs. Videos of other classes are left out. By
-            default the layout's own order: numbered by its class list, or sorted by name.
+        classes: Class names in the order of the model's outputs. Videos of other classes are left out; once every
+            class of the videos is named, there may be more. By default the layout's own order: numbered by its
+            class list, or sorted by name.
         validation: Share of the videos of every class that is kept for validation, in layouts that do not
             say it themselves.
         seed: Draws that share; the same seed gives the same split.
@@ -64,8 +65,9 @@ def _choose_classes(found: Found, classes: tuple[str, ...], root: Path) -> Found
     """Renumber the labels by ``classes`` and leave out videos of classes that it does not name."""
     if not found.classes:
         raise DeltafineError(f"The videos in {root} have no labels, so classes cannot be chosen.")
+    left_out = set(found.classes) - set(classes)
     for name in classes:
-        if name not in found.classes:
+        if name not in found.classes and left_out:  # else the model knows classes that these videos do not show
             near = nearest(name, found.classes)
             raise DeltafineError(f"There is no class '{name}' in {root}: the nearest are {near}.")
     if len(set(classes)) != len(classes):

@@ -60,12 +60,25 @@ def test_one_output(tmp_path: Path) -> None:
     assert report.model.outputs == 1
 
 
-def test_videos_of_one_class_alone_need_a_model_of_one_class(tmp_path: Path) -> None:
+@pytest.fixture
+def of_one_class(tmp_path: Path) -> Path:
     for number in range(5):
         write_small_video(tmp_path / "videos" / "dark" / f"{number}.avi", light=False, seed=number)
+    return tmp_path / "videos"
+
+
+@pytest.mark.parametrize("how", [{"classes": ("dark", "light")}, {"task": "distill"}])
+def test_videos_of_one_class_alone(how: dict[str, Any], of_one_class: Path, tmp_path: Path) -> None:
+    """A model of two, which is told the name of the other, or follows the original."""
+    model = write_small_model(tmp_path / "model.keras")
+    report = refine(model, of_one_class, tmp_path / "run", frames=4, batch=4, **how, **FAST)
+    check(report, tmp_path / "run")
+
+
+def test_videos_of_one_class_say_nothing_of_the_order_of_two(of_one_class: Path, tmp_path: Path) -> None:
     model = write_small_model(tmp_path / "model.keras")
     with pytest.raises(DeltafineError, match=r"has 2 outputs but .* has 1 classes"):
-        refine(model, tmp_path / "videos", tmp_path / "run", frames=4, **FAST)
+        refine(model, of_one_class, tmp_path / "run", frames=4, **FAST)
 
 
 @pytest.mark.parametrize(("frames", "batch"), [(2, 8), (256, 1), (8, 1)])
