@@ -60,11 +60,17 @@ def of_clips(kind: str, length: int | None = WINDOW) -> Any:
         x = layers.Conv3D(4, 3, strides=(1, 2, 2), activation="relu", name="conv")(x)
         x = layers.Conv3D(4, (1, 3, 3), activation="relu", name="conv2")(x)
         x = layers.GlobalAveragePooling3D()(x)
+    elif kind == "convolutional and recurrent":
+        x = layers.TimeDistributed(layers.Rescaling(1 / 255))(inputs)
+        x = layers.TimeDistributed(layers.Conv2D(4, 3, strides=2, activation="relu"), name="conv")(x)
+        x = layers.ConvLSTM2D(4, 3, name="recurrent")(x)
+        x = layers.GlobalAveragePooling2D()(x)
     else:
         frame = keras.Input((SIZE, SIZE, 3))
         backbone = keras.Model(frame, layers.GlobalAveragePooling2D()(features(frame)), name="backbone")
         x = layers.TimeDistributed(backbone, name="frames")(inputs)
-        x = layers.LSTM(4, return_sequences=kind == "along time", name="recurrent")(x)
+        cell = layers.GRU if kind == "gated" else layers.LSTM
+        x = cell(4, return_sequences=kind == "along time", name="recurrent")(x)
     return keras.Model(inputs, layers.Dense(2, activation="softmax", name="head")(x), name="clips")
 
 
@@ -123,7 +129,15 @@ def test_maps_are_distilled_as_classes_or_as_numbers(
     assert figures.frame_accuracy is None
 
 
-@pytest.mark.parametrize("kind", ["convolutional", "recurrent"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "convolutional",
+        "recurrent",
+        pytest.param("gated", marks=pytest.mark.slow),
+        pytest.param("convolutional and recurrent", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_that_takes_clips_is_refined_and_measured_window_by_window(
     kind: str, labelled: Path, tmp_path: Path
 ) -> None:
