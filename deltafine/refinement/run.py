@@ -115,9 +115,9 @@ class Refinement:
         history, front, warnings = [], [], list(self.prepared.warnings)
         if self.settings.epochs:
             training = self._train(loss, resume)
-            warnings += training.choose(pick)
+            warnings += [*training.progress.mishaps, *training.choice.make(training.penalty, pick)]
             models_by_name["refined"] = self.student
-            history, front = training.progress.history, training.front
+            history, front = training.progress.history, training.choice.front
         else:
             self.student = self.calibrated
         self._save_refined()
@@ -172,7 +172,7 @@ class Refinement:
         try:
             training.run(resume=resume)
         except KeyboardInterrupt as stop:
-            saved = self._save_refined() if training.best_so_far() else None
+            saved = self._save_refined() if training.choice.best_so_far() else None
             raise Interrupted(saved, getattr(stop, "signal", 2)) from stop
         return training
 
