@@ -209,7 +209,10 @@ class Training:
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
-        point = point_of(number, trainer.penalty, self._validation.student())
+        with trainer.averaged():
+            point = point_of(number, trainer.penalty, self._validation.student())
+            self.choice.points.append(point)
+            self.choice.keep(number)
         epoch = Epoch(
             epoch=number,
             loss=task + penalty,
@@ -227,16 +230,10 @@ class Training:
         if self._to_accuracy is not None:
             self._to_accuracy.validated(point.accuracy, self.settings.penalty)
         progress.history.append(epoch)
-        self.choice.points.append(point)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
-        self._keep(number)
-        return epoch
-
-    def _keep(self, number: int) -> None:
-        """Write this epoch's weights if they are worth keeping, and everything needed to go on."""
-        self.choice.keep(number)
         self._save()
         self._tidy()
+        return epoch
 
     def _tidy(self) -> None:
         """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""

@@ -110,6 +110,12 @@ class RefineSettings(BaseModel):
     distill: float | None = Field(
         None, ge=0, le=1, description="share of the loss that follows the original model; default: 0.5, baselines 0"
     )
+    average: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the training that the weights which are kept are the mean of; default: 1/8, baselines 0",
+    )
     freeze_batchnorm: bool = Field(False, description="keep BatchNorm statistics as they are")
     freeze: tuple[str, ...] = Field((), description="name patterns of layers whose weights stay as they are")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum 0.9")
@@ -156,6 +162,11 @@ class RefineSettings(BaseModel):
     def teaching(self) -> float:
         """Share of the loss that follows the original model, where there are labels."""
         return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0
+
+    @property
+    def averaged(self) -> float:
+        """Share of the training over which weights are averaged."""
+        return self.average if self.average is not None else 0.125 if self.method == "deltafine" else 0.0
 
     @property
     def augmentation(self) -> Augmentation | None:

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -68,6 +68,7 @@ class Trainer:
             gradient_accumulation_steps=_accumulated(settings),
         )
         self._step_optimizer.build(self._step_variables)
+        self._averages = _Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
         self.set_penalty(0.0)
         self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
@@ -75,7 +76,12 @@ class Trainer:
     @property
     def state(self) -> list[Any]:
         """All variables that the rest of the training depends on, beside the model's."""
-        return [*self._optimizer.variables, *self._step_optimizer.variables]
+        averages = self._averages.variables if self._averages is not None else []
+        return [*self._optimizer.variables, *self._step_optimizer.variables, *averages]
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it, the student has the average of its latest weights: it is less noisy, and what is kept of it."""
+        return self._averages.put_in() if self._averages is not None else nullcontext()
 
     @property
     def rate(self) -> float:
@@ -134,8 +140,45 @@ class Trainer:
             self._step_optimizer.apply(
                 _clip(steps, self._step_variables, self.settings.clip_norm), self._step_variables
             )
+        if self._averages is not None:
+            self._averages.update(self._optimizer.iterations)
         norm = tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
         return task, penalty, self._loss.right(predictions, labels), norm
+
+
+class _Averages:
+    """The exponential mean of a model's weights, steps and statistics (Polyak and Juditsky 1992, doi 10.1137/0330046).
+
+    Args:
+        model: with delta layers.
+        horizon: over how many optimiser steps.
+    """
+
+    def __init__(self, model: Any, horizon: float) -> None:
+        penalties = {id(layer.penalty) for layer in delta_layers(model).values()}
+        self._averaged = [v for v in model.variables if v.dtype.startswith("float") and id(v) not in penalties]
+        self._momentum = 1 - 1 / horizon
+        self.variables = [keras.Variable(v, trainable=False, dtype=v.dtype, name="average") for v in self._averaged]
+
+    def update(self, step: Any) -> None:
+        """Take in the weights after optimiser step ``step``; the first ones are soon forgotten."""
+        step = tf.cast(tf.convert_to_tensor(step), tf.float32)
+        momentum = tf.minimum(self._momentum, step / (step + 9))
+        for average, now in zip(self.variables, self._averaged, strict=True):
+            share = tf.cast(1 - momentum, average.dtype)
+            average.assign_add(share * (tf.convert_to_tensor(now) - tf.convert_to_tensor(average)))
+
+    @contextmanager
+    def put_in(self) -> Iterator[None]:
+        """The model has the averages in here, and its own values afterwards."""
+        own = [value.numpy() for value in self._averaged]
+        for value, average in zip(self._averaged, self.variables, strict=True):
+            value.assign(average)
+        try:
+            yield
+        finally:
+            for value, before in zip(self._averaged, own, strict=True):
+                value.assign(before)
 
 
 class _Scaled(keras.optimizers.schedules.LearningRateSchedule):

@@ -94,3 +94,32 @@ def test_in_mixed_precision_layers_compute_in_half_and_stay_as_they_were(model: 
     assert after.dtype == before.dtype == tf.float32
     assert all(variable.dtype == "float32" for variable in student.trainable_variables)
     assert {layer.dtype_policy.name for layer in student.layers} == {"float32"}
+
+
+def test_what_is_kept_are_the_mean_weights_of_the_latest_steps(model: Any) -> None:
+    trainer, student, _ = trainer_of(model, learning_rate=0.01, distill=0.0, average=0.25, steps=20)
+    expected = [value.copy() for value in student.get_weights()]
+    for step in range(1, 13):
+        trainer.train_on_batch(*batch(), 1.0)
+        momentum = min(1 - 1 / 5, step / (step + 9))
+        now = zip(expected, student.get_weights(), strict=True)
+        expected = [momentum * mean + (1 - momentum) * value for mean, value in now]
+    own, own_kernel = student.get_weights(), student.get_layer("conv1").get_weights()[0]
+    means, penalties = [], {id(layer.penalty) for layer in delta_layers(student).values()}
+    with trainer.averaged():
+        for variable, mean in zip(student.weights, expected, strict=True):
+            if id(variable) not in penalties and variable.dtype == "float32":
+                np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6)
+                means.append(variable)
+        assert len(means) > 6
+        assert not np.array_equal(student.get_layer("conv1").get_weights()[0], own_kernel)
+    for before, after in zip(own, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_no_average_leaves_the_weights_as_they_are(model: Any) -> None:
+    trainer, student, _ = trainer_of(model, method="paper")
+    trainer.train_on_batch(*batch(), 1.0)
+    own = student.get_weights()[0].copy()
+    with trainer.averaged():
+        np.testing.assert_array_equal(student.get_weights()[0], own)
