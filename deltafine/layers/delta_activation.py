@@ -135,13 +135,13 @@ class DeltaActivation(keras.layers.Layer):
         sent = rule.send(true, held_step, self.unit, start)
         if slot is not None:
             slot.end = sent[:, -1]
-        if stream is None or stream.count_events:
+        if stream is None or not stream.measuring:
             self._count(sent, slot.start if slot is not None else None)
         if training:
             expected = tf.cast(rule.expected_events(sequence, sent, step, self.unit), tf.float32)
             count = tf.cast(tf.size(expected), tf.float32)
             self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
-        output = rule.output(sequence, sent, step)
+        output = sent if stream is not None and stream.measuring else rule.output(sequence, sent, step)
         output = tf.reshape(output, tf.shape(x))
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)

@@ -33,12 +33,12 @@ class Stream:
 
     Args:
         state: what ``.state`` of the previous piece's stream was; None at the start of a video.
-        count_events: whether delta layers update their ``events`` metric; whoever counts by other means need not
-            wait for it.
+        measuring: events are counted by other means and no gradients are wanted, so delta layers need not update
+            their ``events`` metric, and give what they send without more ado.
     """
 
-    def __init__(self, state: Sequence[Any] | None = None, *, count_events: bool = True) -> None:
-        self.count_events = count_events
+    def __init__(self, state: Sequence[Any] | None = None, *, measuring: bool = False) -> None:
+        self.measuring = measuring
         self._starts = None if state is None else list(state)
         self._slots: list[Slot] = []
 

@@ -1,174 +1,268 @@
-"""Counting in the graph, while a model runs: integers per frame, in few passes over the values.
+"""Counting what is there and what has changed in the tensors of a model: integers per frame.
 
-Measuring should cost little beside predicting, and one pass over the values costs as much as a cheap layer. So masks
-are bytes, they are summed over the channels before anything else, and one set of masks serves a delta layer and
-whatever it feeds.
+Measuring should cost little beside predicting, and a pass over the values costs as much as a cheap layer. So on a CPU
+NumPy counts, in blocks that stay in the processor's cache: masks have a byte per value, and up to eight bytes are added
+up as one number. From a GPU it would take longer to fetch the values, so there the graph counts (``graph_counting``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from deltafine.layers import DeltaActivation, current_stream
-from deltafine.layers.events import over_channels
+from deltafine.layers import DeltaActivation
 
-SAMPLED_POSITIONS = 16
-"""A look at so many positions of a frame mostly shows already that its values need multiplications."""
-
-
-class Frames:
-    """One tensor of a model as a row of frames, with counts of what is there and of what has changed.
-
-    Takes a slot of the active stream: the first frame of a piece is compared with the last of the piece before.
-
-    Args:
-        value: (batch, time, ..., channels), all sizes but batch and time known.
-
-    Attributes:
-        nonzero: (batch, time, positions), how many channels are not 0.
-        changed: (batch, time, positions), how many differ from the frame before; 0 in a first frame. NaN differs
-            from everything.
-    """
-
-    def __init__(self, value: Any) -> None:
-        stream = current_stream()
-        assert stream is not None
-        slot = stream.slot()
-        self._before, slot.end = slot.start, value[:, -1]
-        *space, self._channels = value.shape[2:]
-        self._space = tuple(space)
-        self._clips = tf.shape(value)[:2]
-        size = (int(np.prod(space, dtype=np.int64)), self._channels)
-        self._row = tf.reshape(value, (-1, *size))
-        # Neighbours in the row are compared without copying a frame; pairs that span two clips are dropped later.
-        self._changes = tf.not_equal(self._row[1:], self._row[:-1])
-        self._changes_at_start = (
-            None if self._before is None else tf.reshape(tf.not_equal(value[:, 0], self._before), (-1, *size))
-        )
-        self.nonzero = self._by_clip(over_channels(tf.not_equal(self._row, 0)))
-        self.changed = self._of_changes(over_channels)
-
-    def counts(self, fan: np.ndarray | None = None) -> dict[str, Any]:
-        """Integers (batch, time) in 64 bits.
-
-        Args:
-            fan: the fan-out of a layer with MACs, broadcasts to one frame, or with time first to (time, frame) where it
-                differs from step to step (the same for all channels then); None counts no MACs.
-
-        Returns:
-            ``nonzero`` and ``changed`` elements, ``changed_positions``, and the MACs that meet either.
-        """
-        if fan is not None and fan.ndim > len(self._space) + 1:
-            return {**self.counts(), **self._of_steps(fan[..., 0])}
-        positions = tf.reduce_sum(tf.cast(tf.not_equal(self.changed, 0), tf.int32), axis=-1)
-        nonzero, macs_spatial = self._weighted(self.nonzero, fan)
-        changed, macs_delta = self._weighted(self.changed, fan)
-        if fan is not None and fan.shape[-1] != 1:  # it differs between channels
-            fan_of_frame = np.broadcast_to(fan, (*self._space, self._channels)).reshape(1, -1, self._channels)
-
-            def weighted(mask: Any) -> Any:
-                return tf.reduce_sum(tf.cast(mask, tf.int64) * tf.constant(fan_of_frame), axis=[1, 2])
-
-            macs_spatial = self._by_clip(weighted(tf.not_equal(self._row, 0)))
-            macs_delta = self._of_changes(weighted)
-        return {
-            "nonzero": nonzero,
-            "changed": changed,
-            "changed_positions": tf.cast(positions, tf.int64),
-            "macs_spatial": macs_spatial,
-            "macs_delta": macs_delta,
-        }
-
-    def _of_steps(self, fan: np.ndarray) -> dict[str, Any]:
-        """MACs where the fan-out (time, ...) has a time axis."""
-        weights = np.broadcast_to(fan, (len(fan), *self._space)).reshape(len(fan), -1)
-
-        def weighted(of_positions: Any) -> Any:
-            return tf.reduce_sum(tf.cast(of_positions, tf.int64) * tf.constant(weights), axis=-1)
-
-        return {"macs_spatial": weighted(self.nonzero), "macs_delta": weighted(self.changed)}
-
-    def _weighted(self, of_positions: Any, fan: np.ndarray | None) -> tuple[Any, Any]:
-        """(batch, time) sums of counts, and of counts times fan-outs that do not differ between channels.
-
-        Whole numbers below 2**53 are exact in 64-bit floats, which are faster.
-        """
-        weights = np.ones((of_positions.shape[-1], 2))
-        weights[:, 1] = 0 if fan is None else np.broadcast_to(fan[..., 0], self._space).reshape(-1)
-        sums = tf.cast(tf.matmul(tf.cast(of_positions, tf.float64), weights), tf.int64)
-        return sums[..., 0], sums[..., 1]
-
-    def multiplier_free(self) -> dict[str, Any]:
-        """Where a layer that takes these frames only adds: all values are -1, 0 or 1.
-
-        Returns:
-            (batch, time) bool each: of the frame itself, and of the frame and the one before it, so that the change
-            between them needs no multiplication either (False in a first frame).
-        """
-        now = self._by_clip(_only_units(self._row))
-        before = (
-            tf.zeros_like(now[:, :1])
-            if self._before is None
-            else _only_units(tf.reshape(self._before, (-1, *self._row.shape[1:])))[:, None]
-        )
-        return {"units": now, "units_twice": now & tf.concat([before, now[:, :-1]], axis=1)}
-
-    def channels_changed(self) -> Any:
-        """(batch, time, channels): at how many positions a channel has changed, 64 bits."""
-        return self._of_changes(_over_positions)
-
-    def _by_clip(self, of_frames: Any) -> Any:
-        """(frames, ...) to (batch, time, ...)."""
-        return tf.reshape(of_frames, tf.concat([self._clips, of_frames.shape[1:]], axis=0))
-
-    def _of_changes(self, count: Callable[[Any], Any]) -> Any:
-        """Counts (frames, ...) of a mask (frames, positions, channels), taken of the changes: (batch, time, ...)."""
-        pairs = count(self._changes)
-        padded = tf.pad(pairs, [[1, 0]] + [[0, 0]] * (len(pairs.shape) - 1))
-        by_clip = self._by_clip(padded)
-        at_start = (
-            tf.zeros_like(by_clip[:, :1]) if self._changes_at_start is None else count(self._changes_at_start)[:, None]
-        )
-        return tf.concat([at_start, by_clip[:, 1:]], axis=1)
-
-
-def count_events(layer: DeltaActivation, true: Any, sent: Any, frames: Frames) -> dict[str, Any]:
-    """What a delta layer does: ``true`` goes in, ``sent`` comes out, both (batch, time, ..., channels)."""
-    distance = tf.abs(tf.cast(sent, tf.float32) - tf.cast(true, tf.float32)) / layer.step
-    counts = frames.counts()
-    needed = tf.zeros_like(counts["nonzero"], tf.bool)
-    counts |= {
-        "units": needed,
-        "units_twice": needed,
-        "channel_changed": frames.channels_changed(),
-        # Channels first, in 32 bits: a sum over one position is the same in every batch.
-        "staleness": tf.reduce_sum(tf.cast(tf.reduce_sum(distance, axis=-1), tf.float64)),
-    }
-    if layer.rule in QUANTISED_RULES:
-        levels = tf.round(tf.cast(sent, tf.float32) / layer.step)
-        counts["lowest_level"], counts["highest_level"] = tf.reduce_min(levels), tf.reduce_max(levels)
-    return counts
-
-
+NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
+"""Rows of counts; from the last on, two for each fan-out."""
 QUANTISED_RULES = ("quantize", "paper")
 """Rules whose output is a whole number of steps."""
+BLOCK = 1 << 18
+"""Values that are looked at together."""
+SAMPLES = 64
+"""A look at so many values of a frame mostly shows already that they need multiplications."""
+_WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
-def _over_positions(mask: Any) -> Any:
-    """(frames, positions, channels) to (frames, channels); exact in floats: far fewer than 2**24 positions."""
-    return tf.cast(tf.reduce_sum(tf.cast(mask, tf.float32), axis=1), tf.int64)
+@dataclass
+class Questions:
+    """What is asked about one tensor (batch, time, ..., channels) of a model.
+
+    Attributes:
+        fans: fan-outs of the layers with MACs that take it; each broadcasts to one frame or, where it differs from
+            step to step, with time first to (time, frame).
+        layer: the delta layer that it is the output of.
+    """
+
+    fans: list[np.ndarray]
+    layer: DeltaActivation | None = None
+    _weights: list[_Weights] | None = field(default=None, repr=False)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it is made of whole numbers of steps."""
+        return self.layer is not None and self.layer.rule in QUANTISED_RULES
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether a fan-out differs between channels."""
+        return any(fan.shape[-1] != 1 for fan in self.fans)
+
+    def weights(self, space: Sequence[int], groups: int) -> list[_Weights]:
+        """The fan-outs as weights of so many groups of channels a position."""
+        if self._weights is None:
+            self._weights = [_Weights.of(fan, space, groups) for fan in self.fans]
+        return self._weights
 
 
-def _only_units(row: Any) -> Any:
-    """(frames,) bool: whether all values of a frame (positions, channels) are -1, 0 or 1."""
+@dataclass(frozen=True)
+class _Weights:
+    """A fan-out: ``unit`` times ``values`` (steps of time or 1, positions * groups), or times 1 for all if None."""
 
-    def units(values: Any) -> Any:
-        return tf.reduce_all(tf.equal(values, 0) | tf.equal(tf.abs(values), 1), axis=[1, 2])
+    unit: int
+    values: np.ndarray | None = None
+    most: int = 0  # the sum of the values of a step, at most
 
-    step = max(1, row.shape[1] // SAMPLED_POSITIONS)
-    sampled = units(row[:, ::step])
-    return tf.cond(tf.reduce_any(sampled), lambda: units(row), lambda: sampled)
+    @classmethod
+    def of(cls, fan: np.ndarray, space: Sequence[int], groups: int) -> _Weights:
+        if fan.size == 1:
+            return cls(int(fan.reshape(())))
+        steps = fan if fan.ndim > len(space) + 1 else fan[None]
+        values = np.broadcast_to(steps, (len(steps), *space, groups)).reshape(len(steps), -1)
+        unit = max(1, int(np.gcd.reduce(fan, axis=None)))
+        return cls(unit, values // unit, int(values.sum(axis=1).max()) // unit)
+
+
+def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np.ndarray]:
+    """Count in one tensor.
+
+    Args:
+        questions: what is asked.
+        value: (batch, time, ..., channels).
+        more: for the output of a delta layer, what goes into it, shaped as ``value``, and its step, which broadcasts
+            to one frame; then, where a video goes on, the frame before the first one, (batch, ..., channels).
+
+    Returns:
+        Integers (rows, batch, time): elements that are not 0, elements that differ from the frame before, positions
+        where any does, whether all values are -1, 0 or 1 (so that layers behind only add), whether those of the frame
+        before are too, and for each fan-out the MACs that meet elements that are not 0, and that have changed. A first
+        frame has changed nowhere. NaN differs from everything.
+
+        Of a delta layer then integers (batch, time, channels), positions that have changed; floats (batch, time),
+        the sum of |sent - true| / step; and if it is quantised, (2,), the lowest and the highest level.
+    """
+    batch, time, *space, channels = value.shape
+    row = value.reshape(batch * time, -1, channels)
+    is_delta = questions.layer is not None
+    before = more[-1].reshape(batch, -1, channels) if len(more) % 2 else None
+    nonzero = _Masks(row.shape, by_channel=questions.by_channel)
+    changed = _Masks(row.shape, by_channel=questions.by_channel, over_positions=is_delta)
+    _compare(row, before, time, nonzero, changed)
+    units = _only_units(row).reshape(batch, time)
+    units_before = np.zeros((batch, 1), bool) if before is None else _only_units(before)[:, None]
+    rows = [
+        nonzero.sums(),
+        changed.sums(),
+        changed.positions(),
+        units,
+        units & np.concatenate([units_before, units[:, :-1]], axis=1),
+    ]
+    for weights in questions.weights(space, nonzero.sizes.shape[-1]):
+        rows += [nonzero.weighted(weights), changed.weighted(weights)]
+    found = [np.stack([of_frames.reshape(batch, time).astype(np.int64) for of_frames in rows])]
+    if is_delta:
+        true, step = more[0].reshape(row.shape), more[1]
+        steps = np.broadcast_to(step, (*space, channels)).reshape(row.shape[1:]) if step.ndim else step
+        found += [changed.channels.reshape(batch, time, channels), _distances(row, true, steps).reshape(batch, time)]
+        found += [_levels(row, steps)] if questions.quantised else []
+    return found
+
+
+class _Masks:
+    """Counts of a mask (frames, positions, channels) that is never there as a whole.
+
+    Args:
+        shape: of the mask.
+        by_channel: channels are to stay apart in ``sizes``.
+        over_positions: fill ``channels``.
+
+    Attributes:
+        sizes: (frames, positions, groups) bytes, how many channels of each group are true; as few groups as bytes
+            can count.
+        channels: (frames, channels), at how many positions a channel is true.
+    """
+
+    def __init__(self, shape: Sequence[int], *, by_channel: bool, over_positions: bool = False) -> None:
+        frames, positions, channels = shape
+        self._over_positions = over_positions
+        self._first, *self._others = [1] if by_channel else _folds(channels)
+        self._largest = math.prod([self._first, *self._others])
+        self.sizes = np.zeros((frames, positions, channels // self._first), np.uint8)
+        self.channels = np.zeros((frames, channels), np.int64)
+
+    def add(self, frames: slice, positions: slice, mask: np.ndarray) -> None:
+        """Count part of the mask."""
+        self.sizes[frames, positions] = _sums_of(self._first, mask.view(np.uint8))
+        if self._over_positions:
+            self.channels[frames] += _sums_over_positions(mask)
+
+    def finish(self) -> None:
+        """All of the mask was seen."""
+        for fold in self._others:
+            self.sizes = _sums_of(fold, self.sizes)
+
+    def sums(self) -> np.ndarray:
+        """(frames,)"""
+        return self.sizes.reshape(len(self.sizes), -1).sum(axis=1, dtype=np.uint32)
+
+    def weighted(self, weights: _Weights) -> np.ndarray:
+        """(frames,) sums, each group of channels times its weight."""
+        if weights.values is None:
+            return self.sums().astype(np.int64) * weights.unit
+        sizes = self.sizes.reshape(-1, *weights.values.shape)
+        # 32-bit floats are faster, and exact where all sums are whole numbers below 2**24.
+        kind = np.float32 if self._largest * weights.most < 2**24 else np.int64
+        sums = np.einsum("btg,tg->bt", sizes, weights.values, dtype=kind, casting="unsafe")
+        return sums.reshape(-1).astype(np.int64) * weights.unit
+
+    def positions(self) -> np.ndarray:
+        """(frames,) positions where any channel is true."""
+        return np.count_nonzero(self.sizes.any(axis=-1) if self.sizes.shape[-1] > 1 else self.sizes[..., 0], axis=1)
+
+
+def _compare(row: np.ndarray, before: np.ndarray | None, time: int, nonzero: _Masks, changed: _Masks) -> None:
+    """See which values are not 0, and which differ from the frame before; block by block, while they are in cache."""
+    for frames, positions in _blocks(row.shape):
+        values = row[frames, positions]
+        nonzero.add(frames, positions, np.not_equal(values, 0))
+        start = max(frames.start, 1)
+        if start < frames.stop:
+            pairs = row[start : frames.stop, positions], row[start - 1 : frames.stop - 1, positions]
+            changed.add(slice(start, frames.stop), positions, np.not_equal(*pairs))
+    starts = slice(None, None, time)
+    changed.sizes[starts] = changed.channels[starts] = 0  # pairs that span two clips
+    if before is not None:
+        for clips, positions in _blocks(before.shape):
+            mask = np.not_equal(row[starts][clips, positions], before[clips, positions])
+            changed.add(slice(clips.start * time, clips.stop * time, time), positions, mask)
+    nonzero.finish()
+    changed.finish()
+
+
+def _blocks(shape: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Frames and positions of blocks; the same for every frame, wherever it stands."""
+    frames, positions, channels = shape
+    size = positions * channels
+    some_frames, some_positions = max(1, BLOCK // size), max(1, BLOCK // channels)
+    for frame in range(0, frames, some_frames):
+        for start in range(0, positions, some_positions):
+            yield slice(frame, min(frame + some_frames, frames)), slice(start, min(start + some_positions, positions))
+
+
+def _folds(channels: int) -> list[int]:
+    """How many bytes are added up at a time, one time after the other, to sum over channels with no sum above 255."""
+    folds: list[int] = []
+    while True:
+        left, largest = channels // math.prod(folds), math.prod(folds)
+        fold = next((fold for fold in (8, 4, 2, left) if left % fold == 0 and largest * fold < 256), 1)
+        if fold == 1:
+            return folds or [1]
+        folds.append(fold)
+
+
+def _sums_of(fold: int, sizes: np.ndarray) -> np.ndarray:
+    """Sums, below 256, of as many neighbours on the last axis of an array of bytes."""
+    if fold not in _WORDS:  # sums of all neighbours, then those wanted: faster than reducing so short an axis
+        flat = sizes.reshape(-1)
+        total = flat[: flat.size - fold + 1].copy()
+        for index in range(1, fold):
+            total += flat[index : index + total.size]
+        return total[::fold].reshape(*sizes.shape[:-1], -1)
+    words = sizes.view(_WORDS[fold])
+    kind = words.dtype.type
+    # Multiplied by 1 + 256 + 256**2 ..., all bytes of a word meet in its last one.
+    return np.asarray((words * kind(int.from_bytes(b"\1" * fold))) >> kind(8 * (fold - 1))).astype(np.uint8)
+
+
+def _sums_over_positions(mask: np.ndarray) -> np.ndarray:
+    """(frames, positions, channels) bool to (frames, channels), several channels being added up as one number."""
+    fold = next(fold for fold in _WORDS if mask.shape[-1] % fold == 0)
+    words = mask.view(_WORDS[fold])
+    starts = np.arange(0, words.shape[1], 255)  # so many fit into a byte
+    sums = np.add.reduceat(words, starts, axis=1, dtype=words.dtype)
+    return sums.view(np.uint8).sum(axis=1, dtype=np.int64)
+
+
+def _only_units(row: np.ndarray) -> np.ndarray:
+    """(frames,) bool: whether all values of a frame are -1, 0 or 1."""
+    flat = row.reshape(len(row), -1)
+
+    def units(values: np.ndarray) -> Any:
+        return ((values == 0) | (np.abs(values) == 1)).all(axis=-1)
+
+    only = units(flat[:, :: max(1, flat.shape[1] // SAMPLES)])
+    for frame in np.flatnonzero(only):
+        only[frame] = units(flat[frame])
+    return np.asarray(only)
+
+
+def _distances(sent: np.ndarray, true: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """(frames,) sums of |sent - true| / step over rows (frames, positions, channels)."""
+    sums = np.zeros(len(sent))
+    with np.errstate(all="ignore"):  # broken values show in the sum
+        for block in _blocks(sent.shape):
+            distance = sent[block].astype(np.float32, copy=False) - true[block].astype(np.float32, copy=False)
+            np.abs(distance, out=distance)
+            distance /= steps[block[1]] if steps.ndim else steps
+            sums[block[0]] += distance.reshape(len(distance), -1).sum(axis=1)
+    return sums
+
+
+def _levels(sent: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The lowest and the highest of sent / step, as the whole numbers that they are but for rounding."""
+    extremes = np.stack([sent.min(axis=0), sent.max(axis=0)]).astype(np.float32, copy=False)
+    lowest, highest = np.round(extremes / steps)
+    return np.array([lowest.min(), highest.max()], np.float64)

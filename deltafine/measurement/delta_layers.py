@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from deltafine.measurement.bits import bits
@@ -20,7 +22,7 @@ class DeltaLayers:
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
         self._density = Density(probe.deltas, offset=len(probe.layers))
-        self._staleness = np.zeros(len(probe.deltas))
+        self._staleness: list[list[np.ndarray]] = [[] for _ in probe.deltas]
         self._channels: list[np.ndarray | int] = [0] * len(probe.deltas)
         self._levels: list[tuple[float, float] | None] = [None] * len(probe.deltas)
 
@@ -29,7 +31,7 @@ class DeltaLayers:
         for index, counts in enumerate(piece.counts[len(self._probe.layers) :]):
             assert counts.staleness is not None
             assert counts.channel_changed is not None
-            self._staleness[index] += counts.staleness
+            self._staleness[index].append(counts.staleness.ravel())
             self._channels[index] = self._channels[index] + counts.channel_changed[piece.steady_at(counts)].sum(0)
             if counts.lowest_level is not None and counts.highest_level is not None:
                 lowest, highest = self._levels[index] or (np.inf, -np.inf)
@@ -58,7 +60,7 @@ class DeltaLayers:
                     activation_density=float(density.activation[index]),
                     delta_density=float(density.delta[index]),
                     pixel_density=float(density.pixel[index]),
-                    staleness=float(self._staleness[index] / (place.elements * density.steps[index])),
+                    staleness=self._mean_staleness(index, place.elements * int(density.steps[index])),
                     silent_channels=float((fired == 0).mean()),
                     saturated_channels=float((fired == always).mean()),
                     state_bytes=place.elements * BYTES_PER_VALUE,
@@ -67,3 +69,7 @@ class DeltaLayers:
                 )
             )
         return figures
+
+    def _mean_staleness(self, index: int, elements: int) -> float:
+        """The sum is rounded once, so that it is the same in every order."""
+        return math.fsum(np.concatenate(self._staleness[index]).tolist()) / elements

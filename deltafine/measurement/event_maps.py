@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.layers import Stream
-from deltafine.measurement.counting import Frames
 from deltafine.model import graph
 from deltafine.model.clip_model import FRAME_PREDICTIONS
 from deltafine.model.fan_out import is_covered
@@ -41,14 +40,13 @@ def event_maps(clip_model: Any, frames: np.ndarray) -> list[EventMap]:
     """
     per_frame = keras.Model(clip_model.inputs, clip_model.get_layer(FRAME_PREDICTIONS).output)
     found: list[EventMap] = []
-    time = len(frames)
 
     def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
         if is_covered(operation) and len(args[0].shape) == 4:
-            height, width, channels = args[0].shape[1:]
-            changed = Frames(tf.reshape(args[0], (1, time, height, width, channels))).changed
-            share = changed.numpy().reshape(time, height, width) / channels
-            found.append(EventMap(path, share.astype(np.float32)))
+            values = args[0].numpy()
+            share = np.zeros(values.shape[:3], np.float32)
+            share[1:] = np.count_nonzero(values[1:] != values[:-1], axis=-1) / values.shape[-1]
+            found.append(EventMap(path, share))
 
     with Stream():
         graph.run(per_frame, [tf.cast(frames[None], tf.float32)], observe)

@@ -1,8 +1,8 @@
 """Running a clip model and counting, frame by frame, what happens in it.
 
-The counts are taken at the inputs of the layers that multiply and accumulate, and at the outputs of delta layers.
-They are integers, counted in the graph while the model runs once; a long video is fed piece by piece, with all
-state carried along, and gives the same counts as in one piece.
+The counts are taken at the inputs of the layers that multiply and accumulate, and at the outputs of delta layers,
+while the model runs once. They are integers; a long video is fed piece by piece, with all state carried along, and
+gives the same counts as in one piece.
 
 A network that takes clips is fed window by window. Its layers count by their own steps of time, as many as are left of
 the window's frames where they stand; a layer behind the end of time has one step, the window.
@@ -11,14 +11,15 @@ the window's frames where they stand; a layer behind the end of time has one ste
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deltafine.layers import DeltaActivation, Stream
-from deltafine.measurement.counting import Frames, count_events
+from deltafine.layers import DeltaActivation, Stream, current_stream
+from deltafine.measurement import counting, graph_counting
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
 from deltafine.model.fan_out import fan_out, is_covered, stages
@@ -53,7 +54,7 @@ class Counts:
     units: np.ndarray  # bool: whether all values are -1, 0 or 1
     units_twice: np.ndarray  # bool: whether those of the frame before are too
     channel_changed: np.ndarray | None = None  # delta layers: (batch, time, channels), changed positions
-    staleness: float | None = None  # delta layers: sum over elements of |sent - true| / step
+    staleness: np.ndarray | None = None  # delta layers: sums over elements of |sent - true| / step
     lowest_level: float | None = None  # delta layers with levels: sent / step, the least and the greatest
     highest_level: float | None = None
 
@@ -79,6 +80,7 @@ class Probe:
 
     Args:
         clip_model: as ``deltafine.model.insert_deltas`` makes it; (batch, time, height, width, channels) in.
+        in_graph: count on the device that the model runs on; default: where there is a GPU.
 
     Attributes:
         layers: places with MACs, in the order in which they run.
@@ -90,14 +92,15 @@ class Probe:
         DeltafineError: the model is no clip model with one output.
     """
 
-    def __init__(self, clip_model: Any) -> None:
+    def __init__(self, clip_model: Any, *, in_graph: bool | None = None) -> None:
         self.window = window_of(clip_model)
         self.model = with_time(clip_model)
         self._times = None if self.window is None else times_of_calls(self.model)
         self.layers: list[Place] = []
         self.deltas: list[Place] = []
         self.delta_layers: list[DeltaActivation] = []
-        self._fans: dict[str, Any] = {}
+        self._in_graph = bool(tf.config.list_logical_devices("GPU")) if in_graph is None else in_graph
+        self._taken: list[tuple[int, int | None]] = []  # of each place: which tensor, which fan-out
         self.frame_shape: tuple[int, int, int] = tuple(clip_model.inputs[0].shape[2:])
         frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
         self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames])
@@ -110,14 +113,15 @@ class Probe:
         With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh.
         """
         clips = tf.cast(tf.convert_to_tensor(frames), tf.float32)
-        predictions, raw, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
+        predictions, counted, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None:
             steady[:, 0] = False
-        counts = [Counts(**{name: value.numpy() for name, value in place.items()}) for place in raw]
+        arrays = [[part.numpy() for part in of_tensor] for of_tensor in counted]
+        counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
         return Piece(predictions.numpy(), counts, steady, state_after)
 
-    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[dict[str, Any]], list[Any]]:
+    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any]]:
         def by_step(path: str, value: Any) -> Any:
             """(batch, steps of time, ...)"""
             time = self._times[path] if self._times is not None else None
@@ -128,35 +132,39 @@ class Probe:
             return tf.reshape(value, (tf.shape(clips)[0], -1, *value.shape[1:]))
 
         self.layers, self.deltas, self.delta_layers = [], [], []
-        layer_counts: list[dict[str, Any]] = []
-        delta_counts: list[dict[str, Any]] = []
-        counted: list[tuple[Any, Frames]] = []
+        tensors: list[_Tensor] = []
+        at_layers: list[tuple[int, int | None]] = []
+        at_deltas: list[tuple[int, int | None]] = []
 
-        def frames_of(path: str, value: Any) -> Frames:
-            """A tensor that goes to several layers is counted once."""
-            known = next((frames for tensor, frames in counted if tensor is value), None)
+        def tensor_of(path: str, value: Any) -> int:
+            """A tensor that goes to several layers is looked at once."""
+            known = next((index for index, tensor in enumerate(tensors) if tensor.value is value), None)
             if known is None:
-                known = Frames(by_step(path, value))
-                counted.append((value, known))
+                tensors.append(_Tensor(value, by_step(path, value)))
+                return len(tensors) - 1
             return known
 
+        @tf.autograph.experimental.do_not_convert
         def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
             if isinstance(operation, DeltaActivation):
-                true, sent = by_step(path, args[0]), by_step(path, outputs)
-                self.deltas.append(_delta_place(path, operation, sent))
+                index = tensor_of(path, outputs)
+                tensors[index].of_delta_layer(operation, by_step(path, args[0]))
+                self.deltas.append(_delta_place(path, operation, tensors[index].frames))
                 self.delta_layers.append(operation)
-                delta_counts.append(count_events(operation, true, sent, frames_of(path, outputs)))
+                at_deltas.append((index, None))
             elif is_covered(operation):
                 for stage, value in _stage_inputs(operation, args[0]):
                     fan = fan_out(operation, args[0].shape[1:], stage=stage)
-                    place = _mac_place(path, operation, stage, by_step(path, value), by_step(path, outputs))
+                    index = tensor_of(path, value)
+                    place = _mac_place(path, operation, stage, tensors[index].frames, by_step(path, outputs))
                     self.layers.append(self._with_macs(place, fan, path, value.shape[1:]))
-                    frames = frames_of(path, value)
-                    layer_counts.append({**frames.counts(fan), **frames.multiplier_free()})
+                    at_layers.append((index, len(tensors[index].questions.fans)))
+                    tensors[index].questions.fans.append(fan)
 
-        with Stream(state, count_events=False) as stream:
+        with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
-        return predictions, layer_counts + delta_counts, stream.state
+        self._taken = at_layers + at_deltas
+        return predictions, [tensor.count(in_graph=self._in_graph) for tensor in tensors], stream.state
 
     def _with_macs(self, place: Place, fan: np.ndarray, path: str, shape: Any) -> Place:
         """The place with its MACs per frame; or per window, and at each of its steps."""
@@ -169,6 +177,48 @@ class Probe:
         else:
             steps = [int(macs.sum(dtype=np.int64))] * (1 if time is None else time.steps)
         return replace(place, dense_macs=sum(steps), step_macs=tuple(steps))
+
+
+class _Tensor:
+    """A tensor of the model, with what is asked about it; takes a slot of the active stream for its last frame."""
+
+    def __init__(self, value: Any, frames: Any) -> None:
+        stream = current_stream()
+        assert stream is not None
+        slot = stream.slot()
+        self.value = value
+        self.frames = frames  # (batch, steps of time, ...)
+        self.questions = counting.Questions([])
+        self._into_delta: list[Any] = []
+        self._before = [] if slot.start is None else [slot.start]
+        slot.end = frames[:, -1]
+
+    def of_delta_layer(self, layer: DeltaActivation, true: Any) -> None:
+        """It is the output of a delta layer, ``true`` (batch, steps of time, ...) is the input."""
+        self.questions.layer = layer
+        self._into_delta = [true, layer.step]
+
+    def count(self, *, in_graph: bool) -> list[Any]:
+        """As ``counting.count``."""
+        inputs = [self.frames, *self._into_delta, *self._before]
+        if in_graph:
+            return graph_counting.count(self.questions, *inputs)
+        types = [tf.int64]
+        if self.questions.layer is not None:
+            types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
+        return list(tf.numpy_function(partial(counting.count, self.questions), inputs, types, stateful=False))
+
+
+def _counts(arrays: list[np.ndarray], fan: int | None) -> Counts:
+    """What ``counting.count`` found, for one layer that takes the tensor; or for the delta layer that gives it."""
+    rows = arrays[0]
+    nonzero, changed, changed_positions, units, units_twice = rows[: counting.FIRST_FAN]
+    if fan is not None:
+        spatial, delta = rows[counting.FIRST_FAN + 2 * fan :][:2]
+        return Counts(nonzero, changed, changed_positions, spatial, delta, units != 0, units_twice != 0)
+    none, never = np.zeros_like(nonzero), np.zeros(nonzero.shape, bool)
+    levels = arrays[3].tolist() if len(arrays) > 3 else (None, None)
+    return Counts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)
 
 
 def _stage_inputs(layer: Any, x: Any) -> list[tuple[str | None, Any]]:

@@ -57,13 +57,12 @@ class EventRule:
         return self._send_in_a_loop(x, step, unit, start)
 
     def _send_in_a_loop(self, x: Any, step: Any, unit: str, start: Any | None) -> Any:
-        by_time = tf.transpose(x, [1, 0, *range(2, len(x.shape))])
-        frames = tf.shape(by_time)[0]
-        held = self.first(by_time[0], step) if start is None else self.advance(start, by_time[0], step, unit, ops)
+        frames = tf.shape(x)[1]
+        held = self.first(x[:, 0], step) if start is None else self.advance(start, x[:, 0], step, unit, ops)
         sequence = tf.TensorArray(x.dtype, size=frames, element_shape=held.shape).write(0, held)
 
         def one_frame(frame: Any, held: Any, sequence: Any) -> tuple[Any, Any, Any]:
-            held = self.advance(held, by_time[frame], step, unit, ops)
+            held = self.advance(held, x[:, frame], step, unit, ops)
             return frame + 1, held, sequence.write(frame, held)
 
         _, _, sequence = tf.while_loop(
@@ -72,7 +71,14 @@ class EventRule:
             (tf.constant(1), held, sequence),
             shape_invariants=(tf.TensorShape([]), x[:, 0].shape, None),
         )
-        return tf.transpose(sequence.stack(), [1, 0, *range(2, len(x.shape))])
+        by_time = sequence.stack()
+        by_clip = [1, 0, *range(2, len(x.shape))]
+        # A single clip, as in a stream, lies in memory in either order alike.
+        return tf.cond(
+            tf.equal(tf.shape(x)[0], 1),
+            lambda: tf.reshape(by_time, tf.shape(x)),
+            lambda: tf.transpose(by_time, by_clip),
+        )
 
     def first(self, x: Any, step: Any) -> Any:
         """The values held after the first frame of a fresh state."""

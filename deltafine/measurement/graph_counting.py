@@ -1,0 +1,48 @@
+"""Counting as ``counting.count`` does, in the graph of the model: for GPUs, where the values stay where they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deltafine.measurement.counting import Questions
+
+
+def count(questions: Questions, value: Any, *more: Any) -> list[Any]:
+    """As ``counting.count``, for tensors."""
+    over_space = list(range(2, len(value.shape)))
+    nonzero, changed = tf.not_equal(value, 0), tf.not_equal(value[:, 1:], value[:, :-1])
+    at_start = tf.zeros_like(nonzero[:, :1])
+    units = tf.reduce_all(tf.equal(value, 0) | tf.equal(tf.abs(value), 1), axis=over_space)
+    units_before = tf.zeros_like(units[:, :1])
+    if len(more) % 2:
+        before = more[-1][:, None]
+        at_start = tf.not_equal(value[:, :1], before)
+        units_before = tf.reduce_all(tf.equal(before, 0) | tf.equal(tf.abs(before), 1), axis=over_space)
+    changed = tf.concat([at_start, changed], axis=1)
+
+    def summed(mask: Any, fan: Any = 1) -> Any:
+        return tf.reduce_sum(tf.cast(mask, tf.int64) * tf.constant(fan, tf.int64), axis=over_space)
+
+    positions = tf.reduce_any(changed, axis=-1, keepdims=True)
+    units_twice = units & tf.concat([units_before, units[:, :-1]], axis=1)
+    rows = [
+        summed(nonzero),
+        summed(changed),
+        summed(positions),
+        tf.cast(units, tf.int64),
+        tf.cast(units_twice, tf.int64),
+    ]
+    for fan in questions.fans:
+        rows += [summed(nonzero, fan), summed(changed, fan)]
+    found = [tf.stack(rows)]
+    if questions.layer is not None:
+        true, step = (tf.cast(given, tf.float32) for given in more[:2])
+        sent = tf.cast(value, tf.float32)
+        distances = tf.reduce_sum(tf.cast(tf.abs(sent - true) / step, tf.float64), axis=over_space)
+        found += [tf.reduce_sum(tf.cast(changed, tf.int64), axis=over_space[:-1]), distances]
+        if questions.quantised:
+            levels = tf.round(sent / step)
+            found += [tf.cast(tf.stack([tf.reduce_min(levels), tf.reduce_max(levels)]), tf.float64)]
+    return found
