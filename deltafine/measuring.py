@@ -7,16 +7,19 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from deltafine.errors import DeltafineError
 from deltafine.pipeline import Quiet, data_info, model_info, peak_memory_bytes, versions
 
 if TYPE_CHECKING:
+    from deltafine.measurement.output import Head, Output
     from deltafine.refinement.listener import Listener
-    from deltafine.report.document import Picture, Report
+    from deltafine.refinement.task import Answers, Task
+    from deltafine.report.document import ModelInfo, Picture, Report
     from deltafine.video import Dataset
 
 ORIGINAL, REFINED, MEASURED = "original", "refined", "measured"
@@ -28,10 +31,12 @@ def measure_model(
     *,
     original: str | os.PathLike[str] | None = None,
     streams: str | os.PathLike[str] | None = None,
+    task: Task = "classification",
     classes: Sequence[str] | None = None,
     layout: str | None = None,
     split: int = 1,
-    frames: int = 8,
+    frames: int | None = None,
+    size: str | None = None,
     fps: float | None = None,
     rescale: str | None = None,
     custom_objects: Sequence[str] = (),
@@ -41,14 +46,16 @@ def measure_model(
     """Measure a model on the validation videos of some data.
 
     Args:
-        model: a per-frame model, or a refined one with its delta layers inside.
+        model: a model of frames or clips, as it is or refined, with its delta layers inside.
         data: path of the videos, see docs/data.md for the layouts.
         original: the model that the first was refined from, to compare with.
         streams: path of other videos for the continuous streams.
+        task: how the output is read; ``"distill"`` leaves labels aside.
         classes, layout, split: of the data, as for ``open_dataset``.
-        frames: length T of the clips.
+        frames: length T of the clips; default: the model's own, or else 8.
+        size: ``"HEIGHTxWIDTH"`` of the frames, for a model that takes any.
         fps: frames are taken at this rate; None for all frames.
-        rescale: ``"0..1"`` or ``"-1..1"`` where a per-frame model wants its pixels so.
+        rescale: ``"0..1"`` or ``"-1..1"`` where a model that is not refined wants its pixels so.
         custom_objects, unsafe_lambda: as for ``deltafine.model.load``.
         listener: told how far it is.
 
@@ -62,31 +69,38 @@ def measure_model(
     from deltafine.measurement.energy import HOROWITZ
     from deltafine.model import delta_layers, load
     from deltafine.model.custom_objects import import_objects
+    from deltafine.refinement.task import Task, check_labels, open_data, open_streams, output_of
     from deltafine.report.document import Report
     from deltafine.report.pictures import draw_pictures
     from deltafine.report.summary import cautions
-    from deltafine.video import open_dataset
 
+    if task not in get_args(Task):
+        raise DeltafineError(f"The task must be one of {', '.join(get_args(Task))}, not '{task}'.")
     started = time.monotonic()
     listener = listener or Quiet()
     objects = import_objects(tuple(custom_objects))
 
-    def loaded(path: str | os.PathLike[str]) -> Any:
-        return _clip_model(load(Path(path), custom_objects=objects, unsafe_lambda=unsafe_lambda), rescale)
+    def ready(path: str | os.PathLike[str]) -> _Measurable:
+        return _measurable(load(Path(path), custom_objects=objects, unsafe_lambda=unsafe_lambda), size, frames, rescale)
 
-    measured = loaded(model)
-    name = REFINED if delta_layers(measured) else ORIGINAL if original is None else MEASURED
-    models = {name: measured} if original is None else {ORIGINAL: loaded(original), name: measured}
-    opened = open_dataset(data, layout=layout, split=split, classes=classes)
-    continuous = opened if streams is None else open_dataset(streams, classes=opened.classes or None)
-    _check_classes(measured, opened)
+    measured = ready(model)
+    name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if original is None else MEASURED
+    by_name = {name: measured} if original is None else {ORIGINAL: ready(original), name: measured}
+    opened = open_data(data, task, classes=classes, layout=layout, split=split)
+    continuous = opened if streams is None else open_streams(streams, opened, task)
+    for one in by_name.values():
+        check_labels(one.answers, task, opened, one.window)
+    output, opened, continuous = output_of(measured.model, task, measured.head, opened, continuous)
     listener.say(opened.summary())
+    models = {one: ready.clip_model for one, ready in by_name.items()}
+    output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
     figures = measure(
         models,
         opened,
-        frames=frames,
+        frames=measured.frames,
         streams=continuous,
         fps=fps,
+        output=output,
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
     )
     settings = {
@@ -94,14 +108,18 @@ def measure_model(
         "data": str(data),
         "original": None if original is None else str(original),
         "streams": None if streams is None else str(streams),
+        "task": task,
         "classes": None if classes is None else list(classes),
         "layout": layout,
         "split": split,
-        "frames": frames,
+        "frames": measured.frames,
+        "size": size,
         "fps": fps,
         "rescale": rescale,
     }
-    pictures = draw_pictures(models, opened, frames=frames) if frames > 1 else []
+    # To a network that takes clips, a window is one picture.
+    with_pictures = measured.window is None and measured.frames > 1
+    pictures = draw_pictures(models, opened, frames=measured.frames) if with_pictures else []
     report = Report(
         title=f"{Path(model).name} on {Path(data).name or data}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,7 +128,7 @@ def measure_model(
         versions=versions(),
         settings=settings,
         settings_hash=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
-        model=model_info(measured, Path(model), (1, *measured.inputs[0].shape[2:])),
+        model=measured.info(Path(model), class_vector=not output.numbers and len(measured.answers.shape) == 1),
         data=data_info(opened),
         stream_data=None if continuous is opened else data_info(continuous),
         sites=[],
@@ -122,27 +140,69 @@ def measure_model(
     return report, pictures
 
 
-def _clip_model(model: Any, rescale: str | None) -> Any:
-    """A model that can be measured: refined ones are clip models already."""
+@dataclass(frozen=True)
+class _Measurable:
+    """A model, and the clip model that is measured in its place; the same if it was refined.
+
+    Attributes:
+        sample: shape of what the model takes, of a frame for a per-frame model.
+        frames: length T of the clips.
+        window: frames that it sees at once; None for a per-frame model.
+        answers: what it gives.
+        head: what stands for a clip.
+    """
+
+    model: Any
+    clip_model: Any
+    sample: tuple[int, ...]
+    frames: int
+    window: int | None
+    answers: Answers
+    head: Head
+
+    def info(self, path: Path, *, class_vector: bool) -> ModelInfo:
+        """What the report says of it."""
+        # A refined per-frame model takes clips of any length, and its MACs are those of one frame.
+        traced = (1, *self.sample) if self.model is self.clip_model and self.window is None else self.sample
+        info: ModelInfo = model_info(self.model, path, traced, window=self.window, class_vector=class_vector)
+        return info.model_copy(update={"input_shape": list(self.sample)})
+
+
+def _measurable(model: Any, size: str | None, frames: int | None, rescale: str | None) -> _Measurable:
+    from deltafine.layers.time import TimeLast
     from deltafine.model import insert_deltas
-    from deltafine.model.clip_model import FRAME_PREDICTIONS
+    from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS, window_of, with_time
+    from deltafine.model.frame_size import sample_shape
+    from deltafine.model.time_axis import takes_clips
+    from deltafine.refinement.task import Answers, answers_of
 
-    if FRAME_PREDICTIONS in {layer.name for layer in model.layers}:
-        return model
-    shape = model.inputs[0].shape
-    if len(model.inputs) != 1 or len(shape) != 4 or None in shape[1:] or shape[3] not in (1, 3):
-        raise DeltafineError(
-            f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; measuring needs one input of frames "
-            "(batch, height, width, 1 or 3 channels) of a fixed size."
-        )
-    return insert_deltas(model, [], rescale=rescale)
+    names = {layer.name: layer for layer in model.layers}
+    if FRAME_PREDICTIONS not in names and CLIP_PREDICTION not in names:
+        sample, length = sample_shape(model, size, frames)
+        window = length if takes_clips(model) else None
+        answers = answers_of(model, sample, window)
+        clip_model = insert_deltas(model, [], frames=window, frame_shape=sample[-3:], rescale=rescale)
+        return _Measurable(model, clip_model, sample, length, window, answers, "mean")
+    if rescale is not None:
+        raise DeltafineError("A refined model scales its pixels itself: leave --rescale out.")
+    window = window_of(model)
+    sample, length = sample_shape(model, size, frames)
+    shape = with_time(model).output.shape[1:]
+    answers = Answers(shape[0] if window is not None and shape[0] != 1 else None, tuple(shape[1:]))
+    if window is not None:
+        return _Measurable(model, model, sample, length, window, answers, "mean")
+    head: Head = "per-frame"
+    if CLIP_PREDICTION in names:
+        head = "last" if isinstance(names[CLIP_PREDICTION], TimeLast) else "mean"
+    return _Measurable(model, model, sample[1:], length, None, answers, head)
 
 
-def _check_classes(model: Any, data: Dataset) -> None:
-    shape = model.outputs[0].shape
-    outputs = 2 if shape[-1] == 1 else shape[-1]
-    if data.classes and len(shape) == 2 and len(data.classes) != outputs:
-        raise DeltafineError(
-            f"The model has {shape[-1]} outputs but {data.path} has {len(data.classes)} classes: name the model's "
-            "classes in the order of its outputs with --classes."
-        )
+def _as_answered(output: Output, task: Task, model: Any, data: Dataset, frames: int, fps: float | None) -> Output:
+    """How answers are read, now that there are some, about the first clips."""
+    from deltafine.model.clip_model import with_time
+    from deltafine.refinement.task import read_output
+
+    height, width, channels = model.inputs[0].shape[2:]
+    clips = data.clips("validation", frames=frames, size=(height, width), channels=channels, fps=fps, batch=4)
+    predictions = with_time(model).predict_on_batch(next(iter(clips)).frames)
+    return read_output(output, task, predictions.reshape(-1, *predictions.shape[2:]))

@@ -81,7 +81,15 @@ def report(
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="In the order of the outputs.", rich_help_panel=_AFRESH)
     ] = None,
-    frames: Annotated[int, typer.Option(min=2, help="Length of a clip.", rich_help_panel=_AFRESH)] = 8,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="classification, regression, distill.", rich_help_panel=_AFRESH)
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Length of a clip; 8, or the model's.", rich_help_panel=_AFRESH)
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Frames, if the model takes any.", rich_help_panel=_AFRESH)
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Take frames at this rate.", rich_help_panel=_AFRESH)] = None,
     rescale: Annotated[str | None, typer.Option(help="0..1 or -1..1.", rich_help_panel=_AFRESH)] = None,
     layout: Annotated[str | None, typer.Option(help="Found by itself.", rich_help_panel=_AFRESH)] = None,
@@ -103,7 +111,8 @@ def report(
         raise DeltafineError("--output needs a --format other than table: json, csv, markdown, html or junit.")
     _survive_narrow_encodings()
     if data is None:
-        given = {"original": original, "streams": streams, "classes": classes, "fps": fps, "rescale": rescale}
+        given: dict[str, object] = {"original": original, "streams": streams, "task": task, "classes": classes}
+        given |= {"frames": frames, "size": size, "fps": fps, "rescale": rescale}
         if unused := [name for name, value in given.items() if value is not None]:
             raise DeltafineError(f"--{unused[0]} is for measuring a model: give --data VIDEOS as well.")
         document, pictures = _saved(run, with_pictures=format is Format.html)
@@ -112,7 +121,9 @@ def report(
             "original": original,
             "streams": streams,
             "classes": None if classes is None else tuple(name.strip() for name in classes.split(",")),
+            "task": task or "classification",
             "frames": frames,
+            "size": size,
             "fps": fps,
             "rescale": rescale,
             "layout": layout,

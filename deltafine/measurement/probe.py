@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, Stream, current_stream
 from deltafine.measurement import counting, graph_counting
 from deltafine.model import graph
@@ -111,6 +112,9 @@ class Probe:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
 
         With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh.
+
+        Raises:
+            DeltafineError: the model puts frames into the batch in a way that is not understood.
         """
         clips = tf.cast(tf.convert_to_tensor(frames), tf.float32)
         predictions, counted, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
@@ -119,6 +123,13 @@ class Probe:
             steady[:, 0] = False
         arrays = [[part.numpy() for part in of_tensor] for of_tensor in counted]
         counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
+        for place, of_place in zip(self.layers + self.deltas, counts, strict=True):
+            if len(of_place.changed) != len(frames):
+                raise DeltafineError(
+                    f"Layer '{place.name}' runs over frames that plain operations put into the batch, so they cannot "
+                    "be told from clips; models exported as quantized with send-on-delta do so: measure the refined "
+                    "model itself, or its stripped form."
+                )
         return Piece(predictions.numpy(), counts, steady, state_after)
 
     def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any]]:

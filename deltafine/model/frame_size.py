@@ -1,4 +1,4 @@
-"""The frame size for a model that takes frames of any size."""
+"""What a model takes: the size of its frames, and the length of its clips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+
+FRAMES = 8
+"""Length of a clip where neither the user nor the model gives one."""
 
 
 def frame_shape(model: Any, size: str | None, frames: int | None = None) -> tuple[int | None, ...] | None:
@@ -29,3 +32,38 @@ def frame_shape(model: Any, size: str | None, frames: int | None = None) -> tupl
     if match is not None:
         height, width = int(match[1]), int(match[2])
     return (*(frames or length for length in lead), height, width, channels)
+
+
+def sample_shape(model: Any, size: str | None, frames: int | None) -> tuple[tuple[int, ...], int]:
+    """Shape of one input sample of a model of frames or clips, and the number of frames of a clip.
+
+    Args:
+        model: the model.
+        size: such as ``"224x224"``, for a model that takes any.
+        frames: clip length; None for the model's own, or else 8.
+
+    Raises:
+        DeltafineError: the model takes something else than frames or clips, or sizes are missing or do not fit.
+    """
+    shape = model.inputs[0].shape
+    if len(model.inputs) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
+        raise DeltafineError(
+            f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; one input is needed, of frames "
+            "(batch, height, width, 1 or 3 channels), or of clips (batch, time, height, width, 1 or 3 channels)."
+        )
+    *length, height, width, channels = shape[1:]
+    given = frame_shape(model, size)
+    if given is not None:
+        for own, wanted in zip((height, width), given[-3:-1], strict=True):
+            if own not in (None, wanted):
+                raise DeltafineError(f"The model takes frames of {height}x{width}: leave --size out.")
+        height, width = given[-3:-1]
+    if height is None or width is None:
+        raise DeltafineError("The model takes frames of any size: give one with --size, such as --size 224x224.")
+    if not length:
+        return (height, width, channels), frames or FRAMES
+    own_length = length[0]
+    if frames and own_length not in (None, frames):
+        raise DeltafineError(f"The model takes clips of {own_length} frames, not {frames}: leave --frames out.")
+    clip = own_length or frames or FRAMES
+    return (clip, height, width, channels), clip

@@ -13,18 +13,22 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement.output import Output
 from deltafine.model import Site
 from deltafine.model.custom_objects import import_objects
-from deltafine.model.frame_size import frame_shape
+from deltafine.model.frame_size import sample_shape
 from deltafine.model.time_axis import takes_clips
 from deltafine.refinement.listener import Listener
-from deltafine.refinement.losses import ClassificationLoss, Loss, RegressionLoss, are_probabilities
+from deltafine.refinement.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.refinement.settings import RefineSettings
-from deltafine.refinement.task import check_output, label_values, split_in_time, without_labels
-from deltafine.video import Dataset, open_dataset
+from deltafine.refinement.task import (
+    answers_of,
+    check_labels,
+    open_data,
+    open_streams,
+    output_of,
+    read_output,
+    split_in_time,
+)
+from deltafine.video import Dataset
 from deltafine.video.catalogue import SPLITS
-from deltafine.video.splitting import refuse_shared
-
-FRAMES = 8
-"""Length of a training clip where neither the user nor the model gives one."""
 
 
 @dataclass
@@ -88,13 +92,10 @@ class Prepared:
 
     def read_output(self, predictions: np.ndarray) -> Loss:
         """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
-        kind, probabilities = self.output.kind, are_probabilities(predictions)
-        if self.settings.task == "distill" and not probabilities:
-            kind = "numbers"
-        self.output = Output(kind, probabilities, self.output.values, self.output.head)
+        self.output = read_output(self.output, self.settings.task, predictions)
         if self.output.numbers:
             return RegressionLoss(predictions, self.teaching, self.output.values)
-        return ClassificationLoss(probabilities, self.teaching)
+        return ClassificationLoss(self.output.probabilities, self.teaching)
 
     def clips(self, split: Literal["train", "validation"], *, epoch: int = 0, start_batch: int = 0) -> Any:
         """Batches of clips; those of the training split mixed anew in every epoch."""
@@ -127,16 +128,26 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     model = models.load(
         settings.model, custom_objects=import_objects(settings.custom_objects), unsafe_lambda=settings.unsafe_lambda
     )
-    sample, frames = _sample_shape(model, settings)
+    sample, frames = sample_shape(model, settings.size, settings.frames)
     window = frames if takes_clips(model) else None
+    if window is not None and settings.head is not None:
+        raise DeltafineError("--head is for models that take single frames; this one takes clips as it stands.")
     sites = models.choose(models.find_activations(model, frame_shape=sample), settings.at, settings.skip)
-    data = _open(settings)
-    streams = data if settings.streams is None else _open_streams(settings, data)
-    check_output(model, settings, data, sample, window)
-    output = Output("numbers" if settings.task == "regression" else "classes", head=settings.head or "mean")
-    if output.numbers:
-        output = Output("numbers", values=label_values(model, data), head=output.head)
-        data, streams = (part if output.values else without_labels(part) for part in (data, streams))
+    data = open_data(
+        settings.data,
+        settings.task,
+        classes=settings.classes,
+        layout=settings.layout,
+        split=settings.split,
+        validation=settings.validation,
+        seed=settings.seed,
+        allow_outside=settings.allow_outside,
+    )
+    streams = data
+    if settings.streams is not None:
+        streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
+    check_labels(answers_of(model, sample, window), settings.task, data, window)
+    output, data, streams = output_of(model, settings.task, settings.head or "mean", data, streams)
     warnings = []
     if len(data.videos) == 1 and not data.select("train"):
         data, said = split_in_time(data, settings.validation)
@@ -156,63 +167,3 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     for split in SPLITS:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     return prepared
-
-
-def _open(settings: RefineSettings) -> Dataset:
-    """The data; without labels where these are not looked at."""
-    labels = settings.task != "distill"
-    data = open_dataset(
-        settings.data,
-        layout=settings.layout,
-        split=settings.split,
-        classes=settings.classes if labels else None,
-        validation=settings.validation,
-        seed=settings.seed,
-        allow_outside=settings.allow_outside,
-    )
-    return data if labels else without_labels(data)
-
-
-def _open_streams(settings: RefineSettings, data: Dataset) -> Dataset:
-    """Other videos to measure on: all of them where they have no split of their own, and none that was trained on."""
-    path, allow = settings.streams or settings.data, settings.allow_outside
-    streams = open_dataset(path, validation=1.0, allow_outside=allow)
-    if data.classes and streams.classes:  # what has no labels can be measured as well
-        streams = open_dataset(path, classes=data.classes, validation=1.0, allow_outside=allow)
-    refuse_shared([*data.select("train"), *streams.select("validation")])
-    return without_labels(streams) if settings.task == "distill" else streams
-
-
-def _sample_shape(model: Any, settings: RefineSettings) -> tuple[tuple[int, ...], int]:
-    """Shape of one input sample, and the number of frames of a clip.
-
-    Raises:
-        DeltafineError: the model takes something else than frames or clips, or sizes are missing or do not fit.
-    """
-    shape = model.inputs[0].shape
-    if len(model.inputs) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
-        raise DeltafineError(
-            f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; refining needs one input of frames "
-            "(batch, height, width, 1 or 3 channels), or of clips (batch, time, height, width, 1 or 3 channels)."
-        )
-    *length, height, width, channels = shape[1:]
-    given = frame_shape(model, settings.size)
-    if given is not None:
-        for own, wanted in zip((height, width), given[-3:-1], strict=True):
-            if own not in (None, wanted):
-                raise DeltafineError(f"The model takes frames of {height}x{width}: leave --size out.")
-        height, width = given[-3:-1]
-    if height is None or width is None:
-        raise DeltafineError("The model takes frames of any size: give one with --size, such as --size 224x224.")
-    frames = settings.frames or FRAMES
-    if not length:
-        return (height, width, channels), frames
-    own_length = length[0]
-    if settings.frames and own_length not in (None, settings.frames):
-        raise DeltafineError(
-            f"The model takes clips of {own_length} frames, not {settings.frames}: leave --frames out."
-        )
-    if settings.head is not None:
-        raise DeltafineError("--head is for models that take single frames; this one takes clips as it stands.")
-    frames = own_length or frames
-    return (frames, height, width, channels), frames

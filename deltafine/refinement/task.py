@@ -3,63 +3,95 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.measurement.output import Head, Output
 from deltafine.model.time_axis import times_of_values
 from deltafine.model.trace import FoldFrames, trace
-from deltafine.refinement.settings import RefineSettings
-from deltafine.video import Dataset
+from deltafine.refinement.losses import are_probabilities
+from deltafine.video import Dataset, open_dataset
 from deltafine.video.catalogue import Found
+from deltafine.video.splitting import refuse_shared
+
+Task = Literal["classification", "regression", "distill"]
 
 
-def check_output(
-    model: Any, settings: RefineSettings, data: Dataset, sample: Sequence[int], window: int | None
-) -> None:
-    """Refuse a model whose output the task and the labels do not fit.
+@dataclass(frozen=True)
+class Answers:
+    """What a model gives for a clip.
+
+    Attributes:
+        steps: answers along time; None where there is one for a frame, or one for a whole window.
+        shape: of one answer.
+    """
+
+    steps: int | None
+    shape: tuple[int, ...]
+
+
+def answers_of(model: Any, sample: Sequence[int], window: int | None) -> Answers:
+    """What a pretrained model gives.
 
     Args:
         model: the pretrained model.
-        settings: of the run.
-        data: the videos, without labels where these are not looked at.
         sample: shape of what the model takes, without the batch axis.
         window: frames of a clip, for a model that takes clips.
 
     Raises:
-        DeltafineError: saying what fits.
+        DeltafineError: the model has several outputs, or runs over parts of a frame as if they were frames.
     """
     outputs = model.outputs
     if len(outputs) != 1:
         raise DeltafineError(
-            f"The model has {len(outputs)} outputs; refining needs one: save keras.Model(model.inputs, "
+            f"The model has {len(outputs)} outputs; one is needed: save keras.Model(model.inputs, "
             "model.outputs[0]), with the number of the output that matters."
         )
     traced = trace(model, sample)
     value = traced.outputs[0]
-    times = None if window is None else times_of_values(traced).get(value)
-    shape, steps = value.sample_shape, None if times is None else times.steps
-    per_step = shape if steps is None else shape[1:]
     if window is None and any(isinstance(call.operation, FoldFrames) for call in traced.calls):
         raise DeltafineError(
             "The model takes single frames and is TimeDistributed over parts of them, which cannot be measured: "
             "give it clips, or build it again without TimeDistributed."
         )
-    if not data.classes or settings.task == "distill":
+    times = None if window is None else times_of_values(traced).get(value)
+    if times is None:
+        return Answers(None, value.sample_shape)
+    return Answers(times.steps, value.sample_shape[1:])
+
+
+def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None) -> None:
+    """Refuse a model whose answers the task and the labels do not fit.
+
+    Args:
+        answers: what the model gives.
+        task: how they are read.
+        data: the videos, without labels where these are not looked at.
+        window: frames of a clip, for a model that takes clips.
+
+    Raises:
+        DeltafineError: saying what fits.
+    """
+    if not data.classes or task == "distill":
         return
-    if steps not in (None, window):
+    if answers.steps not in (None, window):
         raise DeltafineError(
-            f"The model gives {steps} answers for {window} frames, so labels cannot be matched: use --task distill."
+            f"The model gives {answers.steps} answers for {window} frames, so labels cannot be matched: use --task "
+            "distill."
         )
-    if settings.task == "regression":
+    if task == "regression":
         return
-    if len(per_step) != 1:
+    if len(answers.shape) != 1:
         raise DeltafineError(
-            f"The model gives {per_step} per answer, and labels need one class vector per frame or clip: use "
+            f"The model gives {answers.shape} per answer, and labels need one class vector per frame or clip: use "
             "--task distill to follow the original's answers, or --task regression if they are numbers."
         )
-    count = per_step[0]
+    count = answers.shape[0]
     if len(data.classes) != (2 if count == 1 else count):
         raise DeltafineError(
             f"The model has {count} outputs but {data.path} has {len(data.classes)} classes "
@@ -67,6 +99,45 @@ def check_output(
             "name the model's classes in the order of its outputs with --classes, or use --task distill to follow the "
             "original's answers and leave the labels aside."
         )
+
+
+def open_data(path: str | os.PathLike[str], task: Task, *, classes: Sequence[str] | None, **how: Any) -> Dataset:
+    """The videos, without labels where these are not looked at; ``how`` is for ``open_dataset``."""
+    if task == "distill":
+        return without_labels(open_dataset(path, **how))
+    return open_dataset(path, classes=classes, **how)
+
+
+def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, allow_outside: bool = False) -> Dataset:
+    """Other videos to measure on: all of them where they have no split of their own, and none that was trained on."""
+    streams = open_dataset(path, validation=1.0, allow_outside=allow_outside)
+    if data.classes and streams.classes:  # what has no labels can be measured as well
+        streams = open_dataset(path, classes=data.classes, validation=1.0, allow_outside=allow_outside)
+    refuse_shared([*data.select("train"), *streams.select("validation")])
+    return without_labels(streams) if task == "distill" else streams
+
+
+def output_of(model: Any, task: Task, head: Head, data: Dataset, streams: Dataset) -> tuple[Output, Dataset, Dataset]:
+    """How answers are read, as far as it is known before there are any; and both data sets, without labels that say
+    nothing of the model's numbers.
+
+    Raises:
+        DeltafineError: the labels are numbers, but others than the model's.
+    """
+    if task != "regression":
+        return Output("classes", head=head), data, streams
+    output = Output("numbers", values=label_values(model, data), head=head)
+    if output.values:
+        return output, data, streams
+    bare = without_labels(data)
+    return output, bare, bare if streams is data else without_labels(streams)
+
+
+def read_output(output: Output, task: Task, predictions: np.ndarray) -> Output:
+    """How answers are read, now that the original's predictions (frames, ..., outputs) are there."""
+    probabilities = are_probabilities(predictions)
+    kind = "numbers" if task == "distill" and not probabilities else output.kind
+    return replace(output, kind=kind, probabilities=probabilities)
 
 
 def label_values(model: Any, data: Dataset) -> tuple[float, ...]:
