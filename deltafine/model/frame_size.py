@@ -48,7 +48,7 @@ def sample_shape(model: Any, size: str | None, frames: int | None) -> tuple[tupl
     shape = model.inputs[0].shape
     if len(model.inputs) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
         raise DeltafineError(
-            f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; one input is needed, of frames "
+            f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; deltafine needs one input of frames "
             "(batch, height, width, 1 or 3 channels), or of clips (batch, time, height, width, 1 or 3 channels)."
         )
     *length, height, width, channels = shape[1:]

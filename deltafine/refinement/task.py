@@ -49,7 +49,7 @@ def answers_of(model: Any, sample: Sequence[int], window: int | None) -> Answers
     outputs = model.outputs
     if len(outputs) != 1:
         raise DeltafineError(
-            f"The model has {len(outputs)} outputs; one is needed: save keras.Model(model.inputs, "
+            f"The model has {len(outputs)} outputs; deltafine needs one: save keras.Model(model.inputs, "
             "model.outputs[0]), with the number of the output that matters."
         )
     traced = trace(model, sample)
