@@ -28,6 +28,9 @@ FULL: dict[str, list[dict[str, Any]]] = {
     "send-on-delta": [{"penalty": p} for p in (20, 40, 60)],
     "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
+    "send-on-delta, pixels, 8 epochs, mirrored": [
+        {"unit": "pixel", "epochs": 8, "flip": True, "penalty": p} for p in (10, 14)
+    ],
 }
 """Methods and their settings, from careful to sparse."""
 
