@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from deltafine.refinement.history import Epoch
@@ -41,7 +42,7 @@ class Logs:
     def _write(self, step: int, figures: dict[str, float], group: str) -> None:
         if self._writer is None:
             return
-        with self._writer.as_default(step=step):
+        with self._writer.as_default(step=np.int64(step)):
             for name, value in figures.items():
                 # tf.summary.scalar does the same, but only where TensorBoard is installed.
-                tf.summary.write(f"{group}/{name}", tf.cast(value, tf.float32), metadata=_SCALARS)
+                tf.summary.write(f"{group}/{name}", np.float32(value), metadata=_SCALARS)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
@@ -99,7 +100,8 @@ class Trainer:
         """Set λ: each layer pays λ times its share of the model's MACs per expected event."""
         self.penalty = strength
         for layer, weight in zip(self.layers, self._weights, strict=True):
-            layer.penalty.assign(strength * weight)
+            # A number of NumPy: TensorFlow keeps every Python number that it has ever converted.
+            layer.penalty.assign(np.float32(strength * weight))
 
     def train_on_batch(self, frames: Any, labels: Any, penalty: float) -> tuple[float, float, float]:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
