@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.network import run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
-from deltafine.runtime.kernels.tiles import LANES
+from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
 from deltafine.runtime.program import WINDOWS, Program, aligned
 
@@ -63,6 +64,8 @@ class NumbaState:
             changes=np.zeros(widest + 1, np.float64),
             stale=np.zeros(len(shapes), np.int64),
         )
+        frame = shapes[program.plan.operations[0].output]
+        self._frame = np.zeros(math.prod(frame) + LANES, np.float32)  # kernels may read, and ignore, a little more
         self.counting = True
         self.reset()
 
@@ -93,21 +96,25 @@ class NumbaState:
         return lines
 
     def step(self, frame: np.ndarray) -> Counts:
-        """Advance by one frame (height, width, channels), float32."""
+        """Advance by one frame (height, width, channels), any number type."""
         counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
-        flat = np.ascontiguousarray(frame, np.float32).ravel()
+        self.take_in(frame)
         for first, last in self.program.segments:
-            self.run(first, last, flat, counters)
+            self.run(first, last, counters)
         self.fresh = False
         return self.counts(counters)
 
-    def run(self, first: int, last: int, flat: np.ndarray, counters: np.ndarray) -> None:
+    def take_in(self, frame: np.ndarray) -> None:
+        """Hold a frame ready for the first operation, which reads it."""
+        self._frame[: frame.size] = frame.reshape(-1)
+
+    def run(self, first: int, last: int, counters: np.ndarray) -> None:
         """Advance some operations."""
         operation = self.program.plan.operations[first]
         if operation.kind == UNKNOWN:
             self._run_keras(first, operation, counters)
         else:
-            arguments = (self.memory_arrays, self.program.operations, first, last, flat)
+            arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
             run_network(*arguments, self.fresh, self.counting, counters)
 
     def counts(self, counters: np.ndarray) -> Counts:

@@ -8,68 +8,52 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, values_to_send
 
 BLOCK = 32
 """Positions that are looked at together; most blocks of a quiet video have nothing to send."""
 
 ONE = np.float32(1)
 
+_differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
+"""By the pixel nothing is sent unless some value has moved by a step, so the last one serves there too."""
+
 
 @kernel
 def read_frame(
     memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
-    """Scale a frame (flat, float32), apply the event rule of the input, keep what is sent.
+    """Scale a frame (flat, float32, some room behind it), apply the event rule of the input, keep what is sent.
 
     The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line.
     """
     start_output(memory, operation)
     tensor = memory.tensors[operation[at.OUTPUT]]
-    width, channels = tensor[at.WIDTH], tensor[at.CHANNELS]
+    width, channels, rule = tensor[at.WIDTH], tensor[at.CHANNELS], operation[at.RULE]
+    weights, arena = memory.weights, memory.arena
     for y in range(tensor[at.HEIGHT]):
         for x in range(0, width, BLOCK):
-            positions = min(BLOCK, width - x)
-            size, column = positions * channels, x * channels
-            row = memory.scratch[:size]
+            size, column = min(BLOCK, width - x) * channels, x * channels
             flat = y * width * channels + column
-            _scaled(memory, operation, frame[flat : flat + size], column, row)
             begin = tensor[at.ORIGIN] + y * tensor[at.PITCH] + column
-            kept = memory.arena[begin : begin + size]
-            step = operation[at.STEP] + (flat if operation[at.STEP_SCOPE] == at.BY_NEURON else column)
-            steps = memory.weights[step : step + size]
-            if _something_to_send(row, kept, steps, operation[at.RULE]) or fresh:
-                _send_block(memory, operation, row, kept, steps, y * width + x, fresh, counters)
-    counters[0] += tensor[at.HEIGHT] * width
-
-
-@kernel
-def _scaled(memory: Memory, operation: np.ndarray, values: np.ndarray, column: int, row: np.ndarray) -> None:
-    for c in range(len(row)):
-        row[c] = values[c]
-    if operation[at.SCALE] >= 0:
-        scale = memory.weights[operation[at.SCALE] + column : operation[at.SCALE] + column + len(row)]
-        for c in range(len(row)):
-            row[c] *= scale[c]
-    if operation[at.SHIFT] >= 0:
-        shift = memory.weights[operation[at.SHIFT] + column : operation[at.SHIFT] + column + len(row)]
-        for c in range(len(row)):
-            row[c] += shift[c]
-
-
-@kernel
-def _something_to_send(row: np.ndarray, kept: np.ndarray, steps: np.ndarray, rule: int) -> int:
-    """Whether any value may have to be sent; ``row`` becomes the quantised values where the rule quantises."""
-    some = 0
-    if rule == at.R_SEND_ON_DELTA:
-        for c in range(len(row)):
-            some += not (abs(row[c] - kept[c]) < steps[c])
-    else:
-        if rule == at.R_QUANTIZE:
-            for c in range(len(row)):
-                row[c] = np.rint(row[c] / steps[c]) * steps[c]
-        for c in range(len(row)):
-            some += row[c] != kept[c]
-    return some
+            scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
+            steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
+            if rule == at.R_QUANTIZE:
+                some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size)
+            elif rule == at.R_NONE:
+                some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size)
+            else:
+                some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size)
+            if some or fresh:
+                row = memory.scratch[:size]
+                for c in range(size):
+                    row[c] = frame[flat + c] * weights[scale + c]
+                    row[c] += weights[shift + c]
+                    if rule == at.R_QUANTIZE:
+                        row[c] = np.rint(row[c] / weights[steps + c]) * weights[steps + c]
+                kept, step = arena[begin : begin + size], weights[steps : steps + size]
+                _send_block(memory, operation, row, kept, step, y * width + x, fresh, counters)
+    counters[at.ROWS] += tensor[at.HEIGHT] * width
 
 
 @kernel
@@ -102,5 +86,5 @@ def _send_block(
             memory.masks[place] = 1
             memory.counts[place] = changed
             memory.changed[operation[at.OUTPUT]] += 1
-            counters[1] += 1
-            counters[2] += changed
+            counters[at.CHANGED_ROWS] += 1
+            counters[at.CHANGED_ELEMENTS] += changed

@@ -10,9 +10,10 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.tiles import LANES, channel_tile, row_tile
+from deltafine.runtime.kernels.tiles import channel_tile, row_tile
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
+from deltafine.runtime.kernels.vectors import LANES
 
 SCRATCH_VALUES = 98_304
 """Rows are computed in pieces of about so many values, to stay in the cache until they are finished."""
