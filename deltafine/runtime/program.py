@@ -38,7 +38,7 @@ class Program:
         self._fans: list[np.ndarray] = []
         self._fan_count = 0
         self.tensors = self._tensor_table()
-        self._zeros = self._put(np.zeros(max(width * channels for _, width, channels in (tensor.shape for tensor in plan.tensors))))
+        self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
         self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
         self.weights = aligned(np.concatenate(self._weights))

@@ -10,7 +10,7 @@ from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, keep_row, squared_change
 
-ONE, ZERO, INFINITE = np.float32(1), np.float32(0), np.float32(np.inf)
+ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 _keep, _quantize, _send_elements = keep_row(NONE), keep_row(QUANTIZE), keep_row(ELEMENT)
 
 
@@ -63,7 +63,7 @@ def finish_rows(
             changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         elif pixel:
             total = squared_change(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-            if np.sqrt(total / np.float32(channels)) < ONE:
+            if total < np.float32(channels):  # a root mean square below 1
                 continue
             changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         else:

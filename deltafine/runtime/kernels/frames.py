@@ -13,7 +13,7 @@ from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, values_to_s
 BLOCK = 32
 """Positions that are looked at together; most blocks of a quiet video have nothing to send."""
 
-ONE = np.float32(1)
+ZERO = np.float32(0)
 
 _differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
 """By the pixel nothing is sent unless some value has moved by a step, so the last one serves there too."""
@@ -46,11 +46,10 @@ def read_frame(
                 some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size)
             if some or fresh:
                 row = memory.scratch[:size]
+                scales, shifts = weights[scale : scale + size], weights[shift : shift + size]
                 for c in range(size):
-                    row[c] = frame[flat + c] * weights[scale + c]
-                    row[c] += weights[shift + c]
-                    if rule == at.R_QUANTIZE:
-                        row[c] = np.rint(row[c] / weights[steps + c]) * weights[steps + c]
+                    row[c] = frame[flat + c] * scales[c]
+                    row[c] += shifts[c]
                 kept, step = arena[begin : begin + size], weights[steps : steps + size]
                 _send_block(memory, operation, row, kept, step, y * width + x, fresh, counters)
     counters[at.ROWS] += tensor[at.HEIGHT] * width
@@ -63,21 +62,29 @@ def _send_block(
 ) -> None:  # fmt: skip
     tensor = memory.tensors[operation[at.OUTPUT]]
     channels, rule = tensor[at.CHANNELS], operation[at.RULE]
-    by_element = rule == at.R_SEND_ON_DELTA and not operation[at.PIXEL] and not fresh
     by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
+    squares = memory.scratch[len(row) : 2 * len(row)]
+    if rule == at.R_QUANTIZE:
+        for c in range(len(row)):
+            row[c] = np.rint(row[c] / steps[c]) * steps[c]
+    elif by_position:
+        for c in range(len(row)):
+            change = (row[c] - kept[c]) / steps[c]
+            squares[c] = change * change
+    elif rule == at.R_SEND_ON_DELTA and not fresh:
+        for c in range(len(row)):
+            row[c] = kept[c] if abs(row[c] - kept[c]) < steps[c] else row[c]
+    changed_positions = 0
     for i in range(len(row) // channels):
         begin = i * channels
         if by_position:
-            total = np.float32(0)
+            total = ZERO
             for c in range(begin, begin + channels):
-                change = (row[c] - kept[c]) / steps[c]
-                total += change * change
-            if np.sqrt(total / np.float32(channels)) < ONE:
+                total += squares[c]
+            if total < np.float32(channels):  # a root mean square below 1
                 continue
         changed = 0
         for c in range(begin, begin + channels):
-            if by_element and abs(row[c] - kept[c]) < steps[c]:
-                continue
             changed += row[c] != kept[c]
             kept[c] = row[c]
         changed = channels if fresh else changed
@@ -85,6 +92,7 @@ def _send_block(
             place = tensor[at.MASK] + first + i
             memory.masks[place] = 1
             memory.counts[place] = changed
-            memory.changed[operation[at.OUTPUT]] += 1
-            counters[at.CHANGED_ROWS] += 1
+            changed_positions += 1
             counters[at.CHANGED_ELEMENTS] += changed
+    memory.changed[operation[at.OUTPUT]] += changed_positions
+    counters[at.CHANGED_ROWS] += changed_positions

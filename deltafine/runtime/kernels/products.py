@@ -10,9 +10,9 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.tiles import channel_tile, row_tile
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
+from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
 from deltafine.runtime.kernels.vectors import LANES
 
 SCRATCH_VALUES = 98_304
@@ -65,7 +65,10 @@ _four = _rows_function(TILE_VECTORS[0])
 _two = _rows_function(TILE_VECTORS[-2])
 _one = _rows_function(TILE_VECTORS[-1])
 FOUR, TWO = TILE_VECTORS[0], TILE_VECTORS[-2]
-_channels_four, _channels_one = channel_tile(4), channel_tile(1)
+NINE = 9
+"""Taps of the usual 3x3 kernel."""
+
+_nine_taps, _any_taps = channel_tile(NINE), long_channel_tile()
 
 
 @kernel
@@ -152,27 +155,26 @@ def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, 
 def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Depthwise sums of the outputs ``active[first:]`` into the scratch."""
     source = memory.tensors[memory.links[operation[at.INPUTS]]]
-    channels, multiplier = source[at.CHANNELS], operation[at.MULTIPLIER]
+    channels, multiplier, base = source[at.CHANNELS], operation[at.MULTIPLIER], source[at.ORIGIN]
     taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
     padded = operation[at.ROW_LENGTH]
-    for i in range(rows):
-        start = source[at.ORIGIN] + memory.offsets[first + i]
-        place = i * pitch
-        if multiplier == 1:
-            channel = 0
-            while channel + 4 * LANES <= channels:
-                _channels_four(
+    if multiplier == 1 and tap_count == NINE:
+        for channel in range(0, channels, LANES):
+            _nine_taps(
+                memory.arena, base + channel, memory.offsets, first, rows, memory.links, taps,
+                memory.weights, operation[at.WEIGHTS] + channel, padded, memory.scratch, channel, pitch,
+            )  # fmt: skip
+    elif multiplier == 1:
+        for i in range(rows):
+            start = base + memory.offsets[first + i]
+            for channel in range(0, channels, LANES):
+                _any_taps(
                     memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
-                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
+                    operation[at.WEIGHTS] + channel, padded, memory.scratch, i * pitch + channel,
                 )  # fmt: skip
-                channel += 4 * LANES
-            while channel < channels:
-                _channels_one(
-                    memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
-                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
-                )  # fmt: skip
-                channel += LANES
-        else:
+    else:
+        for i in range(rows):
+            start, place = base + memory.offsets[first + i], i * pitch
             memory.scratch[place : place + channels * multiplier] = 0
             for tap in range(tap_count):
                 here = start + memory.links[taps + tap]

@@ -78,8 +78,52 @@ def row_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def channel_tile(vectors: int) -> Any:
-    """A tile of a depthwise convolution: ``vectors`` vectors of channels at one position.
+def channel_tile(taps: int) -> Any:
+    """A depthwise convolution of ``taps`` taps: one vector of channels at ``rows`` positions, at least one.
+
+    Position i begins at ``arena[base + offsets[first + i]]``, its k-th tap reads ``links[table + k]`` further on and
+    ``weights[weight + k * weight_pitch:]``, which stay in registers. The sums go to ``out[place + i * pitch:]``.
+    """
+
+    @intrinsic
+    def tile(
+        typing_context: Any, arena: Any, base: Any, offsets: Any, first: Any, rows: Any, links: Any, table: Any,
+        weights: Any, weight: Any, weight_pitch: Any, out: Any, place: Any, pitch: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(
+            arena, base, offsets, first, rows, links, table, weights, weight, weight_pitch, out, place, pitch
+        )
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            start = builder.gep(emit.data(0), [args[1]])
+            begins = builder.gep(emit.data(2), [args[3]])
+            tap_table = builder.gep(emit.data(5), [args[6]])
+            packed = builder.gep(emit.data(7), [args[8]])
+            target = builder.gep(emit.data(10), [args[11]])
+            further = [builder.load(builder.gep(tap_table, [number(k)])) for k in range(taps)]
+            factors = [
+                emit.load(builder.gep(packed, [builder.mul(args[9], number(k))])) for k in range(taps)
+            ]  # fmt: skip
+
+            def one_row(row: Any, carried: list[Any]) -> list[Any]:
+                here = builder.gep(start, [builder.load(builder.gep(begins, [row]))])
+                total = ir.Constant(VECTOR, [0.0] * LANES)
+                for distance, factor in zip(further, factors, strict=True):
+                    total = emit.call("fma", emit.load(builder.gep(here, [distance])), factor, total)
+                emit.store(total, builder.gep(target, [builder.mul(args[12], row)]))
+                return []
+
+            emit.loop(args[4], [], one_row)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def long_channel_tile() -> Any:
+    """A depthwise convolution of any number of taps: one vector of channels at one position.
 
     Tap k reads ``arena[start + links[taps + k]:]`` and ``weights[weight + k * pitch:]``.
     """
@@ -97,24 +141,15 @@ def channel_tile(vectors: int) -> Any:
             table = builder.gep(emit.data(2), [args[3]])
 
             def one_tap(tap: Any, carried: list[Any]) -> list[Any]:
-                pointer, *sums = carried
+                pointer, total = carried
                 here = builder.gep(values, [builder.load(builder.gep(table, [tap]))])
-                after = []
-                for v in range(vectors):
-                    place = [number(v * LANES)]
-                    after.append(
-                        emit.call(
-                            "fma", emit.load(builder.gep(here, place)), emit.load(builder.gep(pointer, place)), sums[v]
-                        )
-                    )
-                return [builder.gep(pointer, [args[7]]), *after]
+                total = emit.call("fma", emit.load(here), emit.load(pointer), total)
+                return [builder.gep(pointer, [args[7]]), total]
 
             zero = ir.Constant(VECTOR, [0.0] * LANES)
             packed = builder.gep(emit.data(5), [args[6]])
-            _, *sums = emit.loop(args[4], [packed, *[zero] * vectors], one_tap)
-            target = builder.gep(emit.data(8), [args[9]])
-            for v in range(vectors):
-                emit.store(sums[v], builder.gep(target, [number(v * LANES)]))
+            _, total = emit.loop(args[4], [packed, zero], one_tap)
+            emit.store(total, builder.gep(emit.data(8), [args[9]]))
             return context.get_dummy_value()
 
         return signature, generate

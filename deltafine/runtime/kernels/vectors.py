@@ -61,8 +61,8 @@ class Emitter:
 
     def lanes_below(self, count: Any) -> Any:
         """Which lanes have a number below ``count``."""
-        numbers = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
-        return self.builder.icmp_signed("<", numbers, self.spread(count))
+        numbers = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+        return self.builder.icmp_signed("<", numbers, self.spread(self.builder.trunc(count, I32)))
 
     def count_lanes(self, chosen: Any) -> Any:
         """How many lanes are true."""
