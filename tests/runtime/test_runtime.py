@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 
 import deltafine
 from deltafine import DeltafineError, DeltaRuntime
+from deltafine.report import load_report, write_report
 from deltafine.runtime.plan import Plan
 from tests.cli.running import Command
+from tests.report.builders import make_report, timing
 from tests.runtime.models import MODELS, SIZE, refined, video, with_unknown_layers
 from tests.small_runs import write_small_model, write_small_video
 
@@ -140,13 +143,27 @@ def test_run_says_predictions_events_and_times(deltafine_command: Command, tmp_p
 
 
 @pytest.mark.slow
-def test_bench_compares_on_the_same_frames(deltafine_command: Command, tmp_path: Path) -> None:
-    model = write_small_model(tmp_path / "small.keras")
-    write_small_video(tmp_path / "films" / "film.avi", light=True, seed=0, frames=24)
-    done = deltafine_command("bench", model, "--data", tmp_path / "films", "--frames", 24)
-    assert done.code == 0, done
-    assert "TensorFlow" in done.output
-    assert "Against the best dense runtime here" in done.output
+def test_bench_times_the_same_frames_with_one_thread_and_all_and_the_report_keeps_the_times(
+    deltafine_command: Command, tmp_path: Path
+) -> None:
+    run, films = tmp_path / "run", tmp_path / "films"
+    write_small_model(run / "refined.keras")
+    write_report(make_report(timings=[timing(threads=1), timing(threads=64)]), run)
+    write_small_video(films / "film.avi", light=True, seed=0, frames=24)
+    command = [sys.executable, "-m", "deltafine", "bench", str(run), "--data", str(films), "--frames", "24"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Against the best dense runtime here" in done.stdout
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    timings = {one.threads: one for one in load_report(run).timings}
+    assert set(timings) == {1, cores, 64}
+    assert timings[64] == timing(threads=64)
+    for threads in {1, cores}:
+        assert (timings[threads].frames, timings[threads].videos) == (23, 1)
+        assert timings[threads].runtimes[0].name == "deltafine"
+        assert any(one.name.startswith("TensorFlow ") for one in timings[threads].runtimes)
+        assert all(0 < one.p50 <= one.p95 for one in timings[threads].runtimes)
+    assert "Milliseconds per frame, 64 threads" in deltafine_command("report", run).output
 
 
 def test_the_name_is_public() -> None:
