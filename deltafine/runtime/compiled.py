@@ -10,7 +10,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.network import run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
@@ -43,13 +43,15 @@ class NumbaState:
             ]
         )
         pitch = widest + 4 * LANES
+        mask_words = np.zeros(program.mask_size // WORD, np.uint64)
         self.memory_arrays = Memory(
             weights=program.weights,
             fans=program.fans,
             links=program.links,
             tensors=program.tensors,
             arena=aligned(np.zeros(program.arena_size, np.float32)),
-            masks=np.zeros(program.mask_size, np.uint8),
+            masks=mask_words.view(np.uint8),
+            mask_words=mask_words,
             counts=np.zeros(program.mask_size, np.int32),
             changed=np.zeros(len(shapes), np.int64),
             sums=np.zeros(program.sum_count, np.float64),
@@ -65,6 +67,7 @@ class NumbaState:
             stale=np.zeros(len(shapes), np.int64),
         )
         frame = shapes[program.plan.operations[0].output]
+        self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._frame = np.zeros(math.prod(frame) + LANES, np.float32)  # kernels may read, and ignore, a little more
         self.counting = True
         self.reset()
@@ -85,9 +88,10 @@ class NumbaState:
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
-        return self._view(index).copy()
+        return self._views[index].copy()
 
-    def _view(self, index: int) -> np.ndarray:
+    def _lines_of(self, index: int) -> np.ndarray:
+        """A tensor in the arena, without the zeros around it."""
         height, width, channels, origin, pitch, _ = self.program.tensors[index]
         arena = self.memory_arrays.arena
         lines = np.lib.stride_tricks.as_strided(
@@ -137,7 +141,7 @@ class NumbaState:
             return
         given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
         result = self._keras_call(operation, given).reshape(height, width, channels)
-        kept = self._view(operation.output)
+        kept = self._views[operation.output]
         differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
         kept[:] = result
         counts[:] = differing.ravel()

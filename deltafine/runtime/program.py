@@ -10,6 +10,7 @@ import numpy as np
 
 from deltafine.runtime.activations import CODES
 from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels.memory import WORD
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
@@ -76,7 +77,7 @@ class Program:
             pitch = (width + left + right) * channels
             table[index] = (height, width, channels, begin + top * pitch + left * channels, pitch, mask)
             begin = round_up(begin + (height + top + bottom) * pitch, ALIGNED)
-            mask += height * width
+            mask = round_up(mask + height * width, WORD)
         self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask)
         return table
 

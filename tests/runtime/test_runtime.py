@@ -22,6 +22,7 @@ from tests.cli.running import Command
 from tests.report.builders import make_report, timing
 from tests.runtime.models import MODELS, SIZE, refined, video, with_unknown_layers
 from tests.small_runs import write_small_model, write_small_video
+from tests.video.test_exact_frames import write_image
 
 
 @pytest.fixture
@@ -140,6 +141,24 @@ def test_run_says_predictions_events_and_times(deltafine_command: Command, tmp_p
     assert lines[23].endswith(" ms")
     assert "24 frames: median" in lines[-1]
     assert deltafine_command("run", model, tmp_path / "none.avi").refusal.startswith("There is no video")
+
+
+def test_run_reads_a_folder_of_frames_in_order(deltafine_command: Command, tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "small.keras")
+    folder = tmp_path / "frames"
+    for number in range(12):  # 10 comes before 2 in the alphabet
+        write_image(folder / f"frame{number}.png", np.full((16, 16, 3), 20 * number, np.uint8))
+    done = deltafine_command("run", model, folder, "--no-calibrate")
+    assert done.code == 0, done
+    runtime = DeltaRuntime(model)
+    for number, line in enumerate(done.output.splitlines()[:12]):
+        expected = runtime.step(np.full((16, 16, 3), 20 * number, np.float32))
+        assert line.startswith(f"frame {number}: class {expected.argmax()} ({expected.max():.3g})"), line
+
+
+def test_a_camera_that_is_not_there_is_refused_in_a_sentence(deltafine_command: Command, tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "small.keras")
+    assert "Camera" in deltafine_command("run", model, "97").refusal
 
 
 @pytest.mark.slow

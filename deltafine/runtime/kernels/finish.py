@@ -85,16 +85,17 @@ def finish_rows(
 @kernel
 def _scale_and_activate(memory: Memory, operation: np.ndarray, rows: int, pitch: int) -> None:
     """Scale, shift and activation of rows of the scratch, in place."""
-    weights = memory.weights
+    weights, scratch = memory.weights, memory.scratch
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
-    shift = weights[operation[at.SHIFT] : operation[at.SHIFT] + channels]
-    parameters = weights[operation[at.PARAMETERS] : operation[at.PARAMETERS] + 3]
+    scale, shift = operation[at.SCALE], operation[at.SHIFT]
     for i in range(rows):
-        row = memory.scratch[i * pitch : i * pitch + channels]
-        if operation[at.SCALE] >= 0:
-            scale = weights[operation[at.SCALE] : operation[at.SCALE] + channels]
+        place = i * pitch
+        if scale >= 0:
             for c in range(channels):
-                row[c] *= scale[c]
+                scratch[place + c] *= weights[scale + c]
         for c in range(channels):
-            row[c] += shift[c]
-        activate(row, operation[at.ACTIVATION], parameters)
+            scratch[place + c] += weights[shift + c]
+    if operation[at.ACTIVATION] != A_LINEAR:
+        parameters = weights[operation[at.PARAMETERS] : operation[at.PARAMETERS] + 3]
+        for i in range(rows):
+            activate(scratch[i * pitch : i * pitch + channels], operation[at.ACTIVATION], parameters)

@@ -9,7 +9,7 @@ import numpy as np
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
 from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
@@ -97,6 +97,17 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
     reach = memory.reach[: max(span, left + width)]
     masks, active, offsets = memory.masks, memory.active, memory.offsets
     count = 0
+    if kernel_h * kernel_w * stride_h * stride_w == 1 and top == 0 and left == 0 and not everything:
+        for begin in range(0, height * width, WORD):
+            word = memory.mask_words[(mask + begin) // WORD]
+            if word == 0:
+                continue
+            for position in range(begin, min(begin + WORD, height * width)):
+                y = position // width
+                active[count] = position
+                offsets[count] = y * line + (position - y * width) * channels
+                count += masks[mask + position]
+        return count
     for y in range(target[at.HEIGHT]):
         start = (y * stride_h - top) * line - left * channels
         if not everything:
