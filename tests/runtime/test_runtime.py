@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,34 @@ def test_a_kept_plan_starts_without_tensorflow_and_predicts_the_same(run: Path) 
     )
     assert done.stdout.strip() == "False", done.stderr
     assert np.array_equal(np.load(run / "predictions.npy"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another kind of vectors")
+def test_with_the_vectors_of_older_processors_it_predicts_the_same(run: Path, tmp_path: Path) -> None:
+    frames = np.stack(list(video(SIZE, 30)))
+    with DeltaRuntime(run) as runtime:
+        expected = [runtime.step(frame) for frame in frames]
+    np.save(tmp_path / "frames.npy", frames)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import numpy as np, deltafine\n"
+            "from deltafine.runtime.kernels.vectors import LANES\n"
+            f"runtime = deltafine.DeltaRuntime({str(run)!r}, engine='numba')\n"
+            f"predictions = [runtime.step(frame) for frame in np.load({str(tmp_path / 'frames.npy')!r})]\n"
+            f"np.save({str(tmp_path / 'predictions.npy')!r}, predictions)\n"
+            "print(LANES)",
+        ],
+        env=os.environ
+        | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "8", done.stderr
+    assert np.allclose(np.load(tmp_path / "predictions.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_kept_plan_is_plain_json_and_arrays(run: Path) -> None:
