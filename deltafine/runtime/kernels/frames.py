@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, values_to_send
+from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, values_to_send
 
 BLOCK = 32
 """Positions that are looked at together; most blocks of a quiet video have nothing to send."""
 
 ZERO = np.float32(0)
 
-_differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
-"""By the pixel nothing is sent unless some value has moved by a step, so the last one serves there too."""
+_differing, _quantized = values_to_send(NONE), values_to_send(QUANTIZE)
+_moved, _moved_elements = values_to_send(PIXEL), values_to_send(ELEMENT)
+
+
+def _sender(fixed: int) -> Any:
+    """For frames of so many channels, which makes short loops straight code; 0 for any."""
+
+    @kernel
+    def send(
+        memory: Memory, operation: np.ndarray, begin: int, steps: int, first: int, size: int, by_position: bool,
+        fresh: bool, counters: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Keep what is sent of the values in the scratch, which belong to positions from ``first`` on."""
+        weights, arena, scratch = memory.weights, memory.arena, memory.scratch
+        channels = fixed if fixed else memory.tensors[operation[at.OUTPUT], at.CHANNELS]
+        mask = memory.tensors[operation[at.OUTPUT], at.MASK] + first
+        changed_positions = 0
+        for i in range(size // channels):
+            if by_position:
+                moved = False  # most have not: dividing would take longer than to look
+                for c in range(i * channels, (i + 1) * channels):
+                    moved |= not (abs(scratch[c] - arena[begin + c]) < weights[steps + c])
+                if not moved:
+                    continue
+                total = ZERO
+                for c in range(i * channels, (i + 1) * channels):
+                    change = (scratch[c] - arena[begin + c]) / weights[steps + c]
+                    total += change * change
+                if total < np.float32(channels):  # a root mean square below 1
+                    continue
+            changed = 0
+            for c in range(i * channels, (i + 1) * channels):
+                changed += scratch[c] != arena[begin + c]
+                arena[begin + c] = scratch[c]
+            changed = channels if fresh else changed
+            if changed:
+                memory.masks[mask + i] = 1
+                memory.counts[mask + i] = changed
+                changed_positions += 1
+                counters[at.CHANGED_ELEMENTS] += changed
+        memory.changed[operation[at.OUTPUT]] += changed_positions
+        counters[at.CHANGED_ROWS] += changed_positions
+
+    return send
+
+
+_send_grey, _send_colour, _send_any = _sender(1), _sender(3), _sender(0)
 
 
 @kernel
@@ -30,7 +77,8 @@ def read_frame(
     start_output(memory, operation)
     tensor = memory.tensors[operation[at.OUTPUT]]
     width, channels, rule = tensor[at.WIDTH], tensor[at.CHANNELS], operation[at.RULE]
-    weights, arena = memory.weights, memory.arena
+    weights, arena, scratch = memory.weights, memory.arena, memory.scratch
+    by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
     for y in range(tensor[at.HEIGHT]):
         for x in range(0, width, BLOCK):
             size, column = min(BLOCK, width - x) * channels, x * channels
@@ -39,60 +87,19 @@ def read_frame(
             scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
             steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
             if rule == at.R_QUANTIZE:
-                some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size)
-            elif rule == at.R_NONE:
-                some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size)
+                some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+            elif rule == at.R_NONE or fresh:
+                some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+            elif by_position:
+                some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
             else:
-                some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size)
+                some = _moved_elements(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
             if some or fresh:
-                row = memory.scratch[:size]
-                scales, shifts = weights[scale : scale + size], weights[shift : shift + size]
-                for c in range(size):
-                    row[c] = frame[flat + c] * scales[c]
-                    row[c] += shifts[c]
-                kept, step = arena[begin : begin + size], weights[steps : steps + size]
-                _send_block(memory, operation, row, kept, step, y * width + x, fresh, counters)
+                first = y * width + x
+                if channels == 3:
+                    _send_colour(memory, operation, begin, steps, first, size, by_position, fresh, counters)
+                elif channels == 1:
+                    _send_grey(memory, operation, begin, steps, first, size, by_position, fresh, counters)
+                else:
+                    _send_any(memory, operation, begin, steps, first, size, by_position, fresh, counters)
     counters[at.ROWS] += tensor[at.HEIGHT] * width
-
-
-@kernel
-def _send_block(
-    memory: Memory, operation: np.ndarray, row: np.ndarray, kept: np.ndarray, steps: np.ndarray, first: int,
-    fresh: bool, counters: np.ndarray,
-) -> None:  # fmt: skip
-    tensor = memory.tensors[operation[at.OUTPUT]]
-    channels, rule = tensor[at.CHANNELS], operation[at.RULE]
-    by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
-    squares = memory.scratch[len(row) : 2 * len(row)]
-    if rule == at.R_QUANTIZE:
-        for c in range(len(row)):
-            row[c] = np.rint(row[c] / steps[c]) * steps[c]
-    elif by_position:
-        for c in range(len(row)):
-            change = (row[c] - kept[c]) / steps[c]
-            squares[c] = change * change
-    elif rule == at.R_SEND_ON_DELTA and not fresh:
-        for c in range(len(row)):
-            row[c] = kept[c] if abs(row[c] - kept[c]) < steps[c] else row[c]
-    changed_positions = 0
-    for i in range(len(row) // channels):
-        begin = i * channels
-        if by_position:
-            total = ZERO
-            for c in range(begin, begin + channels):
-                total += squares[c]
-            if total < np.float32(channels):  # a root mean square below 1
-                continue
-        changed = 0
-        for c in range(begin, begin + channels):
-            changed += row[c] != kept[c]
-            kept[c] = row[c]
-        changed = channels if fresh else changed
-        if changed:
-            place = tensor[at.MASK] + first + i
-            memory.masks[place] = 1
-            memory.counts[place] = changed
-            changed_positions += 1
-            counters[at.CHANGED_ELEMENTS] += changed
-    memory.changed[operation[at.OUTPUT]] += changed_positions
-    counters[at.CHANGED_ROWS] += changed_positions

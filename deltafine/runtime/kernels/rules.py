@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels.vectors import LANES, VECTOR, Emitter, number
 
-NONE, QUANTIZE, ELEMENT = "none", "quantize", "element"
+NONE, QUANTIZE, ELEMENT, PIXEL = "none", "quantize", "element", "pixel"
 _ZERO = ir.Constant(VECTOR, [0.0] * LANES)
 
 
@@ -110,28 +110,31 @@ def values_to_send(rule: str) -> Any:
     """How many of ``values[place:]``, scaled and shifted, a rule would send; nothing is kept.
 
     ``weights[scale:]``, ``weights[shift:]`` and ``weights[steps:]`` hold a number for each of the ``length`` values.
+    What would be held goes to ``out``. By the pixel those that moved by a step are counted, and ``out`` gets them all.
     """
 
     @intrinsic
     def count(
         typing_context: Any, values: Any, place: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
-        begin: Any, length: Any,
+        begin: Any, length: Any, out: Any,
     ) -> Any:  # fmt: skip
-        signature = types.int64(values, place, weights, scale, shift, steps, arena, begin, length)
+        signature = types.int64(values, place, weights, scale, shift, steps, arena, begin, length, out)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emitter(context, builder, signature, args)
             row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
             scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            result = emit.data(9)
 
             def one_vector(index: Any, carried: list[Any]) -> list[Any]:
                 at = [builder.mul(index, number(LANES))]
                 x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
                 x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
                 old = emit.load(builder.gep(kept, at))
-                new = _sent(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
+                held = _sent(emit, ELEMENT if rule == PIXEL else rule, x, old, emit.load(builder.gep(all_steps, at)))
                 mine = emit.lanes_below(builder.sub(args[8], at[0]))
-                changed = builder.and_(mine, builder.fcmp_unordered("!=", new, old))
+                changed = builder.and_(mine, builder.fcmp_unordered("!=", held, old))
+                emit.store(x if rule == PIXEL else held, builder.gep(result, at))
                 return [builder.add(carried[0], emit.count_lanes(changed))]
 
             (total,) = emit.loop(_vectors_of(emit, args[8]), [number(0)], one_vector)
