@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,24 +15,49 @@ from deltafine.errors import DeltafineError
 if TYPE_CHECKING:
     import numpy as np
 
+    from deltafine.report.document import Timing
+    from deltafine.runtime.comparison import Times
+
 _CALIBRATION_FRAMES = 20
-TIMING = "timing.json"
 
 
 def bench(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     data: Annotated[Path, typer.Option(metavar="DIR", help="Videos to run on.")],
     frames: Annotated[int, typer.Option(min=2, help="Frames in all.")] = 200,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the dense runtimes.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the dense runtimes; one, then all, if not given.")
+    ] = None,
 ) -> None:
     """Time a refined model frame by frame against TensorFlow, ONNX Runtime and OpenVINO."""
+    if threads is not None:
+        _bench(run, data, frames, threads)
+        return
+    _bench(run, data, frames, 1)
+    if (cores := _cores()) > 1:
+        # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
+        command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
+        sys.stdout.flush()
+        done = subprocess.run([sys.executable, "-m", "deltafine", *command], check=False)
+        if done.returncode:
+            raise typer.Exit(done.returncode)
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
     from deltafine.cli.output import load_tensorflow, printable, quiet_standard_error
 
     load_tensorflow()
+    from rich.console import Console
+
     from deltafine.model import load
+    from deltafine.report.terminal import show_timing
     from deltafine.runtime.comparison import DELTA, merged, take_turns
     from deltafine.runtime.dense import dense_runtimes, per_frame, set_threads
-    from deltafine.runtime.kept import machine
     from deltafine.runtime.runtime import REFINED, DeltaRuntime
 
     set_threads(threads)
@@ -40,17 +68,17 @@ def bench(
     by_events = runtime.calibrate(videos[0][:_CALIBRATION_FRAMES]) if len(videos[0]) >= _CALIBRATION_FRAMES else {}
     runs = {DELTA: runtime.step, **dense}
     times = merged(take_turns(runs, video, runtime.reset) for video in videos)
-    lines = [
-        f"{sum(len(video) for video in videos)} frames of {len(videos)} videos on {machine()}; "
-        f"dense runtimes with {threads} thread{'s' * (threads > 1)}, deltafine ({runtime.engine}) with 1; "
+    timing = _timing(times, threads, runtime.engine, data, len(videos))
+    notes = [
         f"{len(by_events)} layers by events",
         *(f"{name} left out: {reason}" for name, reason in missing.items()),
         *(f"'{operation.name}' ({operation.layer}) runs densely through Keras" for operation in runtime.plan.unknown),
     ]
-    typer.echo(printable("\n".join(lines)))
-    _show(times)
+    typer.echo(printable("\n".join(notes)))
+    show_timing(timing, Console())
+    typer.echo(_conclusion(times))
     if run.is_dir():
-        _keep(run / TIMING, times, threads, runtime.engine)
+        _keep(run, timing)
 
 
 def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[np.ndarray]]:
@@ -77,52 +105,58 @@ def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[np.ndarr
     return videos
 
 
-def _keep(path: Path, times: dict[str, Any], threads: int, engine: str) -> None:
-    """Write the figures into the run, beside those for other numbers of threads."""
-    import json
+def _timing(times: dict[str, Times], threads: int, engine: str, data: Path, videos: int) -> Timing:
+    """The figures as the report holds them, the delta runtime first."""
+    from datetime import UTC, datetime
 
     from deltafine.pipeline import versions
+    from deltafine.report.document import RuntimeTimes, Timing
+    from deltafine.runtime.comparison import DELTA
     from deltafine.runtime.kept import machine
 
-    try:
-        document = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        document[f"dense runtimes with {threads} threads"] = {
-            "machine": machine(),
-            "versions": versions().model_dump(mode="json"),
-            "engine": engine,
-            "milliseconds_per_frame": {
-                name: {
-                    "p50": taken.wall_percentile(50),
-                    "p95": taken.wall_percentile(95),
-                    "processor_p50": taken.processor_median,
-                    "frames": len(taken.wall),
-                }
-                for name, taken in times.items()
-            },
+    return Timing(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine(),
+        versions=versions(),
+        threads=threads,
+        engine=engine,
+        data=str(data),
+        videos=videos,
+        frames=len(times[DELTA].wall),
+        runtimes=[
+            RuntimeTimes(
+                name=name,
+                p50=taken.wall_percentile(50),
+                p95=taken.wall_percentile(95),
+                processor_p50=taken.processor_median,
+            )
+            for name, taken in times.items()
+        ],
+    )
+
+
+def _keep(run: Path, timing: Timing) -> None:
+    """Write the figures into the report of the run, beside those for other numbers of threads."""
+    from deltafine.report import load_report, write_report
+    from deltafine.report.store import REPORT_FILE, load_pictures
+
+    if not (run / REPORT_FILE).exists():
+        return
+    report = load_report(run)
+    pictures = load_pictures(run, report)
+    timings = [timing, *(one for one in report.timings if one.threads != timing.threads)]
+    report = report.model_copy(
+        update={
+            "timings": sorted(timings, key=lambda one: one.threads),
+            "pictures": [picture for picture in report.pictures if picture.file in pictures],
         }
-        path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    except (OSError, ValueError) as error:
-        raise DeltafineError(f"Cannot write {path} ({error}): remove it, or check the folder's rights.") from error
+    )
+    write_report(report, run, pictures)
 
 
-def _show(times: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _conclusion(times: dict[str, Times]) -> str:
     from deltafine.runtime.comparison import DELTA, fastest_dense
 
-    table = Table("runtime", "median ms", "p95 ms", "CPU median ms", "deltafine is")
-    ours = times[DELTA].processor_median
-    for name, taken in times.items():
-        table.add_row(
-            name,
-            f"{taken.wall_percentile(50):.2f}",
-            f"{taken.wall_percentile(95):.2f}",
-            f"{taken.processor_median:.2f}",
-            "" if name == DELTA else f"{taken.processor_median / ours:.2f}x as fast",
-        )
-    Console().print(table)
     best = fastest_dense(times)
-    typer.echo(
-        f"Against the best dense runtime here ({best}): {times[best].processor_median / ours:.2f}x, in CPU time."
-    )
+    ratio = times[best].processor_median / times[DELTA].processor_median
+    return f"Against the best dense runtime here ({best}): {ratio:.2f}x, in CPU time."

@@ -40,7 +40,9 @@ __all__ = [
     "Picture",
     "Problem",
     "Report",
+    "RuntimeTimes",
     "SiteInfo",
+    "Timing",
     "Uncovered",
     "Versions",
 ]
@@ -118,6 +120,29 @@ class Versions(Part):
     platform: str
 
 
+class RuntimeTimes(Part):
+    """What one runtime took per frame, in milliseconds."""
+
+    name: str = Field(description="with its version, but for the delta runtime, which is deltafine")
+    p50: float = Field(description="median of the time that passed")
+    p95: float = Field(description="95th percentile of the time that passed")
+    processor_p50: float = Field(description="median of the processor time of all threads")
+
+
+class Timing(Part):
+    """One measurement by `deltafine bench`: the delta runtime and dense ones on the same frames, in turn."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    machine: str
+    versions: Versions
+    threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
+    engine: str = Field(description="of the delta runtime: numba or numpy")
+    data: str
+    videos: int
+    frames: int = Field(description="that were timed; the first of each video is not")
+    runtimes: list[RuntimeTimes] = Field(min_length=2, description="the delta runtime first")
+
+
 class Report(Part):
     """Everything that one run, or one measurement of a model, has to say."""
 
@@ -139,4 +164,5 @@ class Report(Part):
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
     pictures: list[Picture] = []
+    timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")
     warnings: list[str] = []

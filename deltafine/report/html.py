@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from deltafine.report import text
+from deltafine.report import text, timings
 from deltafine.report.compare import Comparison
 from deltafine.report.document import MODEL_NAMES, Report
 from deltafine.report.gate import Check
@@ -110,6 +110,7 @@ def render(
             with_bits=any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
             moved=movement(report) if last == "refined" else {},
             plots=plots(report),
+            timings=timings,
             pictures=[
                 (picture, b64encode(pictures[picture.file]).decode("ascii"))
                 for picture in report.pictures

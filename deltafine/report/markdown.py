@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from deltafine.report import timings
 from deltafine.report.compare import Comparison
 from deltafine.report.document import Report
 from deltafine.report.gate import Check
@@ -29,6 +30,9 @@ def render(report: Report, comparisons: Sequence[Comparison] = (), checks: Seque
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
+    for timing in report.timings:
+        table = grid(list(timings.HEAD), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
+        parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")
     if report.energy_table:
         parts.append(prose(report.energy_table.sentence))
     if layers := _layers(report):

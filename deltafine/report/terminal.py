@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deltafine.report import timings
 from deltafine.report.compare import Comparison
-from deltafine.report.document import LayerFigures, Report
+from deltafine.report.document import LayerFigures, Report, Timing
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
@@ -37,6 +38,8 @@ def show(report: Report, console: Console) -> None:
     _show_head(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
+    for timing in report.timings:
+        show_timing(timing, console)
     if report.energy_table:
         line(console, report.energy_table.sentence, "dim")
         console.print()
@@ -94,6 +97,20 @@ def _show_figures(report: Report, console: Console, feeding: Feeding, title: str
         if row.has_intervals:
             made.add_row(Text("  95% interval", style="dim"), *(Text(cell, style="dim") for cell in row.intervals))
     print_table(console, title, made)
+
+
+def show_timing(timing: Timing, console: Console) -> None:
+    """Print what the runtimes took per frame."""
+    made = table(console)
+    made.add_column("")
+    for heading in timings.HEAD[1:]:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for cells in timings.lines(timing):
+        made.add_row(*map(Text, cells))
+    line(console, timings.title(timing), "bold")
+    console.print(made)
+    line(console, timings.sentence(timing), "dim")
+    console.print()
 
 
 def _show_layers(report: Report, console: Console) -> None:

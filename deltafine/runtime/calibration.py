@@ -58,10 +58,10 @@ def _timed(state: NumbaState, video: list[np.ndarray]) -> tuple[np.ndarray, np.n
     for number, frame in enumerate(video):
         if number == WARM_UP:
             seconds[:], counters[:] = 0, 0
-        flat = frame.ravel()
+        state.take_in(frame)
         for place in range(size):
             begin = time.thread_time()
-            state.run(place, place + 1, flat, counters)
+            state.run(place, place + 1, counters)
             seconds[place] += time.thread_time() - begin
         state.fresh = False
     return seconds, counters

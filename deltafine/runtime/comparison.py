@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 DELTA = "deltafine"
+
+Frame = TypeVar("Frame")
 
 
 @dataclass
@@ -29,14 +32,14 @@ class Times:
 
 
 def take_turns(
-    runs: Mapping[str, Callable[[np.ndarray], object]],
-    frames: Iterable[np.ndarray],
+    runs: Mapping[str, Callable[[Frame], object]],
+    frames: Iterable[Frame],
     reset: Callable[[], None] = lambda: None,
 ) -> dict[str, Times]:
     """Time every runtime on every frame of one video, one after the other.
 
     Args:
-        runs: by name; each takes a frame.
+        runs: by name; each takes a frame, or whatever stands for it.
         frames: of one video, in order; the first is computed by all and not timed.
         reset: called before the first frame.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.network import run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
-from deltafine.runtime.kernels.tiles import LANES
+from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
 from deltafine.runtime.program import WINDOWS, Program, aligned
 
@@ -42,13 +43,15 @@ class NumbaState:
             ]
         )
         pitch = widest + 4 * LANES
+        mask_words = np.zeros(program.mask_size // WORD, np.uint64)
         self.memory_arrays = Memory(
             weights=program.weights,
             fans=program.fans,
             links=program.links,
             tensors=program.tensors,
             arena=aligned(np.zeros(program.arena_size, np.float32)),
-            masks=np.zeros(program.mask_size, np.uint8),
+            masks=mask_words.view(np.uint8),
+            mask_words=mask_words,
             counts=np.zeros(program.mask_size, np.int32),
             changed=np.zeros(len(shapes), np.int64),
             sums=np.zeros(program.sum_count, np.float64),
@@ -63,6 +66,9 @@ class NumbaState:
             changes=np.zeros(widest + 1, np.float64),
             stale=np.zeros(len(shapes), np.int64),
         )
+        frame = shapes[program.plan.operations[0].output]
+        self._views = [self._lines_of(index) for index in range(len(shapes))]
+        self._frame = np.zeros(math.prod(frame) + LANES, np.float32)  # kernels may read, and ignore, a little more
         self.counting = True
         self.reset()
 
@@ -82,9 +88,10 @@ class NumbaState:
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
-        return self._view(index).copy()
+        return self._views[index].copy()
 
-    def _view(self, index: int) -> np.ndarray:
+    def _lines_of(self, index: int) -> np.ndarray:
+        """A tensor in the arena, without the zeros around it."""
         height, width, channels, origin, pitch, _ = self.program.tensors[index]
         arena = self.memory_arrays.arena
         lines = np.lib.stride_tricks.as_strided(
@@ -93,21 +100,25 @@ class NumbaState:
         return lines
 
     def step(self, frame: np.ndarray) -> Counts:
-        """Advance by one frame (height, width, channels), float32."""
+        """Advance by one frame (height, width, channels), any number type."""
         counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
-        flat = np.ascontiguousarray(frame, np.float32).ravel()
+        self.take_in(frame)
         for first, last in self.program.segments:
-            self.run(first, last, flat, counters)
+            self.run(first, last, counters)
         self.fresh = False
         return self.counts(counters)
 
-    def run(self, first: int, last: int, flat: np.ndarray, counters: np.ndarray) -> None:
+    def take_in(self, frame: np.ndarray) -> None:
+        """Hold a frame ready for the first operation, which reads it."""
+        self._frame[: frame.size] = frame.reshape(-1)
+
+    def run(self, first: int, last: int, counters: np.ndarray) -> None:
         """Advance some operations."""
         operation = self.program.plan.operations[first]
         if operation.kind == UNKNOWN:
             self._run_keras(first, operation, counters)
         else:
-            arguments = (self.memory_arrays, self.program.operations, first, last, flat)
+            arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
             run_network(*arguments, self.fresh, self.counting, counters)
 
     def counts(self, counters: np.ndarray) -> Counts:
@@ -130,7 +141,7 @@ class NumbaState:
             return
         given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
         result = self._keras_call(operation, given).reshape(height, width, channels)
-        kept = self._view(operation.output)
+        kept = self._views[operation.output]
         differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
         kept[:] = result
         counts[:] = differing.ravel()

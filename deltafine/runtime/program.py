@@ -10,8 +10,10 @@ import numpy as np
 
 from deltafine.runtime.activations import CODES
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.kernels.tiles import LANES, VECTORS
-from deltafine.runtime.plan import UNKNOWN, Finish, Operation, Plan
+from deltafine.runtime.kernels.memory import WORD
+from deltafine.runtime.kernels.tiles import VECTORS
+from deltafine.runtime.kernels.vectors import LANES
+from deltafine.runtime.plan import UNKNOWN, Operation, Plan
 
 WINDOWS = ("conv", "depthwise", "max_pool", "average_pool")
 ALIGNED = 16
@@ -37,6 +39,7 @@ class Program:
         self._fans: list[np.ndarray] = []
         self._fan_count = 0
         self.tensors = self._tensor_table()
+        self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
         self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
         self.weights = aligned(np.concatenate(self._weights))
@@ -74,7 +77,7 @@ class Program:
             pitch = (width + left + right) * channels
             table[index] = (height, width, channels, begin + top * pitch + left * channels, pitch, mask)
             begin = round_up(begin + (height + top + bottom) * pitch, ALIGNED)
-            mask += height * width
+            mask = round_up(mask + height * width, WORD)
         self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask)
         return table
 
@@ -138,37 +141,33 @@ class Program:
 
     def _finish(self, operation: Operation) -> dict[int, int]:
         finish, arrays = operation.finish, self.plan.arrays
-        if operation.kind == "input":
-            finish, arrays = self._spread_over_lines(operation)
+        _, width, channels = self.plan.tensors[operation.output].shape
+        copies = width if operation.kind == "input" else 1  # a frame is read by whole lines
+
+        def put(name: str) -> int:
+            values = arrays[name]
+            by_neuron = values.ndim == 3
+            return self._put(values if by_neuron else np.tile(np.broadcast_to(values, (channels,)), copies))
+
         row = {
-            layout.SCALE: self._put(arrays[finish.scale]) if finish.scale else -1,
-            layout.SHIFT: self._put(arrays[finish.shift]) if finish.shift else -1,
+            layout.ZEROS: self._zeros,
+            layout.SCALE: put(finish.scale) if finish.scale else -1,
+            layout.SHIFT: put(finish.shift) if finish.shift else self._zeros,
             layout.ACTIVATION: CODES[finish.activation],
             layout.PARAMETERS: self._put([*finish.parameters, 0.0, 0.0, 0.0][:3]),
             layout.RULE: layout.R_NONE,
+            layout.STEP: self._zeros,
         }
-        if operation.kind in WINDOWS[:2] and not finish.shift and not finish.scale:
-            row[layout.SHIFT] = self._put(np.zeros(self.plan.tensors[operation.output].shape[2]))
+        if operation.kind == "input" and not finish.scale:
+            row[layout.SCALE] = self._put(np.ones(width * channels))
         if finish.delta is not None:
-            step, scope = arrays[finish.delta.step], self.plan.arrays[finish.delta.step].ndim
             row |= {
                 layout.RULE: layout.RULE_CODES[finish.delta.rule],
                 layout.PIXEL: int(finish.delta.unit == "pixel"),
-                layout.STEP: self._put(step),
-                layout.STEP_SCOPE: {0: layout.BY_LAYER, 1: layout.BY_CHANNEL, 3: layout.BY_NEURON}[scope],
+                layout.STEP: put(finish.delta.step),
+                layout.STEP_BY_NEURON: int(arrays[finish.delta.step].ndim == 3),
             }
         return row
-
-    def _spread_over_lines(self, operation: Operation) -> tuple[Finish, dict[str, np.ndarray]]:
-        """The arrays of the input's finish, repeated for a line of positions."""
-        _, width, channels = self.plan.tensors[operation.output].shape
-        finish = operation.finish
-        names = [finish.scale, finish.shift, finish.delta.step if finish.delta else ""]
-        arrays = {name: self.plan.arrays[name] for name in names if name}
-        for name, array in arrays.items():
-            if array.ndim < 3:
-                arrays[name] = np.tile(np.broadcast_to(array, (channels,)), width)
-        return finish, arrays
 
     def _pack_convolution(self, operation: Operation) -> dict[int, int]:
         """Weights by group, panel of output channels and input; and the runs of inputs that make a row."""

@@ -50,7 +50,8 @@ class NumpyState:
         return sum(value.nbytes for value in self.values) + sum(counts.nbytes for counts in self.changed)
 
     def step(self, frame: np.ndarray) -> Counts:
-        """Advance by one frame (height, width, channels), float32."""
+        """Advance by one frame (height, width, channels), any number type."""
+        frame = frame.astype(np.float32, copy=False)
         counts = Counts(self.plan)
         for place, operation in enumerate(self.plan.operations):
             self._advance(place, operation, frame, counts)

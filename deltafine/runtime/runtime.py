@@ -52,7 +52,7 @@ class DeltaStream:
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
         shape = self._plan.tensors[self._plan.operations[0].output].shape
-        self.counts = self.state.step(pixels.astype(np.float32).reshape(shape))
+        self.counts = self.state.step(pixels.reshape(shape))
         predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
         return predictions[0] if len(predictions) == 1 else predictions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -78,19 +79,36 @@ def test_a_model_without_deltas_predicts_what_keras_predicts(name: str, engine: 
 def test_from_the_same_state_every_delta_layer_sends_what_keras_sends(
     name: str, rule: str, unit: str, step_per: str, engine: str
 ) -> None:
+    _compare_from_the_same_state(name, rule, unit, step_per, engine, frames=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rule", "unit"),
+    [
+        ("convolutions", "send-on-delta", "element"),
+        ("depthwise", "send-on-delta", "pixel"),
+        ("sums", "quantize", "element"),
+    ],
+)
+def test_over_a_thousand_frames_every_delta_layer_sends_what_keras_sends(name: str, rule: str, unit: str) -> None:
+    _compare_from_the_same_state(name, rule, unit, "layer", "numba", frames=1000)
+
+
+def _compare_from_the_same_state(name: str, rule: str, unit: str, step_per: str, engine: str, frames: int) -> None:
     model = refined(MODELS[name](), rule, unit, 0.1 if unit == "pixel" else 0.3, step_per=step_per)
     runtime, keras_model = DeltaRuntime(model, engine=engine), Teacher(model)
+    steps = {path: np.asarray(layer.step) for path, layer in delta_layers(model).items()}
     moved = dict.fromkeys(keras_model.paths, 0)
     sent: dict[str, np.ndarray] | None = None
     decisions = other = 0
-    for frame in video(frame_shape(MODELS[name]()), 40):
+    for frame in video(frame_shape(MODELS[name]()), frames):
         prediction, state = keras_model(frame, sent)
         ours = runtime.step(frame)
         now = runtime.sent()
         same = True
         for path, theirs in zip(keras_model.paths, state, strict=True):
-            step = np.asarray(delta_layers(model)[path].step)
-            differs = np.abs(now[path] - theirs) > np.maximum(0.01 * step, 1e-5 * np.abs(theirs).max())
+            differs = np.abs(now[path] - theirs) > np.maximum(0.01 * steps[path], 1e-5 * np.abs(theirs).max())
             other += np.count_nonzero(differs)
             decisions += differs.size
             same &= not differs.any()
@@ -137,6 +155,18 @@ def test_numpy_keeps_quantised_values_equal_to_a_full_recompute() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "rule"), [("convolutions", "quantize"), ("depthwise", "quantize"), ("sums", "paper")])
+def test_after_a_thousand_frames_the_state_equals_a_full_recompute_to_the_bit(name: str, rule: str) -> None:
+    runtime = DeltaRuntime(refined(MODELS[name](), rule), engine="numba")
+    for frame in video(frame_shape(MODELS[name]()), 1000):
+        runtime.step(frame)
+    anew = runtime.stream()
+    anew.step(frame)
+    for index in range(len(runtime.plan.tensors)):
+        assert np.array_equal(runtime._stream.state.value(index), anew.state.value(index))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_thousand_frames_do_not_drift(name: str) -> None:
     model = MODELS[name]()
@@ -145,6 +175,36 @@ def test_a_thousand_frames_do_not_drift(name: str) -> None:
     runtime = DeltaRuntime(model, engine="numba")
     for frame, prediction in zip(frames, expected, strict=True):
         assert np.abs(runtime.step(frame) - prediction).max() < CLOSE * np.abs(expected).max()
+
+
+def test_streams_in_two_threads_compute_what_each_computes_alone() -> None:
+    runtime = DeltaRuntime(refined(MODELS["convolutions"](), "send-on-delta"), engine="numba")
+    videos = [list(video(frame_shape(MODELS["convolutions"]()), 60, seed=seed)) for seed in (1, 2)]
+
+    def predictions(frames: list[np.ndarray]) -> list[np.ndarray]:
+        stream = runtime.stream()
+        return [stream.step(frame) for frame in frames]
+
+    alone = [predictions(frames) for frames in videos]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(predictions, videos))
+    assert np.array_equal(together, alone)
+    assert not np.array_equal(*alone)
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_what_stands_still_is_not_computed_not_even_after_everything_changed(engine: str) -> None:
+    model = refined(MODELS["convolutions"](), "send-on-delta")
+    shape = frame_shape(MODELS["convolutions"]())
+    runtime = DeltaRuntime(model, engine=engine)
+    noise = np.random.default_rng(0).uniform(0, 255, (4, *shape)).astype(np.float32)
+    for frame in noise:
+        runtime.step(frame)
+        assert runtime.counts is not None
+        assert runtime.counts.total("executed_macs") > 0.5 * runtime.plan.dense_macs()
+    prediction = runtime.step(noise[-1])
+    assert runtime.counts.total("executed_macs") == 0
+    assert np.array_equal(prediction, runtime.step(noise[-1]))
 
 
 def test_reset_begins_a_new_video_and_streams_do_not_touch_each_other() -> None:

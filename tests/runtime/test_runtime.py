@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,10 +17,13 @@ import pytest
 
 import deltafine
 from deltafine import DeltafineError, DeltaRuntime
+from deltafine.report import load_report, write_report
 from deltafine.runtime.plan import Plan
 from tests.cli.running import Command
+from tests.report.builders import make_report, timing
 from tests.runtime.models import MODELS, SIZE, refined, video, with_unknown_layers
 from tests.small_runs import write_small_model, write_small_video
+from tests.video.test_exact_frames import write_image
 
 
 @pytest.fixture
@@ -56,6 +61,34 @@ def test_a_kept_plan_starts_without_tensorflow_and_predicts_the_same(run: Path) 
     )
     assert done.stdout.strip() == "False", done.stderr
     assert np.array_equal(np.load(run / "predictions.npy"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another kind of vectors")
+def test_with_the_vectors_of_older_processors_it_predicts_the_same(run: Path, tmp_path: Path) -> None:
+    frames = np.stack(list(video(SIZE, 30)))
+    with DeltaRuntime(run) as runtime:
+        expected = [runtime.step(frame) for frame in frames]
+    np.save(tmp_path / "frames.npy", frames)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import numpy as np, deltafine\n"
+            "from deltafine.runtime.kernels.vectors import LANES\n"
+            f"runtime = deltafine.DeltaRuntime({str(run)!r}, engine='numba')\n"
+            f"predictions = [runtime.step(frame) for frame in np.load({str(tmp_path / 'frames.npy')!r})]\n"
+            f"np.save({str(tmp_path / 'predictions.npy')!r}, predictions)\n"
+            "print(LANES)",
+        ],
+        env=os.environ
+        | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "8", done.stderr
+    assert np.allclose(np.load(tmp_path / "predictions.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_kept_plan_is_plain_json_and_arrays(run: Path) -> None:
@@ -139,14 +172,46 @@ def test_run_says_predictions_events_and_times(deltafine_command: Command, tmp_p
     assert deltafine_command("run", model, tmp_path / "none.avi").refusal.startswith("There is no video")
 
 
-@pytest.mark.slow
-def test_bench_compares_on_the_same_frames(deltafine_command: Command, tmp_path: Path) -> None:
+def test_run_reads_a_folder_of_frames_in_order(deltafine_command: Command, tmp_path: Path) -> None:
     model = write_small_model(tmp_path / "small.keras")
-    write_small_video(tmp_path / "films" / "film.avi", light=True, seed=0, frames=24)
-    done = deltafine_command("bench", model, "--data", tmp_path / "films", "--frames", 24)
+    folder = tmp_path / "frames"
+    for number in range(12):  # 10 comes before 2 in the alphabet
+        write_image(folder / f"frame{number}.png", np.full((16, 16, 3), 20 * number, np.uint8))
+    done = deltafine_command("run", model, folder, "--no-calibrate")
     assert done.code == 0, done
-    assert "TensorFlow" in done.output
-    assert "Against the best dense runtime here" in done.output
+    runtime = DeltaRuntime(model)
+    for number, line in enumerate(done.output.splitlines()[:12]):
+        expected = runtime.step(np.full((16, 16, 3), 20 * number, np.float32))
+        assert line.startswith(f"frame {number}: class {expected.argmax()} ({expected.max():.3g})"), line
+
+
+def test_a_camera_that_is_not_there_is_refused_in_a_sentence(deltafine_command: Command, tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "small.keras")
+    assert "Camera" in deltafine_command("run", model, "97").refusal
+
+
+@pytest.mark.slow
+def test_bench_times_the_same_frames_with_one_thread_and_all_and_the_report_keeps_the_times(
+    deltafine_command: Command, tmp_path: Path
+) -> None:
+    run, films = tmp_path / "run", tmp_path / "films"
+    write_small_model(run / "refined.keras")
+    write_report(make_report(timings=[timing(threads=1), timing(threads=64)]), run)
+    write_small_video(films / "film.avi", light=True, seed=0, frames=24)
+    command = [sys.executable, "-m", "deltafine", "bench", str(run), "--data", str(films), "--frames", "24"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Against the best dense runtime here" in done.stdout
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    timings = {one.threads: one for one in load_report(run).timings}
+    assert set(timings) == {1, cores, 64}
+    assert timings[64] == timing(threads=64)
+    for threads in {1, cores}:
+        assert (timings[threads].frames, timings[threads].videos) == (23, 1)
+        assert timings[threads].runtimes[0].name == "deltafine"
+        assert any(one.name.startswith("TensorFlow ") for one in timings[threads].runtimes)
+        assert all(0 < one.p50 <= one.p95 for one in timings[threads].runtimes)
+    assert "Milliseconds per frame, 64 threads" in deltafine_command("report", run).output
 
 
 def test_the_name_is_public() -> None:

@@ -255,7 +255,7 @@ def test_shrinking_averages_and_takes_no_single_pixels(tmp_path: Path) -> None:
 def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path: Path) -> None:
     folder = tmp_path / "data/clip"
     for number in range(12):
-        _write_image(folder / f"frame{number}.{'png' if number % 2 else 'jpg'}", paint(number))
+        write_image(folder / f"frame{number}.{'png' if number % 2 else 'jpg'}", paint(number))
     (tmp_path / "data/clip/notes.txt").write_text("not a frame")
     shutil.copytree(folder, tmp_path / "data/other")
     data = open_dataset(tmp_path / "data", validation=0)
@@ -267,7 +267,7 @@ def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path: Path) -> None:
     assert alone.summary() == "folder of frame images: 1 video, no labels, 0 train / 1 validation"
 
 
-def _write_image(path: Path, picture: np.ndarray) -> None:
+def write_image(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.suffix == ".png"
     encoder: Any = av.CodecContext.create("png" if png else "mjpeg", "w")

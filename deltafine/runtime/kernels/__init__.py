@@ -7,12 +7,3 @@ from numba import njit
 # The inner functions are called by each other only: no wrappers for Python, which would take most of the compiling.
 kernel = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of an inner function."""
-
-reassociating_kernel = njit(
-    nogil=True,
-    error_model="numpy",
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    fastmath={"reassoc", "nsz"},
-)
-"""Decorator of a sum that may be taken in any order."""

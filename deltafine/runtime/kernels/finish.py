@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltafine.runtime.kernels import kernel, reassociating_kernel
+from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, keep_row, squared_change
 
-ONE = np.float32(1)
+ZERO, INFINITE = np.float32(0), np.float32(np.inf)
+_keep, _quantize, _send_elements = keep_row(NONE), keep_row(QUANTIZE), keep_row(ELEMENT)
 
 
 @kernel
@@ -33,111 +35,67 @@ def finish_rows(
     """
     tensor = memory.tensors[operation[at.OUTPUT]]
     width, channels, origin, line = tensor[at.WIDTH], tensor[at.CHANNELS], tensor[at.ORIGIN], tensor[at.PITCH]
-    weights, arena = memory.weights, memory.arena
-    shift = weights[max(operation[at.SHIFT], 0) : max(operation[at.SHIFT], 0) + channels]
-    parameters = weights[operation[at.PARAMETERS] : operation[at.PARAMETERS] + 3]
-    code, rule = operation[at.ACTIVATION], operation[at.RULE]
-    slope, most, threshold = parameters[0], parameters[1], parameters[2]
-    quick = (
-        rule == at.R_NONE
-        and operation[at.SCALE] < 0
-        and operation[at.SHIFT] >= 0
-        and (code == A_LINEAR or (code == A_RELU and slope == 0 and threshold == 0))
-    )
-    least = np.float32(0.0) if code == A_RELU else np.float32(-np.inf)
+    scratch, weights, arena = memory.scratch, memory.weights, memory.arena
+    parameter = operation[at.PARAMETERS]
+    slope, most, threshold = weights[parameter], weights[parameter + 1], weights[parameter + 2]
+    code, shift = operation[at.ACTIVATION], operation[at.SHIFT]
+    simple = operation[at.SCALE] < 0 and (
+        code == A_LINEAR or (code == A_RELU and slope == 0 and threshold == 0)
+    )  # fmt: skip
+    least = ZERO if simple and code == A_RELU else -INFINITE
+    if not simple:
+        _scale_and_activate(memory, operation, rows, pitch)
+        shift = operation[at.ZEROS]
+    if not (simple and code == A_RELU):
+        most = INFINITE
+    rule, pixel = operation[at.RULE], operation[at.PIXEL]
+    step_pitch = channels if operation[at.STEP_BY_NEURON] else 0
     changed_rows = 0
     changed_elements = 0
     for i in range(rows):
         position = memory.active[first + i]
         y = position // width
         begin = origin + y * line + (position - y * width) * channels
-        row = memory.scratch[i * pitch : i * pitch + channels]
-        kept = arena[begin : begin + channels]
-        if quick:
-            changed = _keep_quickly(row, shift, least, most if code == A_RELU else np.float32(np.inf), kept)
+        place, steps = i * pitch, operation[at.STEP] + position * step_pitch
+        if rule == at.R_QUANTIZE:
+            changed = _quantize(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
+        elif rule == at.R_NONE or fresh:
+            changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
+        elif pixel:
+            total = squared_change(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
+            if total < np.float32(channels):  # a root mean square below 1
+                continue
+            changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         else:
-            if operation[at.SCALE] >= 0:
-                scale = weights[operation[at.SCALE] : operation[at.SCALE] + channels]
-                for c in range(channels):
-                    row[c] *= scale[c]
-            if operation[at.SHIFT] >= 0:
-                for c in range(channels):
-                    row[c] += shift[c]
-            activate(row, code, parameters)
-            changed = _keep(row, kept) if rule == at.R_NONE else _send(memory, operation, row, kept, position, fresh)
+            changed = _send_elements(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         if fresh:
             changed = channels
         if changed:
-            place = tensor[at.MASK] + position
-            memory.masks[place] = 1
-            memory.counts[place] = changed
+            at_mask = tensor[at.MASK] + position
+            memory.masks[at_mask] = 1
+            memory.counts[at_mask] = changed
             changed_rows += 1
             changed_elements += changed
     memory.changed[operation[at.OUTPUT]] += changed_rows
-    counters[0] += rows
-    counters[1] += changed_rows
-    counters[2] += changed_elements
+    counters[at.ROWS] += rows
+    counters[at.CHANGED_ROWS] += changed_rows
+    counters[at.CHANGED_ELEMENTS] += changed_elements
 
 
 @kernel
-def _keep_quickly(
-    row: np.ndarray, shift: np.ndarray, least: np.float32, most: np.float32, kept: np.ndarray
-) -> int:  # fmt: skip
-    changed = 0
-    for c in range(len(row)):
-        x = row[c] + shift[c]
-        x = least if x < least else x
-        x = most if x > most else x
-        changed += x != kept[c]
-        kept[c] = x
-    return changed
-
-
-@kernel
-def _keep(row: np.ndarray, kept: np.ndarray) -> int:
-    changed = 0
-    for c in range(len(row)):
-        changed += row[c] != kept[c]
-        kept[c] = row[c]
-    return changed
-
-
-@kernel
-def _send(
-    memory: Memory, operation: np.ndarray, row: np.ndarray, kept: np.ndarray, position: int, fresh: bool
-) -> int:  # fmt: skip
-    """Apply the event rule of a delta layer; ``EventRule.advance`` is its definition."""
-    channels, scope = len(row), operation[at.STEP_SCOPE]
-    begin = operation[at.STEP] + (position * channels if scope == at.BY_NEURON else 0)
-    steps = memory.weights[begin : begin + (1 if scope == at.BY_LAYER else channels)]
-    single = steps[0]
-    if operation[at.RULE] == at.R_QUANTIZE:
+def _scale_and_activate(memory: Memory, operation: np.ndarray, rows: int, pitch: int) -> None:
+    """Scale, shift and activation of rows of the scratch, in place."""
+    weights, scratch = memory.weights, memory.scratch
+    channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
+    scale, shift = operation[at.SCALE], operation[at.SHIFT]
+    for i in range(rows):
+        place = i * pitch
+        if scale >= 0:
+            for c in range(channels):
+                scratch[place + c] *= weights[scale + c]
         for c in range(channels):
-            step = single if scope == at.BY_LAYER else steps[c]
-            row[c] = np.rint(row[c] / step) * step
-    elif fresh:
-        pass
-    elif operation[at.PIXEL]:
-        if np.sqrt(_mean_square(row, kept, steps)) < ONE:
-            return 0
-    else:
-        for c in range(channels):
-            step = single if scope == at.BY_LAYER else steps[c]
-            row[c] = kept[c] if abs(row[c] - kept[c]) < step else row[c]
-    return _keep(row, kept)
-
-
-@reassociating_kernel
-def _mean_square(row: np.ndarray, kept: np.ndarray, steps: np.ndarray) -> np.float32:
-    """Mean square over the channels of the change in steps; free to add up in any order."""
-    total = np.float32(0)
-    if len(steps) == 1:
-        step = steps[0]
-        for c in range(len(row)):
-            change = (row[c] - kept[c]) / step
-            total += change * change
-    else:
-        for c in range(len(row)):
-            change = (row[c] - kept[c]) / steps[c]
-            total += change * change
-    return total / np.float32(len(row))
+            scratch[place + c] += weights[shift + c]
+    if operation[at.ACTIVATION] != A_LINEAR:
+        parameters = weights[operation[at.PARAMETERS] : operation[at.PARAMETERS] + 3]
+        for i in range(rows):
+            activate(scratch[i * pitch : i * pitch + channels], operation[at.ACTIVATION], parameters)

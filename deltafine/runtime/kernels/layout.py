@@ -8,10 +8,10 @@ from deltafine.runtime.plan import ELEMENTWISE
     KIND, INPUTS, INPUT_COUNT, OUTPUT,
     KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TOP, LEFT, GROUPS,
     WEIGHTS, VECTORS, ROW_LENGTH, RUNS, RUN_COUNT, RUN_LENGTH,
-    SCALE, SHIFT, ACTIVATION, PARAMETERS, RULE, PIXEL, STEP, STEP_SCOPE,
+    SCALE, SHIFT, ZEROS, ACTIVATION, PARAMETERS, RULE, PIXEL, STEP, STEP_BY_NEURON,
     FAN, MULTIPLIER, EVENTS, PRICE, SUMS, BEFORE, COLUMNS,
-) = range(34)  # fmt: skip
-"""Columns of an operation; offsets are -1 where there is nothing."""
+) = range(35)  # fmt: skip
+"""Columns of an operation; offsets are -1 where there is nothing, those of shifts and steps point to zeros then."""
 
 HEIGHT, WIDTH, CHANNELS, ORIGIN, PITCH, MASK, TENSOR_COLUMNS = range(7)
 """Columns of a tensor: its shape, where its first value stands in the arena, values per padded line, its mask."""
@@ -32,4 +32,3 @@ R_NONE, R_QUANTIZE, R_SEND_ON_DELTA = range(3)
 RULE_CODES = {
     "identity": R_NONE, "l1": R_NONE, "quantize": R_QUANTIZE, "paper": R_QUANTIZE, "send-on-delta": R_SEND_ON_DELTA,
 }  # fmt: skip
-BY_LAYER, BY_CHANNEL, BY_NEURON = range(3)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+WORD = 8
+"""Masks are looked at by so many positions at once; that of each tensor begins at a word."""
+
 
 class Memory(NamedTuple):
     """What one stream computes with. The first group is the model's and shared by its streams, the second its state.
@@ -17,6 +20,7 @@ class Memory(NamedTuple):
         tensors: int64 (tensors, TENSOR_COLUMNS).
         arena: float32, every value with the zeros around it.
         masks: uint8, 1 for each position that changed in this frame.
+        mask_words: uint64, the same bytes eight at a time.
         counts: int32, how many channels of it changed.
         changed: int64 per tensor, positions that changed.
         sums: float64, what convolutions by events have added up.
@@ -37,6 +41,7 @@ class Memory(NamedTuple):
     tensors: np.ndarray
     arena: np.ndarray
     masks: np.ndarray
+    mask_words: np.ndarray
     counts: np.ndarray
     changed: np.ndarray
     sums: np.ndarray

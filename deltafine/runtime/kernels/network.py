@@ -26,10 +26,12 @@ def _effective_macs(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
     tensor = memory.tensors[index]
     if memory.changed[index] == 0 and not fresh:
         return 0
+    size, begin, fan = tensor[at.HEIGHT] * tensor[at.WIDTH], tensor[at.MASK], operation[at.FAN]
+    masks, counts = memory.masks[begin : begin + size], memory.counts[begin : begin + size]
+    fans = memory.fans[fan : fan + size]
     total = 0
-    for position in range(tensor[at.HEIGHT] * tensor[at.WIDTH]):
-        if memory.masks[tensor[at.MASK] + position]:
-            total += memory.counts[tensor[at.MASK] + position] * memory.fans[operation[at.FAN] + position]
+    for position in range(size):
+        total += counts[position] * masks[position] * fans[position]
     return total
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.tiles import LANES, channel_tile, row_tile
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
+from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
+from deltafine.runtime.kernels.vectors import LANES
 
 SCRATCH_VALUES = 98_304
 """Rows are computed in pieces of about so many values, to stay in the cache until they are finished."""
@@ -64,7 +65,10 @@ _four = _rows_function(TILE_VECTORS[0])
 _two = _rows_function(TILE_VECTORS[-2])
 _one = _rows_function(TILE_VECTORS[-1])
 FOUR, TWO = TILE_VECTORS[0], TILE_VECTORS[-2]
-_channels_four, _channels_one = channel_tile(4), channel_tile(1)
+NINE = 9
+"""Taps of the usual 3x3 kernel."""
+
+_nine_taps, _any_taps = channel_tile(NINE), long_channel_tile()
 
 
 @kernel
@@ -93,6 +97,17 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
     reach = memory.reach[: max(span, left + width)]
     masks, active, offsets = memory.masks, memory.active, memory.offsets
     count = 0
+    if kernel_h * kernel_w * stride_h * stride_w == 1 and top == 0 and left == 0 and not everything:
+        for begin in range(0, height * width, WORD):
+            word = memory.mask_words[(mask + begin) // WORD]
+            if word == 0:
+                continue
+            for position in range(begin, min(begin + WORD, height * width)):
+                y = position // width
+                active[count] = position
+                offsets[count] = y * line + (position - y * width) * channels
+                count += masks[mask + position]
+        return count
     for y in range(target[at.HEIGHT]):
         start = (y * stride_h - top) * line - left * channels
         if not everything:
@@ -151,27 +166,26 @@ def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, 
 def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Depthwise sums of the outputs ``active[first:]`` into the scratch."""
     source = memory.tensors[memory.links[operation[at.INPUTS]]]
-    channels, multiplier = source[at.CHANNELS], operation[at.MULTIPLIER]
+    channels, multiplier, base = source[at.CHANNELS], operation[at.MULTIPLIER], source[at.ORIGIN]
     taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
     padded = operation[at.ROW_LENGTH]
-    for i in range(rows):
-        start = source[at.ORIGIN] + memory.offsets[first + i]
-        place = i * pitch
-        if multiplier == 1:
-            channel = 0
-            while channel + 4 * LANES <= channels:
-                _channels_four(
+    if multiplier == 1 and tap_count == NINE:
+        for channel in range(0, channels, LANES):
+            _nine_taps(
+                memory.arena, base + channel, memory.offsets, first, rows, memory.links, taps,
+                memory.weights, operation[at.WEIGHTS] + channel, padded, memory.scratch, channel, pitch,
+            )  # fmt: skip
+    elif multiplier == 1:
+        for i in range(rows):
+            start = base + memory.offsets[first + i]
+            for channel in range(0, channels, LANES):
+                _any_taps(
                     memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
-                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
+                    operation[at.WEIGHTS] + channel, padded, memory.scratch, i * pitch + channel,
                 )  # fmt: skip
-                channel += 4 * LANES
-            while channel < channels:
-                _channels_one(
-                    memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
-                    operation[at.WEIGHTS] + channel, padded, memory.scratch, place + channel,
-                )  # fmt: skip
-                channel += LANES
-        else:
+    else:
+        for i in range(rows):
+            start, place = base + memory.offsets[first + i], i * pitch
             memory.scratch[place : place + channels * multiplier] = 0
             for tap in range(tap_count):
                 here = start + memory.links[taps + tap]

@@ -7,7 +7,7 @@ import numpy as np
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.products import reach_of
 
 PIECE = 64
@@ -34,14 +34,22 @@ def changed_positions(memory: Memory, operation: np.ndarray, fresh: bool) -> int
             memory.active[position] = position
         return positions
     count = 0
-    for position in range(positions):
-        hit = 0
+    for begin in range(0, positions, WORD):
+        word = np.uint64(0)
         for k in range(operation[at.INPUT_COUNT]):
-            tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
-            if tensor[at.HEIGHT] * tensor[at.WIDTH] == positions:
-                hit |= memory.masks[tensor[at.MASK] + position]
-        memory.active[count] = position
-        count += hit
+            index = memory.links[operation[at.INPUTS] + k]
+            if memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH] == positions:
+                word |= memory.mask_words[(memory.tensors[index, at.MASK] + begin) // WORD]
+        if word == 0:
+            continue
+        for position in range(begin, min(begin + WORD, positions)):
+            hit = 0
+            for k in range(operation[at.INPUT_COUNT]):
+                index = memory.links[operation[at.INPUTS] + k]
+                if memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH] == positions:
+                    hit |= memory.masks[memory.tensors[index, at.MASK] + position]
+            memory.active[count] = position
+            count += hit
     return count
 
 
@@ -64,7 +72,9 @@ def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(PIECE, count - first)
-        for i in range(rows):
+        if kind == at.K_IDENTITY:
+            _copy_rows(memory, operation, first, rows)
+        for i in range(rows if kind != at.K_IDENTITY else 0):
             position = memory.active[first + i]
             row = memory.scratch[i * channels : (i + 1) * channels]
             for k in range(operation[at.INPUT_COUNT]):
@@ -79,6 +89,20 @@ def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
                     row[c] /= np.float32(operation[at.INPUT_COUNT])
         finish_rows(memory, operation, rows, channels, first, fresh, counters)
         first += rows
+
+
+@kernel
+def _copy_rows(memory: Memory, operation: np.ndarray, first: int, rows: int) -> None:
+    """The input's rows at the positions ``active[first:]`` into the scratch; they may have few channels."""
+    index = memory.links[operation[at.INPUTS]]
+    origin, line = memory.tensors[index, at.ORIGIN], memory.tensors[index, at.PITCH]
+    width, channels = memory.tensors[index, at.WIDTH], memory.tensors[index, at.CHANNELS]
+    for i in range(rows):
+        position = memory.active[first + i]
+        y = position // width
+        begin, place = origin + y * line + (position - y * width) * channels, i * channels
+        for c in range(channels):
+            memory.scratch[place + c] = memory.arena[begin + c]
 
 
 @kernel

@@ -6,7 +6,8 @@
 
 Weights are random, frames are 224x224. Which pixels change is set by the steps of the delta layers: send-on-delta by
 the pixel, one step per neuron, tiny inside a square of the wanted area and huge outside. So the engine computes what
-changes reach, and finds out itself what to send. Contestants take turns, frame by frame; what is printed are ratios
+changes reach, and finds out itself what to send. Frames for a whole model are noise everywhere, those for a single
+layer are noise in the square and still around it. Contestants take turns, frame by frame; what is printed are ratios
 of medians of processor time.
 
 Set OPENBLAS_NUM_THREADS=1 for the NumPy engine.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -70,7 +72,9 @@ def compiled(model: Any) -> Plan:
     return compile_model(insert_deltas(model, sites, DeltaSettings(rule="send-on-delta", unit="pixel"))).plan
 
 
-def compare(model: Any, threads: int, rounds: int) -> tuple[dict[str, Times], dict[str, float]]:
+def compare(
+    model: Any, threads: int, rounds: int, still_around: bool = False
+) -> tuple[dict[str, Times], dict[str, float]]:
     """Times of every contestant, and the share of the dense MACs that the delta runtime carried out, by density."""
     plan = compiled(model)
     frames = np.random.default_rng(0).uniform(0, 255, (8, *plan.input_shape)).astype(np.float32)
@@ -79,19 +83,27 @@ def compare(model: Any, threads: int, rounds: int) -> tuple[dict[str, Times], di
     for density in DENSITIES:
         state = NumbaState(Program(changing(plan, density)), None)
         state.counting = False
-        for frame in frames[:2]:
+        own = frames
+        if still_around:
+            own = np.where(square(*plan.input_shape[:2], density)[:, :, None], frames, frames[0])
+        for frame in own[:2]:
             counts = state.step(frame)
         name = f"{density:.0%}"
         shares[name] = counts.total("executed_macs") / plan.dense_macs()
-        runs[name] = state.step
+        runs[name] = _numbered(state.step, own)
     whole = NumbaState(Program(compile_model(model).plan), None)
     whole.counting = False
-    runs["no deltas, all changes"] = whole.step
+    runs["no deltas, all changes"] = _numbered(whole.step, frames)
     dense, missing = dense_runtimes(model, threads)
     for name, reason in missing.items():
         print(f"{name}: {reason}")
-    sequence = [frames[number % len(frames)] for number in range(rounds)]
-    return take_turns({**runs, **dense}, sequence), shares
+    runs |= {name: _numbered(run, frames) for name, run in dense.items()}
+    return take_turns(runs, [number % len(frames) for number in range(rounds)]), shares
+
+
+def _numbered(run: Callable[[np.ndarray], object], frames: np.ndarray) -> Callable[[int], object]:
+    """A contestant that takes the number of a frame."""
+    return lambda number: run(frames[number])
 
 
 def show(title: str, times: dict[str, Times], shares: dict[str, float]) -> None:
@@ -138,7 +150,7 @@ def main() -> None:
     print(f"{machine()}; dense runtimes with {arguments.threads} thread(s), deltafine with 1")
     models = single_layers() if arguments.layers else {name: MODELS[name]() for name in arguments.models}
     for name, model in models.items():
-        show(name, *compare(model, arguments.threads, arguments.rounds))
+        show(name, *compare(model, arguments.threads, arguments.rounds, still_around=arguments.layers))
 
 
 if __name__ == "__main__":

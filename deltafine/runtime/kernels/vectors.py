@@ -1,0 +1,106 @@
+"""Vector code written as LLVM instructions: helpers for what neither NumPy nor a loop in numba does as fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils
+
+
+def _has_wide_vectors() -> bool:
+    from numba import config
+
+    features = config.CPU_FEATURES
+    return "+avx512f" in features.split(",") if features else bool(llvm.get_host_cpu_features().get("avx512f"))
+
+
+WIDE = _has_wide_vectors()
+LANES = 16 if WIDE else 8
+"""Values in a vector register."""
+
+I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+VECTOR = ir.VectorType(F32, LANES)
+
+
+def number(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+class Emitter:
+    """Helpers for one piece of vector code."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+        self.context, self.builder, self.signature, self.args = context, builder, signature, args
+
+    def call(self, name: str, *vectors: Any) -> Any:
+        """One of LLVM's functions of vectors, lane by lane."""
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(VECTOR, [VECTOR] * len(vectors)), f"llvm.{name}.v{LANES}f32"
+        )
+        return self.builder.call(function, vectors)
+
+    def data(self, place: int) -> Any:
+        """Pointer to the first element of an array argument."""
+        array = self.signature.args[place]
+        return self.context.make_array(array)(self.context, self.builder, self.args[place]).data
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+    def store(self, vector: Any, pointer: Any) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+    def spread(self, value: Any) -> Any:
+        """One value in all lanes."""
+        undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+
+    def lanes_below(self, count: Any) -> Any:
+        """Which lanes have a number below ``count``."""
+        numbers = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+        return self.builder.icmp_signed("<", numbers, self.spread(self.builder.trunc(count, I32)))
+
+    def count_lanes(self, chosen: Any) -> Any:
+        """How many lanes are true."""
+        bits = self.builder.bitcast(chosen, ir.IntType(LANES))
+        return self.builder.zext(self.builder.ctpop(bits), I64)
+
+    def total(self, vector: Any) -> Any:
+        """Sum of all lanes, halves on halves."""
+        size = LANES
+        while size > 1:
+            size //= 2
+            lower, upper = (
+                self.builder.shuffle_vector(
+                    vector, vector, ir.Constant(ir.VectorType(I32, size), list(range(begin, begin + size)))
+                )
+                for begin in (0, size)
+            )
+            vector = self.builder.fadd(lower, upper)
+        return self.builder.extract_element(vector, ir.Constant(I32, 0))
+
+    def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """``body(index, values) -> values``, at least once; returns the values after the last time."""
+        builder = self.builder
+        before = builder.block
+        block = builder.append_basic_block("loop")
+        builder.branch(block)
+        builder.position_at_end(block)
+        index = builder.phi(I64)
+        phis = [builder.phi(value.type) for value in carried]
+        after = body(index, phis)
+        following = builder.add(index, number(1))
+        end = builder.block
+        done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", following, count), block, done)
+        index.add_incoming(number(0), before)
+        index.add_incoming(following, end)
+        for phi, first, last in zip(phis, carried, after, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(last, end)
+        builder.position_at_end(done)
+        return after

@@ -1,0 +1,70 @@
+"""Measured times per frame, in every way to show a report."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+
+from deltafine.report import html, load_report, markdown, timings, write_report
+from deltafine.report.store import json_text
+from tests.report.builders import make_report, timing
+from tests.report.test_schema import FILE
+from tests.report.test_terminal import printed
+
+HOSTILE = "<b>Runtime|`x`</b>\x1b[31m"
+
+
+def test_ratios_are_of_medians_against_the_delta_runtime() -> None:
+    assert timings.lines(timing()) == [
+        ("deltafine", "2.00", "3.10", "1.90", "", ""),
+        ("TensorFlow 2.21.0", "8.40", "9.50", "8.20", "4.2x as fast", "4.3x as fast"),
+        ("ONNX Runtime 1.32.0", "5.00", "5.70", "4.90", "2.5x as fast", "2.6x as fast"),
+    ]
+
+
+def test_every_form_shows_the_times_the_machine_and_the_threads() -> None:
+    report = make_report(timings=[timing(1), timing(8)])
+    page = re.sub(r"<[^>]+>", " ", html.render(report))
+    for shown in (printed(report), markdown.render(report), page):
+        words = " ".join(shown.split())
+        assert "2.5x as fast" in words
+        assert "Milliseconds per frame, 1 thread" in words
+        assert "Milliseconds per frame, 8 threads" in words
+        assert "A processor, 8 cores" in words
+        assert "197 frames of 3 videos" in words
+
+
+def test_the_terminal_cuts_no_time() -> None:
+    out = printed(make_report(timings=[timing()]))
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "…" not in out
+
+
+def test_a_report_without_times_says_nothing_of_them() -> None:
+    report = make_report()
+    for shown in (printed(report), markdown.render(report), html.render(report)):
+        assert "as fast" not in shown
+        assert "Measured times" not in shown
+
+
+def test_names_of_runtimes_are_shown_not_obeyed() -> None:
+    report = make_report(timings=[timing(deltafine=HOSTILE)])
+    assert "\x1b" not in printed(report) + markdown.render(report) + html.render(report)
+    assert "<b>Runtime" not in markdown.render(report) + html.render(report)
+
+
+def test_times_are_kept_and_fit_the_schema(tmp_path: Path) -> None:
+    report = make_report(timings=[timing(1), timing(2)])
+    write_report(report, tmp_path)
+    assert load_report(tmp_path).timings == report.timings
+    jsonschema.Draft202012Validator(json.loads(FILE.read_text("utf-8"))).validate(json.loads(json_text(report)))
+
+
+def test_reports_from_before_times_were_kept_load(tmp_path: Path) -> None:
+    document = json.loads(json_text(make_report()))
+    del document["timings"]
+    (tmp_path / "report.json").write_text(json.dumps(document), "utf-8")
+    assert load_report(tmp_path).timings == []
