@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 
@@ -23,8 +24,8 @@ def test_ticks_are_few_even_and_inside(low: float, size: float) -> None:
     high = low + size
     found = ticks(low, high)
     assert 1 <= len(found) <= 7
-    step = (high - low) * 1e-6
-    assert all(low - step <= tick <= high + step for tick in found)
+    near = (high - low) * 1e-6 + 4 * math.ulp(max(abs(low), abs(high)))
+    assert all(low - near <= tick <= high + near for tick in found)
 
 
 def test_ticks_are_round_numbers() -> None:
