@@ -28,8 +28,9 @@ pytestmark = pytest.mark.slow
 ROUNDS, FRAMES, VIDEOS = 5, 8, 12
 LIMIT = 1.25
 NARROW = 1.75
-"""For the narrow MobileNet without delta layers. It has 28 MACs for each value that goes into its layers, where the whole
-MobileNet has 109 and ResNet50 365, so that to look at each value twice costs more than a quarter of predicting."""
+"""For the narrow MobileNet without delta layers. It has 28 MACs for each value that goes into its layers, where the
+whole MobileNet has 109 and ResNet50 365, so that to look at each value twice costs more than a quarter of predicting.
+"""
 
 
 def resnet50() -> Any:
