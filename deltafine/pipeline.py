@@ -186,6 +186,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
         energy_table=HOROWITZ,
         history=outcome.history,
         front=outcome.front,
+        start_steps=outcome.start_steps,
         warnings=outcome.warnings,
     )
     report.warnings = cautions(report)

@@ -40,6 +40,7 @@ class Outcome:
     history: list[Epoch] = field(default_factory=list)
     front: list[FrontPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    start_steps: dict[str, float] = field(default_factory=dict)  # median of each delta layer
 
 
 class Refinement:
@@ -113,7 +114,10 @@ class Refinement:
             checkpoints.save(calibration, steps, asdict(identity))
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
+        start_steps = {}
         if self.settings.epochs:
+            deltas = models.delta_layers(self.student)
+            start_steps = {path: float(np.median(layer.step)) for path, layer in deltas.items()}
             training = self._train(loss, resume)
             warnings += [*training.progress.mishaps, *training.choice.make(training.penalty, pick)]
             models_by_name["refined"] = self.student
@@ -130,7 +134,9 @@ class Refinement:
             output=self.prepared.output,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
         )
-        return Outcome(self.prepared, self.original, self.student, own_cache, measured, history, front, warnings)
+        return Outcome(
+            self.prepared, self.original, self.student, own_cache, measured, history, front, warnings, start_steps
+        )
 
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""

@@ -163,6 +163,10 @@ class Report(Part):
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
+    start_steps: dict[str, float] = Field(
+        default={},
+        description="median step that training started from, by delta layer; not that of the calibrated model",
+    )
     pictures: list[Picture] = []
     timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")
     warnings: list[str] = []

@@ -15,10 +15,13 @@ SMALL_LAYER = 0.01
 
 
 def movement(report: Report) -> dict[str, float]:
-    """Median step of the refined model / that of the calibrated one, by delta layer; empty where one is missing."""
-    if not {"calibrated", "refined"} <= report.models.keys():
+    """Median step of the refined model / the one that training started from, by delta layer; where it is known.
+
+    The calibrated model stands beside in other steps: they spend what calibration alone may.
+    """
+    if "refined" not in report.models:
         return {}
-    before = {delta.name: delta.step_median for delta in report.models["calibrated"].streams.deltas}
+    before = report.start_steps
     return {
         delta.name: delta.step_median / before[delta.name]
         for delta in report.models["refined"].streams.deltas
@@ -47,7 +50,7 @@ def health_cautions(report: Report) -> list[str]:
     if names := named(lambda delta: bool(delta.steps_at_floor)):
         found.append(f"Steps at their floor, so that every change is sent: {names}.")
     if names := named(lambda delta: not 1 / FAR <= moved.get(delta.name, 1.0) <= FAR):
-        found.append(f"Training moved the steps more than {FAR:.0f} times away from calibration: {names}.")
+        found.append(f"Training moved the steps more than {FAR:.0f} times away from where it started: {names}.")
     dense = sum(layer.dense_macs for layer in figures.layers)
     losing = [
         layer

@@ -38,8 +38,7 @@ def headline(report: Report) -> Headline:
     """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside."""
     model = subject(report)
     figures = figures_of(report, model, "streams")
-    control, fidelity = figures.frozen_accuracy, figures.fidelity
-    frozen = figures.frozen_error
+    control, frozen = figures.frozen_accuracy, figures.frozen_error
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
@@ -51,7 +50,7 @@ def headline(report: Report) -> Headline:
             if frozen is not None
             else ""
         ),
-        fidelity=_likeness(figures) if model != "original" or fidelity is not None else "",
+        fidelity=_likeness(figures) if model != "original" else "",
         doubtful=hardly_updates(report),
     )
 

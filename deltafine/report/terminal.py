@@ -186,7 +186,7 @@ def _show_deltas(report: Report, console: Console) -> None:
         console,
         f"Rule: {', '.join(delta_rules(report, last))}. step: the median of the layer; staleness in steps; "
         "silent, always: share of channels that never fired, or fired in every element and frame"
-        + ("; moved: the median step against the calibrated model's." if moved else "."),
+        + ("; moved: the median step against the one that training started from." if moved else "."),
         "dim",
     )
     console.print()

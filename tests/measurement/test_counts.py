@@ -148,6 +148,22 @@ def test_delta_layers_are_counted_at_their_outputs(chain_with_deltas):
         assert place.elements == sent[0, 0].size
 
 
+def test_counting_in_the_graph_gives_the_same_over_pieces_of_a_stream(chain_with_deltas):
+    clips = np.random.default_rng(0).normal(0, 0.3, (2, 5, 12, 10, 3)).cumsum(axis=1).astype("float32")
+    both = [Probe(chain_with_deltas), Probe(chain_with_deltas, in_graph=True)]
+    states = [None, None]
+    for part in (clips[:, :2], clips[:, 2:]):
+        pieces = [probe.run(part, state) for probe, state in zip(both, states, strict=True)]
+        states = [piece.state for piece in pieces]
+        for ours, theirs in zip(pieces[0].counts, pieces[1].counts, strict=True):
+            for name, value in vars(ours).items():
+                if name == "staleness":
+                    assert (value is None) == (theirs.staleness is None)
+                    assert value is None or np.allclose(value, theirs.staleness, rtol=1e-5)
+                else:
+                    np.testing.assert_array_equal(value, getattr(theirs, name), err_msg=name)
+
+
 def test_a_layer_called_twice_has_a_place_for_each_call():
     frames = keras.Input((6, 6, 2))
     twice = layers.Conv2D(2, 3, padding="same", name="twice")

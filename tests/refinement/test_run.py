@@ -25,6 +25,7 @@ from deltafine.refinement.history import Epoch
 from deltafine.refinement.interruption import Interrupted
 from deltafine.refinement.run import Outcome, Refinement
 from deltafine.report import Report
+from deltafine.report.health import movement
 from tests.small_runs import FAST, FRAMES, SIZE, write_small_model, write_small_videos
 
 EPOCHS = 3
@@ -88,6 +89,19 @@ def test_the_report_on_disk_is_the_one_that_is_returned(finished: tuple[Report, 
     assert list(report.models) == ["original", "calibrated", "refined"]
     assert report.data.classes == ["dark", "light"]
     assert (report.data.train_videos, report.data.validation_videos) == (8, 2)
+
+
+def test_steps_are_said_to_have_moved_from_where_training_started(material: tuple[Path, Path], tmp_path: Path) -> None:
+    searched = {"relative_step": None, "max_divergence": 0.0001, "training_divergence": 10.0, "epochs": 1}
+    report = refine(*material, tmp_path / "run", **{**SETTINGS, **searched})
+    steps = {name: {delta.name: delta.step_median for delta in report.models[name].streams.deltas}
+             for name in ("calibrated", "refined")}  # fmt: skip
+    assert report.start_steps.keys() == steps["refined"].keys()
+    assert all(report.start_steps[name] > 2 * steps["calibrated"][name] for name in report.start_steps)
+    assert movement(report) == {
+        name: pytest.approx(step / report.start_steps[name]) for name, step in steps["refined"].items()
+    }
+    assert all(0.1 < moved < 10 for moved in movement(report).values())
 
 
 def test_the_history_has_a_line_per_epoch(finished: tuple[Report, Path]) -> None:

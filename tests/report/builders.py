@@ -291,5 +291,10 @@ def make_report(
             )
             for row in rows
         ],
+        "start_steps": {
+            delta.name: delta.step_median
+            for model in models[-1:]
+            for delta in figures(model, "streams", layer_names).deltas
+        },
     }
     return Report(**{**fields, **changes})

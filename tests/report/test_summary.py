@@ -59,6 +59,12 @@ def without_accuracy(**figures: float | Estimate) -> Report:
     return report
 
 
+def test_an_original_alone_is_not_said_to_be_like_itself() -> None:
+    report = make_report(models=("original",))
+    report.models["original"].streams.fidelity = 1.0
+    assert headline(report).fidelity == ""
+
+
 def test_numbers_are_judged_by_their_error_and_its_control() -> None:
     report = without_accuracy(relative_error=0.0, frozen_error=1.2)
     streams(report).relative_error = 0.1
