@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class DeltafineError(Exception):
     """Bad input or usage.
 
     The message is one sentence that says what is wrong, where, and what to do. The command line
-    prints it without a traceback and exits with code 2.
+    prints it without a traceback and exits with ``exit_code``.
     """
+
+    exit_code: ClassVar[int] = 2

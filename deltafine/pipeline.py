@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deltafine.refinement.run import Outcome, Refinement
     from deltafine.report import Report
     from deltafine.video import Dataset
+    from deltafine.workers import Workers
 
 
 SETTINGS_FILE = "settings.toml"
@@ -51,6 +52,8 @@ def refine(
     overwrite: bool = False,
     resume: bool = False,
     pick: int | None = None,
+    workers: str | Sequence[str] | None = None,
+    worker_index: int | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> Report:
@@ -65,6 +68,8 @@ def refine(
         overwrite: replace an existing run directory.
         resume: go on with an existing run directory, with the settings it was started with; start where there is none.
         pick: with ``resume``, take this epoch's weights instead of the best, and measure and report them.
+        workers: ``host:port`` of several processes that do the run together, the chief first; or ``TF_CONFIG``.
+        worker_index: which of them this one is. Only the chief reads and writes ``out``.
         listener: told how far the run is.
         settings: the fields of :class:`deltafine.refinement.RefineSettings`.
 
@@ -74,36 +79,54 @@ def refine(
     Raises:
         DeltafineError: the input cannot be used as it is; nothing is lost.
         Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
+        WorkerLost: another of the processes has ended.
     """
+    from deltafine.workers import ALONE, cluster_of, join
+
     started = time.monotonic()
     directory = Path(out)
     listener = listener or Quiet()
     resolved = resolve(recipe, model=str(model), data=str(data), **settings)
     if pick is not None and not resume:
         raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
-    if resume and not _entries(directory) and pick is None:
-        listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
-        resume = False
-    if resume:
-        given = given_names(recipe, model=model, data=data, **settings)
-        resolved = _settings_of(directory, resolved, given)
-    _check_model_exists(resolved)
-    _check_directory(directory, overwrite=overwrite, resume=resume)
-    was_there = ours = directory.exists()
+    cluster = cluster_of(workers, worker_index)
+    team = ALONE if cluster is None else join(cluster)
+    given = given_names(recipe, model=model, data=data, **settings)
     with Requests() as requests, ExitStack() as locks:
-        if was_there:
-            locks.enter_context(locked(directory))
+        was_there = ours = team.chief and directory.exists()
         try:
-            run = _prepare(resolved, directory, listener, requests)
-            # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
-            make_folder(directory)
-            if not was_there:
-                locks.enter_context(locked(directory))
-                _check_directory(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
-                ours = True
-            _clear(directory, resume=resume)
-            write_atomically(directory / SETTINGS_FILE, resolved.to_toml().encode("utf-8"))
-            report = _write_report(run.run(resume=resume, pick=pick), directory, started)
+
+            def begin() -> list[Any]:
+                going_on = resume
+                if resume and not _entries(directory) and pick is None:
+                    listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
+                    going_on = False
+                chosen = _settings_of(directory, resolved, given) if going_on else resolved
+                _check_model_exists(chosen)
+                _check_directory(directory, overwrite=overwrite, resume=going_on)
+                if was_there:
+                    locks.enter_context(locked(directory))
+                return [chosen.model_dump(mode="json"), going_on]
+
+            told, resume = team.lead(begin)
+            mine = {name: getattr(resolved, name) for name in (*PATHS, "cache")}
+            final = RefineSettings.model_validate(told if team.chief else {**told, **mine})
+            run = _prepare(final, directory, listener, requests, team)
+
+            def make() -> None:
+                nonlocal ours
+                # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
+                make_folder(directory)
+                if not was_there:
+                    locks.enter_context(locked(directory))
+                    _check_directory(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
+                    ours = True
+                _clear(directory, resume=resume)
+                write_atomically(directory / SETTINGS_FILE, final.to_toml().encode("utf-8"))
+
+            team.lead(make)
+            outcome = run.run(resume=resume, pick=pick)
+            report = _told(team, lambda: _write_report(outcome, directory, started))
         except Exception:
             if ours and not was_there:
                 _remove_if_nothing_was_made(directory)
@@ -111,15 +134,19 @@ def refine(
     return report
 
 
-def _prepare(settings: RefineSettings, out: Path, listener: Listener, requests: Requests) -> Refinement:
+def _prepare(settings: RefineSettings, out: Path, listener: Listener, requests: Requests, team: Workers) -> Refinement:
     import keras
 
     from deltafine.devices import prepare_devices
     from deltafine.refinement.run import Refinement
+    from deltafine.workers import all_devices
 
     keras.utils.clear_session(free_memory=False)
     prepare_devices(deterministic=settings.deterministic)
-    return Refinement(settings, out, listener, requests)
+    team = all_devices() if team.count == 1 else team
+    if team.strategy is not None:
+        listener.say(team.summary())
+    return Refinement(settings, out, listener, requests, team)
 
 
 def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
@@ -131,6 +158,15 @@ def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
     report.pictures = [picture for picture, _ in pictures]
     write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
     return report
+
+
+def _told(team: Workers, write: Callable[[], Report]) -> Report:
+    """What the chief writes, for all."""
+    from deltafine.report import Report
+
+    if team.count == 1:
+        return write()
+    return Report.model_validate(team.lead(lambda: write().model_dump(mode="json")))
 
 
 def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:

@@ -52,7 +52,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 130 and 143 interrupted."""
+    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 75 another worker has
+    ended, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -64,7 +65,7 @@ def main() -> None:
         from deltafine.cli.output import print_error
 
         print_error(str(error))
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

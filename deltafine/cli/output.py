@@ -56,10 +56,12 @@ def load_tensorflow() -> None:
 class Talk:
     """Tells the user how far a run is; a context manager.
 
-    On a terminal, a bar with the latest figures and the time left; without one, a line now and then.
+    On a terminal, a bar with the latest figures and the time left; without one, a line now and then. A quiet one
+    leaves that to another process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._console = Console(highlight=False)
         self._bar: Progress | None = None
         self._task: Any = None
@@ -67,7 +69,7 @@ class Talk:
         self._last_line = 0.0
 
     def __enter__(self) -> Talk:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=16),
@@ -89,6 +91,8 @@ class Talk:
         sys.stdout.flush()
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
+        if self._quiet:
+            return
         if self._bar is not None:
             if what != self._what:
                 if self._task is not None:
@@ -103,6 +107,8 @@ class Talk:
         self._what = what
 
     def epoch(self, epoch: Any, epochs: int) -> None:
+        if self._quiet:
+            return
         left = (epochs - epoch.epoch) * epoch.seconds
         accuracy = "" if epoch.validation_accuracy is None else f"accuracy {epoch.validation_accuracy:.3f}, "
         self.say(

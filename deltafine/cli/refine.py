@@ -12,6 +12,7 @@ from deltafine.cli.inspect import inspect
 from deltafine.errors import DeltafineError
 
 _BUDGET, _MODEL, _DELTAS, _DATA, _TRAINING = "Budget", "Model", "Delta layers", "Data", "Training"
+_WORKERS = "Several machines"
 
 
 def refine(
@@ -67,6 +68,13 @@ def refine(
         bool,
         typer.Option("--unsafe-lambda", help="Run Python code stored in the file.", rich_help_panel=_MODEL),
     ] = False,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Several processes at one run.", rich_help_panel=_WORKERS),
+    ] = None,
+    worker_index: Annotated[
+        int | None, typer.Option(min=0, help="Which of them this is; 0 leads.", rich_help_panel=_WORKERS)
+    ] = None,
     at: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Only after these layers.", rich_help_panel=_DELTAS)
     ] = None,
@@ -188,7 +196,8 @@ def refine(
         "deterministic": deterministic or None,
         "tensorboard": tensorboard or None,
     }
-    run(model, data, out, recipe=recipe, overwrite=overwrite, resume=resume, pick=pick, **settings)
+    how: dict[str, Any] = {"recipe": recipe, "overwrite": overwrite, "resume": resume, "pick": pick}
+    run(model, data, out, workers=workers, worker_index=worker_index, **how, **settings)
 
 
 def _share(text: str) -> float:
@@ -207,8 +216,11 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
     from deltafine.pipeline import refine as refine_model
     from deltafine.refinement.interruption import Requests
     from deltafine.report import terminal
+    from deltafine.workers import cluster_of
 
-    with Requests(), Talk() as talk:
+    cluster = cluster_of(settings.get("workers"), settings.get("worker_index"))
+    leads = cluster is None or cluster.index == 0
+    with Requests(), Talk(quiet=not leads) as talk:
         try:
             load_tensorflow()
             report = refine_model(model, data, out, listener=talk, **settings)
@@ -217,6 +229,8 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
             left = f"the best model so far is {saved}; go on with --resume" if saved else _what_is_left(out)
             talk.say(f"Interrupted: {left}.")
             raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
+    if not leads:
+        return
     terminal.show(report, Console())
     print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.layers.events import EventDensity, over_channels
+from deltafine.layers.parts import counts_here, is_part, uniform
 from deltafine.layers.rules import RULES, UNITS
 from deltafine.layers.stream import current_stream
 
@@ -153,7 +154,7 @@ class DeltaActivation(keras.layers.Layer):
         leaves behind that moved or dimmed is off in the same direction over whole regions.
         """
         last = sequence[:, -1]
-        noise = keras.random.uniform(tf.shape(last), -1.0, 1.0, dtype="float32", seed=self._noise)
+        noise = uniform(tf.shape(last), self._noise)
         start = last + step * tf.cast(noise, sequence.dtype)
         return RULES[self.rule].send(tf.reverse(sequence, [1]), step, self.unit, start)[:, -1]
 
@@ -166,7 +167,10 @@ class DeltaActivation(keras.layers.Layer):
             events = tf.math.count_nonzero(changed)
         else:
             events = tf.reduce_sum(tf.cast(over_channels(changed), tf.int64))
-        self.events.update_state(events, tf.size(changed, out_type=tf.int64))
+        elements = tf.size(changed, out_type=tf.int64)
+        if is_part():
+            events, elements = events * counts_here(), elements * counts_here()
+        self.events.update_state(events, elements)
 
     def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
         return x_shape

@@ -8,6 +8,9 @@ import numpy as np
 
 from deltafine.measurement.effective_macs import EffectiveMacs
 from deltafine.measurement.probe import Piece
+from deltafine.measurement.records import Record, add_counts, count_record
+
+_COUNTS = ("delta", "spatial", "dense", "_spatial_steady", "_dense_steady")
 
 
 class Accumulates:
@@ -36,6 +39,14 @@ class Accumulates:
             self.dense[index] += dense.sum()
             self._spatial_steady[index] += counts.macs_spatial[steady & counts.units].sum()
             self._dense_steady[index] += dense[steady].sum()
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        return count_record(self, _COUNTS)
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted at the same places."""
+        add_counts(self, _COUNTS, record)
 
     @property
     def delta_steady(self) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from deltafine.measurement.figures import Estimate
 from deltafine.measurement.interval import share_with_interval
+from deltafine.measurement.records import Record
 
 
 def classes_of(predictions: np.ndarray) -> np.ndarray:
@@ -33,6 +36,18 @@ class Accuracy:
         self._right[video] = self._right.get(video, 0) + int((answers[labelled] == labels[labelled]).sum())
         self._of[video] = self._of.get(video, 0) + int(labelled.sum())
 
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        videos = sorted(self._of)
+        columns = {"video": videos, "right": [self._right[v] for v in videos], "of": [self._of[v] for v in videos]}
+        return {name: np.array(column, np.int64) for name, column in columns.items()}
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted."""
+        for video, right, of in zip(*(record[name].tolist() for name in ("video", "right", "of")), strict=True):
+            self._right[video] = self._right.get(video, 0) + right
+            self._of[video] = self._of.get(video, 0) + of
+
     def result(self) -> Estimate | None:
         if not sum(self._of.values()):
             return None
@@ -50,18 +65,52 @@ class Accuracy:
         return share_with_interval(difference, [self._of[v] for v in videos])
 
 
-class ClipAccuracy(Accuracy):
+class ClipAccuracy:
     """Accuracy of whole videos: the predictions of all their frames are averaged, then compared."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._sums: dict[int, np.ndarray] = {}
-        self._frames: dict[int, int] = {}
+        self._sums: dict[tuple[int, int], np.ndarray] = {}  # by video and unit
+        self._frames: dict[tuple[int, int], int] = {}
+        self._labels: dict[tuple[int, int], int] = {}
 
-    def update(self, video: int, answers: np.ndarray, labels: np.ndarray) -> None:
+    def update(self, video: int, answers: np.ndarray, labels: np.ndarray, unit: int = 0) -> None:
         """Add predictions (frames, classes) of one video, and its label (the first of those given)."""
-        self._sums[video] = self._sums.get(video, 0) + answers.sum(axis=0, dtype=np.float64)
-        self._frames[video] = self._frames.get(video, 0) + len(answers)
-        label = int(np.atleast_1d(labels)[0])
-        answer = int(classes_of(self._sums[video] / self._frames[video]))
-        self._right[video], self._of[video] = int(label >= 0 and answer == label), int(label >= 0)
+        self._add((video, unit), answers.sum(axis=0, dtype=np.float64), len(answers), int(np.atleast_1d(labels)[0]))
+
+    def _add(self, key: tuple[int, int], answers: np.ndarray, frames: int, label: int) -> None:
+        self._sums[key] = self._sums.get(key, 0) + answers
+        self._frames[key] = self._frames.get(key, 0) + frames
+        self._labels[key] = label
+
+    def record(self) -> Record:
+        """Everything added up, for :meth:`add` of another one."""
+        keys = sorted(self._sums)
+        return {
+            "key": np.array(keys, np.int64).reshape(-1, 2),
+            "sum": np.array([self._sums[key] for key in keys]),
+            "frames": np.array([self._frames[key] for key in keys], np.int64),
+            "label": np.array([self._labels[key] for key in keys], np.int64),
+        }
+
+    def add(self, record: Record) -> None:
+        """Add what another one has added up."""
+        rows = zip(
+            record["key"].tolist(), record["sum"], record["frames"].tolist(), record["label"].tolist(), strict=True
+        )
+        for (video, unit), answers, frames, label in rows:
+            self._add((video, unit), answers, frames, label)
+
+    def result(self) -> Estimate | None:
+        right: dict[int, int] = {}
+        labelled: dict[int, int] = {}
+        sums: dict[int, Any] = {}
+        frames: dict[int, int] = {}
+        for key in sorted(self._sums):
+            video, label = key[0], self._labels[key]
+            sums[video] = sums.get(video, 0) + self._sums[key]
+            frames[video] = frames.get(video, 0) + self._frames[key]
+            answer = int(classes_of(sums[video] / frames[video]))
+            right[video], labelled[video] = int(label >= 0 and answer == label), int(label >= 0)
+        if not sum(labelled.values()):
+            return None
+        return share_with_interval([right[video] for video in sums], [labelled[video] for video in sums])

@@ -12,7 +12,10 @@ from deltafine.measurement.density import Density
 from deltafine.measurement.effective_macs import EffectiveMacs
 from deltafine.measurement.figures import LayerFigures, Operations
 from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import state_bytes
+
+_PARTS = ("macs", "accumulates", "density", "deltas")
 
 
 class Collector:
@@ -30,6 +33,15 @@ class Collector:
         self.accumulates.update(piece)
         self.density.update(piece)
         self.deltas.update(piece)
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        return nested({name: getattr(self, name).record() for name in _PARTS})
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted of the same model."""
+        for name in _PARTS:
+            getattr(self, name).add(part_of(record, name))
 
     @property
     def frames(self) -> int:

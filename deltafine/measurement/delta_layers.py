@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
 from deltafine.measurement.figures import DeltaFigures
 from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import BYTES_PER_VALUE
 
 STEP_FLOOR = 1e-6
@@ -34,11 +36,30 @@ class DeltaLayers:
             self._staleness[index].append(counts.staleness.ravel())
             self._channels[index] = self._channels[index] + counts.channel_changed[piece.steady_at(counts)].sum(0)
             if counts.lowest_level is not None and counts.highest_level is not None:
-                lowest, highest = self._levels[index] or (np.inf, -np.inf)
-                self._levels[index] = (
-                    float(np.minimum(lowest, counts.lowest_level)),
-                    float(np.maximum(highest, counts.highest_level)),
-                )
+                self._see_levels(index, counts.lowest_level, counts.highest_level)
+
+    def _see_levels(self, index: int, low: Any, high: Any) -> None:
+        lowest, highest = self._levels[index] or (np.inf, -np.inf)
+        self._levels[index] = (float(np.minimum(lowest, low)), float(np.maximum(highest, high)))
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        none = np.empty(0)
+        staleness = {str(index): np.concatenate([none, *kept]) for index, kept in enumerate(self._staleness)}
+        channels = {str(index): np.asarray(fired, np.int64) for index, fired in enumerate(self._channels)}
+        levels = np.array([levels or (np.inf, -np.inf) for levels in self._levels]).reshape(-1, 2)
+        found = {"density": self._density.record(), "channels": channels, "staleness": staleness}
+        return nested({**found, "": {"levels": levels}})
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted in the same layers."""
+        self._density.add(part_of(record, "density"))
+        staleness, channels = part_of(record, "staleness"), part_of(record, "channels")
+        for index, (low, high) in enumerate(part_of(record, "")["levels"].tolist()):
+            self._staleness[index].append(staleness[str(index)])
+            self._channels[index] = self._channels[index] + channels[str(index)]
+            if low <= high or np.isnan(low):
+                self._see_levels(index, low, high)
 
     def result(self) -> list[DeltaFigures]:
         density = self._density

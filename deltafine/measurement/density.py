@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from deltafine.measurement.probe import Piece, Place
+from deltafine.measurement.records import Record, add_counts, count_record
+
+_COUNTS = ("nonzero", "changed", "changed_positions", "steps", "steady_steps")
 
 
 class Density:
@@ -35,6 +38,14 @@ class Density:
             self.nonzero[index] += counts.nonzero.sum()
             self.changed[index] += counts.changed[steady].sum()
             self.changed_positions[index] += counts.changed_positions[steady].sum()
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        return count_record(self, _COUNTS)
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted at the same places."""
+        add_counts(self, _COUNTS, record)
 
     @property
     def activation(self) -> np.ndarray:

@@ -8,6 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from deltafine.measurement.probe import Piece, Place
+from deltafine.measurement.records import Record, add_counts, count_record
+
+_COUNTS = ("delta", "spatial", "frames", "_steady", "_spatial_steady")
 
 
 class EffectiveMacs:
@@ -47,6 +50,18 @@ class EffectiveMacs:
             per_frame += spent
         self._per_frame.append(per_frame[piece.steady])
         self._per_first.append(per_frame[~piece.steady])
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        none = np.empty(0, np.int64)
+        per_frame, per_first = (np.concatenate([none, *kept]) for kept in (self._per_frame, self._per_first))
+        return {**count_record(self, _COUNTS), "per_frame": per_frame, "per_first": per_first}
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted at the same places."""
+        add_counts(self, _COUNTS, record)
+        self._per_frame.append(record["per_frame"])
+        self._per_first.append(record["per_first"])
 
     @property
     def dense_total(self) -> int:

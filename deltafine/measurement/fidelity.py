@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from deltafine.measurement.accuracy import classes_of
+from deltafine.measurement.records import Record, add_counts, count_record
+
+_COUNTS = ("_same", "_frames")
 
 
 class Fidelity:
@@ -19,6 +22,14 @@ class Fidelity:
         same = classes_of(predictions) == classes_of(original)
         self._same += int(same.sum())
         self._frames += same.size
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        return count_record(self, _COUNTS)
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted."""
+        add_counts(self, _COUNTS, record)
 
     def result(self) -> float | None:
         """The share; None if nothing was compared."""

@@ -9,7 +9,10 @@ import numpy as np
 from deltafine.measurement.accuracy import Accuracy, ClipAccuracy, classes_of
 from deltafine.measurement.fidelity import Fidelity
 from deltafine.measurement.output import Output
+from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.relative_error import RelativeError
+
+_PARTS = ("_frame", "_window", "_clip", "_same", "_error", "_label_error")
 
 
 class Quality:
@@ -26,17 +29,17 @@ class Quality:
         self._frame, self._window, self._clip = Accuracy(), Accuracy(), ClipAccuracy()
         self._same, self._error, self._label_error = Fidelity(), RelativeError(), RelativeError()
 
-    def add(self, video: int, predictions: np.ndarray, labels: np.ndarray, *, one_label: bool) -> None:
+    def add(self, video: int, predictions: np.ndarray, labels: np.ndarray, *, one_label: bool, unit: int = 0) -> None:
         """Add predictions (frames, ..., outputs) about one video and labels (frames,), below 0 where there is none."""
         if not (labels >= 0).any():
             return
         if self._output.numbers:
             known = labels >= 0
-            self._label_error.update(predictions[known], self._output.targets(labels[known]))
+            self._label_error.update(predictions[known], self._output.targets(labels[known]), unit)
             return
         (self._window if self._by_window else self._frame).update(video, classes_of(predictions), labels)
         if one_label and self._output.head == "mean":
-            self._clip.update(video, predictions, labels)
+            self._clip.update(video, predictions, labels, unit)
 
     def add_clip(self, video: int, predictions: np.ndarray, label: int) -> None:
         """Add the predictions (frames, ..., outputs) about one clip, and its label."""
@@ -44,10 +47,19 @@ class Quality:
         if of_clip is not None and label >= 0 and not self._by_window and not self._output.numbers:
             self._window.update(video, classes_of(of_clip), np.array(label))
 
-    def compare(self, predictions: np.ndarray, original: np.ndarray) -> None:
+    def record(self) -> Record:
+        """Everything counted, for :meth:`merge` into another one."""
+        return nested({name: getattr(self, name).record() for name in _PARTS})
+
+    def merge(self, record: Record) -> None:
+        """Add what another one has counted."""
+        for name in _PARTS:
+            getattr(self, name).add(part_of(record, name))
+
+    def compare(self, predictions: np.ndarray, original: np.ndarray, unit: int = 0) -> None:
         """Add predictions of the same frames by this model and by the original."""
         if self._output.numbers:
-            self._error.update(predictions, original)
+            self._error.update(predictions, original, unit)
         else:
             self._same.update(predictions, original)
 

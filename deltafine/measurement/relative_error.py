@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.measurement.records import Record
 
 SMALLEST_SPREAD = 1e-3
 """The least spread that an output counts with, as a share of the largest: one that never varies must count too."""
@@ -18,26 +22,34 @@ class RelativeError:
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._origin = np.zeros(0)
-        self._sum = np.zeros(0)
-        self._squares = np.zeros(0)
-        self._errors = np.zeros(0)
+        self._units: dict[int, _Sums] = {}
 
-    def update(self, predictions: np.ndarray, targets: np.ndarray) -> None:
+    def update(self, predictions: np.ndarray, targets: np.ndarray, unit: int = 0) -> None:
         """Add predictions and targets (frames, ..., outputs); positions of a map count as frames do."""
         aim = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
         error = np.asarray(predictions, np.float64).reshape(aim.shape) - aim
         if not len(aim):
             return
-        if not self._count:
+        if unit not in self._units:
             # Counted from a first value on, so that small changes of large numbers are not lost to rounding.
-            self._origin = aim[0].copy()
-            self._sum, self._squares, self._errors = (np.zeros(aim.shape[-1]) for _ in range(3))
-        self._count += len(aim)
-        self._sum += (aim - self._origin).sum(0)
-        self._squares += ((aim - self._origin) ** 2).sum(0)
-        self._errors += (error**2).sum(0)
+            self._units[unit] = _Sums(0, aim[0].copy(), *(np.zeros(aim.shape[-1]) for _ in range(3)))
+        sums = self._units[unit]
+        sums.count += len(aim)
+        sums.sum += (aim - sums.origin).sum(0)
+        sums.squares += ((aim - sums.origin) ** 2).sum(0)
+        sums.errors += (error**2).sum(0)
+
+    def record(self) -> Record:
+        """Everything added up, for :meth:`add` of another one."""
+        units = sorted(self._units)
+        columns = {name: np.array([getattr(self._units[unit], name) for unit in units]) for name in _Sums.__slots__}
+        return {"unit": np.array(units, np.int64), **columns}
+
+    def add(self, record: Record) -> None:
+        """Add what another one has added up."""
+        for row, unit in enumerate(record["unit"].tolist()):
+            other = _Sums(int(record["count"][row]), *(record[name][row] for name in _Sums.__slots__[1:]))
+            self._units[unit] = other if unit not in self._units else self._units[unit].with_another(other)
 
     def result(self) -> float | None:
         """The error; None if nothing was added.
@@ -45,13 +57,36 @@ class RelativeError:
         Raises:
             DeltafineError: the targets never vary, so that no error is large or small.
         """
-        if not self._count:
+        if not self._units:
             return None
-        variance = np.maximum(self._squares / self._count - (self._sum / self._count) ** 2, 0)
+        first, *others = (self._units[unit] for unit in sorted(self._units))
+        sums = functools.reduce(_Sums.with_another, others, first)
+        variance = np.maximum(sums.squares / sums.count - (sums.sum / sums.count) ** 2, 0)
         if not variance.max():
             raise DeltafineError(
                 "The numbers to be predicted are the same on every frame, so an error has nothing to be compared "
                 "with: give videos in which they change."
             )
         spread = np.maximum(variance, SMALLEST_SPREAD**2 * variance.max())
-        return float(np.sqrt(np.mean(self._errors / self._count / spread)))
+        return float(np.sqrt(np.mean(sums.errors / sums.count / spread)))
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Over targets (count, outputs), less ``origin``: the sum, that of squares, and that of squared errors."""
+
+    count: int
+    origin: np.ndarray
+    sum: np.ndarray
+    squares: np.ndarray
+    errors: np.ndarray
+
+    def with_another(self, other: _Sums) -> _Sums:
+        away = other.origin - self.origin
+        return _Sums(
+            self.count + other.count,
+            self.origin,
+            self.sum + other.sum + other.count * away,
+            self.squares + other.squares + 2 * away * other.sum + other.count * away**2,
+            self.errors + other.errors,
+        )

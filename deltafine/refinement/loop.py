@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from deltafine.refinement import checkpoints
 from deltafine.refinement.budget import AccuracyController, Budget, TargetController
 from deltafine.refinement.choosing import Choice
 from deltafine.refinement.history import Epoch, FrontPoint, to_csv
-from deltafine.refinement.interruption import Requests
+from deltafine.refinement.interruption import Interrupted, Requests
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.logs import Logs
 from deltafine.refinement.preparation import Prepared
 from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training import Trainer
 from deltafine.refinement.validating import Validation, point_of, quality
+from deltafine.workers import ALONE, Workers
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Training:
         out: the run directory.
         listener: told how far the training is.
         requests: what stops the training.
+        workers: who train; the first of them measures, decides and writes.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Training:
         out: Path,
         listener: Listener,
         requests: Requests,
+        workers: Workers = ALONE,
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
@@ -80,6 +84,7 @@ class Training:
         self._to_accuracy: AccuracyController | None = None
         self._start_density = 0.0
         self._requests = requests
+        self._workers = workers
 
     @property
     def checkpoint(self) -> Path:
@@ -97,8 +102,10 @@ class Training:
         Raises:
             Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written; the student is then the best so far.
         """
-        resuming = resume and self.checkpoint.exists()
-        measured = self._validation.measure(["original"] if resuming else ["original", "refined"])
+        resuming = self._workers.lead(lambda: resume and self.checkpoint.exists())
+        measured = self._measured(
+            lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
+        )
         self.choice.floor = quality(measured["original"]) - self.budget.drop
         self._start_controllers(None if resuming else measured["refined"])
         if resuming:
@@ -120,6 +127,15 @@ class Training:
             return False
         recent = {epoch.epoch for epoch in history[-patience:]}
         return not any(point.epoch in recent for point in self.choice.front)
+
+    def _measured(self, measure: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
+        """What the chief measures, for all: they have to decide the same."""
+        if self._workers.count == 1:
+            return measure()
+        told = self._workers.lead(
+            lambda: {name: figures.model_dump(mode="json") for name, figures in measure().items()}
+        )
+        return {name: Figures.model_validate(figures) for name, figures in told.items()}
 
     def _start_controllers(self, at_start: Figures | None) -> None:
         settings, budget = self.settings, self.budget
@@ -143,28 +159,39 @@ class Training:
         progress, trainer = self.progress, self._trainer
         number = len(progress.history) + 1
         started = saved = time.monotonic()
-        source = self.prepared.clips("train", epoch=number, start_batch=progress.batches)
+        source = self.prepared.clips("train", epoch=number, start_batch=progress.batches, part=self._workers.part)
         steps = len(source)
-        with Logs(self.out / "tensorboard" if self.settings.tensorboard else None) as logs:
+        logged = self.settings.tensorboard and self._workers.chief
+        with Logs(self.out / "tensorboard" if logged else None) as logs:
             with self._requests.held():
                 for batch in source:
-                    figures = trainer.train_on_batch(batch.frames, batch.labels, self._strength)
+                    figures = trainer.train_on_batch(
+                        batch.frames,
+                        batch.labels,
+                        self._strength,
+                        first=batch.first,
+                        stopping=self._requests.signal,
+                    )
                     progress.watch.see(figures[0], trainer.step)
                     self._steer(figures[1], steps)
                     progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
                     progress.batches += 1
                     logs.step(trainer.step, figures, trainer.penalty)
                     self._tell(number, steps)
-                    if self._requests.stop or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                    stopping = self._requests.signal if self._workers.count == 1 else trainer.stopping
+                    if stopping or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
                         self._save()
                         saved = time.monotonic()
-                        self._requests.obey()
+                    if stopping:
+                        raise Interrupted(None, stopping)
                 if not progress.batches:
                     raise DeltafineError(
                         f"No training video in {self.prepared.data.path} could be read any more in epoch {number}: put "
                         "them back, and go on with --resume."
                     )
                 self._save()
+                if stopping := self._workers.stopping(self._requests.signal):
+                    raise Interrupted(None, stopping)
             epoch = self._finish_epoch(number, started)
             logs.epoch(epoch, trainer.step)
         self.listener.epoch(epoch, self.settings.epochs)
@@ -210,9 +237,11 @@ class Training:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
         with trainer.averaged():
-            point = point_of(number, trainer.penalty, self._validation.student())
+            measured = self._measured(lambda: {"refined": self._validation.student()})
+            point = point_of(number, trainer.penalty, measured["refined"])
             self.choice.points.append(point)
-            self.choice.keep(number)
+            if self._workers.chief:
+                self.choice.keep(number)
         epoch = Epoch(
             epoch=number,
             loss=task + penalty,
@@ -237,7 +266,7 @@ class Training:
 
     def _tidy(self) -> None:
         """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""
-        if not self.progress.history:
+        if not self.progress.history or not self._workers.chief:
             return
         write_atomically(self.out / "history.csv", to_csv(self.progress.history).encode("utf-8"))
         self.choice.tidy()
@@ -258,13 +287,18 @@ class Training:
             "penalty": self._trainer.penalty,
             "spending": None if self._to_accuracy is None else self._to_accuracy.penalty,
         }
-        checkpoints.save(self.checkpoint, self._variables, facts)
+        if self._workers.chief:
+            checkpoints.save(self.checkpoint, self._variables, facts)
 
-    def _restore(self) -> None:
+    def _read(self) -> dict[str, Any]:
         facts = checkpoints.read_facts(self.checkpoint)
         if facts["settings"] != self.settings.hash_of_results():
             raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
-        checkpoints.restore(self.checkpoint, self._variables)
+        return checkpoints.restore(self.checkpoint, self._variables)
+
+    def _restore(self) -> None:
+        facts = self._workers.lead(self._read)
+        self._workers.follow(self._variables)
         self._trainer.step = facts["step"]
         self._trainer.rate = facts["rate"]
         self._trainer.set_penalty(facts["penalty"])

@@ -26,6 +26,9 @@ class Loss(Protocol):
     def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
         """Mean loss of a batch; labels (batch,) or (batch, time) are indices, -1 where there is none."""
 
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """What that mean is over, float32, in units that are the same for all parts of a batch."""
+
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """How far predictions (frames, ..., outputs) are from the original's, in nats per frame."""
 
@@ -70,6 +73,10 @@ class ClassificationLoss:
         divergence = tf.reduce_sum(tf.exp(log_t) * (log_t - log_p), axis=-1)
         weight = tf.where(labelled > 0, share, 1.0)
         return tf.reduce_mean(weight * divergence + (1 - weight) * of_label)
+
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """All clips, or only labels where nothing else is followed."""
+        return _counted(labels, teacher)
 
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """Mean Kullback-Leibler divergence, in nats, of class predictions (frames, ..., classes)."""
@@ -139,6 +146,10 @@ class RegressionLoss:
         to_teacher = self._error(predictions, tf.cast(teacher, tf.float32))
         return tf.reduce_mean(weight * to_teacher + (1 - weight) * to_label)
 
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """All clips, or only labels where nothing else is followed."""
+        return _counted(labels, teacher)
+
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """Mean of half the squared error over the variance."""
         error = (np.asarray(predictions, np.float64) - original) / self._spread
@@ -152,3 +163,8 @@ class RegressionLoss:
         """(batch, time): half the squared error over the variance, mean over the outputs and positions."""
         error = tf.square((predictions - targets) / self._spread) / 2
         return tf.reduce_mean(error, axis=list(range(2, len(error.shape))))
+
+
+def _counted(labels: Any, teacher: Any | None) -> Any:
+    count = tf.size(labels) if teacher is not None else tf.math.count_nonzero(labels >= 0)
+    return tf.cast(count, tf.float32)

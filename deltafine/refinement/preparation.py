@@ -97,8 +97,15 @@ class Prepared:
             return RegressionLoss(predictions, self.teaching, self.output.values)
         return ClassificationLoss(self.output.probabilities, self.teaching)
 
-    def clips(self, split: Literal["train", "validation"], *, epoch: int = 0, start_batch: int = 0) -> Any:
-        """Batches of clips; those of the training split mixed anew in every epoch."""
+    def clips(
+        self,
+        split: Literal["train", "validation"],
+        *,
+        epoch: int = 0,
+        start_batch: int = 0,
+        part: tuple[int, int] | None = None,
+    ) -> Any:
+        """Batches of clips, or a part of each; those of the training split mixed anew in every epoch."""
         settings = self.settings
         return self.data.clips(
             split,
@@ -116,6 +123,7 @@ class Prepared:
             seed=settings.seed,
             epoch=epoch,
             start_batch=start_batch,
+            part=part,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from deltafine import __version__
 from deltafine import model as models
 from deltafine.files import write_atomically
 from deltafine.measurement.comparison import measure
@@ -26,6 +27,7 @@ from deltafine.refinement.losses import Loss
 from deltafine.refinement.preparation import Prepared, prepare
 from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.training import Trainer, freeze_layers, prepare_batchnorm
+from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 
 @dataclass
@@ -51,20 +53,27 @@ class Refinement:
         out: the run directory; nothing is written there before :meth:`run`.
         listener: told how far the run is.
         requests: what stops the run; nothing, if not given.
+        workers: who do it; the first of them decides and writes.
 
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
     """
 
     def __init__(
-        self, settings: RefineSettings, out: Path, listener: Listener, requests: Requests | None = None
+        self,
+        settings: RefineSettings,
+        out: Path,
+        listener: Listener,
+        requests: Requests | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.settings = settings
         self.out = out
         self.listener = listener
         self.requests = requests or Requests()
+        self.workers = workers
         keras.utils.set_random_seed(settings.seed)
-        self.prepared = prepare(settings, listener)
+        self.prepared = self._prepare()
         deltas = DeltaSettings(
             rule=settings.layer_rule,
             initial_step=calibrate.SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
@@ -80,9 +89,10 @@ class Refinement:
             "frames": self.prepared.window,
             "frame_shape": (*self.prepared.size, self.prepared.channels),
         }
-        self.original = models.insert_deltas(model, [], **form)
+        with workers.scope():
+            self.original = models.insert_deltas(model, [], **form)
+            self.student = models.insert_deltas(model, sites, deltas, **form)
         self.calibrated = models.insert_deltas(model, sites, deltas, **form)
-        self.student = models.insert_deltas(model, sites, deltas, **form)
         freeze_layers(self.student, settings.freeze)
         prepare_batchnorm(self.student, freeze=settings.freeze_batchnorm)
 
@@ -97,21 +107,10 @@ class Refinement:
             Interrupted: on Ctrl-C or SIGTERM; while training, after the best model so far was saved.
             DeltafineError: the run to resume was started with another model or other videos.
         """
-        own_cache = self._keep_frames()
-        identity = Identity.of(self.prepared)
-        calibration = self.out / "checkpoints" / "calibrated.h5"
-        resuming = resume and calibration.exists()
-        if resuming:
-            identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
-        videos = calibrate.calibration_videos(self.prepared)
-        probe = Probe(self.original)
-        loss = self.prepared.read_output(np.concatenate([probe.run(video[None]).predictions[0] for video in videos]))
-        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
-        if resuming:
-            checkpoints.restore(calibration, steps)
-        else:
-            self._calibrate(videos, loss)
-            checkpoints.save(calibration, steps, asdict(identity))
+        loss = self._begin(resume)
+        own_cache = self.out / "cache"
+        if not self.workers.chief:
+            self._keep_frames()
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
         start_steps = {}
@@ -119,12 +118,14 @@ class Refinement:
             deltas = models.delta_layers(self.student)
             start_steps = {path: float(np.median(layer.step)) for path, layer in deltas.items()}
             training = self._train(loss, resume)
-            warnings += [*training.progress.mishaps, *training.choice.make(training.penalty, pick)]
+            said = self.workers.lead(lambda: training.choice.make(training.penalty, pick))
+            self.workers.follow(self.student.variables)
+            warnings += [*training.progress.mishaps, *said]
             models_by_name["refined"] = self.student
             history, front = training.progress.history, training.choice.front
         else:
             self.student = self.calibrated
-        self._save_refined()
+        self.workers.lead(lambda: str(self._save_refined()))
         measured = measure(
             models_by_name,
             self.prepared.data,
@@ -133,16 +134,59 @@ class Refinement:
             fps=self.settings.fps,
             output=self.prepared.output,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
+            workers=self.workers,
         )
         return Outcome(
             self.prepared, self.original, self.student, own_cache, measured, history, front, warnings, start_steps
         )
 
+    def _prepare(self) -> Prepared:
+        """Every worker looks at the model and the videos; the chief first where it may keep frames for the others."""
+        settings, workers = self.settings, self.workers
+        found: list[Prepared] = []
+
+        def look() -> Prepared:
+            return found[0] if found else prepare(settings, self.listener)
+
+        if settings.cache is not None and workers.count > 1:
+            workers.lead(lambda: found.append(look()))
+        prepared = workers.together(look)
+        if workers.count > 1:
+            clips = prepared.clips("train", epoch=1).digest()
+            workers.agree("videos, settings or model", f"{__version__} {clips} {prepared.weights}")
+        return prepared
+
+    def _begin(self, resume: bool) -> Loss:
+        """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
+        calibration = self.out / "checkpoints" / "calibrated.h5"
+        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
+
+        def begin() -> bytes:
+            self._keep_frames()
+            identity = Identity.of(self.prepared)
+            resuming = resume and calibration.exists()
+            if resuming:
+                identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
+            videos = calibrate.calibration_videos(self.prepared)
+            probe = Probe(self.original)
+            answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
+            loss = self.prepared.read_output(answers)
+            if resuming:
+                checkpoints.restore(calibration, steps)
+            else:
+                self._calibrate(videos, loss)
+                checkpoints.save(calibration, steps, asdict(identity))
+            return to_bytes({"answers": answers})
+
+        told = self.workers.lead_bytes(begin)
+        self.workers.follow(steps)
+        return self.prepared.read_output(from_bytes(told)["answers"])
+
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""
         own = self.out / "cache"
         for part in own.glob(".*.part"):
-            part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
+            part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here now
         if self.settings.epochs and self.settings.cache is None:
             self.prepared.keep_frames(own, self.listener)
         return own
@@ -173,12 +217,22 @@ class Refinement:
             self.prepared.weights,
             settings,
             steps=len(self.prepared.clips("train", epoch=1)) * settings.epochs,
+            workers=self.workers,
         )
-        training = Training(self.prepared, self.original, self.student, trainer, self.out, self.listener, self.requests)
+        training = Training(
+            self.prepared,
+            self.original,
+            self.student,
+            trainer,
+            self.out,
+            self.listener,
+            self.requests,
+            self.workers,
+        )
         try:
             training.run(resume=resume)
         except KeyboardInterrupt as stop:
-            saved = self._save_refined() if training.choice.best_so_far() else None
+            saved = self._save_refined() if self.workers.chief and training.choice.best_so_far() else None
             raise Interrupted(saved, getattr(stop, "signal", 2)) from stop
         return training
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -18,9 +19,11 @@ from deltafine.layers import DeltaActivation
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.losses import Loss
+from deltafine.refinement.replicas import Replicas
 from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.stability import Unsound
 from deltafine.refinement.strided import strides_taken_first
+from deltafine.workers import ALONE, Workers
 
 LARGEST_MOMENTUM = 0.9
 HALF = "mixed_bfloat16"
@@ -37,6 +40,7 @@ class Trainer:
         weights: share of all MACs that each delta layer's elements meet, by layer path.
         settings: rates, λ, clipping.
         steps: optimiser steps of the whole training, for the schedules.
+        workers: who train; the student was made in their scope.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Trainer:
         weights: dict[str, float],
         settings: RefineSettings,
         steps: int,
+        workers: Workers = ALONE,
     ) -> None:
         self.settings = settings
         self.steps = steps
@@ -63,16 +68,21 @@ class Trainer:
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
         self._optimizer = _optimizer(settings, self._schedule(settings.learning_rate))
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
-        self._optimizer.build(self._weight_variables)
+        self._workers = workers
+        # The optimisers change the first copy of each variable; it is then copied to the other devices.
+        self._own_weights = [workers.own(variable) for variable in self._weight_variables]
+        self._own_steps = [workers.own(variable) for variable in self._step_variables]
+        self._optimizer.build(self._own_weights)
         self._step_optimizer = keras.optimizers.Adam(
             self._schedule(settings.rate_of_steps or 1.0),
             gradient_accumulation_steps=_accumulated(settings),
         )
-        self._step_optimizer.build(self._step_variables)
+        self._step_optimizer.build(self._own_steps)
         self._averages = _Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
         self.set_penalty(0.0)
-        self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
+        self.stopping = 0
+        self._compiled: Any = None
 
     @property
     def state(self) -> list[Any]:
@@ -103,22 +113,31 @@ class Trainer:
             # A number of NumPy: TensorFlow keeps every Python number that it has ever converted.
             layer.penalty.assign(np.float32(strength * weight))
 
-    def train_on_batch(self, frames: Any, labels: Any, penalty: float) -> tuple[float, float, float]:
+    def train_on_batch(
+        self, frames: Any, labels: Any, penalty: float, *, first: int = 0, stopping: int = 0
+    ) -> tuple[float, float, float]:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
 
         Args:
-            frames, labels: of the batch.
+            frames, labels: of the batch, or of this worker's part of it.
             penalty: λ, reached over the warm-up.
+            first: place in the batch of the first of them.
+            stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
 
         Returns:
             (task loss, penalty as it enters the loss, share of clips answered right or NaN without labels)
 
         Raises:
             Unsound: the loss or its gradient is not a number, and the weights are none any more either.
+            DeltafineError: no worker has a clip of this batch.
         """
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         self.set_penalty(penalty * rise)
-        figures = self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        if self._workers.strategy is None:
+            figures = self._alone(frames, labels)
+            self.stopping = stopping
+        else:
+            figures = self._with_others(frames, labels, first, stopping)
         self.step += 1
         task, paid, right, norm = (float(figure) for figure in figures)
         if not math.isfinite(task + paid):
@@ -126,6 +145,30 @@ class Trainer:
         if not math.isfinite(norm):
             raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
+
+    def _alone(self, frames: Any, labels: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
+        return self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+
+    def _with_others(self, frames: Any, labels: Any, first: int, stopping: int) -> Any:
+        if self._compiled is None:
+            # One trace for parts of all sizes: the collectives of all workers have to stay in step.
+            shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((2,), tf.float32)
+            self._compiled = tf.function(
+                self._train_on_part, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
+            )
+        asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM)]
+        with self._workers.guarded():
+            figures, norm = self._compiled(frames, labels, first, asked)
+            task, paid, right, clips, interrupted, terminated = figures.numpy().tolist()
+        self.stopping = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+        if not clips:
+            raise DeltafineError(
+                f"None of the training clips of step {self.step + 1} can be read any more: put the videos back, and go "
+                "on with --resume."
+            )
+        return task, paid, right, norm
 
     def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
         clips = tf.cast(frames, tf.float32)
@@ -137,15 +180,40 @@ class Trainer:
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
         weights, steps = tape.gradient(total, [self._weight_variables, self._step_variables])
-        self._optimizer.apply(_clip(weights, self._weight_variables, self.settings.clip_norm), self._weight_variables)
+        norm = self._apply(weights, steps)
+        self._average()
+        return task, penalty, self._loss.right(predictions, labels), norm
+
+    def _train_on_part(self, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[Any, Any]:
+        strategy = self._workers.strategy
+        assert strategy is not None
+        variables = [*self._weight_variables, *self._step_variables]
+        replicas = Replicas(self._workers, self._student, self._teacher, self._loss, variables)
+        with (
+            strides_taken_first(self._student),
+            half_precision(self._student) if self.settings.mixed_precision else nullcontext(),
+        ):
+            gradients, figures = replicas.gradients(frames, labels, first, stop)
+        count = len(self._weight_variables)
+        norm = self._apply(gradients[:count], gradients[count:])
+        for variable, own in zip(variables, [*self._own_weights, *self._own_steps], strict=True):
+            if variable.constraint is not None:
+                own.assign(variable.constraint(own))
+            for copy in strategy.experimental_local_results(variable.value)[1:]:
+                copy.assign(own)
+        self._average()
+        return figures, norm
+
+    def _apply(self, weights: list[Any], steps: list[Any]) -> Any:
+        """Change weights and steps by their gradients, which are clipped; returns the norm that these had."""
+        self._optimizer.apply(_clip(weights, self._own_weights, self.settings.clip_norm), self._own_weights)
         if self._step_variables:
-            self._step_optimizer.apply(
-                _clip(steps, self._step_variables, self.settings.clip_norm), self._step_variables
-            )
+            self._step_optimizer.apply(_clip(steps, self._own_steps, self.settings.clip_norm), self._own_steps)
+        return tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
+
+    def _average(self) -> None:
         if self._averages is not None:
             self._averages.update(self._optimizer.iterations)
-        norm = tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
-        return task, penalty, self._loss.right(predictions, labels), norm
 
 
 class _Averages:

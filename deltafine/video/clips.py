@@ -6,8 +6,10 @@ threads nor where an iteration starts changes what a batch holds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Batch:
         videos: (B,) int64, index of the clip's video in the dataset's ``videos``.
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
+        first: place of the first of these clips in the whole batch that they are a part of.
     """
 
     frames: np.ndarray
@@ -43,6 +46,7 @@ class Batch:
     videos: np.ndarray
     starts: np.ndarray
     frame_labels: np.ndarray | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,6 +86,9 @@ class ClipSource:
 
     ``len()`` is the number of batches of a whole iteration, ``start_batch`` being 0. Should a file turn
     bad *after* it was found sound, its clips are missing from their batches and the dataset's problems say so.
+
+    With ``part`` (which, of how many) it gives a part of every batch, which may be empty, and reads no more than that;
+    the parts together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
     """
 
     def __init__(
@@ -94,9 +101,13 @@ class ClipSource:
         *,
         workers: int,
         start_batch: int,
+        part: tuple[int, int] | None = None,
+        batches: tuple[int, int] = (0, 1),
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
+        self.part = part
+        self.batches = batches
         self._examination = examination
         self._reader = reader
         self._all = videos
@@ -114,26 +125,47 @@ class ClipSource:
     def __iter__(self) -> Iterator[Batch]:
         return background(self._batches())
 
+    def digest(self) -> str:
+        """Hex digest of which clip comes when."""
+        names = [self._all[video].name for video in np.unique(self._videos)]
+        digest = hashlib.blake2b(repr((self.settings, names)).encode("utf-8", "surrogateescape"), digest_size=16)
+        for plan in (self._videos, self._starts):
+            digest.update(np.ascontiguousarray(plan, "<i8").tobytes())
+        return digest.hexdigest()
+
     def _batches(self) -> Iterator[Batch]:
         size = self.settings.batch
-        first = min(self.start_batch * size, self.clips)
         if self._reader.cheap:
-            batches = (range(begin, min(begin + size, self.clips)) for begin in range(first, self.clips, size))
-            made = ordered(self._read, batches, workers=self._workers)
+            made = ordered(self._read, map(self._positions, self._wanted), workers=self._workers)
             yield from (batch for batch in made if batch is not None)
             return
         pending: list[_Clip] = []
         reached = self.start_batch
-        for clips in ordered(self._read_run, self._runs(first), workers=self._workers):
+        for clips in ordered(self._read_run, self._runs(), workers=self._workers):
             for clip in clips:
-                if clip.position // size > reached:
-                    if (batch := self._assemble(pending)) is not None:
+                while clip.position // size > reached:
+                    if (batch := self._assemble(reached, pending)) is not None:
                         yield batch
-                    pending, reached = [], clip.position // size
+                    pending, reached = [], reached + 1
                 pending.append(clip)
             del clips
-        if (batch := self._assemble(pending)) is not None:
-            yield batch
+        for number in range(reached, len(self)):
+            if (batch := self._assemble(number, pending if number == reached else [])) is not None:
+                yield batch
+
+    @property
+    def _wanted(self) -> range:
+        """Numbers of the batches that are given."""
+        which, every = self.batches
+        return range(self.start_batch + which, len(self), every)
+
+    def _positions(self, number: int) -> range:
+        """Places in the plan of the clips of a batch, or of the part of it that is given."""
+        size = self.settings.batch
+        begin = number * size
+        count = min(size, self.clips - begin)
+        which, of = self.part or (0, 1)
+        return range(begin + count * which // of, begin + count * (which + 1) // of)
 
     def as_tf_dataset(self) -> Any:
         """The same batches as a ``tf.data.Dataset`` of (frames, labels), two of them read ahead."""
@@ -150,21 +182,25 @@ class ClipSource:
         count = max(0, len(self) - self.start_batch)
         return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
-    def _runs(self, first: int) -> Generator[range]:
+    def _runs(self) -> Generator[range]:
         """Cut the plan into stretches of one video each, short enough to decode in one go."""
         settings, starts, videos = self.settings, self._starts, self._videos
         picture = self._reader.size[0] * self._reader.size[1] * self._reader.channels
         room = max(settings.frames, READ_BYTES // picture)
-        begin = first
-        for position in range(first + 1, self.clips + 1):
-            if (
-                position == self.clips
+        reach = span(settings.frames, settings.frame_stride)
+        begin = last = -1
+        for position in chain.from_iterable(map(self._positions, self._wanted)):
+            if begin >= 0 and (
+                position != last + 1
                 or videos[position] != videos[begin]
-                or starts[position] < starts[position - 1]
-                or starts[position] + span(settings.frames, settings.frame_stride) - starts[begin] > room
+                or starts[position] < starts[last]
+                or starts[position] + reach - starts[begin] > room
             ):
-                yield range(begin, position)
+                yield range(begin, last + 1)
                 begin = position
+            begin, last = position if begin < 0 else begin, position
+        if begin >= 0:
+            yield range(begin, last + 1)
 
     def _numbers(self, position: int) -> np.ndarray:
         """(T,) numbers in their file of the frames of the clip at this position of the plan."""
@@ -189,7 +225,7 @@ class ClipSource:
             if self.settings.augmentation is not None:
                 room[len(clips)] = self._vary(room[len(clips)], position)
             clips.append(_Clip(position, room[len(clips)], numbers))
-        return self._assemble(clips, room[: len(clips)])
+        return self._assemble(positions.start // self.settings.batch, clips, room[: len(clips)])
 
     def _read_run(self, positions: range) -> list[_Clip]:
         """Read clips of one video in one go; none when it has turned bad."""
@@ -218,11 +254,11 @@ class ClipSource:
         key = [settings.seed, settings.epoch, int(self._videos[position]), int(self._starts[position])]
         return settings.augmentation(frames, np.random.default_rng(key))
 
-    def _assemble(self, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
+    def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
         """The batch of these clips, ``frames`` being theirs where they lie in one array already."""
-        if not clips:
+        if not clips and self.part is None:
             return None
-        videos = self._videos[[clip.position for clip in clips]]
+        videos = self._videos[np.array([clip.position for clip in clips], np.int64)]
         of_videos = [self._all[video] for video in videos]
         frame_labels = None
         labels = np.array([-1 if video.label is None else video.label for video in of_videos], np.int64)
@@ -232,8 +268,11 @@ class ClipSource:
             )
             labels = np.array([commonest(row) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
-        frames = np.stack([clip.frames for clip in clips]) if frames is None else frames
-        return Batch(frames, labels, videos, starts, frame_labels)
+        if frames is None:
+            shape = (self.settings.frames, *self._reader.size, self._reader.channels)
+            frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
+        first = self._positions(number).start - number * self.settings.batch
+        return Batch(frames, labels, videos, starts, frame_labels, first)
 
 
 @dataclass(frozen=True, eq=False)

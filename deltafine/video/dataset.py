@@ -133,6 +133,8 @@ class Dataset:
         epoch: int = 0,
         workers: int = 2,
         start_batch: int = 0,
+        part: tuple[int, int] | None = None,
+        batches: tuple[int, int] = (0, 1),
     ) -> ClipSource:
         """The clips of a split in batches, the same for the same arguments however many threads decode.
 
@@ -153,6 +155,8 @@ class Dataset:
             seed, epoch: Draw the order, the random clips and the augmentation.
             workers: Decoding threads.
             start_batch: Leave out the batches before this one, without decoding them.
+            part: (which, of how many): give and decode this part of every batch only, for one of several machines.
+            batches: (which, every): give and decode this batch, and from there on every so many-th.
 
         Raises:
             DeltafineError: An argument makes no sense, the split is empty, or none of its videos can be used.
@@ -173,7 +177,15 @@ class Dataset:
         reader = self._reader(split, size, channels, workers)
         numbers = [number for number, video in enumerate(self.videos) if split in (None, video.split)]
         source = ClipSource(
-            self.examination, reader, self.videos, numbers, settings, workers=workers, start_batch=start_batch
+            self.examination,
+            reader,
+            self.videos,
+            numbers,
+            settings,
+            workers=workers,
+            start_batch=start_batch,
+            part=part,
+            batches=batches,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))

@@ -1,0 +1,37 @@
+"""What was counted, as named arrays: so that several processes can measure a part each, and one adds up.
+
+Integers are simply added. Floating-point sums depend on the order of their terms, so they are kept apart by *unit*, a
+video or a batch of clips, which one process measures whole; they are added up in the order of the units, by whoever
+measured them. What several processes count together is thus what one would count alone, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, np.ndarray]
+
+
+def nested(parts: Mapping[str, Record]) -> Record:
+    """One record of several."""
+    return {f"{part}/{name}": values for part, record in parts.items() for name, values in record.items()}
+
+
+def part_of(record: Mapping[str, np.ndarray], part: str) -> Record:
+    """One of the records that were put into one."""
+    return {name.removeprefix(f"{part}/"): values for name, values in record.items() if name.startswith(f"{part}/")}
+
+
+def count_record(of: Any, names: Sequence[str]) -> Record:
+    """Attributes that hold integers."""
+    return {name: np.asarray(getattr(of, name), np.int64) for name in names}
+
+
+def add_counts(to: Any, names: Sequence[str], record: Mapping[str, np.ndarray]) -> None:
+    """Add such integers to the attributes."""
+    for name in names:
+        before = getattr(to, name)
+        setattr(to, name, before + (record[name] if isinstance(before, np.ndarray) else int(record[name])))

@@ -1,0 +1,94 @@
+"""A few training steps on one device or on several virtual CPUs, in a process of its own; prints JSON.
+
+TensorFlow takes the number of devices only before it has computed anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deltafine import workers
+from deltafine.model import DeltaSettings, choose, delta_layers, find_activations, insert_deltas
+from deltafine.refinement import resolve
+from deltafine.refinement.losses import ClassificationLoss
+from deltafine.refinement.training import Trainer
+from tests.small_runs import SIZE, small_model
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "labels alone": {"distill": 0.0},
+    "everything": {"accumulate": 2, "step_learning_rate": 0.01, "weight_decay": 0.01, "freeze_batchnorm": True},
+    "sgd": {"optimizer": "sgd"},
+    "half": {"mixed_precision": True},
+}
+SIZES = (6, 6, 5, 1, 2, 6)
+
+
+def regularised_model() -> Any:
+    """The small model with a penalty on its weights and a bound on them."""
+    plain = small_model()
+    config = plain.get_config()
+    for layer in config["layers"]:
+        if layer["class_name"] == "Conv2D":
+            layer["config"]["kernel_regularizer"] = keras.regularizers.serialize(keras.regularizers.L2(0.01))
+            layer["config"]["kernel_constraint"] = keras.constraints.serialize(keras.constraints.MaxNorm(0.5))
+    model = keras.Model.from_config(config)
+    model.set_weights(plain.get_weights())
+    return model
+
+
+def batches() -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(0)
+    made = []
+    for size in SIZES:
+        labels = random.integers(-1, 2, size)
+        frames = random.integers(0, 120, (size, 5, SIZE, SIZE, 3)) + 100 * np.abs(labels)[:, None, None, None, None]
+        made.append((frames.astype(np.uint8), labels.astype(np.int64)))
+    return made
+
+
+def train(name: str, devices: int) -> dict[str, Any]:
+    """Losses of every step, the weights at the end, and the events that were counted."""
+    keras.utils.set_random_seed(0)
+    team = workers.all_devices()
+    assert team.replicas == devices
+    settings = resolve(model="m", data="d", warmup=0.2, **SETTINGS[name])
+    model = regularised_model() if name == "everything" else small_model()
+    sites = choose(find_activations(model))
+    with team.scope():
+        student = insert_deltas(
+            model, sites, DeltaSettings(initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=True)
+        )
+        teacher = insert_deltas(model, []) if settings.teaching else None
+    if settings.freeze_batchnorm:
+        for layer in student.layers:
+            layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
+    shares = {site.delta_name: site.mac_share for site in sites if site.selected}
+    loss = ClassificationLoss(True, settings.teaching)
+    trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team)
+    figures = [trainer.train_on_batch(*batch, 20.0) for batch in batches()]
+    with team.scope():  # where reading a count sums it up over the replicas
+        events = [
+            [int(tf.convert_to_tensor(count.value)) for count in (layer.events.events, layer.events.elements)]
+            for layer in delta_layers(student).values()
+        ]
+    return {
+        "figures": figures,
+        "weights": [np.asarray(variable).tolist() for variable in student.variables],
+        "events": events,
+    }
+
+
+if __name__ == "__main__":
+    devices, *names = sys.argv[1:]
+    if int(devices) > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * int(devices)
+        )
+    print(json.dumps({name: train(name, int(devices)) for name in names or SETTINGS}))

@@ -1,0 +1,43 @@
+"""Several devices of a machine at one training step; their number changes nothing but the time that it takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.refinement.replicated import SETTINGS, SIZES
+
+NAMES = list(SETTINGS)
+
+
+@cache
+def trained(devices: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.refinement.replicated", str(devices), *NAMES]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_weights_and_counts_are_those_of_a_single_device(name: str, devices: int) -> None:
+    alone, together = trained(1)[name], trained(devices)[name]
+    # In 16 bits, the sums of a batch are rounded as it is cut.
+    near = {"rtol": 0.02, "atol": 0.02} if name == "half" else {"rtol": 1e-5, "atol": 1e-5}
+    assert len(alone["figures"]) == len(SIZES)
+    np.testing.assert_allclose(together["figures"], alone["figures"], **near)
+    assert len(alone["weights"]) == len(together["weights"])
+    for one, other in zip(alone["weights"], together["weights"], strict=True):
+        np.testing.assert_allclose(other, one, **near)
+    events, elements = np.transpose(alone["events"])
+    events_together, elements_together = np.transpose(together["events"])
+    np.testing.assert_array_equal(elements_together, elements)
+    assert events.min() > 0
+    # Rounding decides a change that is a step to the last bit.
+    np.testing.assert_allclose(events_together, events, rtol=0.05 if name == "half" else 1e-4)
