@@ -93,8 +93,12 @@ class Refinement:
             self.original = models.insert_deltas(model, [], **form)
             self.student = models.insert_deltas(model, sites, deltas, **form)
         self.calibrated = models.insert_deltas(model, sites, deltas, **form)
-        freeze_layers(self.student, settings.freeze)
-        prepare_batchnorm(self.student, freeze=settings.freeze_batchnorm)
+        # Only all workers together can save a model with copies on all of them: saving reads what each has counted.
+        alone = workers.strategy is None
+        self.refined = self.student if alone else models.insert_deltas(model, sites, deltas, **form)
+        for trained in {id(one): one for one in (self.student, self.refined)}.values():
+            freeze_layers(trained, settings.freeze)
+            prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
 
     def run(self, *, resume: bool = False, pick: int | None = None) -> Outcome:
         """Calibrate, train, choose, measure; writes ``refined.keras``, ``history.csv`` and checkpoints.
@@ -121,10 +125,10 @@ class Refinement:
             said = self.workers.lead(lambda: training.choice.make(training.penalty, pick))
             self.workers.follow(self.student.variables)
             warnings += [*training.progress.mishaps, *said]
-            models_by_name["refined"] = self.student
+            models_by_name["refined"] = self._taken_from_training()
             history, front = training.progress.history, training.choice.front
         else:
-            self.student = self.calibrated
+            self.refined = self.calibrated
         self.workers.lead(lambda: str(self._save_refined()))
         measured = measure(
             models_by_name,
@@ -137,7 +141,7 @@ class Refinement:
             workers=self.workers,
         )
         return Outcome(
-            self.prepared, self.original, self.student, own_cache, measured, history, front, warnings, start_steps
+            self.prepared, self.original, self.refined, own_cache, measured, history, front, warnings, start_steps
         )
 
     def _prepare(self) -> Prepared:
@@ -232,11 +236,21 @@ class Refinement:
         try:
             training.run(resume=resume)
         except KeyboardInterrupt as stop:
-            saved = self._save_refined() if self.workers.chief and training.choice.best_so_far() else None
+            saved = None
+            if self.workers.chief and training.choice.best_so_far():
+                self._taken_from_training()
+                saved = self._save_refined()
             raise Interrupted(saved, getattr(stop, "signal", 2)) from stop
         return training
 
+    def _taken_from_training(self) -> Any:
+        """The refined model, with the weights of the student."""
+        if self.refined is not self.student:
+            for variable, trained in zip(self.refined.variables, self.student.variables, strict=True):
+                variable.assign(np.asarray(trained))
+        return self.refined
+
     def _save_refined(self) -> Path:
         path = self.out / "refined.keras"
-        write_atomically(path, self.student.save)
+        write_atomically(path, self.refined.save)
         return path
