@@ -18,6 +18,7 @@ from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
+from deltafine.refinement.averaging import Averages
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.replicas import Replicas
 from deltafine.refinement.settings import RefineSettings
@@ -78,7 +79,7 @@ class Trainer:
             gradient_accumulation_steps=_accumulated(settings),
         )
         self._step_optimizer.build(self._own_steps)
-        self._averages = _Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
+        self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
         self.set_penalty(0.0)
         self.stopping = 0
@@ -214,41 +215,6 @@ class Trainer:
     def _average(self) -> None:
         if self._averages is not None:
             self._averages.update(self._optimizer.iterations)
-
-
-class _Averages:
-    """The exponential mean of a model's weights, steps and statistics (Polyak and Juditsky 1992, doi 10.1137/0330046).
-
-    Args:
-        model: with delta layers.
-        horizon: over how many optimiser steps.
-    """
-
-    def __init__(self, model: Any, horizon: float) -> None:
-        penalties = {id(layer.penalty) for layer in delta_layers(model).values()}
-        self._averaged = [v for v in model.variables if v.dtype.startswith("float") and id(v) not in penalties]
-        self._momentum = 1 - 1 / horizon
-        self.variables = [keras.Variable(v, trainable=False, dtype=v.dtype, name="average") for v in self._averaged]
-
-    def update(self, step: Any) -> None:
-        """Take in the weights after optimiser step ``step``; the first ones are soon forgotten."""
-        step = tf.cast(tf.convert_to_tensor(step), tf.float32)
-        momentum = tf.minimum(self._momentum, step / (step + 9))
-        for average, now in zip(self.variables, self._averaged, strict=True):
-            share = tf.cast(1 - momentum, average.dtype)
-            average.assign_add(share * (tf.convert_to_tensor(now) - tf.convert_to_tensor(average)))
-
-    @contextmanager
-    def put_in(self) -> Iterator[None]:
-        """The model has the averages in here, and its own values afterwards."""
-        own = [value.numpy() for value in self._averaged]
-        for value, average in zip(self._averaged, self.variables, strict=True):
-            value.assign(average)
-        try:
-            yield
-        finally:
-            for value, before in zip(self._averaged, own, strict=True):
-                value.assign(before)
 
 
 class _Scaled(keras.optimizers.schedules.LearningRateSchedule):
