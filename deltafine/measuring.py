@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from deltafine import __version__
 from deltafine.errors import DeltafineError
-from deltafine.pipeline import Quiet, data_info, model_info, peak_memory_bytes, versions
+from deltafine.pipeline import Quiet, data_info, model_info, peak_memory_bytes, sha256, versions
 
 if TYPE_CHECKING:
     from deltafine.measurement.output import Head, Output
@@ -41,6 +42,8 @@ def measure_model(
     rescale: str | None = None,
     custom_objects: Sequence[str] = (),
     unsafe_lambda: bool = False,
+    workers: str | Sequence[str] | None = None,
+    worker_index: int | None = None,
     listener: Listener | None = None,
 ) -> tuple[Report, list[tuple[Picture, bytes]]]:
     """Measure a model on the validation videos of some data.
@@ -57,6 +60,7 @@ def measure_model(
         fps: frames are taken at this rate; None for all frames.
         rescale: ``"0..1"`` or ``"-1..1"`` where a model that is not refined wants its pixels so.
         custom_objects, unsafe_lambda: as for ``deltafine.model.load``.
+        workers, worker_index: of several processes that measure together, as for ``deltafine.refine``.
         listener: told how far it is.
 
     Returns:
@@ -64,6 +68,7 @@ def measure_model(
 
     Raises:
         DeltafineError: the model or the videos cannot be used as they are.
+        WorkerLost: another of the processes has ended.
     """
     from deltafine.measurement import measure
     from deltafine.measurement.energy import HOROWITZ
@@ -73,25 +78,37 @@ def measure_model(
     from deltafine.report.document import Report
     from deltafine.report.pictures import draw_pictures
     from deltafine.report.summary import cautions
+    from deltafine.workers import ALONE, cluster_of, join
 
     if task not in get_args(Task):
         raise DeltafineError(f"The task must be one of {', '.join(get_args(Task))}, not '{task}'.")
     started = time.monotonic()
     listener = listener or Quiet()
+    cluster = cluster_of(workers, worker_index)
+    team = ALONE if cluster is None else join(cluster)
     objects = import_objects(tuple(custom_objects))
 
     def ready(path: str | os.PathLike[str]) -> _Measurable:
         return _measurable(load(Path(path), custom_objects=objects, unsafe_lambda=unsafe_lambda), size, frames, rescale)
 
-    measured = ready(model)
-    name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if original is None else MEASURED
-    by_name = {name: measured} if original is None else {ORIGINAL: ready(original), name: measured}
-    opened = open_data(data, task, classes=classes, layout=layout, split=split)
-    continuous = opened if streams is None else open_streams(streams, opened, task)
-    for one in by_name.values():
-        check_labels(one.answers, task, opened, one.window)
-    output, opened, continuous = output_of(measured.model, task, measured.head, opened, continuous)
+    def look() -> tuple[dict[str, _Measurable], Output, Dataset, Dataset]:
+        measured = ready(model)
+        name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if original is None else MEASURED
+        by_name = {name: measured} if original is None else {ORIGINAL: ready(original), name: measured}
+        opened = open_data(data, task, classes=classes, layout=layout, split=split)
+        continuous = opened if streams is None else open_streams(streams, opened, task)
+        for one in by_name.values():
+            check_labels(one.answers, task, opened, one.window)
+        return by_name, *output_of(measured.model, task, measured.head, opened, continuous)
+
+    by_name, output, opened, continuous = team.together(look)
+    measured = list(by_name.values())[-1]
     listener.say(opened.summary())
+    if team.count > 1:
+        files = [sha256(Path(path)) for path in (model, original) if path is not None]
+        how = (__version__, measured.frames, fps, rescale, task, files)
+        videos = (opened.fingerprint("validation"), continuous.fingerprint("validation"))
+        team.agree("videos, models or options", repr((how, videos)))
     models = {one: ready.clip_model for one, ready in by_name.items()}
     output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
     figures = measure(
@@ -102,6 +119,7 @@ def measure_model(
         fps=fps,
         output=output,
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
+        workers=team,
     )
     settings = {
         "model": str(model),
@@ -118,7 +136,7 @@ def measure_model(
         "rescale": rescale,
     }
     # To a network that takes clips, a window is one picture.
-    with_pictures = measured.window is None and measured.frames > 1
+    with_pictures = team.chief and measured.window is None and measured.frames > 1
     pictures = draw_pictures(models, opened, frames=measured.frames) if with_pictures else []
     report = Report(
         title=f"{Path(model).name} on {Path(data).name or data}",

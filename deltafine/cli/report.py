@@ -100,6 +100,13 @@ def report(
     unsafe_lambda: Annotated[
         bool, typer.Option("--unsafe-lambda", help="Run code stored in the file.", rich_help_panel=_AFRESH)
     ] = False,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Several processes that measure.", rich_help_panel=_AFRESH),
+    ] = None,
+    worker_index: Annotated[
+        int | None, typer.Option(min=0, help="Which of them this is; 0 reports.", rich_help_panel=_AFRESH)
+    ] = None,
 ) -> None:
     """Show the report of a run, compare it with others, and gate it; or measure a model afresh."""
     from deltafine.report import load_report
@@ -112,7 +119,7 @@ def report(
     _survive_narrow_encodings()
     if data is None:
         given: dict[str, object] = {"original": original, "streams": streams, "task": task, "classes": classes}
-        given |= {"frames": frames, "size": size, "fps": fps, "rescale": rescale}
+        given |= {"frames": frames, "size": size, "fps": fps, "rescale": rescale, "workers": workers}
         if unused := [name for name, value in given.items() if value is not None]:
             raise DeltafineError(f"--{unused[0]} is for measuring a model: give --data VIDEOS as well.")
         document, pictures = _saved(run, with_pictures=format is Format.html)
@@ -130,9 +137,14 @@ def report(
             "split": split,
             "custom_objects": tuple(custom_objects or ()),
             "unsafe_lambda": unsafe_lambda,
+            "workers": workers,
+            "worker_index": worker_index,
         }
-        silent = format is not Format.table and output is None
+        leads = _leads(workers, worker_index)
+        silent = not leads or (format is not Format.table and output is None)
         document, pictures = _measured(run, data, options, silent)
+        if not leads:
+            return
     comparisons = [compare(document, load_report(path), str(path), force) for path in baseline or ()]
     thresholds = read_thresholds(
         gate,
@@ -161,6 +173,13 @@ def report(
             for one in failed:
                 print(f"Not met: {one.sentence}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _leads(workers: str | None, worker_index: int | None) -> bool:
+    from deltafine.workers import cluster_of
+
+    cluster = cluster_of(workers, worker_index)
+    return cluster is None or cluster.index == 0
 
 
 def _saved(run: Path, with_pictures: bool) -> tuple[Report, dict[str, bytes]]:

@@ -13,21 +13,30 @@ import pytest
 
 from tests.refinement.replicated import SETTINGS, SIZES
 
-NAMES = list(SETTINGS)
+QUICK = ("everything",)
 
 
 @cache
-def trained(devices: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.refinement.replicated", str(devices), *NAMES]
+def trained(devices: int, *names: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.refinement.replicated", str(devices), *names]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUICK)
+def test_two_devices_train_as_one(name: str) -> None:
+    assert_the_same(name, trained(1, *QUICK)[name], trained(2, *QUICK)[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_losses_weights_and_counts_are_those_of_a_single_device(name: str, devices: int) -> None:
-    alone, together = trained(1)[name], trained(devices)[name]
+    assert_the_same(name, trained(1, *SETTINGS)[name], trained(devices, *SETTINGS)[name])
+
+
+def assert_the_same(name: str, alone: dict[str, Any], together: dict[str, Any]) -> None:
     # In 16 bits, the sums of a batch are rounded as it is cut.
     near = {"rtol": 0.02, "atol": 0.02} if name == "half" else {"rtol": 1e-5, "atol": 1e-5}
     assert len(alone["figures"]) == len(SIZES)

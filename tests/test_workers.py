@@ -1,0 +1,264 @@
+"""Several processes at one job, on the loopback interface: as many real ones as there are workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deltafine.errors import DeltafineError
+from deltafine.workers import Cluster, cluster_of
+from tests.refinement.test_killed import everything
+from tests.small_runs import write_small_model, write_small_videos
+
+RUN = ["--frames", "4", "--batch", "5", "--relative-step", "0.5", "--epochs", "2", "--target-macs", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("material")
+    return str(write_small_model(folder / "small.keras")), str(write_small_videos(folder / "videos", per_class=10))
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(command: Sequence[str], count: int, *, by_environment: bool = False) -> list[subprocess.Popen[str]]:
+    """The same command by so many workers, or by one alone."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    started = []
+    for index in range(count):
+        which = ["--workers", ",".join(addresses), "--worker-index", str(index)] if count > 1 else []
+        environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+        if by_environment:
+            which = []
+            task = {"type": "worker", "index": index}
+            environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "deltafine", *command, *which],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        )
+    return started
+
+
+def ended(processes: Sequence[subprocess.Popen[str]], seconds: float = 300) -> list[tuple[int, str, str]]:
+    """Exit code, what was said, and errors, of each."""
+    try:
+        said = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
+
+
+def refined(material: tuple[str, str], out: Path, count: int, **how: Any) -> None:
+    model, data = material
+    for code, said, errors in ended(start(["refine", model, "--data", data, "--out", str(out), *RUN], count, **how)):
+        assert code == 0, said + errors
+
+
+def rounded(value: Any) -> Any:
+    """Floats to what a sum in another order leaves."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return pytest.approx(value, rel=1e-5, abs=1e-5) if isinstance(value, float) else value
+
+
+def assert_the_same_run(out: Path, other: Path) -> None:
+    here, there = everything(out), everything(other)
+    assert here["files"] == there["files"]
+    assert here["report"] == rounded(there["report"])
+    rows, expected = (np.array([row.split(",") for row in run["history"][1:]], float) for run in (here, there))
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(material: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    refined(material, out, 1)
+    return out
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_workers_come_to_the_losses_and_the_report_of_one(
+    material: tuple[str, str], alone: Path, tmp_path: Path, count: int
+) -> None:
+    refined(material, tmp_path / "run", count, by_environment=count == 4)
+    assert_the_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_evaluation_that_is_shared_out_is_that_of_one_to_the_last_bit(
+    material: tuple[str, str], alone: Path, count: int
+) -> None:
+    model, data = material
+    command = ["report", str(alone / "refined.keras"), "--data", data, "--original", model, "--format", "json"]
+    reports = []
+    for workers in (1, count):
+        (code, written, errors), *others = ended(start(command, workers))
+        assert code == 0, errors
+        assert [(code, written) for code, written, _ in others] == [(0, "")] * (workers - 1)
+        reports.append(json.loads(written))
+        for name in ("created", "seconds", "peak_memory_bytes"):
+            del reports[-1][name]
+    assert reports[0] == reports[1]
+
+
+def wait_for(file: Path, processes: Sequence[subprocess.Popen[str]]) -> None:
+    end = time.monotonic() + 200
+    while not file.exists():
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        time.sleep(0.02)
+
+
+LONG = [*RUN, "--epochs", "200"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_is_killed_the_others_say_so_and_all_go_on_from_the_checkpoint(
+    material: tuple[str, str], tmp_path: Path, victim: int
+) -> None:
+    model, data = material
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("checkpoint_minutes = 0.0001\n", "utf-8")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+
+    def command(out: Path) -> list[str]:
+        fixed = ["--frames", "4", "--batch", "5", "--relative-step", "0.5", "--epochs", "6", "--recipe", str(recipe)]
+        return ["refine", model, "--data", data, "--out", str(out), *fixed, "--resume"]
+
+    for code, said, errors in ended(start(command(whole), 2)):
+        assert code == 0, said + errors
+    processes = start(command(cut), 2)
+    wait_for(cut / "history.csv", processes)
+    processes[victim].kill()
+    begin = time.monotonic()
+    results = ended(processes, 60)
+    assert time.monotonic() - begin < 45
+    assert results[victim][0] == -signal.SIGKILL
+    code, _, errors = results[1 - victim]
+    assert code == 75, errors
+    assert re.search(r"Error: (Worker \d \(127\.0\.0\.1:\d+\)|Another worker) has ended or cannot be reached", errors)
+    assert "Traceback" not in errors
+    assert not (cut / "report.json").exists()
+    for code, said, errors in ended(start(command(cut), 2)):
+        assert code == 0, said + errors
+    assert_the_same_run(cut, whole)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_them_ends_all_after_the_same_step_with_a_checkpoint(
+    material: tuple[str, str], tmp_path: Path
+) -> None:
+    model, data = material
+    out = tmp_path / "run"
+    processes = start(["refine", model, "--data", data, "--out", str(out), *LONG], 2)
+    wait_for(out / "history.csv", processes)
+    processes[1].terminate()
+    results = ended(processes, 60)
+    assert [code for code, _, _ in results] == [143, 143], results
+    assert "go on with --resume" in results[0][1]
+    assert (out / "checkpoints" / "last.h5").exists()
+    assert (out / "refined.keras").exists()
+
+
+@pytest.mark.slow
+def test_what_the_chief_refuses_all_say(material: tuple[str, str], tmp_path: Path) -> None:
+    model, data = material
+    (tmp_path / "mine.txt").write_text("keep me")
+    results = ended(start(["refine", model, "--data", data, "--out", str(tmp_path), *RUN], 2))
+    assert [code for code, _, _ in results] == [2, 2]
+    assert all("exists already: choose another --out" in errors for _, _, errors in results)
+
+
+@pytest.mark.slow
+def test_other_videos_on_one_of_them_are_refused(material: tuple[str, str], tmp_path: Path) -> None:
+    model, data = material
+    other = write_small_videos(tmp_path / "videos", per_class=9)
+    workers = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    shared = ["--out", str(tmp_path / "run"), *RUN, "--workers", workers, "--worker-index"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "deltafine", "refine", model, "--data", str(videos), *shared, str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, videos in enumerate((data, other))
+    ]
+    for code, _, errors in ended(processes):
+        assert code == 2
+        assert "other videos, settings or model than worker" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_those_that_wait_for_one_that_does_not_come_say_so() -> None:
+    code = (
+        "from deltafine import workers\nworkers.SECONDS_TO_JOIN = 5\n"
+        f"workers.join(workers.Cluster(('127.0.0.1:{free_ports(1)[0]}', '127.0.0.1:9'), 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 75
+    assert "Worker 0 has waited 5 s for 127.0.0.1:9: start all workers" in done.stderr
+
+
+def test_the_cluster_is_what_is_given_or_what_tf_config_says() -> None:
+    two = ("a:1", "b:2")
+    environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": two}, "task": {"type": "worker", "index": 1}})}
+    led = {"cluster": {"chief": ["c:0"], "worker": two}, "task": {"type": "worker", "index": 1}}
+    assert cluster_of("a:1, b:2", 1, environment={}) == Cluster(two, 1)
+    assert cluster_of(environment=environment) == Cluster(two, 1)
+    assert cluster_of(environment={"TF_CONFIG": json.dumps(led)}) == Cluster(("c:0", *two), 2)
+    assert cluster_of("c:3,d:4", 0, environment=environment) == Cluster(("c:3", "d:4"), 0)
+    assert cluster_of(environment={}) is None
+    assert cluster_of("a:1", 0, environment={}) is None
+    assert cluster_of("[::1]:70,h:1", 0, environment={}) == Cluster(("[::1]:70", "h:1"), 0)
+
+
+@pytest.mark.parametrize(
+    ("workers", "index", "config", "words"),
+    [
+        ("a:1,b", 0, None, "'b', which is no host:port"),
+        ("a:1,a:1", 0, None, "twice"),
+        ("a:1,b:1", None, None, "--worker-index, from 0 to 1"),
+        ("a:1,b:1", 2, None, "--worker-index is 2: there are 2 workers"),
+        (None, 1, None, "give these as well"),
+        (None, None, "{", "TF_CONFIG is not as TensorFlow describes it"),
+        (None, None, "[]", "TF_CONFIG is not as TensorFlow describes it"),
+        (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}', "a 'ps'"),
+        (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 5}}', "TF_CONFIG is 5"),
+    ],
+)
+def test_a_cluster_that_makes_no_sense_is_refused(
+    workers: str | None, index: int | None, config: str | None, words: str
+) -> None:
+    environment = {} if config is None else {"TF_CONFIG": config}
+    with pytest.raises(DeltafineError, match=re.escape(words)):
+        cluster_of(workers, index, environment=environment)
