@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +127,8 @@ def refine(
             team.lead(make)
             outcome = run.run(resume=resume, pick=pick)
             report = _told(team, lambda: _write_report(outcome, directory, started))
+            if not team.chief:
+                _remove_own_frames(outcome.own_cache)
         except Exception:
             if ours and not was_there:
                 _remove_if_nothing_was_made(directory)
@@ -167,6 +169,13 @@ def _told(team: Workers, write: Callable[[], Report]) -> Report:
     if team.count == 1:
         return write()
     return Report.model_validate(team.lead(lambda: write().model_dump(mode="json")))
+
+
+def _remove_own_frames(cache: Path) -> None:
+    """Of a worker that does not share the chief's run directory."""
+    shutil.rmtree(cache, ignore_errors=True)
+    with suppress(OSError):  # the chief's run is in there
+        cache.parent.rmdir()
 
 
 def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:

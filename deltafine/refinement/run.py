@@ -189,7 +189,7 @@ class Refinement:
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""
         own = self.out / "cache"
-        for part in own.glob(".*.part"):
+        for part in own.glob(".*.part") if self.workers.chief else ():
             part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here now
         if self.settings.epochs and self.settings.cache is None:
             self.prepared.keep_frames(own, self.listener)

@@ -81,6 +81,32 @@ def test_a_source_can_be_iterated_again_and_resumed(data: Dataset) -> None:
     assert all(map(same, whole[3:], rest))
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_parts_of_batches_are_the_batches_and_some_may_be_empty(
+    data: Dataset, tmp_path: Path, cached: bool, shuffle: bool
+) -> None:
+    if cached:
+        data.use_cache(tmp_path)
+    how: dict[str, Any] = {"frames": 4, "size": (8, 16), "shuffle": shuffle, "batch": 6, "start_batch": 1}
+    whole = list(data.clips(None, **how))
+    assert [len(batch) for batch in whole][-1] == 4
+    parts = [list(data.clips(None, **how, part=(which, 5))) for which in range(5)]
+    assert any(not len(batch) for part in parts for batch in part)
+    for batch, *cut in zip(whole, *parts, strict=True):
+        assert [part.first for part in cut] == np.cumsum([0, *map(len, cut)])[:-1].tolist()
+        for name in ("frames", "labels", "videos", "starts"):
+            together = np.concatenate([getattr(part, name) for part in cut])
+            np.testing.assert_array_equal(together, getattr(batch, name))
+
+
+def test_every_so_many_th_batch_is_one_of_all(data: Dataset) -> None:
+    how: dict[str, Any] = {"frames": 4, "size": (8, 16), "batch": 6}
+    whole = list(data.clips(None, **how))
+    for which in range(3):
+        assert all(map(same, whole[which::3], list(data.clips(None, **how, batches=(which, 3)))))
+
+
 def test_random_clips_change_with_the_epoch(data: Dataset) -> None:
     def starts(epoch: int) -> list[int]:
         source = data.clips(None, frames=4, size=(8, 16), clips_per_video=2, sampling="random", epoch=epoch, batch=99)
