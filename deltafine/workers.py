@@ -15,6 +15,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -330,27 +331,27 @@ def join(cluster: Cluster) -> Workers:
     )
     # TensorFlow takes SIGTERM for itself here.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with _patience(cluster):
-        try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-        except RuntimeError as error:
-            raise DeltafineError(
-                "TensorFlow has computed something in this process already: workers have to meet before; start a new "
-                "process."
-            ) from error
-        except tf.errors.OpError as error:
-            address = cluster.addresses[cluster.index]
-            reason = " ".join(str(error).split())[:200]
-            raise DeltafineError(
-                f"Worker {cluster.index} cannot listen on {address} or meet the others ({reason}): check --workers, "
-                "and that the port is free."
-            ) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-        workers = Workers(strategy, cluster)
-        workers.gather(b"")
+    _meet(cluster)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except RuntimeError as error:
+        raise DeltafineError(
+            "TensorFlow has computed something in this process already: workers have to meet before; start a new "
+            "process."
+        ) from error
+    except tf.errors.OpError as error:
+        address = cluster.addresses[cluster.index]
+        reason = " ".join(str(error).split())[:200]
+        raise DeltafineError(
+            f"Worker {cluster.index} cannot listen on {address} or meet the others ({reason}): check --workers, "
+            "and that the port is free."
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    workers = Workers(strategy, cluster)
+    workers.gather(b"")
     return workers
 
 
@@ -363,28 +364,26 @@ def all_devices() -> Workers:
     return ALONE if len(devices) < 2 else Workers(tf.distribute.MirroredStrategy([device.name for device in devices]))
 
 
-@contextlib.contextmanager
-def _patience(cluster: Cluster) -> Iterator[None]:
-    """End the process if the others do not come: TensorFlow waits for them for ever, and cannot be woken."""
-    over = threading.Event()
-
-    def watch() -> None:
-        if over.wait(SECONDS_TO_JOIN):
-            return
-        others = [address for number, address in enumerate(cluster.addresses) if number != cluster.index]
-        missing = [address for address in others if not _answers(address)] or others
-        os.write(
-            2,
-            f"Error: Worker {cluster.index} has waited {SECONDS_TO_JOIN:.0f} s for {', '.join(missing)}: start all "
-            "workers, and check that they can reach each other.\n".encode(),
-        )
-        os._exit(WorkerLost.exit_code)
-
-    threading.Thread(target=watch, name="deltafine-join", daemon=True).start()
+def _meet(cluster: Cluster) -> None:
+    """Wait until every worker answers: TensorFlow would wait for ever, and could not even be interrupted."""
+    own = cluster.addresses[cluster.index]
+    missing = [address for address in cluster.addresses if address != own]
+    end = time.monotonic() + SECONDS_TO_JOIN
     try:
-        yield
-    finally:
-        over.set()
+        listening = socket.create_server(("", int(own.rpartition(":")[2])), backlog=2 * len(cluster.addresses))
+    except OSError as error:
+        raise DeltafineError(
+            f"Worker {cluster.index} cannot listen on {own} ({error.strerror}): name a port that is free in --workers."
+        ) from error
+    with listening:
+        # One that has met all others is taken over by TensorFlow, which answers at the same address.
+        while missing := [address for address in missing if not _answers(address)]:
+            if time.monotonic() > end:
+                raise WorkerLost(
+                    f"Worker {cluster.index} has waited {SECONDS_TO_JOIN:.0f} s for {', '.join(missing)}: start all "
+                    "workers, and check that they can reach each other."
+                )
+            time.sleep(0.2)
 
 
 def _answers(address: str) -> bool:
