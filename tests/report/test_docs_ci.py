@@ -181,6 +181,6 @@ def test_the_gates_of_the_pages_are_valid(page: str, tmp_path: Path) -> None:
 def test_every_option_and_format_of_the_command_is_on_the_page() -> None:
     page = (DOCS / "report.md").read_text("utf-8")
     options = [name for name in inspect.signature(report).parameters if name != "run"]
-    assert len(options) == 24
+    assert len(options) == 26
     assert [name for name in options if f"--{name.replace('_', '-')}" not in page] == []
     assert [choice for choice in Format if f"| `{choice}` |" not in page] == []
