@@ -296,10 +296,10 @@ def test_after_going_back_a_run_goes_on_with_half_the_rates_and_says_so(
 ) -> None:
     step = Trainer.train_on_batch
 
-    def wild_at_full_rate(self: Trainer, *arguments: Any) -> tuple[float, float, float]:
+    def wild_at_full_rate(self: Trainer, *arguments: Any, **more: Any) -> tuple[float, float, float]:
         if self.step == 3 and self.rate == 1:
             raise Unsound("The loss is not a number at step 4")
-        return step(self, *arguments)
+        return step(self, *arguments, **more)
 
     monkeypatch.setattr(Trainer, "train_on_batch", wild_at_full_rate)
     out = tmp_path / "run"

@@ -25,7 +25,7 @@ FULL: dict[str, list[dict[str, Any]]] = {
     "l1": [{"method": "l1", "distill": 0.0, "penalty": p} for p in (0.1, 1, 10)],
     "quantize": [{"rule": "quantize", "penalty": p} for p in (5, 20)],
     "calibrated": [{"epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
-    "send-on-delta": [{"penalty": p} for p in (20, 40, 60)],
+    "send-on-delta": [{"penalty": p} for p in (5, 10, 20, 40, 60)],
     "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
     "send-on-delta, pixels, 8 epochs, mirrored": [
