@@ -27,10 +27,6 @@ pytestmark = pytest.mark.slow
 
 ROUNDS, FRAMES, VIDEOS = 5, 8, 12
 LIMIT = 1.25
-NARROW = 1.75
-"""For the narrow MobileNet without delta layers. It has 28 MACs for each value that goes into its layers, where the
-whole MobileNet has 109 and ResNet50 365, so that to look at each value twice costs more than a quarter of predicting.
-"""
 
 
 def resnet50() -> Any:
@@ -102,4 +98,4 @@ def test_measuring_costs_at_most_a_quarter_more_than_predicting(
         f"{1000 * np.median(seconds['predict']) / frames:.2f} ms a frame, measuring x{alone:.2f}; "
         f"from files x{whole:.2f}"
     )
-    assert whole <= (NARROW if make is mobilenet and not deltas else LIMIT)
+    assert whole <= LIMIT
