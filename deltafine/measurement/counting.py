@@ -2,14 +2,17 @@
 
 Measuring should cost little beside predicting, and a pass over the values costs as much as a cheap layer. So on a CPU
 NumPy counts, in blocks that stay in the processor's cache: masks have a byte per value, and up to eight bytes are added
-up as one number. From a GPU it would take longer to fetch the values, so there the graph counts (``graph_counting``).
+up as one number. Where numba is installed, large masks have a bit per value (``packing``). From a GPU it would take longer
+to fetch the values, so there the graph counts (``graph_counting``).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,8 @@ BLOCK = 1 << 18
 """Values that are looked at together."""
 SAMPLES = 64
 """A look at so many values of a frame mostly shows already that they need multiplications."""
+BITS = importlib.util.find_spec("numba") is not None
+"""Whether masks may have a bit per value."""
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
@@ -104,8 +109,8 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
     units = _only_units(row).reshape(batch, time)
     units_before = np.zeros((batch, 1), bool) if before is None else _only_units(before)[:, None]
     rows = [
-        nonzero.sums(),
-        changed.sums(),
+        nonzero.sums,
+        changed.sums,
         changed.positions(),
         units,
         units & np.concatenate([units_before, units[:, :-1]], axis=1),
@@ -143,6 +148,15 @@ class _Masks:
         self.sizes = np.zeros((frames, positions, channels // self._first), np.uint8)
         self.channels = np.zeros((frames, channels), np.int64)
 
+    @property
+    def takes_bits(self) -> bool:
+        """Whether the first sums are over the eight channels of a byte of bits, and nothing else is asked."""
+        return self._first == 8 and not self._over_positions
+
+    def add_bits(self, bits: np.ndarray) -> None:
+        """Count the whole mask, (frames, positions * channels / 8) bytes with a bit per value."""
+        self.sizes = np.bitwise_count(bits).reshape(self.sizes.shape)
+
     def add(self, frames: slice, positions: slice, mask: np.ndarray) -> None:
         """Count part of the mask."""
         self.sizes[frames, positions] = _sums_of(self._first, mask.view(np.uint8))
@@ -154,14 +168,15 @@ class _Masks:
         for fold in self._others:
             self.sizes = _sums_of(fold, self.sizes)
 
+    @cached_property
     def sums(self) -> np.ndarray:
-        """(frames,)"""
+        """(frames,), once all of the mask was seen."""
         return self.sizes.reshape(len(self.sizes), -1).sum(axis=1, dtype=np.uint32)
 
     def weighted(self, weights: _Weights) -> np.ndarray:
         """(frames,) sums, each group of channels times its weight."""
         if weights.values is None:
-            return self.sums().astype(np.int64) * weights.unit
+            return self.sums.astype(np.int64) * weights.unit
         sizes = self.sizes.reshape(-1, *weights.values.shape)
         # 32-bit floats are faster, and exact where all sums are whole numbers below 2**24.
         kind = np.float32 if self._largest * weights.most < 2**24 else np.int64
@@ -175,13 +190,13 @@ class _Masks:
 
 def _compare(row: np.ndarray, before: np.ndarray | None, time: int, nonzero: _Masks, changed: _Masks) -> None:
     """See which values are not 0, and which differ from the frame before; block by block, while they are in cache."""
-    for frames, positions in _blocks(row.shape):
-        values = row[frames, positions]
-        nonzero.add(frames, positions, np.not_equal(values, 0))
-        start = max(frames.start, 1)
-        if start < frames.stop:
-            pairs = row[start : frames.stop, positions], row[start - 1 : frames.stop - 1, positions]
-            changed.add(slice(start, frames.stop), positions, np.not_equal(*pairs))
+    if BITS and nonzero.takes_bits and changed.takes_bits and row.dtype == np.float32 and row.flags.c_contiguous:
+        from deltafine.measurement.packing import pack
+
+        for masks, found in zip((nonzero, changed), pack(row.reshape(len(row), -1)), strict=True):
+            masks.add_bits(found)
+    else:
+        _compare_by_blocks(row, nonzero, changed)
     starts = slice(None, None, time)
     changed.sizes[starts] = changed.channels[starts] = 0  # pairs that span two clips
     if before is not None:
@@ -190,6 +205,16 @@ def _compare(row: np.ndarray, before: np.ndarray | None, time: int, nonzero: _Ma
             changed.add(slice(clips.start * time, clips.stop * time, time), positions, mask)
     nonzero.finish()
     changed.finish()
+
+
+def _compare_by_blocks(row: np.ndarray, nonzero: _Masks, changed: _Masks) -> None:
+    for frames, positions in _blocks(row.shape):
+        values = row[frames, positions]
+        nonzero.add(frames, positions, np.not_equal(values, 0))
+        start = max(frames.start, 1)
+        if start < frames.stop:
+            pairs = row[start : frames.stop, positions], row[start - 1 : frames.stop - 1, positions]
+            changed.add(slice(start, frames.stop), positions, np.not_equal(*pairs))
 
 
 def _blocks(shape: Sequence[int]) -> Iterator[tuple[slice, slice]]:

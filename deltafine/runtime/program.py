@@ -142,7 +142,8 @@ class Program:
     def _finish(self, operation: Operation) -> dict[int, int]:
         finish, arrays = operation.finish, self.plan.arrays
         _, width, channels = self.plan.tensors[operation.output].shape
-        copies = width if operation.kind == "input" else 1  # a frame is read by whole lines
+        # A frame is read by whole lines, and scaled a word of positions at a time.
+        copies = {"input": width, "identity": WORD}.get(operation.kind, 1)
 
         def put(name: str) -> int:
             values = arrays[name]

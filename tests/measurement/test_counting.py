@@ -54,7 +54,7 @@ def fans_of(time: int, space: tuple[int, ...], channels: int, kinds: list[str], 
     block=st.sampled_from([1, 40, 1000, 1 << 18]),
     seed=st.integers(0, 99),
 )
-def test_both_ways_count_what_brute_force_counts(batch, time, space, channels, kinds, goes_on, block, seed):
+def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, kinds, goes_on, block, seed):
     value = values((batch, time + 1, *space, channels), seed)
     before, value = value[:, 0], value[:, 1:]
     fans = fans_of(time, space, channels, kinds, seed)
@@ -71,9 +71,12 @@ def test_both_ways_count_what_brute_force_counts(batch, time, space, channels, k
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "BLOCK", block)
         (found,) = counting.count(Questions(fans), value, *more)
+        patch.setattr(counting, "BITS", False)
+        (without_numba,) = counting.count(Questions(fans), value, *more)
     (in_graph,) = graph_counting.count(Questions(fans), *map(tf.constant, [value, *more]))
-    assert found.dtype == in_graph.dtype == np.int64
+    assert found.dtype == without_numba.dtype == in_graph.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(without_numba, expected)
     np.testing.assert_array_equal(in_graph, expected)
 
 

@@ -16,6 +16,7 @@ from deltafine.runtime.kernels.frames import read_frame
 from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
 from deltafine.runtime.kernels.products import convolve
+from deltafine.runtime.kernels.rescale import only_rescales, rescale
 from deltafine.runtime.kernels.rows import combine, pool, pool_everything
 
 
@@ -48,6 +49,8 @@ def _run(
             convolve_events(memory, operation, fresh, counters[i])
         elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
             convolve(memory, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
+        elif kind == at.K_IDENTITY and only_rescales(memory, operation):
+            rescale(memory, operation, fresh, counters[i])
         elif kind == at.K_INPUT:
             read_frame(memory, operation, frame, fresh, counters[i])
         elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
