@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from deltafine import __version__
 from deltafine.errors import DeltafineError
-from deltafine.pipeline import Quiet, data_info, model_info, peak_memory_bytes, sha256, versions
+from deltafine.pipeline import Quiet
+from deltafine.report.facts import data_info, model_info, peak_memory_bytes, sha256, versions
 
 if TYPE_CHECKING:
     from deltafine.measurement.output import Head, Output

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -15,22 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltafine import run_directory
 from deltafine.errors import DeltafineError
-from deltafine.files import is_unfinished, make_folder, remove_unfinished, write_atomically
+from deltafine.files import make_folder, write_atomically
 from deltafine.refinement.interruption import Requests
 from deltafine.refinement.lock import locked
-from deltafine.refinement.settings import CHANGEABLE, RefineSettings, given_names, resolve
+from deltafine.refinement.settings import RefineSettings, given_names, resolve
 
 if TYPE_CHECKING:
     from deltafine.refinement.listener import Listener
     from deltafine.refinement.run import Outcome, Refinement
     from deltafine.report import Report
-    from deltafine.video import Dataset
     from deltafine.workers import Workers
-
-
-SETTINGS_FILE = "settings.toml"
-PATHS = ("model", "data", "streams")
 
 
 class Quiet:
@@ -98,18 +90,18 @@ def refine(
 
             def begin() -> list[Any]:
                 going_on = resume
-                if resume and not _entries(directory) and pick is None:
+                if resume and not run_directory.entries_of(directory) and pick is None:
                     listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
                     going_on = False
-                chosen = _settings_of(directory, resolved, given) if going_on else resolved
+                chosen = run_directory.settings_of(directory, resolved, given) if going_on else resolved
                 _check_model_exists(chosen)
-                _check_directory(directory, overwrite=overwrite, resume=going_on)
+                run_directory.check(directory, overwrite=overwrite, resume=going_on)
                 if was_there:
                     locks.enter_context(locked(directory))
                 return [chosen.model_dump(mode="json"), going_on]
 
             told, resume = team.lead(begin)
-            mine = {name: getattr(resolved, name) for name in (*PATHS, "cache")}
+            mine = {name: getattr(resolved, name) for name in (*run_directory.PATHS, "cache")}
             final = RefineSettings.model_validate(told if team.chief else {**told, **mine})
             run = _prepare(final, directory, listener, requests, team)
 
@@ -119,10 +111,10 @@ def refine(
                 make_folder(directory)
                 if not was_there:
                     locks.enter_context(locked(directory))
-                    _check_directory(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
+                    run_directory.check(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
                     ours = True
-                _clear(directory, resume=resume)
-                write_atomically(directory / SETTINGS_FILE, final.to_toml().encode("utf-8"))
+                run_directory.clear(directory, resume=resume)
+                write_atomically(directory / run_directory.SETTINGS_FILE, final.to_toml().encode("utf-8"))
 
             team.lead(make)
             outcome = run.run(resume=resume, pick=pick)
@@ -131,7 +123,7 @@ def refine(
                 _remove_own_frames(outcome.own_cache)
         except Exception:
             if ours and not was_there:
-                _remove_if_nothing_was_made(directory)
+                run_directory.remove_if_nothing_was_made(directory)
             raise
     return report
 
@@ -193,6 +185,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
     """The report document of a refinement."""
     from deltafine.measurement.energy import HOROWITZ
     from deltafine.report.document import Report, SiteInfo
+    from deltafine.report.facts import data_info, model_info, peak_memory_bytes, versions
     from deltafine.report.summary import cautions
 
     prepared = outcome.prepared
@@ -238,138 +231,6 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
     return report
 
 
-def model_info(
-    model: Any, path: Path, sample_shape: Sequence[int], *, window: int | None = None, class_vector: bool = True
-) -> Any:
-    """What a report says of a model that takes samples of this shape, and gives a class vector or something else."""
-    from deltafine.model import mac_layers
-    from deltafine.report.document import ModelInfo, Uncovered
-
-    layers = mac_layers(model, tuple(sample_shape))
-    known = sum(entry.dense_macs or 0 for entry in layers)
-    return ModelInfo(
-        name=path.name,
-        sha256=sha256(path),
-        parameters=model.count_params(),
-        input_shape=list(sample_shape),
-        outputs=model.outputs[0].shape[-1] if class_vector else None,
-        window=window,
-        coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known if known else 0.0,
-        uncovered=[
-            Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
-            for entry in layers
-            if not entry.covered
-        ],
-    )
-
-
-def data_info(data: Dataset) -> Any:
-    """What a report says of a data set."""
-    from deltafine.report.document import DataInfo, Problem
-    from deltafine.video.files import as_text
-
-    return DataInfo(
-        path=str(data.path),
-        layout=data.layout,
-        classes=[as_text(name) for name in data.classes],
-        train_videos=len(data.select("train")),
-        validation_videos=len(data.select("validation")),
-        fingerprint=data.fingerprint(),
-        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in data.problems],
-    )
-
-
-def versions() -> Any:
-    """Versions of everything that makes the figures."""
-    import av
-    import keras
-    import numpy
-    import tensorflow
-
-    from deltafine import __version__
-    from deltafine.report.document import Versions
-
-    return Versions(
-        deltafine=__version__,
-        python=platform.python_version(),
-        keras=keras.__version__,
-        tensorflow=tensorflow.__version__,
-        numpy=numpy.__version__,
-        av=av.__version__,
-        platform=platform.platform(),
-    )
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_model_exists(settings: RefineSettings) -> None:
     if not Path(settings.model).exists():
         raise DeltafineError(f"There is no model at {settings.model}: check the path.")
-
-
-def _settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> RefineSettings:
-    """The settings that a run was started with; other ones that the user gives now are refused."""
-    recipe = directory / SETTINGS_FILE
-    if not recipe.exists():
-        raise DeltafineError(f"{directory} holds no run that could be resumed: start it without --resume.")
-    started_with = resolve(recipe, trusted=given)
-    for name in sorted(given - set(CHANGEABLE)):
-        before, now = getattr(started_with, name), getattr(wanted, name)
-        if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):
-            raise DeltafineError(
-                f"The run in {directory} was started with {name} = {before!r}, not {now!r}: resume it without that, or "
-                "start a new run."
-            )
-    return started_with.model_copy(update={name: getattr(wanted, name) for name in given & set(CHANGEABLE)})
-
-
-def _entries(directory: Path) -> list[Path]:
-    """What is in a directory but for what a writer that was killed has left; nothing if it is not there."""
-    return [entry for entry in directory.iterdir() if not is_unfinished(entry)] if directory.is_dir() else []
-
-
-def _check_directory(directory: Path, *, overwrite: bool, resume: bool) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise DeltafineError(f"{directory} is a file: name a directory for the run with --out.")
-    if _entries(directory) and not resume:
-        if not overwrite:
-            raise DeltafineError(f"{directory} exists already: choose another --out, or give --overwrite or --resume.")
-        if not (directory / SETTINGS_FILE).exists():
-            raise DeltafineError(f"{directory} is not a run directory, so it is not overwritten: choose another --out.")
-
-
-def _clear(directory: Path, *, resume: bool) -> None:
-    """Remove an older run, or what writers that were killed have left of the one to resume.
-
-    Its settings go last, when the new ones take their place, so that it is known as a run all the time; and before
-    anything that a resumed run could go on from, goes what says that it could.
-    """
-    try:
-        remove_unfinished(directory)
-        remove_unfinished(directory / "checkpoints")
-        for name in () if resume else ("calibrated.h5", "last.h5"):
-            (directory / "checkpoints" / name).unlink(missing_ok=True)
-        for entry in () if resume else directory.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != SETTINGS_FILE:
-                entry.unlink()
-    except OSError as error:
-        raise DeltafineError(f"The older run in {directory} cannot be removed: {error.strerror}.") from error
-
-
-def _remove_if_nothing_was_made(directory: Path) -> None:
-    """Take away a directory that holds no more than settings and frames; the same command can then be given again."""
-    entries = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {""}
-    if entries <= {SETTINGS_FILE, "cache"}:
-        shutil.rmtree(directory, ignore_errors=True)

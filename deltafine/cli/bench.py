@@ -109,8 +109,8 @@ def _timing(times: dict[str, Times], threads: int, engine: str, data: Path, vide
     """The figures as the report holds them, the delta runtime first."""
     from datetime import UTC, datetime
 
-    from deltafine.pipeline import versions
     from deltafine.report.document import RuntimeTimes, Timing
+    from deltafine.report.facts import versions
     from deltafine.runtime.comparison import DELTA
     from deltafine.runtime.kept import machine
 

@@ -2,8 +2,8 @@
 
 Measuring should cost little beside predicting, and a pass over the values costs as much as a cheap layer. So on a CPU
 NumPy counts, in blocks that stay in the processor's cache: masks have a byte per value, and up to eight bytes are added
-up as one number. Where numba is installed, large masks have a bit per value (``packing``). From a GPU it would take longer
-to fetch the values, so there the graph counts (``graph_counting``).
+up as one number. Where numba is installed, masks have a bit per value (``packing``). From a GPU it would take longer to
+fetch the values, so there the graph counts (``graph_counting``).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Masks of large tensors as bits, in vector code: where numba is installed, one pass over the values does for four."""
+"""Masks as bits, in vector code: where numba is installed, one pass over the values does for four."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
-from deltafine.runtime.kernels.vectors import LANES, VECTOR, Emitter, ir, number
+from deltafine.runtime.kernels.vectors import LANES, VECTOR, Emitter, number
 
 
 @intrinsic

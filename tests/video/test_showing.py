@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.pipeline import data_info
+from deltafine.report.facts import data_info
 from deltafine.video import open_dataset
 from deltafine.video.contact_sheet import write_contact_sheet
 from deltafine.video.overview import overview

@@ -1,0 +1,88 @@
+"""What a report says of the model, the videos, the program and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltafine.video import Dataset
+
+
+def model_info(
+    model: Any, path: Path, sample_shape: Sequence[int], *, window: int | None = None, class_vector: bool = True
+) -> Any:
+    """What a report says of a model that takes samples of this shape, and gives a class vector or something else."""
+    from deltafine.model import mac_layers
+    from deltafine.report.document import ModelInfo, Uncovered
+
+    layers = mac_layers(model, tuple(sample_shape))
+    known = sum(entry.dense_macs or 0 for entry in layers)
+    return ModelInfo(
+        name=path.name,
+        sha256=sha256(path),
+        parameters=model.count_params(),
+        input_shape=list(sample_shape),
+        outputs=model.outputs[0].shape[-1] if class_vector else None,
+        window=window,
+        coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known if known else 0.0,
+        uncovered=[
+            Uncovered(name=entry.path, kind=type(entry.layer).__name__, dense_macs=entry.dense_macs)
+            for entry in layers
+            if not entry.covered
+        ],
+    )
+
+
+def data_info(data: Dataset) -> Any:
+    """What a report says of a data set."""
+    from deltafine.report.document import DataInfo, Problem
+    from deltafine.video.files import as_text
+
+    return DataInfo(
+        path=str(data.path),
+        layout=data.layout,
+        classes=[as_text(name) for name in data.classes],
+        train_videos=len(data.select("train")),
+        validation_videos=len(data.select("validation")),
+        fingerprint=data.fingerprint(),
+        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in data.problems],
+    )
+
+
+def versions() -> Any:
+    """Versions of everything that makes the figures."""
+    import av
+    import keras
+    import numpy
+    import tensorflow
+
+    from deltafine import __version__
+    from deltafine.report.document import Versions
+
+    return Versions(
+        deltafine=__version__,
+        python=platform.python_version(),
+        keras=keras.__version__,
+        tensorflow=tensorflow.__version__,
+        numpy=numpy.__version__,
+        av=av.__version__,
+        platform=platform.platform(),
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
