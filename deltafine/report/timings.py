@@ -33,9 +33,9 @@ def sentence(timing: Timing) -> str:
     """On what it was measured, and with how many threads."""
     versions = timing.versions
     return (
-        f"{counted(timing.frames, 'frame')} of {counted(timing.videos, 'video')} ({timing.data}), runtimes in turn "
-        f"frame by frame, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, deltafine "
-        f"{versions.deltafine} ({timing.engine}) with one, Python {versions.python}, {timing.created}."
+        f"{counted(timing.frames, 'frame')} of {counted(timing.videos, 'video')} ({timing.data}), runtimes in turn, "
+        f"some frames at a time, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, "
+        f"deltafine {versions.deltafine} ({timing.engine}) with one, Python {versions.python}, {timing.created}."
     )
 
 
