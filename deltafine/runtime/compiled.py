@@ -106,7 +106,7 @@ class NumbaState:
         for first, last in self.program.segments:
             self.run(first, last, counters)
         self.fresh = False
-        return self.counts(counters)
+        return Counts(self.program.plan, counters)
 
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it."""
@@ -120,16 +120,6 @@ class NumbaState:
         else:
             arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
             run_network(*arguments, self.fresh, self.counting, counters)
-
-    def counts(self, counters: np.ndarray) -> Counts:
-        """The counters of the kernels as counts."""
-        counts = Counts(self.program.plan)
-        counts.rows = counters[:, layout.ROWS]
-        counts.changed_rows = counters[:, layout.CHANGED_ROWS]
-        counts.changed_elements = counters[:, layout.CHANGED_ELEMENTS]
-        counts.effective_macs = counters[:, layout.EFFECTIVE]
-        counts.event_macs = counters[:, layout.EVENT_MACS]
-        return counts
 
     def _run_keras(self, place: int, operation: Operation, counters: np.ndarray) -> None:
         arrays, plan = self.memory_arrays, self.program.plan

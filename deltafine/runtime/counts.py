@@ -9,8 +9,15 @@ import numpy as np
 from deltafine.runtime.plan import MACS, Operation, Plan
 
 
+COLUMNS = 5
+
+
 class Counts:
     """Counts of one frame, or sums of several; int64 arrays with an entry per operation of the plan.
+
+    Args:
+        plan: what is counted in.
+        table: (operations, COLUMNS) int64, the attributes in this order; default: zeros.
 
     Attributes:
         rows: positions that were computed anew.
@@ -20,11 +27,10 @@ class Counts:
         event_macs: multiply-accumulates carried out for single events.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, table: np.ndarray | None = None) -> None:
         self.plan = plan
-        size = len(plan.operations)
-        self.rows, self.changed_rows, self.changed_elements = (np.zeros(size, np.int64) for _ in range(3))
-        self.effective_macs, self.event_macs = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        table = np.zeros((len(plan.operations), COLUMNS), np.int64) if table is None else table
+        self.rows, self.changed_rows, self.changed_elements, self.effective_macs, self.event_macs = table.T
 
     @property
     def executed_macs(self) -> np.ndarray:

@@ -26,7 +26,7 @@ KINDS = (
 ) = range(18)  # fmt: skip
 
 ROWS, CHANGED_ROWS, CHANGED_ELEMENTS, EFFECTIVE, EVENT_MACS, COUNTERS = range(6)
-"""Columns of the counters of an operation."""
+"""Columns of the counters of an operation, those of ``Counts``."""
 
 R_NONE, R_QUANTIZE, R_SEND_ON_DELTA = range(3)
 RULE_CODES = {

@@ -13,7 +13,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.events import convolve_events, should_send_events
 from deltafine.runtime.kernels.frames import read_frame
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import WORD, Memory
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
 from deltafine.runtime.kernels.products import convolve
 from deltafine.runtime.kernels.rescale import only_rescales, rescale
@@ -31,8 +31,10 @@ def _effective_macs(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
     masks, counts = memory.masks[begin : begin + size], memory.counts[begin : begin + size]
     fans = memory.fans[fan : fan + size]
     total = 0
-    for position in range(size):
-        total += counts[position] * masks[position] * fans[position]
+    for word in range(0, size, WORD):
+        if memory.mask_words[(begin + word) // WORD]:
+            for position in range(word, min(word + WORD, size)):
+                total += counts[position] * masks[position] * fans[position]
     return total
 
 
