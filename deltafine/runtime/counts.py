@@ -8,7 +8,6 @@ import numpy as np
 
 from deltafine.runtime.plan import MACS, Operation, Plan
 
-
 COLUMNS = 5
 
 

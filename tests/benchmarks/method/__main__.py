@@ -26,6 +26,10 @@ FULL: dict[str, list[dict[str, Any]]] = {
     "quantize": [{"rule": "quantize", "penalty": p} for p in (5, 20)],
     "calibrated": [{"epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta": [{"penalty": p} for p in (5, 10, 20, 40, 60)],
+    "paper, small rate": [
+        {"method": "paper", "relative_step": 0.25, "distill": 0.0, "penalty": 30, "learning_rate": 3e-4}
+    ],
+    "send-on-delta, small rate": [{"penalty": 10, "learning_rate": 3e-4}],
     "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
     "send-on-delta, pixels, 8 epochs, mirrored": [
