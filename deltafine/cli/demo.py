@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,5 @@ def demo(
     load_tensorflow()
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
-    # So few videos ask for small steps away from what the model has learnt on others.
-    settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
-    run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
+    run(example.model, example.data, out / "run", streams=str(example.streams), epochs=4, overwrite=False)
     print(f"Open {out / 'run' / 'report.html'} in a browser.")

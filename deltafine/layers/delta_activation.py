@@ -43,15 +43,12 @@ class DeltaActivation(keras.layers.Layer):
             steps' shape.
         penalty: coefficient of the penalty; a variable, so that a controller can steer it.
         random_start: while training, start each clip from a state as stale as it will be in a stream: what
-            seeing the clip backwards, from noise around its last frame, leaves behind.
-        start_noise: how far off that last frame each element is at most, in steps; a variable. Noise adds up from
-            layer to layer: networks with dozens of delta layers need less.
+            seeing the clip backwards, from up to a step off its last frame, leaves behind.
         train_step: whether the optimiser may change the steps.
         seed: seed of the random start.
 
     Raises:
-        ValueError: for an unknown rule, unit or scope, a step that is not positive and finite, or noise below 0 or
-            not finite.
+        ValueError: for an unknown rule, unit or scope, or a step that is not positive and finite.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class DeltaActivation(keras.layers.Layer):
         initial_step: Any = 1.0,
         penalty: float = 0.0,
         random_start: bool = True,
-        start_noise: float = 1.0,
         train_step: bool = True,
         seed: int = 0,
         **kwargs: Any,
@@ -77,15 +73,12 @@ class DeltaActivation(keras.layers.Layer):
         self.step_per = step_per
         self.initial_step = steps.tolist()
         self.initial_penalty = float(penalty)
-        if not (math.isfinite(start_noise) and start_noise >= 0):
-            raise ValueError(f"start_noise must be finite and at least 0, got {start_noise!r}")
         self.random_start = bool(random_start)
-        self.initial_start_noise = float(start_noise)
         self.train_step = bool(train_step)
         self.seed = int(seed)
         self.supports_masking = True
         self.events = EventDensity(name=f"{self.name}_density")
-        self.start_seed = keras.random.SeedGenerator(seed) if random_start and rule == "send-on-delta" else None
+        self._noise = keras.random.SeedGenerator(seed) if random_start and rule == "send-on-delta" else None
 
     def build(self, x_shape: Any, clock_shape: Any = None) -> None:
         frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
@@ -113,22 +106,7 @@ class DeltaActivation(keras.layers.Layer):
             dtype="float32",
             autocast=False,
         )
-        self.start_noise = None
-        if self.starts_stale:
-            self.start_noise = self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(self.initial_start_noise),
-                name="start_noise",
-                trainable=False,
-                dtype="float32",
-                autocast=False,
-            )
         self.built = True
-
-    @property
-    def starts_stale(self) -> bool:
-        """Whether training starts from random states."""
-        return self.start_seed is not None
 
     @property
     def step(self) -> Any:
@@ -153,8 +131,7 @@ class DeltaActivation(keras.layers.Layer):
         slot = stream.slot() if stream is not None else None
         start = None if slot is None or slot.start is None else tf.stop_gradient(slot.start)
         true, held_step = tf.stop_gradient(sequence), tf.stop_gradient(step)
-        stale = training or (stream is not None and stream.stale)
-        if stale and self.starts_stale and start is None:
+        if training and self._noise is not None and start is None:
             start = self._stale_start(true, held_step)
         sent = rule.send(true, held_step, self.unit, start)
         if slot is not None:
@@ -177,7 +154,7 @@ class DeltaActivation(keras.layers.Layer):
         leaves behind that moved or dimmed is off in the same direction over whole regions.
         """
         last = sequence[:, -1]
-        noise = tf.convert_to_tensor(self.start_noise) * uniform(tf.shape(last), self.start_seed)
+        noise = uniform(tf.shape(last), self._noise)
         start = last + step * tf.cast(noise, sequence.dtype)
         return RULES[self.rule].send(tf.reverse(sequence, [1]), step, self.unit, start)[:, -1]
 
@@ -210,7 +187,6 @@ class DeltaActivation(keras.layers.Layer):
             "initial_step": self.initial_step,
             "penalty": self.initial_penalty,
             "random_start": self.random_start,
-            "start_noise": self.initial_start_noise,
             "train_step": self.train_step,
             "seed": self.seed,
         }

@@ -35,12 +35,10 @@ class Stream:
         state: what ``.state`` of the previous piece's stream was; None at the start of a video.
         measuring: events are counted by other means and no gradients are wanted, so delta layers need not update
             their ``events`` metric, and give what they send without more ado.
-        stale: without a state, start as in training, from states as stale as those of a stream.
     """
 
-    def __init__(self, state: Sequence[Any] | None = None, *, measuring: bool = False, stale: bool = False) -> None:
+    def __init__(self, state: Sequence[Any] | None = None, *, measuring: bool = False) -> None:
         self.measuring = measuring
-        self.stale = stale
         self._starts = None if state is None else list(state)
         self._slots: list[Slot] = []
 

@@ -26,7 +26,6 @@ from deltafine.refinement.loop import Training
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.preparation import Prepared, prepare
 from deltafine.refinement.settings import RefineSettings
-from deltafine.refinement.staleness import limit_start_noise
 from deltafine.refinement.training import Trainer, freeze_layers, prepare_batchnorm
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
@@ -164,9 +163,7 @@ class Refinement:
     def _begin(self, resume: bool) -> Loss:
         """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
         calibration = self.out / "checkpoints" / "calibrated.h5"
-        calibrated, trained = (list(models.delta_layers(m).values()) for m in (self.calibrated, self.student))
-        steps = [layer.log_step for layer in (*calibrated, *trained)]
-        steps += [layer.start_noise for layer in trained if layer.starts_stale]
+        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
 
         def begin() -> bytes:
             self._keep_frames()
@@ -176,14 +173,12 @@ class Refinement:
                 identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
             videos = calibrate.calibration_videos(self.prepared)
             probe = Probe(self.original)
-            targets = [probe.run(video[None]).predictions[0] for video in videos]
-            answers = np.concatenate(targets)
+            answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
             loss = self.prepared.read_output(answers)
             if resuming:
                 checkpoints.restore(calibration, steps)
             else:
                 self._calibrate(videos, loss)
-                self._limit_noise(videos, targets, loss)
                 checkpoints.save(calibration, steps, asdict(identity))
             return to_bytes({"answers": answers})
 
@@ -216,21 +211,6 @@ class Refinement:
         for path, layer in models.delta_layers(self.student).items():
             layer.set_step(steps[path])
         search.allocate(settings.max_divergence)
-
-    def _limit_noise(self, videos: list[np.ndarray], targets: list[np.ndarray], loss: Loss) -> None:
-        """Let the student start from states that it can bear."""
-        if self.settings.epochs and self.settings.random_start:
-            noise = limit_start_noise(
-                self.student,
-                videos,
-                targets,
-                loss.divergence,
-                frames=self.prepared.frames,
-                batch=self.settings.batch,
-                least=self.settings.training_divergence,
-            )
-            if noise < 1:
-                self.listener.say(f"Training starts from states up to {noise:.2g} steps off, as noise adds up here.")
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings

@@ -203,8 +203,7 @@ def test_masks_pass_through(folded):
 
 ARGUMENTS = {
     "rule": "quantize", "unit": "pixel", "step_per": "channel", "initial_step": [0.1, 0.2, 0.3], "penalty": 0.25,
-    "random_start": False, "start_noise": 0.5, "train_step": False, "seed": 7, "name": "before_pooling",
-    "dtype": "mixed_bfloat16",
+    "random_start": False, "train_step": False, "seed": 7, "name": "before_pooling", "dtype": "mixed_bfloat16",
 }  # fmt: skip
 
 
