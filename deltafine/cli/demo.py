@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,5 +20,7 @@ def demo(
     load_tensorflow()
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
-    run(example.model, example.data, out / "run", streams=str(example.streams), epochs=4, overwrite=False)
+    # So few videos ask for small steps away from what the model has learnt on others.
+    settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
+    run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
     print(f"Open {out / 'run' / 'report.html'} in a browser.")
