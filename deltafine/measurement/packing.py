@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from deltafine.runtime.kernels import entry
 from deltafine.runtime.kernels.vectors import LANES, VECTOR, Emitter, number
 
 
@@ -42,7 +42,7 @@ def _compare_vectors(
     return signature, generate
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@entry
 def _pack(values: np.ndarray, size: int, nonzero: np.ndarray, changed: np.ndarray) -> None:
     for begin, end, distance in ((0, size, 0), (size, len(values), size)):
         vectors = (end - begin) // LANES

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from deltafine.runtime.kernels import kernel
+from deltafine.runtime.kernels import entry, kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.events import convolve_events, should_send_events
 from deltafine.runtime.kernels.frames import read_frame
@@ -38,10 +33,12 @@ def _effective_macs(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
     return total
 
 
-def _run(
+@entry
+def run_network(
     memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, count: bool,
     counters: np.ndarray,
 ) -> None:  # fmt: skip
+    """Advance operations ``first`` to ``last - 1`` by one frame."""
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
@@ -67,23 +64,3 @@ def _run(
             concatenate(memory, operation, fresh, counters[i])
         else:
             combine(memory, operation, fresh, counters[i])
-
-
-def _digest() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-
-
-# numba keeps compiled code by a function's name and its own file's age; the name stands for all files here.
-_run.__qualname__ = f"run_{_digest()}"
-
-
-def _compiled() -> Any:
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(_run)
-    except RuntimeError:  # nowhere to keep compiled code
-        return njit(nogil=True, error_model="numpy")(_run)
-
-
-run_network = _compiled()
-"""Advance operations ``first`` to ``last - 1`` by one frame."""
