@@ -2,8 +2,8 @@
 
 Measuring should cost little beside predicting, and a pass over the values costs as much as a cheap layer. So on a CPU
 NumPy counts, in blocks that stay in the processor's cache: masks have a byte per value, and up to eight bytes are added
-up as one number. Where numba is installed, masks have a bit per value (``packing``). From a GPU it would take longer to
-fetch the values, so there the graph counts (``graph_counting``).
+up as one number; where numba is installed, masks of all but delta layers have a bit per value (``bit_counting``). From
+a GPU it would take longer to fetch the values, so there the graph counts (``graph_counting``).
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltafine.layers import DeltaActivation
+
+if TYPE_CHECKING:
+    from deltafine.measurement.bit_counting import Planes
 
 NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
 """Rows of counts; from the last on, two for each fan-out."""
@@ -45,6 +48,7 @@ class Questions:
     fans: list[np.ndarray]
     layer: DeltaActivation | None = None
     _weights: list[_Weights] | None = field(default=None, repr=False)
+    _planes: Planes | None = field(default=None, repr=False)
 
     @property
     def quantised(self) -> bool:
@@ -61,6 +65,14 @@ class Questions:
         if self._weights is None:
             self._weights = [_Weights.of(fan, space, groups) for fan in self.fans]
         return self._weights
+
+    def planes(self, space: Sequence[int], channels: int) -> Planes:
+        """The fan-outs as planes of bits."""
+        if self._planes is None:
+            from deltafine.measurement.bit_counting import Planes
+
+            self._planes = Planes.of(self.fans, space, channels)
+        return self._planes
 
 
 @dataclass(frozen=True)
@@ -103,25 +115,28 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
     row = value.reshape(batch * time, -1, channels)
     is_delta = questions.layer is not None
     before = more[-1].reshape(batch, -1, channels) if len(more) % 2 else None
-    nonzero = _Masks(row.shape, by_channel=questions.by_channel)
-    changed = _Masks(row.shape, by_channel=questions.by_channel, over_positions=is_delta)
-    _compare(row, before, time, nonzero, changed)
     units = _only_units(row).reshape(batch, time)
     units_before = np.zeros((batch, 1), bool) if before is None else _only_units(before)[:, None]
-    rows = [
-        nonzero.sums,
-        changed.sums,
-        changed.positions(),
-        units,
-        units & np.concatenate([units_before, units[:, :-1]], axis=1),
-    ]
-    for weights in questions.weights(space, nonzero.sizes.shape[-1]):
-        rows += [nonzero.weighted(weights), changed.weighted(weights)]
+    twice = units & np.concatenate([units_before, units[:, :-1]], axis=1)
+    if BITS and not is_delta and row.dtype == np.float32 and row.flags.c_contiguous:
+        from deltafine.measurement import bit_counting
+
+        nonzero, changed, positions = bit_counting.count(row, before, time, questions.planes(space, channels))
+        sums = [nonzero[:, 0], changed[:, 0]]
+        weighted = [column for pair in zip(nonzero.T[1:], changed.T[1:], strict=True) for column in pair]
+    else:
+        masks = _Masks(row.shape, by_channel=questions.by_channel)
+        changes = _Masks(row.shape, by_channel=questions.by_channel, over_positions=is_delta)
+        _compare(row, before, time, masks, changes)
+        sums, positions = [masks.sums, changes.sums], changes.positions()
+        weights = questions.weights(space, masks.sizes.shape[-1])
+        weighted = [of.weighted(weight) for weight in weights for of in (masks, changes)]
+    rows = [*sums, positions, units, twice, *weighted]
     found = [np.stack([of_frames.reshape(batch, time).astype(np.int64) for of_frames in rows])]
     if is_delta:
         true, step = more[0].reshape(row.shape), more[1]
         steps = np.broadcast_to(step, (*space, channels)).reshape(row.shape[1:]) if step.ndim else step
-        found += [changed.channels.reshape(batch, time, channels), _distances(row, true, steps).reshape(batch, time)]
+        found += [changes.channels.reshape(batch, time, channels), _distances(row, true, steps).reshape(batch, time)]
         found += [_levels(row, steps)] if questions.quantised else []
     return found
 
@@ -147,15 +162,6 @@ class _Masks:
         self._largest = math.prod([self._first, *self._others])
         self.sizes = np.zeros((frames, positions, channels // self._first), np.uint8)
         self.channels = np.zeros((frames, channels), np.int64)
-
-    @property
-    def takes_bits(self) -> bool:
-        """Whether the first sums are over the eight channels of a byte of bits, and nothing else is asked."""
-        return self._first == 8 and not self._over_positions
-
-    def add_bits(self, bits: np.ndarray) -> None:
-        """Count the whole mask, (frames, positions * channels / 8) bytes with a bit per value."""
-        self.sizes = np.bitwise_count(bits).reshape(self.sizes.shape)
 
     def add(self, frames: slice, positions: slice, mask: np.ndarray) -> None:
         """Count part of the mask."""
@@ -190,13 +196,13 @@ class _Masks:
 
 def _compare(row: np.ndarray, before: np.ndarray | None, time: int, nonzero: _Masks, changed: _Masks) -> None:
     """See which values are not 0, and which differ from the frame before; block by block, while they are in cache."""
-    if BITS and nonzero.takes_bits and changed.takes_bits and row.dtype == np.float32 and row.flags.c_contiguous:
-        from deltafine.measurement.packing import pack
-
-        for masks, found in zip((nonzero, changed), pack(row.reshape(len(row), -1)), strict=True):
-            masks.add_bits(found)
-    else:
-        _compare_by_blocks(row, nonzero, changed)
+    for frames, positions in _blocks(row.shape):
+        values = row[frames, positions]
+        nonzero.add(frames, positions, np.not_equal(values, 0))
+        start = max(frames.start, 1)
+        if start < frames.stop:
+            pairs = row[start : frames.stop, positions], row[start - 1 : frames.stop - 1, positions]
+            changed.add(slice(start, frames.stop), positions, np.not_equal(*pairs))
     starts = slice(None, None, time)
     changed.sizes[starts] = changed.channels[starts] = 0  # pairs that span two clips
     if before is not None:
@@ -205,16 +211,6 @@ def _compare(row: np.ndarray, before: np.ndarray | None, time: int, nonzero: _Ma
             changed.add(slice(clips.start * time, clips.stop * time, time), positions, mask)
     nonzero.finish()
     changed.finish()
-
-
-def _compare_by_blocks(row: np.ndarray, nonzero: _Masks, changed: _Masks) -> None:
-    for frames, positions in _blocks(row.shape):
-        values = row[frames, positions]
-        nonzero.add(frames, positions, np.not_equal(values, 0))
-        start = max(frames.start, 1)
-        if start < frames.stop:
-            pairs = row[start : frames.stop, positions], row[start - 1 : frames.stop - 1, positions]
-            changed.add(slice(start, frames.stop), positions, np.not_equal(*pairs))
 
 
 def _blocks(shape: Sequence[int]) -> Iterator[tuple[slice, slice]]:
