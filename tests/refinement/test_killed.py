@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ def wait_until_at_work(process: subprocess.Popen[bytes], out: Path) -> None:
     """Until TensorFlow is loaded and the run has locked its directory."""
     end = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < end:
-        if any(os.path.realpath(link) == str(out) for link in Path(f"/proc/{process.pid}/fd").glob("*")):
-            return
+        with suppress(FileNotFoundError):  # A file closed, or a process ended, while it was looked at.
+            if any(os.path.realpath(link) == str(out) for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+                return
         time.sleep(0.05)
