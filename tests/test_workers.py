@@ -221,8 +221,8 @@ def test_other_videos_on_one_of_them_are_refused(material: tuple[str, str], tmp_
 @pytest.mark.slow
 def test_those_that_wait_for_one_that_does_not_come_say_so() -> None:
     code = (
-        "from deltafine import workers\nworkers.SECONDS_TO_JOIN = 5\n"
-        f"workers.join(workers.Cluster(('127.0.0.1:{free_ports(1)[0]}', '127.0.0.1:9'), 0))"
+        "from deltafine.workers import Cluster, joining\njoining.SECONDS_TO_JOIN = 5\n"
+        f"joining.join(Cluster(('127.0.0.1:{free_ports(1)[0]}', '127.0.0.1:9'), 0))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "WorkerLost: Worker 0 has waited 5 s for 127.0.0.1:9: start all workers" in done.stderr

@@ -1,111 +1,28 @@
-"""Several devices of a machine, and several machines, at one job: `tf.distribute`, and what it takes to agree.
-
-All workers run the same program and meet in the same collective operations in the same order. Whatever only one can
-decide or know (what is on the disk, what was measured, when to stop) the first worker, the *chief*, decides and tells.
-"""
+"""What workers tell each other: a result of the chief's, a failure of any, sums of whole numbers."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
-import os
 import re
 import signal
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.refinement.interruption import Interrupted
+from deltafine.workers.cluster import Cluster
 
 Result = TypeVar("Result")
-
-SECONDS_TO_JOIN = 600.0
-"""How long the first workers wait for the last ones."""
-SERVICE = "https://www.tensorflow.org/guide/distributed_training#setting_up_the_tf_config_environment_variable"
 
 
 class WorkerLost(DeltafineError):
     """Another worker has ended: nothing is wrong with the input, and the job can be started again."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where all workers are (``host:port`` each), and which of them this process is."""
-
-    addresses: tuple[str, ...]
-    index: int
-
-
-def cluster_of(
-    workers: str | Sequence[str] | None = None,
-    worker_index: int | None = None,
-    *,
-    environment: Mapping[str, str] = os.environ,
-) -> Cluster | None:
-    """The cluster that is given, or that ``TF_CONFIG`` describes; None for a process that works alone.
-
-    Args:
-        workers: ``host:port`` of every worker, the chief first; a text has commas between.
-        worker_index: which of them this process is.
-        environment: where ``TF_CONFIG`` may be.
-
-    Raises:
-        DeltafineError: the description makes no sense.
-    """
-    if workers is None:
-        if worker_index is not None:
-            raise DeltafineError("--worker-index says which of --workers this process is: give these as well.")
-        return _of_environment(environment)
-    given = workers.split(",") if isinstance(workers, str) else workers
-    addresses = tuple(address.strip() for address in given)
-    for address in addresses:
-        if not re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", address):
-            raise DeltafineError(
-                f"--workers names '{address}', which is no host:port: try machine1:4001,machine2:4001."
-            )
-    if len(set(addresses)) < len(addresses):
-        raise DeltafineError("--workers names the same host and port twice: give every worker one of its own.")
-    if worker_index is None and len(addresses) > 1:
-        raise DeltafineError(
-            f"--workers names {len(addresses)} workers: say which of them this process is with --worker-index, from 0 "
-            f"to {len(addresses) - 1}."
-        )
-    return _checked(addresses, worker_index or 0, "--worker-index")
-
-
-def _of_environment(environment: Mapping[str, str]) -> Cluster | None:
-    text = environment.get("TF_CONFIG")
-    if not text:
-        return None
-    try:
-        config = json.loads(text)
-        cluster, task = config.get("cluster", {}), config.get("task", {})
-        chief, others = list(cluster.get("chief", [])), list(cluster.get("worker", []))
-        addresses = tuple(map(str, [*chief, *others]))
-        kind, index = task.get("type", "worker"), int(task.get("index", 0))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DeltafineError(f"TF_CONFIG is not as TensorFlow describes it ({error}): see {SERVICE}.") from error
-    if len(addresses) < 2:
-        return None
-    if kind not in ("chief", "worker"):
-        raise DeltafineError(f"TF_CONFIG makes this process a '{kind}': there are only workers here, the first leads.")
-    return _checked(addresses, index + (len(chief) if kind == "worker" else 0), "The index in TF_CONFIG")
-
-
-def _checked(addresses: tuple[str, ...], index: int, what: str) -> Cluster | None:
-    if not 0 <= index < len(addresses):
-        raise DeltafineError(f"{what} is {index}: there are {len(addresses)} workers, counted from 0.")
-    return Cluster(addresses, index) if len(addresses) > 1 else None
 
 
 class Workers:
@@ -307,92 +224,6 @@ class Workers:
 
 ALONE = Workers()
 """A single process that trains and measures on a single device."""
-
-
-@functools.cache
-def join(cluster: Cluster) -> Workers:
-    """Meet the other workers; waits until all are there. Once for a process: they stay together.
-
-    Nothing may have been computed by TensorFlow in this process before.
-
-    Raises:
-        DeltafineError: this worker's port is taken, or TensorFlow is in use already.
-    """
-    import tensorflow as tf
-
-    from deltafine.devices import prepare_devices
-
-    prepare_devices(deterministic=False)
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
-        task_type="worker",
-        task_id=cluster.index,
-        rpc_layer="grpc",
-    )
-    # TensorFlow takes SIGTERM for itself here.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    _meet(cluster)
-    try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-    except RuntimeError as error:
-        raise DeltafineError(
-            "TensorFlow has computed something in this process already: workers have to meet before; start a new "
-            "process."
-        ) from error
-    except tf.errors.OpError as error:
-        address = cluster.addresses[cluster.index]
-        reason = " ".join(str(error).split())[:200]
-        raise DeltafineError(
-            f"Worker {cluster.index} cannot listen on {address} or meet the others ({reason}): check --workers, "
-            "and that the port is free."
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    workers = Workers(strategy, cluster)
-    workers.gather(b"")
-    return workers
-
-
-@functools.cache  # a second strategy would number its collectives as the first does
-def all_devices() -> Workers:
-    """This process with all its GPUs, or, without any, all logical CPUs that were configured."""
-    import tensorflow as tf
-
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return ALONE if len(devices) < 2 else Workers(tf.distribute.MirroredStrategy([device.name for device in devices]))
-
-
-def _meet(cluster: Cluster) -> None:
-    """Wait until every worker answers: TensorFlow would wait for ever, and could not even be interrupted."""
-    own = cluster.addresses[cluster.index]
-    missing = [address for address in cluster.addresses if address != own]
-    end = time.monotonic() + SECONDS_TO_JOIN
-    try:
-        listening = socket.create_server(("", int(own.rpartition(":")[2])), backlog=2 * len(cluster.addresses))
-    except OSError as error:
-        raise DeltafineError(
-            f"Worker {cluster.index} cannot listen on {own} ({error.strerror}): name a port that is free in --workers."
-        ) from error
-    with listening:
-        # One that has met all others is taken over by TensorFlow, which answers at the same address.
-        while missing := [address for address in missing if not _answers(address)]:
-            if time.monotonic() > end:
-                raise WorkerLost(
-                    f"Worker {cluster.index} has waited {SECONDS_TO_JOIN:.0f} s for {', '.join(missing)}: start all "
-                    "workers, and check that they can reach each other."
-                )
-            time.sleep(0.2)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
