@@ -206,8 +206,8 @@ def test_bench_times_the_same_frames_with_one_thread_and_all_and_the_report_keep
     timings = {one.threads: one for one in load_report(run).timings}
     assert set(timings) == {1, cores, 64}
     assert timings[64] == timing(threads=64)
-    for threads in {1, cores}:
-        assert (timings[threads].frames, timings[threads].videos) == (22, 1)  # two turns of up to 16 frames, the first of each not timed
+    for threads in {1, cores}:  # in two turns of up to 16 frames, the first of each not timed
+        assert (timings[threads].frames, timings[threads].videos) == (22, 1)
         assert timings[threads].runtimes[0].name == "deltafine"
         assert any(one.name.startswith("TensorFlow ") for one in timings[threads].runtimes)
         assert all(0 < one.p50 <= one.p95 for one in timings[threads].runtimes)
