@@ -169,6 +169,7 @@ class Training:
                         batch.frames,
                         batch.labels,
                         self._strength,
+                        lead_in=batch.lead_in,
                         first=batch.first,
                         stopping=self._requests.signal,
                     )

@@ -68,6 +68,12 @@ class Prepared:
         return frame if self.window is None else (self.window, *frame)
 
     @property
+    def lead_in(self) -> int:
+        """Frames before each training clip; whole windows of a model that takes clips."""
+        wanted, whole = self.settings.led, self.window or 1
+        return -(-wanted // whole) * whole
+
+    @property
     def weights(self) -> dict[str, float]:
         """Share of all MACs that each delta layer's elements meet, by layer path."""
         return {site.delta_name: site.mac_share for site in self.sites if site.selected}
@@ -118,6 +124,7 @@ class Prepared:
             sampling=settings.sampling if split == "train" else "uniform",
             fps=settings.fps,
             augmentation=settings.augmentation if split == "train" else None,
+            lead_in=self.lead_in if split == "train" else 0,
             batch=settings.batch,
             shuffle=split == "train",
             seed=settings.seed,

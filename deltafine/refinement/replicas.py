@@ -16,8 +16,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from deltafine.layers import Stream
 from deltafine.layers.parts import part_of_batch
 from deltafine.refinement.batchnorm import statistics_over_all
+from deltafine.refinement.lead_in import state_after
 from deltafine.refinement.losses import Loss
 from deltafine.workers import Workers
 
@@ -45,11 +47,11 @@ class Replicas:
         self._loss = loss
         self._variables = list(variables)
 
-    def gradients(self, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[list[Any], Any]:
+    def gradients(self, before: Any, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[list[Any], Any]:
         """Of the loss of the whole batch, of which this worker holds a part; for use in a graph.
 
         Args:
-            frames, labels: this worker's part.
+            before, frames, labels: this worker's part; the frames follow those before, which may be none.
             first: place of its first clip in the whole batch, scalar int64.
             stop: (n,) float32 to be summed over the replicas.
 
@@ -64,12 +66,12 @@ class Replicas:
             contexts.enter_context(statistics_over_all(self._student))
             contexts.enter_context(_noise_of_its_own(self._student))
             paid = contexts.enter_context(_losses_by_replica(self._student))
-            results = strategy.run(partial(self._on_one, paid), args=(frames, labels, first, stop))
+            results = strategy.run(partial(self._on_one, paid), args=(before, frames, labels, first, stop))
         gradients, figures = (strategy.experimental_local_results(result) for result in results)
         return list(gradients[0]), figures[0]
 
     def _on_one(
-        self, paid: Callable[[], list[Any]], frames: Any, labels: Any, first: Any, stop: Any
+        self, paid: Callable[[], list[Any]], before: Any, frames: Any, labels: Any, first: Any, stop: Any
     ) -> tuple[tuple[Any, ...], Any]:
         context = tf.distribute.get_replica_context()
         replicas = self._workers.replicas
@@ -79,8 +81,11 @@ class Replicas:
         real = end > begin
         # TensorFlow's convolutions cannot do with an empty batch: a black clip stands in, and counts nowhere.
         empty = tf.cast(tf.logical_not(real), tf.int64)
-        clips = tf.pad(frames[begin:end], [[0, empty], *[[0, 0]] * (len(frames.shape) - 1)])
-        clips = tf.ensure_shape(tf.cast(clips, tf.float32), frames.shape)
+        before, clips = (
+            tf.ensure_shape(tf.pad(given[begin:end], [[0, empty], *[[0, 0]] * (len(given.shape) - 1)]), given.shape)
+            for given in (before, frames)
+        )
+        clips = tf.cast(clips, tf.float32)
         labels = tf.pad(labels[begin:end], [[0, empty]], constant_values=-1)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
         counts = tf.stack(
@@ -92,7 +97,8 @@ class Replicas:
         )
         of_all = context.all_reduce(SUM, counts)
         shares = tf.math.divide_no_nan(counts, of_all)
-        with tf.GradientTape() as tape, part_of_batch(first + begin, real):
+        state = state_after(self._student, before, frames.shape[1])
+        with tf.GradientTape() as tape, part_of_batch(first + begin, real), Stream(state):
             predictions = self._student(clips, training=True)
             task = _unless_empty(counts[0], self._loss(predictions, teacher, labels)) * shares[0]
             losses = [*paid(), *_regularisation(self._student)]

@@ -82,6 +82,9 @@ class RefineSettings(BaseModel):
         0.05, gt=0, description="the same for the steps that training starts from: it wins back what they lose"
     )
     random_start: bool = Field(True, description="train from states as stale as in a stream")
+    lead_in: int = Field(
+        24, ge=0, le=4096, description="frames before a training clip that leave this state; 0: a state made of noise"
+    )
 
     # How far to go; without a target, λ stays as it is
     penalty: float = Field(20.0, ge=0, description="λ: what an event costs, one λ for every model and resolution")
@@ -152,6 +155,11 @@ class RefineSettings(BaseModel):
     def layer_rule(self) -> str:
         """The rule of the delta layers while training."""
         return self.rule if self.method == "deltafine" else self.method
+
+    @property
+    def led(self) -> int:
+        """Frames before a training clip that are looked at; rules without memory need none."""
+        return self.lead_in if self.random_start and self.layer_rule == "send-on-delta" else 0
 
     @property
     def rate_of_steps(self) -> float:

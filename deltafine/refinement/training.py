@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.layers import DeltaActivation
+from deltafine.layers import DeltaActivation, Stream
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.averaging import Averages
+from deltafine.refinement.lead_in import state_after
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.replicas import Replicas
 from deltafine.refinement.settings import RefineSettings
@@ -115,13 +116,21 @@ class Trainer:
             layer.penalty.assign(np.float32(strength * weight))
 
     def train_on_batch(
-        self, frames: Any, labels: Any, penalty: float, *, first: int = 0, stopping: int = 0
+        self,
+        frames: Any,
+        labels: Any,
+        penalty: float,
+        *,
+        lead_in: Any | None = None,
+        first: int = 0,
+        stopping: int = 0,
     ) -> tuple[float, float, float]:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
 
         Args:
             frames, labels: of the batch, or of this worker's part of it.
             penalty: λ, reached over the warm-up.
+            lead_in: frames before these, any number: the clips start from the state that they leave.
             first: place in the batch of the first of them.
             stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
 
@@ -134,11 +143,12 @@ class Trainer:
         """
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         self.set_penalty(penalty * rise)
+        before = frames[:, :0] if lead_in is None else lead_in
         if self._workers.strategy is None:
-            figures = self._alone(frames, labels)
+            figures = self._alone(before, frames, labels)
             self.stopping = stopping
         else:
-            figures = self._with_others(frames, labels, first, stopping)
+            figures = self._with_others(before, frames, labels, first, stopping)
         self.step += 1
         task, paid, right, norm = (float(figure) for figure in figures)
         if not math.isfinite(task + paid):
@@ -147,21 +157,22 @@ class Trainer:
             raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
 
-    def _alone(self, frames: Any, labels: Any) -> Any:
+    def _alone(self, before: Any, frames: Any, labels: Any) -> Any:
         if self._compiled is None:
             self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
-        return self._compiled(tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        return self._compiled(tf.convert_to_tensor(before), tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
 
-    def _with_others(self, frames: Any, labels: Any, first: int, stopping: int) -> Any:
+    def _with_others(self, before: Any, frames: Any, labels: Any, first: int, stopping: int) -> Any:
         if self._compiled is None:
             # One trace for parts of all sizes: the collectives of all workers have to stay in step.
-            shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((2,), tf.float32)
+            clips = [((None, *given.shape[1:]), tf.uint8) for given in (before, frames)]
+            shapes = *clips, ((None,), tf.int64), ((), tf.int64), ((2,), tf.float32)
             self._compiled = tf.function(
                 self._train_on_part, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
             )
         asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM)]
         with self._workers.guarded():
-            figures, norm = self._compiled(frames, labels, first, asked)
+            figures, norm = self._compiled(before, frames, labels, first, asked)
             task, paid, right, clips, interrupted, terminated = figures.numpy().tolist()
         self.stopping = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
         if not clips:
@@ -171,12 +182,15 @@ class Trainer:
             )
         return task, paid, right, norm
 
-    def _train_on_batch(self, frames: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
+    def _train_on_batch(self, before: Any, frames: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
         clips = tf.cast(frames, tf.float32)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
-        with tf.GradientTape() as tape, strides_taken_first(self._student):
+        with strides_taken_first(self._student), tf.GradientTape() as tape:
             with half_precision(self._student) if self.settings.mixed_precision else nullcontext():
-                predictions = self._student(clips, training=True)
+                with tape.stop_recording():
+                    state = state_after(self._student, before, frames.shape[1])
+                with Stream(state):
+                    predictions = self._student(clips, training=True)
             task = self._loss(predictions, teacher, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
@@ -185,7 +199,7 @@ class Trainer:
         self._average()
         return task, penalty, self._loss.right(predictions, labels), norm
 
-    def _train_on_part(self, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[Any, Any]:
+    def _train_on_part(self, before: Any, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[Any, Any]:
         strategy = self._workers.strategy
         assert strategy is not None
         variables = [*self._weight_variables, *self._step_variables]
@@ -194,7 +208,7 @@ class Trainer:
             strides_taken_first(self._student),
             half_precision(self._student) if self.settings.mixed_precision else nullcontext(),
         ):
-            gradients, figures = replicas.gradients(frames, labels, first, stop)
+            gradients, figures = replicas.gradients(before, frames, labels, first, stop)
         count = len(self._weight_variables)
         norm = self._apply(gradients[:count], gradients[count:])
         for variable, own in zip(variables, [*self._own_weights, *self._own_steps], strict=True):

@@ -7,7 +7,7 @@ threads nor where an iteration starts changes what a batch holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.augmentation import Augmentation
 from deltafine.video.catalogue import Video
+from deltafine.video.continuity import before
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
 from deltafine.video.pipeline import background, ordered
@@ -39,14 +40,16 @@ class Batch:
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
         first: place of the first of these clips in the whole batch that they are a part of.
+        lead_in: (B, L, H, W, C) uint8, what comes before the clips in a continuous video; L is 0 unless asked for.
     """
 
     frames: np.ndarray
     labels: np.ndarray
     videos: np.ndarray
     starts: np.ndarray
-    frame_labels: np.ndarray | None = None
-    first: int = 0
+    frame_labels: np.ndarray | None
+    first: int
+    lead_in: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +66,7 @@ class ClipSettings:
     sampling: str
     fps: float | None
     augmentation: Augmentation | None
+    lead_in: int
     batch: int
     shuffle: bool
     seed: int
@@ -73,6 +77,8 @@ class ClipSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeltafineError(f"{name} is {value}: it must be at least 1.")
+        if self.lead_in < 0:
+            raise DeltafineError(f"lead_in is {self.lead_in}: it must be at least 0.")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise DeltafineError(f"fps is {self.fps:g}: it must be above 0 and at most 1000.")
         if self.sampling not in ("uniform", "random"):
@@ -89,6 +95,9 @@ class ClipSource:
 
     With ``part`` (which, of how many) it gives a part of every batch, which may be empty, and reads no more than that;
     the parts together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
+
+    With a lead-in, ``predecessors`` says for the number of a video which one it may continue; where there is none, time
+    runs backwards before the clip.
     """
 
     def __init__(
@@ -103,6 +112,7 @@ class ClipSource:
         start_batch: int,
         part: tuple[int, int] | None = None,
         batches: tuple[int, int] = (0, 1),
+        predecessors: Mapping[int, int] | None = None,
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
@@ -112,6 +122,7 @@ class ClipSource:
         self._reader = reader
         self._all = videos
         self._workers = workers
+        self._predecessors = dict(predecessors or {})
         self._videos, self._starts = _plan(examination, videos, numbers, settings)
 
     @property
@@ -128,14 +139,15 @@ class ClipSource:
     def digest(self) -> str:
         """Hex digest of which clip comes when."""
         names = [self._all[video].name for video in np.unique(self._videos)]
-        digest = hashlib.blake2b(repr((self.settings, names)).encode("utf-8", "surrogateescape"), digest_size=16)
-        for plan in (self._videos, self._starts):
-            digest.update(np.ascontiguousarray(plan, "<i8").tobytes())
+        plan = repr((self.settings, names, self._predecessors))
+        digest = hashlib.blake2b(plan.encode("utf-8", "surrogateescape"), digest_size=16)
+        for numbers in (self._videos, self._starts):
+            digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
         return digest.hexdigest()
 
     def _batches(self) -> Iterator[Batch]:
         size = self.settings.batch
-        if self._reader.cheap:
+        if self._reader.cheap or self.settings.lead_in:
             made = ordered(self._read, map(self._positions, self._wanted), workers=self._workers)
             yield from (batch for batch in made if batch is not None)
             return
@@ -211,21 +223,48 @@ class ClipSource:
 
     def _read(self, positions: range) -> Batch | None:
         """Read the clips of a batch one by one, into its array; without those whose video has turned bad."""
-        shape = (self.settings.frames, *self._reader.size, self._reader.channels)
+        lead_in = self.settings.lead_in
+        shape = (lead_in + self.settings.frames, *self._reader.size, self._reader.channels)
         room = np.empty((len(positions), *shape), np.uint8)
         clips: list[_Clip] = []
         for position in positions:
             video = self._all[int(self._videos[position])]
             numbers = self._numbers(position)
+            seen = room[len(clips)]
             try:
-                self._reader.read(video, numbers, room[len(clips)])
+                self._reader.read(video, numbers, seen[lead_in:])
             except UnreadableVideo as error:
                 self._examination.note_problem(video, str(error))
                 continue
+            if lead_in:
+                self._read_lead_in(position, seen)
             if self.settings.augmentation is not None:
-                room[len(clips)] = self._vary(room[len(clips)], position)
-            clips.append(_Clip(position, room[len(clips)], numbers))
+                seen[:] = self._vary(seen, position)
+            clips.append(_Clip(position, seen, numbers))
         return self._assemble(positions.start // self.settings.batch, clips, room[: len(clips)])
+
+    def _read_lead_in(self, position: int, seen: np.ndarray) -> None:
+        """Fill the first of these frames with what comes before the others, which are the clip."""
+        settings = self.settings
+        shown = {}
+
+        def frames_shown(number: int) -> int:
+            shown[number] = self._examination.frame_numbers(self._all[number], settings.fps)
+            return len(shown[number])
+
+        video, start = int(self._videos[position]), int(self._starts[position])
+        frames_shown(video)
+        pieces = before(settings.lead_in, settings.frame_stride, video, start, frames_shown, self._predecessors)
+        end = settings.lead_in
+        for number, places in reversed(pieces):
+            try:
+                self._reader.read(self._all[number], shown[number][places], seen[end - len(places) : end])
+            except UnreadableVideo as error:
+                self._examination.note_problem(self._all[number], str(error))
+                break
+            end -= len(places)
+        backwards = np.pad(np.arange(end, len(seen)), (end, 0), mode="reflect")[:end]
+        seen[:end] = seen[backwards]
 
     def _read_run(self, positions: range) -> list[_Clip]:
         """Read clips of one video in one go; none when it has turned bad."""
@@ -268,16 +307,17 @@ class ClipSource:
             )
             labels = np.array([commonest(row) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
+        lead_in = self.settings.lead_in
         if frames is None:
-            shape = (self.settings.frames, *self._reader.size, self._reader.channels)
+            shape = (lead_in + self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
         first = self._positions(number).start - number * self.settings.batch
-        return Batch(frames, labels, videos, starts, frame_labels, first)
+        return Batch(frames[:, lead_in:], labels, videos, starts, frame_labels, first, frames[:, :lead_in])
 
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """A clip that was read: its place in the plan, its frames, and their numbers in the file."""
+    """A clip that was read: its place in the plan, its frames with their lead-in, and the numbers of those without it."""
 
     position: int
     frames: np.ndarray

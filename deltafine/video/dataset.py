@@ -12,6 +12,7 @@ from deltafine.video.augmentation import Augmentation
 from deltafine.video.caching import CacheSettings, open_or_build
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
 from deltafine.video.clips import ClipSettings, ClipSource
+from deltafine.video.continuity import Continuity
 from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, Limits
 from deltafine.video.layouts.common import some
@@ -39,6 +40,7 @@ class Dataset:
         self.examination = Examination(limits, found.problems)
         self.cache: CacheSettings | None = None
         self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
+        self._continuities: dict[tuple[Split | None, tuple[int, int], int, float | None], Continuity] = {}
 
     @property
     def problems(self) -> list[Problem]:
@@ -127,6 +129,7 @@ class Dataset:
         sampling: str = "uniform",
         fps: float | None = None,
         augmentation: Augmentation | None = None,
+        lead_in: int = 0,
         batch: int = 16,
         shuffle: bool = False,
         seed: int = 0,
@@ -150,6 +153,8 @@ class Dataset:
             sampling: ``"uniform"`` spreads these evenly, ``"random"`` draws them anew in every epoch.
             fps: Take frames at this rate, by their times, before any stride.
             augmentation: Vary every clip, anew in every epoch; for training.
+            lead_in: Give so many frames that come before each clip as well, at the same step: of its own video, then
+                of the one that this may continue (see ``Continuity``).
             batch: Clips in a batch; the last batch holds what is left.
             shuffle: Mix the clips of all videos, anew in every epoch.
             seed, epoch: Draw the order, the random clips and the augmentation.
@@ -169,6 +174,7 @@ class Dataset:
             sampling=sampling,
             fps=fps,
             augmentation=augmentation,
+            lead_in=lead_in,
             batch=batch,
             shuffle=shuffle,
             seed=seed,
@@ -186,6 +192,7 @@ class Dataset:
             start_batch=start_batch,
             part=part,
             batches=batches,
+            predecessors=self._continuity(reader, split, fps, workers).predecessors() if lead_in else None,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))
@@ -201,6 +208,7 @@ class Dataset:
         frame_stride: int = 1,
         fps: float | None = None,
         seed: int | None = None,
+        continued: bool = False,
         workers: int = 2,
     ) -> Iterator[tuple[Video, Stream]]:
         """Every video of a split as a whole, from its first frame to its last.
@@ -213,6 +221,7 @@ class Dataset:
             frame_stride: Take every so many-th frame.
             fps: Take frames at this rate, by their times, before any stride.
             seed: Draws the order of the videos; None keeps that of ``videos``.
+            continued: Order them so that each begins much like the one before ends (see ``Continuity``).
             workers: Threads that read through the videos beforehand.
 
         Yields:
@@ -228,7 +237,9 @@ class Dataset:
         videos = [video for video in self.select(split) if self.index(video) is not None]
         if not videos:
             raise DeltafineError(self._why_nothing(split))
-        if seed is not None:
+        if continued:
+            videos = [self.videos[number] for number in self._continuity(reader, split, fps, workers).chain()]
+        elif seed is not None:
             videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
         return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps)
 
@@ -239,6 +250,13 @@ class Dataset:
     def frame_labels(self, video: Video) -> np.ndarray:
         """(frames,) int64 labels of all frames of a video's file, -1 for those without."""
         return self.examination.frame_labels(video)
+
+    def _continuity(self, reader: Reader, split: Split | None, fps: float | None, workers: int) -> Continuity:
+        key = (split, reader.size, reader.channels, fps)
+        if key not in self._continuities:
+            videos = {number: video for number, video in enumerate(self.videos) if split in (None, video.split)}
+            self._continuities[key] = Continuity(self.examination, reader, videos, fps, workers)
+        return self._continuities[key]
 
     def _reader(self, split: Split | None, size: tuple[int, int], channels: int, workers: int) -> Reader:
         """Frames of a split at one size, all of its videos having been read through."""

@@ -1,0 +1,135 @@
+"""Which video may be the continuation of which: the one that begins most like the other ends.
+
+Data sets of clips are mostly cut out of longer videos. Put together again, as far as that goes, the clips show a
+network what it will see in a continuous video: a scene that goes on, instead of cuts at which everything changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from deltafine.video.catalogue import Video
+from deltafine.video.examination import Examination
+from deltafine.video.frames import UnreadableVideo
+from deltafine.video.pipeline import ordered
+from deltafine.video.reading import Reader
+
+SIDE = 16
+"""Pictures are compared at about this height and width."""
+ROWS_AT_ONCE = 256
+
+
+class Continuity:
+    """The first and the last picture of every video, and how alike they are.
+
+    Videos that cannot be read, or are empty, are left out.
+
+    Args:
+        examination: of the videos, all of which were read through.
+        reader: gives their frames.
+        videos: by number.
+        fps: rate at which frames are taken.
+        workers: reading threads.
+    """
+
+    def __init__(
+        self, examination: Examination, reader: Reader, videos: Mapping[int, Video], fps: float | None, workers: int
+    ) -> None:
+        def ends(number: int) -> tuple[int, np.ndarray | None]:
+            video = videos[number]
+            if examination.index(video) is None or not len(shown := examination.frame_numbers(video, fps)):
+                return number, None
+            frames = np.empty((2, *reader.size, reader.channels), np.uint8)
+            try:
+                reader.read(video, shown[[0, -1]], frames)
+            except UnreadableVideo as error:
+                examination.note_problem(video, str(error))
+                return number, None
+            return number, small(frames)
+
+        found = [(number, pair) for number, pair in ordered(ends, videos, workers=workers) if pair is not None]
+        self._numbers = [number for number, _ in found]
+        pictures = np.stack([pair for _, pair in found]) if found else np.empty((0, 2, 1))
+        self._firsts, self._lasts = pictures[:, 0], pictures[:, 1]
+
+    def predecessors(self) -> dict[int, int]:
+        """For every video the other one that ends most like it begins.
+
+        Where even that is not alike (further away than the two ends of most videos are from each other), a video has
+        none: what comes before would be another scene, of which nothing is left once everything has changed.
+        """
+        found: dict[int, int] = {}
+        if len(self._numbers) < 2:
+            return found
+        most = 2 * np.median(np.square(self._firsts - self._lasts).sum(axis=1))
+        for begin in range(0, len(self._numbers), ROWS_AT_ONCE):
+            distances = _distances(self._firsts[begin : begin + ROWS_AT_ONCE], self._lasts)
+            rows = np.arange(len(distances))
+            distances[rows, begin + rows] = np.inf
+            nearest = distances.argmin(axis=1)
+            for row in np.flatnonzero(distances[rows, nearest] <= most).tolist():
+                found[self._numbers[begin + row]] = self._numbers[int(nearest[row])]
+        return found
+
+    def chain(self) -> list[int]:
+        """All videos in an order in which each begins much like the one before ends."""
+        if not self._numbers:
+            return []
+        left = np.ones(len(self._numbers), bool)
+        order = [0]
+        left[0] = False
+        for _ in range(len(self._numbers) - 1):
+            distances = _distances(self._lasts[order[-1] : order[-1] + 1], self._firsts)[0]
+            order.append(int(np.where(left, distances, np.inf).argmin()))
+            left[order[-1]] = False
+        return [self._numbers[place] for place in order]
+
+
+def small(frames: np.ndarray) -> np.ndarray:
+    """(n, H, W, C) uint8 to (n, values) float64: whole numbers, so that distances are the same on every machine."""
+    rows, columns = (max(1, side // SIDE) for side in frames.shape[1:3])
+    height, width = frames.shape[1] // rows, frames.shape[2] // columns
+    blocks = frames[:, : height * rows, : width * columns].reshape(len(frames), height, rows, width, columns, -1)
+    return np.rint(blocks.mean(axis=(2, 4))).reshape(len(frames), -1)
+
+
+def _distances(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n, m) squared distances of (n, values) and (m, values)."""
+    squares = np.square(ones).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
+    distances: np.ndarray = squares - 2 * ones @ others.T
+    return distances
+
+
+def before(
+    lead_in: int, stride: int, video: int, start: int, count: Callable[[int], int], predecessors: Mapping[int, int]
+) -> list[tuple[int, np.ndarray]]:
+    """What comes before a clip: first of its own video, then of the one that this may continue, and so on.
+
+    Args:
+        lead_in: frames wanted.
+        stride: from one of them to the next.
+        video: number of the clip's video.
+        start: first frame of the clip, among those that the video shows.
+        count: gives the number of frames that a video shows.
+        predecessors: of the videos that have one.
+
+    Returns:
+        Videos and (frames,) ascending numbers of theirs, in the order in which they are seen; fewer than
+        ``lead_in`` in all where a video has no predecessor.
+    """
+    found: list[tuple[int, np.ndarray]] = []
+    left, at = lead_in, start - stride
+    while left > 0:
+        own = np.arange(at, -1, -stride)[:left][::-1]
+        if len(own):
+            found.append((video, own))
+            left -= len(own)
+        if video not in predecessors:
+            break
+        video = predecessors[video]
+        at = count(video) - 1
+        if at < 0:
+            break
+    return found[::-1]
