@@ -317,7 +317,7 @@ class ClipSource:
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """A clip that was read: its place in the plan, its frames with their lead-in, and the numbers of those without it."""
+    """A clip that was read: its place in the plan, its frames with the lead-in, and the numbers of those without."""
 
     position: int
     frames: np.ndarray

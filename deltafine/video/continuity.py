@@ -6,7 +6,7 @@ network what it will see in a continuous video: a scene that goes on, instead of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from deltafine.video.reading import Reader
 SIDE = 16
 """Pictures are compared at about this height and width."""
 ROWS_AT_ONCE = 256
+CANDIDATES = 8
+"""Videos among which the one before is looked for."""
 
 
 class Continuity:
@@ -60,31 +62,48 @@ class Continuity:
         Where even that is not alike (further away than the two ends of most videos are from each other), a video has
         none: what comes before would be another scene, of which nothing is left once everything has changed.
         """
-        found: dict[int, int] = {}
-        if len(self._numbers) < 2:
-            return found
-        most = 2 * np.median(np.square(self._firsts - self._lasts).sum(axis=1))
+        most = 2 * np.median(np.square(self._firsts - self._lasts).sum(axis=1)) if self._numbers else 0.0
+        return {
+            self._numbers[place]: self._numbers[nearest[0]]
+            for place, (nearest, distances) in enumerate(self._nearest(1))
+            if len(nearest) and distances[0] <= most
+        }
+
+    def chain(self) -> list[int]:
+        """All videos in an order in which each begins much like the one before ends: the closest are joined first."""
+        places = range(len(self._numbers))
+        pairs = [
+            (float(distance), int(one), place)
+            for place, (nearest, distances) in enumerate(self._nearest(CANDIDATES))
+            for one, distance in zip(nearest, distances, strict=True)
+        ]
+        after: dict[int, int] = {}
+        begins = {place: place for place in places}  # of the pieces made so far, by where they end
+        ends = {place: place for place in places}  # the other way round
+        for _, one, following in sorted(pairs):
+            if one in begins and following in ends and begins[one] != following:
+                begin, end = begins.pop(one), ends.pop(following)
+                begins[end], ends[begin], after[one] = begin, end, following
+        order: list[int] = []
+        while ends:  # join the pieces, each with the nearest that is left
+            left = list(ends)
+            at = int(_distances(self._lasts[order[-1:]], self._firsts[left])[0].argmin()) if order else 0
+            place: int | None = left[at]
+            del ends[left[at]]
+            while place is not None:
+                order.append(place)
+                place = after.get(place)
+        return [self._numbers[place] for place in order]
+
+    def _nearest(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For every video so many others that end most like it begins, and their distances, the nearest first."""
         for begin in range(0, len(self._numbers), ROWS_AT_ONCE):
             distances = _distances(self._firsts[begin : begin + ROWS_AT_ONCE], self._lasts)
             rows = np.arange(len(distances))
-            distances[rows, begin + rows] = np.inf
-            nearest = distances.argmin(axis=1)
-            for row in np.flatnonzero(distances[rows, nearest] <= most).tolist():
-                found[self._numbers[begin + row]] = self._numbers[int(nearest[row])]
-        return found
-
-    def chain(self) -> list[int]:
-        """All videos in an order in which each begins much like the one before ends."""
-        if not self._numbers:
-            return []
-        left = np.ones(len(self._numbers), bool)
-        order = [0]
-        left[0] = False
-        for _ in range(len(self._numbers) - 1):
-            distances = _distances(self._lasts[order[-1] : order[-1] + 1], self._firsts)[0]
-            order.append(int(np.where(left, distances, np.inf).argmin()))
-            left[order[-1]] = False
-        return [self._numbers[place] for place in order]
+            distances[rows, begin + rows] = np.inf  # the video itself
+            for row in distances:
+                nearest = np.argsort(row, kind="stable")[: min(count, len(row) - 1)]
+                yield nearest, row[nearest]
 
 
 def small(frames: np.ndarray) -> np.ndarray:
