@@ -34,8 +34,11 @@ def read_facts(path: Path) -> dict[str, Any]:
         return json.loads(file.attrs["facts"])
 
 
-def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
-    """Assign the saved values to the first of the variables, as many as were saved; return the facts.
+def restore(path: Path, variables: Sequence[Any]) -> list[np.ndarray]:
+    """Assign the first of the saved values to the variables.
+
+    Returns:
+        The values that are left.
 
     Raises:
         DeltafineError: the file is broken or of another model.
@@ -43,13 +46,12 @@ def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
     with _open(path) as file:
         names = sorted(file)
         values = [file[name][()] for name in names]
-        facts = json.loads(file.attrs["facts"])
-    shapes = [tuple(value.shape) for value in values]
+    shapes = [tuple(value.shape) for value in values[: len(variables)]]
     if shapes != [tuple(variable.shape) for variable in variables]:
         raise DeltafineError(f"The checkpoint {path} belongs to another model or other settings: start a new run.")
-    for variable, value in zip(variables, values, strict=True):
+    for variable, value in zip(variables, values, strict=False):
         variable.assign(value)
-    return facts
+    return values[len(variables) :]
 
 
 def _open(path: Path) -> Any:

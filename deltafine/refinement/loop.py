@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deltafine.errors import DeltafineError
 from deltafine.files import write_atomically
 from deltafine.measurement.figures import Figures
 from deltafine.refinement import checkpoints
 from deltafine.refinement.budget import AccuracyController, Budget, TargetController
+from deltafine.refinement.carrying import by_name
 from deltafine.refinement.choosing import Choice
 from deltafine.refinement.history import Epoch, FrontPoint, to_csv
 from deltafine.refinement.interruption import Interrupted, Requests
@@ -23,7 +26,7 @@ from deltafine.refinement.preparation import Prepared
 from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training import Trainer
 from deltafine.refinement.validating import Validation, point_of, quality
-from deltafine.workers import ALONE, Workers
+from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 
 @dataclass
@@ -161,6 +164,8 @@ class Training:
         started = saved = time.monotonic()
         source = self.prepared.clips("train", epoch=number, start_batch=progress.batches, part=self._workers.part)
         steps = len(source)
+        if self._trainer.carried is not None and not progress.batches:
+            self._trainer.carried.restart()
         logged = self.settings.tensorboard and self._workers.chief
         with Logs(self.out / "tensorboard" if logged else None) as logs:
             with self._requests.held():
@@ -169,9 +174,9 @@ class Training:
                         batch.frames,
                         batch.labels,
                         self._strength,
-                        lead_in=batch.lead_in,
                         first=batch.first,
                         stopping=self._requests.signal,
+                        saving=time.monotonic() - saved > 60 * self.settings.checkpoint_minutes,
                     )
                     progress.watch.see(figures[0], trainer.step)
                     self._steer(figures[1], steps)
@@ -180,8 +185,8 @@ class Training:
                     logs.step(trainer.step, figures, trainer.penalty)
                     self._tell(number, steps)
                     stopping = self._requests.signal if self._workers.count == 1 else trainer.stopping
-                    if stopping or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
-                        self._save()
+                    if stopping or trainer.saving:
+                        self._save(within=True)
                         saved = time.monotonic()
                     if stopping:
                         raise Interrupted(None, stopping)
@@ -272,8 +277,13 @@ class Training:
         write_atomically(self.out / "history.csv", to_csv(self.progress.history).encode("utf-8"))
         self.choice.tidy()
 
-    def _save(self) -> None:
-        progress = self.progress
+    def _save(self, *, within: bool = False) -> None:
+        """Write the checkpoint; ``within`` an epoch, with what the clips of the last batch have left."""
+        progress, carried = self.progress, self._trainer.carried
+        states: list[np.ndarray] = []
+        if within and carried is not None:
+            parts = [from_bytes(part) for part in self._workers.gather(to_bytes(by_name(carried.arrays)))]
+            states = [np.concatenate([part[name] for part in parts]) for name in parts[0]]
         facts = {
             "settings": self.settings.hash_of_results(),
             "rate": self._trainer.rate,
@@ -289,17 +299,25 @@ class Training:
             "spending": None if self._to_accuracy is None else self._to_accuracy.penalty,
         }
         if self._workers.chief:
-            checkpoints.save(self.checkpoint, self._variables, facts)
+            checkpoints.save(self.checkpoint, [*self._variables, *states], facts)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> list[np.ndarray]:
+        """Restore the variables of the chief; returns what the clips of the last batch had left."""
         facts = checkpoints.read_facts(self.checkpoint)
         if facts["settings"] != self.settings.hash_of_results():
             raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
         return checkpoints.restore(self.checkpoint, self._variables)
 
     def _restore(self) -> None:
-        facts = self._workers.lead(self._read)
+        told = self._workers.lead_bytes(lambda: to_bytes(by_name(self._read())))
+        facts = self._workers.lead(lambda: checkpoints.read_facts(self.checkpoint))
         self._workers.follow(self._variables)
+        if self._trainer.carried is not None:
+            which, of = self._workers.part or (0, 1)
+            states = list(from_bytes(told).values())
+            self._trainer.carried.arrays = [
+                state[len(state) * which // of : len(state) * (which + 1) // of] for state in states
+            ]
         self._trainer.step = facts["step"]
         self._trainer.rate = facts["rate"]
         self._trainer.set_penalty(facts["penalty"])

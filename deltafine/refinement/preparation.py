@@ -68,12 +68,6 @@ class Prepared:
         return frame if self.window is None else (self.window, *frame)
 
     @property
-    def lead_in(self) -> int:
-        """Frames before each training clip; whole windows of a model that takes clips."""
-        wanted, whole = self.settings.led, self.window or 1
-        return -(-wanted // whole) * whole
-
-    @property
     def weights(self) -> dict[str, float]:
         """Share of all MACs that each delta layer's elements meet, by layer path."""
         return {site.delta_name: site.mac_share for site in self.sites if site.selected}
@@ -124,9 +118,9 @@ class Prepared:
             sampling=settings.sampling if split == "train" else "uniform",
             fps=settings.fps,
             augmentation=settings.augmentation if split == "train" else None,
-            lead_in=self.lead_in if split == "train" else 0,
             batch=settings.batch,
-            shuffle=split == "train",
+            shuffle=split == "train" and not settings.carried,
+            continued=split == "train" and settings.carried,
             seed=settings.seed,
             epoch=epoch,
             start_batch=start_batch,

@@ -19,7 +19,6 @@ import tensorflow as tf
 from deltafine.layers import Stream
 from deltafine.layers.parts import part_of_batch
 from deltafine.refinement.batchnorm import statistics_over_all
-from deltafine.refinement.lead_in import state_after
 from deltafine.refinement.losses import Loss
 from deltafine.workers import Workers
 
@@ -47,17 +46,20 @@ class Replicas:
         self._loss = loss
         self._variables = list(variables)
 
-    def gradients(self, before: Any, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[list[Any], Any]:
+    def gradients(
+        self, state: list[Any], frames: Any, labels: Any, first: Any, stop: Any
+    ) -> tuple[list[Any], Any, list[Any]]:
         """Of the loss of the whole batch, of which this worker holds a part; for use in a graph.
 
         Args:
-            before, frames, labels: this worker's part; the frames follow those before, which may be none.
+            state: what this worker's clips start from, (rows, ...) for each delta layer; empty if from nothing.
+            frames, labels: this worker's part.
             first: place of its first clip in the whole batch, scalar int64.
             stop: (n,) float32 to be summed over the replicas.
 
         Returns:
-            The gradients, 0 where a variable has none, and (4 + n,) float32: task loss, penalty, share of clips
-            answered right, number of clips, and ``stop``.
+            The gradients, 0 where a variable has none; (4 + n,) float32: task loss, penalty, share of clips
+            answered right, number of clips, and ``stop``; and the state that the clips leave, if there was one.
         """
         strategy = self._workers.strategy
         assert strategy is not None
@@ -66,13 +68,14 @@ class Replicas:
             contexts.enter_context(statistics_over_all(self._student))
             contexts.enter_context(_noise_of_its_own(self._student))
             paid = contexts.enter_context(_losses_by_replica(self._student))
-            results = strategy.run(partial(self._on_one, paid), args=(before, frames, labels, first, stop))
-        gradients, figures = (strategy.experimental_local_results(result) for result in results)
-        return list(gradients[0]), figures[0]
+            results = strategy.run(partial(self._on_one, paid), args=(state, frames, labels, first, stop))
+        gradients, figures, left = (strategy.experimental_local_results(result) for result in results)
+        states = [tf.concat(parts, axis=0) for parts in zip(*left, strict=True)] if state else []
+        return list(gradients[0]), figures[0], states
 
     def _on_one(
-        self, paid: Callable[[], list[Any]], before: Any, frames: Any, labels: Any, first: Any, stop: Any
-    ) -> tuple[tuple[Any, ...], Any]:
+        self, paid: Callable[[], list[Any]], state: list[Any], frames: Any, labels: Any, first: Any, stop: Any
+    ) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]]:
         context = tf.distribute.get_replica_context()
         replicas = self._workers.replicas
         which = tf.cast(context.replica_id_in_sync_group % replicas, tf.int64)
@@ -81,9 +84,9 @@ class Replicas:
         real = end > begin
         # TensorFlow's convolutions cannot do with an empty batch: a black clip stands in, and counts nowhere.
         empty = tf.cast(tf.logical_not(real), tf.int64)
-        before, clips = (
+        clips, *state = (
             tf.ensure_shape(tf.pad(given[begin:end], [[0, empty], *[[0, 0]] * (len(given.shape) - 1)]), given.shape)
-            for given in (before, frames)
+            for given in (frames, *state)
         )
         clips = tf.cast(clips, tf.float32)
         labels = tf.pad(labels[begin:end], [[0, empty]], constant_values=-1)
@@ -97,8 +100,7 @@ class Replicas:
         )
         of_all = context.all_reduce(SUM, counts)
         shares = tf.math.divide_no_nan(counts, of_all)
-        state = state_after(self._student, before, frames.shape[1])
-        with tf.GradientTape() as tape, part_of_batch(first + begin, real), Stream(state):
+        with tf.GradientTape() as tape, part_of_batch(first + begin, real), Stream(state or None) as stream:
             predictions = self._student(clips, training=True)
             task = _unless_empty(counts[0], self._loss(predictions, teacher, labels)) * shares[0]
             losses = [*paid(), *_regularisation(self._student)]
@@ -109,7 +111,9 @@ class Replicas:
         figures = tf.concat([tf.stack([task, penalty, right]), stop], axis=0)
         *gradients, figures = _sum(context, [*map(tf.convert_to_tensor, gradients), figures])
         right = figures[2] / of_all[2]
-        return tuple(gradients), tf.concat([figures[:2], tf.stack([right, of_all[1]]), figures[3:]], axis=0)
+        figures = tf.concat([figures[:2], tf.stack([right, of_all[1]]), figures[3:]], axis=0)
+        left = tuple(tf.stop_gradient(value)[: end - begin] for value in stream.state) if state else ()
+        return tuple(gradients), figures, left
 
 
 def _unless_empty(count: Any, mean: Any) -> Any:

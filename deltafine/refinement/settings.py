@@ -81,9 +81,8 @@ class RefineSettings(BaseModel):
     training_divergence: float = Field(
         0.05, gt=0, description="the same for the steps that training starts from: it wins back what they lose"
     )
-    random_start: bool = Field(True, description="train from states as stale as in a stream")
-    lead_in: int = Field(
-        24, ge=0, le=4096, description="frames before a training clip that leave this state; 0: a state made of noise"
+    start: Literal["carried", "noise", "exact"] = Field(
+        "carried", description="state that training clips start from: what the clip before left, a stale one, or none"
     )
 
     # How far to go; without a target, λ stays as it is
@@ -157,9 +156,9 @@ class RefineSettings(BaseModel):
         return self.rule if self.method == "deltafine" else self.method
 
     @property
-    def led(self) -> int:
-        """Frames before a training clip that are looked at; rules without memory need none."""
-        return self.lead_in if self.random_start and self.layer_rule == "send-on-delta" else 0
+    def carried(self) -> bool:
+        """Whether training clips go on from each other; rules without memory need no such order."""
+        return self.start == "carried" and self.layer_rule == "send-on-delta"
 
     @property
     def rate_of_steps(self) -> float:

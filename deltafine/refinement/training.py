@@ -19,7 +19,7 @@ from deltafine.layers import DeltaActivation, Stream
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.averaging import Averages
-from deltafine.refinement.lead_in import state_after
+from deltafine.refinement.carrying import Carried
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.replicas import Replicas
 from deltafine.refinement.settings import RefineSettings
@@ -83,7 +83,8 @@ class Trainer:
         self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
         self.set_penalty(0.0)
-        self.stopping = 0
+        self.stopping, self.saving = 0, False
+        self.carried = Carried(self._student) if settings.carried else None
         self._compiled: Any = None
 
     @property
@@ -121,18 +122,18 @@ class Trainer:
         labels: Any,
         penalty: float,
         *,
-        lead_in: Any | None = None,
         first: int = 0,
         stopping: int = 0,
+        saving: bool = False,
     ) -> tuple[float, float, float]:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
 
         Args:
             frames, labels: of the batch, or of this worker's part of it.
             penalty: λ, reached over the warm-up.
-            lead_in: frames before these, any number: the clips start from the state that they leave.
             first: place in the batch of the first of them.
             stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
+            saving: whether this worker thinks that a checkpoint is due; :attr:`saving` is then the same for all.
 
         Returns:
             (task loss, penalty as it enters the loss, share of clips answered right or NaN without labels)
@@ -143,12 +144,11 @@ class Trainer:
         """
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         self.set_penalty(penalty * rise)
-        before = frames[:, :0] if lead_in is None else lead_in
         if self._workers.strategy is None:
-            figures = self._alone(before, frames, labels)
-            self.stopping = stopping
+            figures = self._alone(frames, labels)
+            self.stopping, self.saving = stopping, saving
         else:
-            figures = self._with_others(before, frames, labels, first, stopping)
+            figures = self._with_others(frames, labels, first, stopping, saving)
         self.step += 1
         task, paid, right, norm = (float(figure) for figure in figures)
         if not math.isfinite(task + paid):
@@ -157,24 +157,33 @@ class Trainer:
             raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
 
-    def _alone(self, before: Any, frames: Any, labels: Any) -> Any:
+    def _alone(self, frames: Any, labels: Any) -> Any:
         if self._compiled is None:
             self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
-        return self._compiled(tf.convert_to_tensor(before), tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        state = self.carried.before(frames) if self.carried is not None else []
+        figures, state = self._compiled(state, tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        if self.carried is not None:
+            self.carried.keep(state)
+        return figures
 
-    def _with_others(self, before: Any, frames: Any, labels: Any, first: int, stopping: int) -> Any:
+    def _with_others(self, frames: Any, labels: Any, first: int, stopping: int, saving: bool) -> Any:
+        state = self.carried.before(frames) if self.carried is not None else []
         if self._compiled is None:
             # One trace for parts of all sizes: the collectives of all workers have to stay in step.
-            clips = [((None, *given.shape[1:]), tf.uint8) for given in (before, frames)]
-            shapes = *clips, ((None,), tf.int64), ((), tf.int64), ((2,), tf.float32)
+            shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((3,), tf.float32)
+            of_state = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in state]
             self._compiled = tf.function(
-                self._train_on_part, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
+                self._train_on_part,
+                input_signature=[of_state, *(tf.TensorSpec(shape, dtype) for shape, dtype in shapes)],
             )
-        asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM)]
+        asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM), float(saving)]
         with self._workers.guarded():
-            figures, norm = self._compiled(before, frames, labels, first, asked)
-            task, paid, right, clips, interrupted, terminated = figures.numpy().tolist()
+            figures, norm, state = self._compiled(state, frames, labels, first, asked)
+            task, paid, right, clips, interrupted, terminated, due = figures.numpy().tolist()
+        if self.carried is not None:
+            self.carried.keep(state)
         self.stopping = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+        self.saving = bool(due)
         if not clips:
             raise DeltafineError(
                 f"None of the training clips of step {self.step + 1} can be read any more: put the videos back, and go "
@@ -182,24 +191,25 @@ class Trainer:
             )
         return task, paid, right, norm
 
-    def _train_on_batch(self, before: Any, frames: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
+    def _train_on_batch(self, state: list[Any], frames: Any, labels: Any) -> tuple[tuple[Any, ...], list[Any]]:
         clips = tf.cast(frames, tf.float32)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
-        with strides_taken_first(self._student), tf.GradientTape() as tape:
-            with half_precision(self._student) if self.settings.mixed_precision else nullcontext():
-                with tape.stop_recording():
-                    state = state_after(self._student, before, frames.shape[1])
-                with Stream(state):
-                    predictions = self._student(clips, training=True)
+        with tf.GradientTape() as tape, strides_taken_first(self._student):
+            half = half_precision(self._student) if self.settings.mixed_precision else nullcontext()
+            with half, Stream(state or None) as stream:
+                predictions = self._student(clips, training=True)
             task = self._loss(predictions, teacher, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
         weights, steps = tape.gradient(total, [self._weight_variables, self._step_variables])
         norm = self._apply(weights, steps)
         self._average()
-        return task, penalty, self._loss.right(predictions, labels), norm
+        figures = task, penalty, self._loss.right(predictions, labels), norm
+        return figures, [tf.stop_gradient(value) for value in stream.state] if state else []
 
-    def _train_on_part(self, before: Any, frames: Any, labels: Any, first: Any, stop: Any) -> tuple[Any, Any]:
+    def _train_on_part(
+        self, state: list[Any], frames: Any, labels: Any, first: Any, stop: Any
+    ) -> tuple[Any, Any, list[Any]]:
         strategy = self._workers.strategy
         assert strategy is not None
         variables = [*self._weight_variables, *self._step_variables]
@@ -208,7 +218,7 @@ class Trainer:
             strides_taken_first(self._student),
             half_precision(self._student) if self.settings.mixed_precision else nullcontext(),
         ):
-            gradients, figures = replicas.gradients(before, frames, labels, first, stop)
+            gradients, figures, state = replicas.gradients(state, frames, labels, first, stop)
         count = len(self._weight_variables)
         norm = self._apply(gradients[:count], gradients[count:])
         for variable, own in zip(variables, [*self._own_weights, *self._own_steps], strict=True):
@@ -217,7 +227,7 @@ class Trainer:
             for copy in strategy.experimental_local_results(variable.value)[1:]:
                 copy.assign(own)
         self._average()
-        return figures, norm
+        return figures, norm, state
 
     def _apply(self, weights: list[Any], steps: list[Any]) -> Any:
         """Change weights and steps by their gradients, which are clipped; returns the norm that these had."""

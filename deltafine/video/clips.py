@@ -7,7 +7,7 @@ threads nor where an iteration starts changes what a batch holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.augmentation import Augmentation
 from deltafine.video.catalogue import Video
-from deltafine.video.continuity import before
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
 from deltafine.video.pipeline import background, ordered
@@ -40,16 +39,14 @@ class Batch:
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
         first: place of the first of these clips in the whole batch that they are a part of.
-        lead_in: (B, L, H, W, C) uint8, what comes before the clips in a continuous video; L is 0 unless asked for.
     """
 
     frames: np.ndarray
     labels: np.ndarray
     videos: np.ndarray
     starts: np.ndarray
-    frame_labels: np.ndarray | None
-    first: int
-    lead_in: np.ndarray
+    frame_labels: np.ndarray | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,9 +63,9 @@ class ClipSettings:
     sampling: str
     fps: float | None
     augmentation: Augmentation | None
-    lead_in: int
     batch: int
     shuffle: bool
+    continued: bool
     seed: int
     epoch: int
 
@@ -77,8 +74,6 @@ class ClipSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeltafineError(f"{name} is {value}: it must be at least 1.")
-        if self.lead_in < 0:
-            raise DeltafineError(f"lead_in is {self.lead_in}: it must be at least 0.")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise DeltafineError(f"fps is {self.fps:g}: it must be above 0 and at most 1000.")
         if self.sampling not in ("uniform", "random"):
@@ -96,8 +91,7 @@ class ClipSource:
     With ``part`` (which, of how many) it gives a part of every batch, which may be empty, and reads no more than that;
     the parts together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
 
-    With a lead-in, ``predecessors`` says for the number of a video which one it may continue; where there is none, time
-    runs backwards before the clip.
+    Continued clips go through the videos in the order of ``chain``, which holds their numbers.
     """
 
     def __init__(
@@ -112,7 +106,7 @@ class ClipSource:
         start_batch: int,
         part: tuple[int, int] | None = None,
         batches: tuple[int, int] = (0, 1),
-        predecessors: Mapping[int, int] | None = None,
+        chain: Sequence[int] | None = None,
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
@@ -122,8 +116,7 @@ class ClipSource:
         self._reader = reader
         self._all = videos
         self._workers = workers
-        self._predecessors = dict(predecessors or {})
-        self._videos, self._starts = _plan(examination, videos, numbers, settings)
+        self._videos, self._starts = _plan(examination, videos, numbers if chain is None else chain, settings)
 
     @property
     def clips(self) -> int:
@@ -139,15 +132,14 @@ class ClipSource:
     def digest(self) -> str:
         """Hex digest of which clip comes when."""
         names = [self._all[video].name for video in np.unique(self._videos)]
-        plan = repr((self.settings, names, self._predecessors))
-        digest = hashlib.blake2b(plan.encode("utf-8", "surrogateescape"), digest_size=16)
-        for numbers in (self._videos, self._starts):
-            digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
+        digest = hashlib.blake2b(repr((self.settings, names)).encode("utf-8", "surrogateescape"), digest_size=16)
+        for plan in (self._videos, self._starts):
+            digest.update(np.ascontiguousarray(plan, "<i8").tobytes())
         return digest.hexdigest()
 
     def _batches(self) -> Iterator[Batch]:
         size = self.settings.batch
-        if self._reader.cheap or self.settings.lead_in:
+        if self._reader.cheap:
             made = ordered(self._read, map(self._positions, self._wanted), workers=self._workers)
             yield from (batch for batch in made if batch is not None)
             return
@@ -223,48 +215,21 @@ class ClipSource:
 
     def _read(self, positions: range) -> Batch | None:
         """Read the clips of a batch one by one, into its array; without those whose video has turned bad."""
-        lead_in = self.settings.lead_in
-        shape = (lead_in + self.settings.frames, *self._reader.size, self._reader.channels)
+        shape = (self.settings.frames, *self._reader.size, self._reader.channels)
         room = np.empty((len(positions), *shape), np.uint8)
         clips: list[_Clip] = []
         for position in positions:
             video = self._all[int(self._videos[position])]
             numbers = self._numbers(position)
-            seen = room[len(clips)]
             try:
-                self._reader.read(video, numbers, seen[lead_in:])
+                self._reader.read(video, numbers, room[len(clips)])
             except UnreadableVideo as error:
                 self._examination.note_problem(video, str(error))
                 continue
-            if lead_in:
-                self._read_lead_in(position, seen)
             if self.settings.augmentation is not None:
-                seen[:] = self._vary(seen, position)
-            clips.append(_Clip(position, seen, numbers))
+                room[len(clips)] = self._vary(room[len(clips)], position)
+            clips.append(_Clip(position, room[len(clips)], numbers))
         return self._assemble(positions.start // self.settings.batch, clips, room[: len(clips)])
-
-    def _read_lead_in(self, position: int, seen: np.ndarray) -> None:
-        """Fill the first of these frames with what comes before the others, which are the clip."""
-        settings = self.settings
-        shown = {}
-
-        def frames_shown(number: int) -> int:
-            shown[number] = self._examination.frame_numbers(self._all[number], settings.fps)
-            return len(shown[number])
-
-        video, start = int(self._videos[position]), int(self._starts[position])
-        frames_shown(video)
-        pieces = before(settings.lead_in, settings.frame_stride, video, start, frames_shown, self._predecessors)
-        end = settings.lead_in
-        for number, places in reversed(pieces):
-            try:
-                self._reader.read(self._all[number], shown[number][places], seen[end - len(places) : end])
-            except UnreadableVideo as error:
-                self._examination.note_problem(self._all[number], str(error))
-                break
-            end -= len(places)
-        backwards = np.pad(np.arange(end, len(seen)), (end, 0), mode="reflect")[:end]
-        seen[:end] = seen[backwards]
 
     def _read_run(self, positions: range) -> list[_Clip]:
         """Read clips of one video in one go; none when it has turned bad."""
@@ -290,7 +255,9 @@ class ClipSource:
     def _vary(self, frames: np.ndarray, position: int) -> np.ndarray:
         settings = self.settings
         assert settings.augmentation is not None
-        key = [settings.seed, settings.epoch, int(self._videos[position]), int(self._starts[position])]
+        # What goes on in the next batch has to go on in the same way.
+        clip = [int(self._videos[position]), int(self._starts[position])]
+        key = [settings.seed, settings.epoch, *([position % settings.batch] if settings.continued else clip)]
         return settings.augmentation(frames, np.random.default_rng(key))
 
     def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
@@ -307,17 +274,16 @@ class ClipSource:
             )
             labels = np.array([commonest(row) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
-        lead_in = self.settings.lead_in
         if frames is None:
-            shape = (lead_in + self.settings.frames, *self._reader.size, self._reader.channels)
+            shape = (self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
         first = self._positions(number).start - number * self.settings.batch
-        return Batch(frames[:, lead_in:], labels, videos, starts, frame_labels, first, frames[:, :lead_in])
+        return Batch(frames, labels, videos, starts, frame_labels, first)
 
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """A clip that was read: its place in the plan, its frames with the lead-in, and the numbers of those without."""
+    """A clip that was read: its place in the plan, its frames, and their numbers in the file."""
 
     position: int
     frames: np.ndarray
@@ -331,7 +297,7 @@ def commonest(labels: np.ndarray) -> int:
 
 
 def _plan(
-    examination: Examination, videos: Sequence[Video], numbers: list[int], settings: ClipSettings
+    examination: Examination, videos: Sequence[Video], numbers: Sequence[int], settings: ClipSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Videos (by their numbers in ``videos``) and first frames of all clips, in the order in which they come."""
     of_videos = [np.empty(0, np.int64)]
@@ -356,4 +322,15 @@ def _plan(
     if settings.shuffle:
         order = np.random.default_rng([settings.seed, settings.epoch]).permutation(len(firsts))
         joined, firsts = joined[order], firsts[order]
+    if settings.continued and len(firsts):
+        order = _side_by_side(len(firsts), settings)
+        joined, firsts = joined[order], firsts[order]
     return joined, firsts
+
+
+def _side_by_side(clips: int, settings: ClipSettings) -> np.ndarray:
+    """(n,) numbers of clips, in an order in which batches go through all of them at several places at once."""
+    places = min(settings.batch, clips)
+    each = -(-clips // places)
+    begin = np.random.default_rng([settings.seed, settings.epoch]).integers(clips)
+    return ((begin + np.arange(places * each)) % clips).reshape(places, each).T.ravel()

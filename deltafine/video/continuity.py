@@ -6,7 +6,8 @@ network what it will see in a continuous video: a scene that goes on, instead of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -56,25 +57,13 @@ class Continuity:
         pictures = np.stack([pair for _, pair in found]) if found else np.empty((0, 2, 1))
         self._firsts, self._lasts = pictures[:, 0], pictures[:, 1]
 
-    def predecessors(self) -> dict[int, int]:
-        """For every video the other one that ends most like it begins.
-
-        Where even that is not alike (further away than the two ends of most videos are from each other), a video has
-        none: what comes before would be another scene, of which nothing is left once everything has changed.
-        """
-        most = 2 * np.median(np.square(self._firsts - self._lasts).sum(axis=1)) if self._numbers else 0.0
-        return {
-            self._numbers[place]: self._numbers[nearest[0]]
-            for place, (nearest, distances) in enumerate(self._nearest(1))
-            if len(nearest) and distances[0] <= most
-        }
-
+    @functools.cached_property
     def chain(self) -> list[int]:
         """All videos in an order in which each begins much like the one before ends: the closest are joined first."""
         places = range(len(self._numbers))
         pairs = [
             (float(distance), int(one), place)
-            for place, (nearest, distances) in enumerate(self._nearest(CANDIDATES))
+            for place, (nearest, distances) in enumerate(self._nearest())
             for one, distance in zip(nearest, distances, strict=True)
         ]
         after: dict[int, int] = {}
@@ -95,14 +84,14 @@ class Continuity:
                 place = after.get(place)
         return [self._numbers[place] for place in order]
 
-    def _nearest(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For every video so many others that end most like it begins, and their distances, the nearest first."""
+    def _nearest(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For every video some others that end most like it begins, and their distances, the nearest first."""
         for begin in range(0, len(self._numbers), ROWS_AT_ONCE):
             distances = _distances(self._firsts[begin : begin + ROWS_AT_ONCE], self._lasts)
             rows = np.arange(len(distances))
             distances[rows, begin + rows] = np.inf  # the video itself
             for row in distances:
-                nearest = np.argsort(row, kind="stable")[: min(count, len(row) - 1)]
+                nearest = np.argsort(row, kind="stable")[: min(CANDIDATES, len(row) - 1)]
                 yield nearest, row[nearest]
 
 
@@ -119,36 +108,3 @@ def _distances(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     squares = np.square(ones).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
     distances: np.ndarray = squares - 2 * ones @ others.T
     return distances
-
-
-def before(
-    lead_in: int, stride: int, video: int, start: int, count: Callable[[int], int], predecessors: Mapping[int, int]
-) -> list[tuple[int, np.ndarray]]:
-    """What comes before a clip: first of its own video, then of the one that this may continue, and so on.
-
-    Args:
-        lead_in: frames wanted.
-        stride: from one of them to the next.
-        video: number of the clip's video.
-        start: first frame of the clip, among those that the video shows.
-        count: gives the number of frames that a video shows.
-        predecessors: of the videos that have one.
-
-    Returns:
-        Videos and (frames,) ascending numbers of theirs, in the order in which they are seen; fewer than
-        ``lead_in`` in all where a video has no predecessor.
-    """
-    found: list[tuple[int, np.ndarray]] = []
-    left, at = lead_in, start - stride
-    while left > 0:
-        own = np.arange(at, -1, -stride)[:left][::-1]
-        if len(own):
-            found.append((video, own))
-            left -= len(own)
-        if video not in predecessors:
-            break
-        video = predecessors[video]
-        at = count(video) - 1
-        if at < 0:
-            break
-    return found[::-1]

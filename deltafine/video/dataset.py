@@ -129,9 +129,9 @@ class Dataset:
         sampling: str = "uniform",
         fps: float | None = None,
         augmentation: Augmentation | None = None,
-        lead_in: int = 0,
         batch: int = 16,
         shuffle: bool = False,
+        continued: bool = False,
         seed: int = 0,
         epoch: int = 0,
         workers: int = 2,
@@ -153,10 +153,11 @@ class Dataset:
             sampling: ``"uniform"`` spreads these evenly, ``"random"`` draws them anew in every epoch.
             fps: Take frames at this rate, by their times, before any stride.
             augmentation: Vary every clip, anew in every epoch; for training.
-            lead_in: Give so many frames that come before each clip as well, at the same step: of its own video, then
-                of the one that this may continue (see ``Continuity``).
             batch: Clips in a batch; the last batch holds what is left.
             shuffle: Mix the clips of all videos, anew in every epoch.
+            continued: Let each clip of a batch go on where the one in its place in the batch before ended, or in
+                a video that begins much like that one ended (see ``Continuity``), from other places in every epoch.
+                All batches are full: some clips come twice.
             seed, epoch: Draw the order, the random clips and the augmentation.
             workers: Decoding threads.
             start_batch: Leave out the batches before this one, without decoding them.
@@ -174,9 +175,9 @@ class Dataset:
             sampling=sampling,
             fps=fps,
             augmentation=augmentation,
-            lead_in=lead_in,
             batch=batch,
             shuffle=shuffle,
+            continued=continued,
             seed=seed,
             epoch=epoch,
         )
@@ -192,7 +193,7 @@ class Dataset:
             start_batch=start_batch,
             part=part,
             batches=batches,
-            predecessors=self._continuity(reader, split, fps, workers).predecessors() if lead_in else None,
+            chain=self._continuity(reader, split, fps, workers).chain if continued else None,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))
@@ -238,7 +239,7 @@ class Dataset:
         if not videos:
             raise DeltafineError(self._why_nothing(split))
         if continued:
-            videos = [self.videos[number] for number in self._continuity(reader, split, fps, workers).chain()]
+            videos = [self.videos[number] for number in self._continuity(reader, split, fps, workers).chain]
         elif seed is not None:
             videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
         return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps)

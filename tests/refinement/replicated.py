@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "everything": {"accumulate": 2, "step_learning_rate": 0.01, "weight_decay": 0.01, "freeze_batchnorm": True},
     "sgd": {"optimizer": "sgd"},
     "half": {"mixed_precision": True},
-    "noise": {"lead_in": 0},
+    "noise": {"start": "noise"},
 }
 SIZES = (6, 6, 5, 1, 2, 6)
 
@@ -44,16 +44,13 @@ def regularised_model() -> Any:
     return model
 
 
-def batches(lead_in: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Frames, labels and frames before them."""
+def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     random = np.random.default_rng(0)
     made = []
     for size in SIZES:
         labels = random.integers(-1, 2, size)
         frames = random.integers(0, 120, (size, 5, SIZE, SIZE, 3)) + 100 * np.abs(labels)[:, None, None, None, None]
-        before = frames[:, ::-1] + random.integers(-8, 8, (size, 1, 1, 1, 3))
-        before = np.concatenate([before, before], axis=1)[:, :lead_in].clip(0, 255)
-        made.append((frames.astype(np.uint8), labels.astype(np.int64), before.astype(np.uint8)))
+        made.append((frames.astype(np.uint8), labels.astype(np.int64)))
     return made
 
 
@@ -67,7 +64,11 @@ def train(name: str, devices: int) -> dict[str, Any]:
     sites = choose(find_activations(model))
     with team.scope():
         student = insert_deltas(
-            model, sites, DeltaSettings(initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=True)
+            model,
+            sites,
+            DeltaSettings(
+                initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=settings.start == "noise"
+            ),
         )
         teacher = insert_deltas(model, []) if settings.teaching else None
     if settings.freeze_batchnorm:
@@ -76,10 +77,7 @@ def train(name: str, devices: int) -> dict[str, Any]:
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
     loss = ClassificationLoss(True, settings.teaching)
     trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team)
-    figures = [
-        trainer.train_on_batch(frames, labels, 20.0, lead_in=before)
-        for frames, labels, before in batches(min(settings.led, 7))
-    ]
+    figures = [trainer.train_on_batch(*batch, 20.0) for batch in batches()]
     with team.scope():  # where reading a count sums it up over the replicas
         events = [
             [int(tf.convert_to_tensor(count.value)) for count in (layer.events.events, layer.events.elements)]

@@ -24,12 +24,17 @@ def values(of: list[keras.Variable]) -> list[list[float]]:
 def test_restoring_gives_every_value_and_the_facts_back(tmp_path: Path) -> None:
     saved, others = variables(0), variables(1)
     integer = keras.Variable(2**40 + 1, dtype="int64")
-    checkpoints.save(tmp_path / "new" / "last.h5", [*saved, integer], {"step": 7, "history": [{"loss": 0.1}]})
+    more = [np.arange(5.0), np.ones((0, 3), np.float32)]
+    facts = {"step": 7, "history": [{"loss": 0.1}]}
+    checkpoints.save(tmp_path / "new" / "last.h5", [*saved, integer, *more], facts)
     other_integer = keras.Variable(0, dtype="int64")
-    facts = checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer])
+    left = checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer])
     assert values(others) == values(saved)
     assert int(other_integer) == 2**40 + 1
-    assert facts == checkpoints.read_facts(tmp_path / "new" / "last.h5") == {"step": 7, "history": [{"loss": 0.1}]}
+    for restored, value in zip(left, more, strict=True):
+        assert restored.dtype == value.dtype
+        np.testing.assert_array_equal(restored, value)
+    assert checkpoints.read_facts(tmp_path / "new" / "last.h5") == facts
 
 
 def test_more_variables_than_ten_keep_their_order(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ any_settings = st.fixed_dictionaries(
         "learning_rate": rates,
         "penalty": rates,
         "validation": st.floats(0.01, 0.99),
-        "random_start": st.booleans(),
+        "start": st.sampled_from(["carried", "noise", "exact"]),
     },
 )
 

@@ -1,8 +1,8 @@
-"""Clips that were cut out of longer videos are put together again, and given what came before them."""
+"""Clips that were cut out of longer videos are put together again."""
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltafine.video import Dataset, open_dataset
-from deltafine.video.continuity import before
-from tests.video.painted import numbers_of, write_video
+from deltafine.video import Batch, Dataset, open_dataset
+from deltafine.video.augmentation import Augmentation
+from deltafine.video.clips import ClipSettings, _side_by_side
+from tests.video.painted import write_classes, write_video
 
 SIZE = (32, 64)
 PIECE = 10
@@ -46,90 +47,97 @@ def data(root: Path) -> Dataset:
     return open_dataset(root, validation=0)
 
 
-def test_a_video_follows_the_one_that_ends_as_it_begins_and_none_of_another_scene(data: Dataset) -> None:
-    clips = data.clips("train", size=SIZE, frames=PIECE, lead_in=1, batch=7)
-    (batch,) = clips
-    before_of = {data.videos[video].name: lead[0] for video, lead in zip(batch.videos, batch.lead_in, strict=True)}
-    scenes = [scene(seed, 3 * PIECE) for seed in range(3)]
-    expected = {
-        "a/x.avi": scenes[0][PIECE - 1],
-        "b/k.avi": scenes[0][2 * PIECE - 1],
-        "b/c.avi": scenes[1][PIECE - 1],
-        "a/m.avi": scenes[1][2 * PIECE - 1],
-        "b/y.avi": scenes[2][1],  # its own second frame: time runs backwards
-    }
-    for name, picture in expected.items():
-        np.testing.assert_array_equal(before_of[name], picture, err_msg=name)
-
-
-def test_videos_follow_each_other_as_in_one_scene(data: Dataset) -> None:
+def test_videos_follow_each_other_as_in_the_scene_that_they_were_cut_from(data: Dataset) -> None:
     names = [video.name for video, _ in data.streams("train", size=SIZE, continued=True)]
     assert sorted(names) == sorted(video.name for video in data.videos)
-    following = set(itertools.pairwise(names))
-    assert {("a/x.avi", "b/k.avi"), ("b/z.avi", "b/c.avi"), ("b/c.avi", "a/m.avi")} <= following
+    joints = {("a/q.avi", "a/x.avi"), ("a/x.avi", "b/k.avi"), ("b/z.avi", "b/c.avi"), ("b/c.avi", "a/m.avi")}
+    assert joints <= set(pairwise(names))
 
 
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_clip_is_led_in_by_its_own_video_and_backwards_where_that_begins(
-    tmp_path: Path, cached: bool, stride: int
-) -> None:
-    write_video(tmp_path / "films" / "film.avi", 20)
-    data = open_dataset(tmp_path / "films", validation=0)
+def test_each_clip_goes_on_where_the_one_in_its_place_had_ended(data: Dataset, tmp_path: Path, cached: bool) -> None:
     if cached:
-        data.use_cache(tmp_path / "cache")
-    clips = data.clips(None, size=SIZE, frames=4, frame_stride=stride, clip_stride=3, lead_in=5, batch=3, shuffle=True)
-    plain = data.clips(None, size=SIZE, frames=4, frame_stride=stride, clip_stride=3, batch=3, shuffle=True)
-    for batch, without in zip(clips, plain, strict=True):
-        np.testing.assert_array_equal(batch.frames, without.frames)
-        assert without.lead_in.shape[1] == 0
-        for lead, start in zip(batch.lead_in, batch.starts, strict=True):
-            steps = range(start - 5 * stride, start, stride)
-            first = start % stride
-            # Reflected at the first frame that there is, as often as needed.
-            last = start + 3 * stride - first
-            expected = [step - first for step in steps]
-            while min(expected) < 0 or max(expected) > last:
-                expected = [-step if step < 0 else 2 * last - step if step > last else step for step in expected]
-            assert numbers_of(lead) == [step + first for step in expected]
+        data.use_cache(tmp_path)
+    chain = [video.name for video, _ in data.streams("train", size=SIZE, continued=True)]
+    next_video = dict(zip(chain, [*chain[1:], chain[0]], strict=True))
+    for epoch in (1, 2):
+        batches = list(data.clips("train", frames=5, size=SIZE, batch=4, continued=True, epoch=epoch))
+        assert len(batches) == 4  # 14 clips, two of which come twice
+        assert {(int(v), int(s)) for b in batches for v, s in zip(b.videos, b.starts, strict=True)} == {
+            (video, start) for video in range(7) for start in (0, 5)
+        }
+        for one, following in pairwise(batches):
+            assert len(one) == len(following) == 4
+            for place in range(4):
+                old, new = (data.videos[int(batch.videos[place])].name for batch in (one, following))
+                if one.starts[place] == 0:
+                    assert (new, following.starts[place]) == (old, 5)
+                else:
+                    assert (new, following.starts[place]) == (next_video[old], 0)
 
 
-def test_parts_of_a_batch_have_their_lead_in_and_variation_covers_it(data: Dataset) -> None:
-    from deltafine.video.augmentation import Augmentation
-
-    settings = {"size": SIZE, "frames": 4, "lead_in": 6, "batch": 5, "shuffle": True}
-    plain = list(data.clips(None, **settings))
-    for number, whole in enumerate(plain):
-        parts = [list(data.clips(None, **settings, part=(which, 3)))[number] for which in range(3)]
-        np.testing.assert_array_equal(np.concatenate([part.lead_in for part in parts]), whole.lead_in)
-    for batch, varied in zip(plain, data.clips(None, **settings, augmentation=Augmentation(flip=True)), strict=True):
-        for clip, lead, turned, lead_turned in zip(
-            batch.frames, batch.lead_in, varied.frames, varied.lead_in, strict=True
-        ):
-            mirrored = not np.array_equal(clip, turned)
-            np.testing.assert_array_equal(turned, clip[:, :, ::-1] if mirrored else clip)
-            np.testing.assert_array_equal(lead_turned, lead[:, :, ::-1] if mirrored else lead)
+def begins(batches: list[Batch]) -> list[tuple[int, int]]:
+    return [(int(video), int(start)) for video, start in zip(batches[0].videos, batches[0].starts, strict=True)]
 
 
-@given(
-    counts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
-    lead_in=st.integers(0, 20),
-    stride=st.integers(1, 3),
-    data=st.data(),
-)
-def test_what_comes_before_is_in_order_and_ends_where_the_clip_begins(
-    counts: list[int], lead_in: int, stride: int, data: st.DataObject
-) -> None:
-    video = data.draw(st.integers(0, len(counts) - 1))
-    start = data.draw(st.integers(0, counts[video] - 1))
-    predecessors = {number: number - 1 for number in range(1, len(counts))}
-    pieces = before(lead_in, stride, video, start, counts.__getitem__, predecessors)
-    one_by_one: list[tuple[int, int]] = []
-    number, at = video, start - stride
-    while len(one_by_one) < lead_in and number >= 0:
-        if at < 0:
-            number, at = number - 1, counts[number - 1] - 1
-        else:
-            one_by_one.append((number, at))
-            at -= stride
-    assert [(n, place) for n, places in pieces for place in places.tolist()] == one_by_one[::-1]
+def test_every_epoch_goes_through_the_videos_from_other_places(data: Dataset) -> None:
+    epochs = [
+        begins(list(data.clips("train", frames=5, size=SIZE, batch=4, continued=True, epoch=e))) for e in range(8)
+    ]
+    assert len({tuple(epoch) for epoch in epochs}) > 2
+
+
+def test_parts_and_resumed_epochs_are_the_same_clips(data: Dataset) -> None:
+    settings = {"frames": 5, "size": SIZE, "batch": 4, "continued": True, "epoch": 3}
+    whole = list(data.clips("train", **settings))
+    parts = [list(data.clips("train", **settings, part=(which, 3))) for which in range(3)]
+    for number, batch in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([part[number].frames for part in parts]), batch.frames)
+        assert [part[number].first for part in parts] == [0, 1, 2]
+    rest = list(data.clips("train", **settings, start_batch=2))
+    for one, other in zip(rest, whole[2:], strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_what_goes_on_is_varied_as_it_was_before(data: Dataset) -> None:
+    settings = {"frames": 5, "size": SIZE, "batch": 4, "continued": True}
+    mirrored: dict[int, set[tuple[int, bool]]] = {}
+    for epoch in range(4):
+        plain = data.clips("train", **settings, epoch=epoch)
+        varied = data.clips("train", **settings, epoch=epoch, augmentation=Augmentation(flip=True))
+        for one, other in zip(plain, varied, strict=True):
+            for place, (clip, turned) in enumerate(zip(one.frames, other.frames, strict=True)):
+                flipped = not np.array_equal(clip, turned)
+                np.testing.assert_array_equal(turned, clip[:, :, ::-1] if flipped else clip)
+                mirrored.setdefault(place, set()).add((epoch, flipped))
+    for place, seen in mirrored.items():
+        assert len(seen) == 4, f"place {place} was turned within an epoch: {seen}"
+    assert {flipped for seen in mirrored.values() for _, flipped in seen} == {False, True}
+
+
+def test_a_single_video_and_videos_that_are_all_alike_have_an_order_too(tmp_path: Path) -> None:
+    write_classes(tmp_path / "alike", {"a": 3, "b": 3}, frames=4)
+    for root, count in ((tmp_path / "alike" / "a", 3), (tmp_path / "alike", 6)):
+        data = open_dataset(root, validation=0)
+        names = [video.name for video, _ in data.streams(None, size=(8, 8), continued=True)]
+        assert len(set(names)) == len(names) == count
+    single = tmp_path / "single"
+    write_video(single / "film.avi", 9)
+    data = open_dataset(single, validation=0)
+    batches = list(data.clips(None, frames=3, size=(8, 8), batch=8, continued=True))
+    assert [sorted(batch.starts.tolist()) for batch in batches] == [[0, 3, 6]]
+
+
+@given(clips=st.integers(1, 200), batch=st.integers(1, 20), seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_all_clips_come_in_full_batches_and_go_on_place_by_place(clips: int, batch: int, seed: int, epoch: int) -> None:
+    settings = ClipSettings(
+        frames=2, frame_stride=1, clip_stride=None, clips_per_video=None, sampling="uniform", fps=None,
+        augmentation=None, batch=batch, shuffle=False, continued=True, seed=seed, epoch=epoch,
+    )  # fmt: skip
+    order = _side_by_side(clips, settings)
+    places = min(batch, clips)
+    assert len(order) % places == 0
+    assert len(order) < clips + places
+    assert set(order.tolist()) == set(range(clips))
+    for one, following in pairwise(order.reshape(-1, places)):
+        np.testing.assert_array_equal(following, (one + 1) % clips)

@@ -1,0 +1,111 @@
+"""Training clips start from the state that the clips before them left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deltafine.layers import Stream
+from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model.clip_model import with_time
+from deltafine.refinement import resolve
+from deltafine.refinement.carrying import Carried
+from deltafine.refinement.losses import ClassificationLoss
+from deltafine.refinement.training import Trainer
+from tests.small_runs import SIZE, small_model
+
+PIECE = 4
+
+
+def student_of(unit: str = "element") -> Any:
+    model = small_model()
+    sites = choose(find_activations(model))
+    return (
+        insert_deltas(model, sites, DeltaSettings(unit=unit, initial_step=6.0, random_start=False, train_step=False)),
+        model,
+        sites,
+    )
+
+
+def walk(clips: int, frames: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (128 + random.normal(0, 8, (clips, frames, SIZE, SIZE, 3)).cumsum(axis=1)).clip(0, 255).astype(np.uint8)
+
+
+def trainer_of(unit: str = "element", **settings: Any) -> tuple[Trainer, Any]:
+    """A trainer that changes nothing worth mentioning, so that states can be foretold."""
+    keras.utils.set_random_seed(0)
+    student, _, sites = student_of(unit)
+    resolved = resolve(
+        model="m", data="d", warmup=0, distill=0.0, learning_rate=1e-20, unit=unit, average=0.0, **settings
+    )
+    for layer in student.layers:
+        layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
+    shares = {site.delta_name: site.mac_share for site in sites if site.selected}
+    return Trainer(student, None, ClassificationLoss(True, 0.0), shares, resolved, 10), with_time(student)
+
+
+def end_of(student: Any, frames: np.ndarray, state: Any = None) -> list[np.ndarray]:
+    with Stream(state) as stream:
+        student(tf.cast(frames, tf.float32), training=False)
+    return [np.asarray(value) for value in stream.state]
+
+
+@pytest.mark.parametrize("unit", ["element", "pixel"])
+def test_pieces_of_a_video_in_one_place_of_the_batch_are_one_stream(unit: str) -> None:
+    trainer, student = trainer_of(unit)
+    frames = walk(2, 4 * PIECE)
+    for begin in range(0, 4 * PIECE, PIECE):
+        trainer.train_on_batch(frames[:, begin : begin + PIECE], np.array([0, 1]), 1.0)
+    assert trainer.carried is not None
+    expected = end_of(student, np.concatenate([frames[:, :PIECE][:, ::-1], frames], axis=1))
+    alone = end_of(student, frames[:, -PIECE:])
+    for one, other in zip(trainer.carried.arrays, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert any(not np.allclose(one, other, atol=1e-2) for one, other in zip(expected, alone, strict=True))
+
+
+def test_what_was_left_changes_the_loss_until_it_is_forgotten() -> None:
+    frames, other, labels = walk(2, PIECE), walk(2, PIECE, seed=1), np.array([0, 1])
+    trainer, _ = trainer_of()
+    assert trainer.carried is not None
+    alone = trainer.train_on_batch(frames, labels, 1.0)
+    trainer.carried.restart()
+    trainer.train_on_batch(other, labels, 1.0)
+    after_another = trainer.train_on_batch(frames, labels, 1.0)
+    trainer.carried.restart()
+    again = trainer.train_on_batch(frames, labels, 1.0)
+    assert after_another[0] != pytest.approx(alone[0], rel=1e-6)
+    assert again == pytest.approx(alone, rel=1e-6)
+
+
+def test_batches_that_shrink_grow_or_are_empty_keep_each_place_apart() -> None:
+    student = with_time(student_of()[0])
+    carried = Carried(student)
+    frames = walk(3, PIECE)
+    assert [len(value) for value in carried.before(frames[:0])] == [0] * len(carried.before(frames[:0]))
+    whole = carried.before(frames)
+    assert {len(value) for value in whole} == {3}
+    carried.keep([value[:2] + 1 for value in whole])
+    for now, was in zip(carried.before(frames), whole, strict=True):
+        np.testing.assert_allclose(now[:2], np.asarray(was)[:2] + 1)
+        np.testing.assert_array_equal(now[2], np.asarray(was)[2])
+    saved = carried.arrays
+    other = Carried(student)
+    other.arrays = saved
+    for now, was in zip(other.before(frames), saved, strict=True):
+        np.testing.assert_array_equal(now, was)
+    assert Carried(student).arrays == []
+
+
+def test_rules_without_memory_and_other_starts_mix_their_clips() -> None:
+    def carried(**values: Any) -> bool:
+        return resolve(model="m", data="d", **values).carried
+
+    assert carried()
+    others = {"rule": "quantize"}, {"method": "paper"}, {"method": "l1"}, {"start": "noise"}, {"start": "exact"}
+    assert not any(carried(**values) for values in others)
