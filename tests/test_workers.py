@@ -22,7 +22,21 @@ from deltafine.workers import Cluster, cluster_of
 from tests.refinement.test_killed import everything
 from tests.small_runs import write_small_model, write_small_videos
 
-RUN = ["--frames", "4", "--batch", "5", "--relative-step", "0.5", "--epochs", "2", "--target-macs", "0.1"]
+RUN = [
+    "--frames",
+    "4",
+    "--batch",
+    "5",
+    "--relative-step",
+    "0.5",
+    "--epochs",
+    "2",
+    "--target-macs",
+    "0.1",
+    "--seed",
+    "1",
+]
+# With seed 0 a value is a step away to the last bit, and falls to either side.
 
 
 @pytest.fixture(scope="module")

@@ -105,22 +105,23 @@ class Prepared:
         start_batch: int = 0,
         part: tuple[int, int] | None = None,
     ) -> Any:
-        """Batches of clips, or a part of each; those of the training split mixed anew in every epoch."""
+        """Batches of clips, or a part of each; training clips come in another order in every epoch from 1 on."""
         settings = self.settings
+        training = split == "train"
         return self.data.clips(
             split,
             frames=self.frames,
             size=self.size,
             channels=self.channels,
-            frame_stride=settings.frame_stride if split == "train" else 1,
+            frame_stride=settings.frame_stride if training else 1,
             clip_stride=settings.clip_stride,
-            clips_per_video=settings.clips_per_video if split == "train" else None,
-            sampling=settings.sampling if split == "train" else "uniform",
+            clips_per_video=settings.clips_per_video if training else None,
+            sampling=settings.sampling if training else "uniform",
             fps=settings.fps,
-            augmentation=settings.augmentation if split == "train" else None,
+            augmentation=settings.augmentation if training else None,
             batch=settings.batch,
-            shuffle=split == "train" and not settings.carried,
-            continued=split == "train" and settings.carried,
+            shuffle=training and not settings.carried,
+            continued=training and settings.carried and epoch > 0,
             seed=settings.seed,
             epoch=epoch,
             start_batch=start_batch,

@@ -90,8 +90,10 @@ class Continuity:
             distances = _distances(self._firsts[begin : begin + ROWS_AT_ONCE], self._lasts)
             rows = np.arange(len(distances))
             distances[rows, begin + rows] = np.inf  # the video itself
-            for row in distances:
-                nearest = np.argsort(row, kind="stable")[: min(CANDIDATES, len(row) - 1)]
+            count = min(CANDIDATES, len(self._lasts) - 1)
+            for row in distances if count else ():
+                near = np.flatnonzero(row <= np.partition(row, count - 1)[count - 1])
+                nearest = near[np.argsort(row[near], kind="stable")][:count]
                 yield nearest, row[nearest]
 
 
