@@ -79,7 +79,7 @@ class Refinement:
             initial_step=calibrate.SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
             unit=settings.unit,
             step_per=settings.step_per,
-            random_start=settings.start == "noise",
+            random_start=settings.noisy,
             train_step=settings.rate_of_steps > 0,
         )
         model, sites = self.prepared.model, self.prepared.sites

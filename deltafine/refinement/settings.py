@@ -81,8 +81,8 @@ class RefineSettings(BaseModel):
     training_divergence: float = Field(
         0.05, gt=0, description="the same for the steps that training starts from: it wins back what they lose"
     )
-    start: Literal["carried", "noise", "exact"] = Field(
-        "carried", description="state that training clips start from: what the clip before left, a stale one, or none"
+    start: Literal["carried", "noise", "exact"] | None = Field(
+        None, description="state that training clips start from; default: carried by pixels, noise by elements"
     )
 
     # How far to go; without a target, λ stays as it is
@@ -158,7 +158,13 @@ class RefineSettings(BaseModel):
     @property
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
-        return self.start == "carried" and self.layer_rule == "send-on-delta"
+        carried = self.unit == "pixel" if self.start is None else self.start == "carried"
+        return carried and self.layer_rule == "send-on-delta"
+
+    @property
+    def noisy(self) -> bool:
+        """Whether training clips start from states that are made up."""
+        return self.unit == "element" if self.start is None else self.start == "noise"
 
     @property
     def rate_of_steps(self) -> float:

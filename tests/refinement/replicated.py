@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "everything": {"accumulate": 2, "step_learning_rate": 0.01, "weight_decay": 0.01, "freeze_batchnorm": True},
     "sgd": {"optimizer": "sgd"},
     "half": {"mixed_precision": True},
-    "noise": {"start": "noise"},
+    "carried": {"start": "carried"},
 }
 SIZES = (6, 6, 5, 1, 2, 6)
 
@@ -66,9 +66,7 @@ def train(name: str, devices: int) -> dict[str, Any]:
         student = insert_deltas(
             model,
             sites,
-            DeltaSettings(
-                initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=settings.start == "noise"
-            ),
+            DeltaSettings(initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=settings.noisy),
         )
         teacher = insert_deltas(model, []) if settings.teaching else None
     if settings.freeze_batchnorm:

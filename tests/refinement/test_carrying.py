@@ -36,12 +36,12 @@ def walk(clips: int, frames: int, seed: int = 0) -> np.ndarray:
     return (128 + random.normal(0, 8, (clips, frames, SIZE, SIZE, 3)).cumsum(axis=1)).clip(0, 255).astype(np.uint8)
 
 
-def trainer_of(unit: str = "element", **settings: Any) -> tuple[Trainer, Any]:
+def trainer_of(unit: str = "element") -> tuple[Trainer, Any]:
     """A trainer that changes nothing worth mentioning, so that states can be foretold."""
     keras.utils.set_random_seed(0)
     student, _, sites = student_of(unit)
     resolved = resolve(
-        model="m", data="d", warmup=0, distill=0.0, learning_rate=1e-20, unit=unit, average=0.0, **settings
+        model="m", data="d", warmup=0, distill=0.0, learning_rate=1e-20, unit=unit, average=0.0, start="carried"
     )
     for layer in student.layers:
         layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
@@ -102,10 +102,13 @@ def test_batches_that_shrink_grow_or_are_empty_keep_each_place_apart() -> None:
     assert Carried(student).arrays == []
 
 
-def test_rules_without_memory_and_other_starts_mix_their_clips() -> None:
+def test_clips_go_on_from_each_other_by_pixels_and_where_it_is_wanted() -> None:
     def carried(**values: Any) -> bool:
         return resolve(model="m", data="d", **values).carried
 
-    assert carried()
-    others = {"rule": "quantize"}, {"method": "paper"}, {"method": "l1"}, {"start": "noise"}, {"start": "exact"}
+    assert carried(unit="pixel")
+    assert carried(start="carried")
+    others = {"unit": "pixel", "rule": "quantize"}, {"method": "paper"}, {"unit": "pixel", "start": "noise"}, {}
     assert not any(carried(**values) for values in others)
+    assert resolve(model="m", data="d").noisy
+    assert not any(resolve(model="m", data="d", start=start).noisy for start in ("carried", "exact"))

@@ -32,8 +32,9 @@ SETTINGS: dict[str, Any] = {
     "flip": True,
     "brightness": 0.1,
     "checkpoint_minutes": 0.0001,
+    "start": "carried",
 }
-"""Everything that a checkpoint has to keep: a controller, counters, averaged gradients, trained steps, variation."""
+"""All that a checkpoint has to keep: controller, counters, averaged gradients, trained steps, states, variation."""
 
 MOMENTS = [
     ("epoch", 4, 0.02),
