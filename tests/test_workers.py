@@ -35,8 +35,10 @@ RUN = [
     "0.1",
     "--seed",
     "1",
+    "--unit",
+    "pixel",
 ]
-# With seed 0 a value is a step away to the last bit, and falls to either side.
+"""By pixels, clips start from states that are carried on."""
 
 
 @pytest.fixture(scope="module")

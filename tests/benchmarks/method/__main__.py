@@ -32,8 +32,9 @@ FULL: dict[str, list[dict[str, Any]]] = {
     "send-on-delta, small rate": [{"penalty": 10, "learning_rate": 3e-4}],
     "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
-    "send-on-delta, pixels, 8 epochs, mirrored": [
-        {"unit": "pixel", "epochs": 8, "flip": True, "penalty": p} for p in (10, 14)
+    "send-on-delta, pixels, states of noise": [{"unit": "pixel", "start": "noise", "penalty": p} for p in (10, 15, 20)],
+    "send-on-delta, pixels, states of noise, 8 epochs, mirrored": [
+        {"unit": "pixel", "start": "noise", "epochs": 8, "flip": True, "penalty": p} for p in (10, 14)
     ],
 }
 """Methods and their settings, from careful to sparse."""
