@@ -20,8 +20,8 @@ from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 ORIGINAL = "original"
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
 """Input values that a measured batch may hold: bounds the memory of measuring."""
-SPLICE_SEED = 0
 
+SPLICE_SEED = 0
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""

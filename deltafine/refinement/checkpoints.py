@@ -34,11 +34,16 @@ def read_facts(path: Path) -> dict[str, Any]:
         return json.loads(file.attrs["facts"])
 
 
-def restore(path: Path, variables: Sequence[Any]) -> list[np.ndarray]:
-    """Assign the first of the saved values to the variables.
+def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list[np.ndarray]:
+    """Assign the saved values to the variables.
+
+    Args:
+        path: of the checkpoint.
+        variables: in the order in which they were saved.
+        more: whether further values may have been saved after theirs.
 
     Returns:
-        The values that are left.
+        These further values.
 
     Raises:
         DeltafineError: the file is broken or of another model.
@@ -46,7 +51,7 @@ def restore(path: Path, variables: Sequence[Any]) -> list[np.ndarray]:
     with _open(path) as file:
         names = sorted(file)
         values = [file[name][()] for name in names]
-    shapes = [tuple(value.shape) for value in values[: len(variables)]]
+    shapes = [tuple(value.shape) for value in (values[: len(variables)] if more else values)]
     if shapes != [tuple(variable.shape) for variable in variables]:
         raise DeltafineError(f"The checkpoint {path} belongs to another model or other settings: start a new run.")
     for variable, value in zip(variables, values, strict=False):

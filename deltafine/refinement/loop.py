@@ -306,7 +306,7 @@ class Training:
         facts = checkpoints.read_facts(self.checkpoint)
         if facts["settings"] != self.settings.hash_of_results():
             raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
-        return checkpoints.restore(self.checkpoint, self._variables)
+        return checkpoints.restore(self.checkpoint, self._variables, more=True)
 
     def _restore(self) -> None:
         told = self._workers.lead_bytes(lambda: to_bytes(by_name(self._read())))

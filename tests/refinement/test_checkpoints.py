@@ -28,7 +28,9 @@ def test_restoring_gives_every_value_and_the_facts_back(tmp_path: Path) -> None:
     facts = {"step": 7, "history": [{"loss": 0.1}]}
     checkpoints.save(tmp_path / "new" / "last.h5", [*saved, integer, *more], facts)
     other_integer = keras.Variable(0, dtype="int64")
-    left = checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer])
+    with pytest.raises(DeltafineError, match="belongs to another model"):
+        checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer])
+    left = checkpoints.restore(tmp_path / "new" / "last.h5", [*others, other_integer], more=True)
     assert values(others) == values(saved)
     assert int(other_integer) == 2**40 + 1
     for restored, value in zip(left, more, strict=True):
