@@ -44,6 +44,7 @@ class NumbaState:
         )
         pitch = widest + 4 * LANES
         mask_words = np.zeros(program.mask_size // WORD, np.uint64)
+        hit_words = np.zeros(reach // WORD + 1, np.uint64)
         self.memory_arrays = Memory(
             weights=program.weights,
             fans=program.fans,
@@ -62,6 +63,8 @@ class NumbaState:
             active=np.zeros(most + 1, np.int64),
             offsets=np.zeros(most + 1, np.int64),
             reach=np.zeros(reach, np.uint8),
+            hits=hit_words.view(np.uint8),
+            hit_words=hit_words,
             chosen=np.zeros(widest + 1, np.int64),
             changes=np.zeros(widest + 1, np.float64),
             stale=np.zeros(len(shapes), np.int64),

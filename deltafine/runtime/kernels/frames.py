@@ -10,7 +10,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, values_to_send
+from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, squares, values_to_send
 
 BLOCK = 32
 """Positions that are looked at together; most blocks of a quiet video have nothing to send."""
@@ -21,49 +21,67 @@ _differing, _quantized = values_to_send(NONE), values_to_send(QUANTIZE)
 _moved, _moved_elements = values_to_send(PIXEL), values_to_send(ELEMENT)
 
 
-def _sender(fixed: int) -> Any:
+def _reader(fixed: int) -> Any:
     """For frames of so many channels, which makes short loops straight code; 0 for any."""
 
     @kernel
-    def send(
-        memory: Memory, operation: np.ndarray, begin: int, steps: int, first: int, size: int, by_position: bool,
-        fresh: bool, counters: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Keep what is sent of the values in the scratch, which belong to positions from ``first`` on."""
-        weights, arena, scratch = memory.weights, memory.arena, memory.scratch
-        channels = fixed if fixed else memory.tensors[operation[at.OUTPUT], at.CHANNELS]
-        mask = memory.tensors[operation[at.OUTPUT], at.MASK] + first
-        changed_positions = 0
-        for i in range(size // channels):
-            if by_position:
-                moved = False  # most have not: dividing would take longer than to look
-                for c in range(i * channels, (i + 1) * channels):
-                    moved |= not (abs(scratch[c] - arena[begin + c]) < weights[steps + c])
-                if not moved:
+    def read(memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+        start_output(memory, operation)
+        tensor = memory.tensors[operation[at.OUTPUT]]
+        width, rule = tensor[at.WIDTH], operation[at.RULE]
+        channels = fixed if fixed else tensor[at.CHANNELS]
+        weights, arena, scratch, masks, counts = (
+            memory.weights, memory.arena, memory.scratch, memory.masks, memory.counts
+        )  # fmt: skip
+        by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
+        least = np.float32(channels)  # of a root mean square of 1
+        changed_positions = changed_elements = 0
+        for y in range(tensor[at.HEIGHT]):
+            for x in range(0, width, BLOCK):
+                size, column = min(BLOCK, width - x) * channels, x * channels
+                flat = y * width * channels + column
+                begin = tensor[at.ORIGIN] + y * tensor[at.PITCH] + column
+                scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
+                steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
+                if rule == at.R_QUANTIZE:
+                    some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                elif rule == at.R_NONE or fresh:
+                    some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                elif by_position:
+                    some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                else:
+                    some = _moved_elements(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                if not (some or fresh):
                     continue
-                total = ZERO
-                for c in range(i * channels, (i + 1) * channels):
-                    change = (scratch[c] - arena[begin + c]) / weights[steps + c]
-                    total += change * change
-                if total < np.float32(channels):  # a root mean square below 1
-                    continue
-            changed = 0
-            for c in range(i * channels, (i + 1) * channels):
-                changed += scratch[c] != arena[begin + c]
-                arena[begin + c] = scratch[c]
-            changed = channels if fresh else changed
-            if changed:
-                memory.masks[mask + i] = 1
-                memory.counts[mask + i] = changed
-                changed_positions += 1
-                counters[at.CHANGED_ELEMENTS] += changed
-        memory.changed[operation[at.OUTPUT]] += changed_positions
+                if by_position:
+                    squares(scratch, weights, steps, arena, begin, size, scratch, size)
+                mask = tensor[at.MASK] + y * width + x
+                for i in range(size // channels):
+                    if by_position:
+                        total = ZERO
+                        for c in range(size + i * channels, size + (i + 1) * channels):
+                            total += scratch[c]
+                        if total < least:
+                            continue
+                    changed = 0
+                    for c in range(i * channels, (i + 1) * channels):
+                        changed += scratch[c] != arena[begin + c]
+                        arena[begin + c] = scratch[c]
+                    changed = channels if fresh else changed
+                    if changed:
+                        masks[mask + i] = 1
+                        counts[mask + i] = changed
+                        changed_positions += 1
+                        changed_elements += changed
+        memory.changed[operation[at.OUTPUT]] = changed_positions
+        counters[at.ROWS] += tensor[at.HEIGHT] * width
         counters[at.CHANGED_ROWS] += changed_positions
+        counters[at.CHANGED_ELEMENTS] += changed_elements
 
-    return send
+    return read
 
 
-_send_grey, _send_colour, _send_any = _sender(1), _sender(3), _sender(0)
+_grey, _colour, _any = _reader(1), _reader(3), _reader(0)
 
 
 @kernel
@@ -74,32 +92,10 @@ def read_frame(
 
     The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line.
     """
-    start_output(memory, operation)
-    tensor = memory.tensors[operation[at.OUTPUT]]
-    width, channels, rule = tensor[at.WIDTH], tensor[at.CHANNELS], operation[at.RULE]
-    weights, arena, scratch = memory.weights, memory.arena, memory.scratch
-    by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
-    for y in range(tensor[at.HEIGHT]):
-        for x in range(0, width, BLOCK):
-            size, column = min(BLOCK, width - x) * channels, x * channels
-            flat = y * width * channels + column
-            begin = tensor[at.ORIGIN] + y * tensor[at.PITCH] + column
-            scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
-            steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
-            if rule == at.R_QUANTIZE:
-                some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-            elif rule == at.R_NONE or fresh:
-                some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-            elif by_position:
-                some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-            else:
-                some = _moved_elements(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-            if some or fresh:
-                first = y * width + x
-                if channels == 3:
-                    _send_colour(memory, operation, begin, steps, first, size, by_position, fresh, counters)
-                elif channels == 1:
-                    _send_grey(memory, operation, begin, steps, first, size, by_position, fresh, counters)
-                else:
-                    _send_any(memory, operation, begin, steps, first, size, by_position, fresh, counters)
-    counters[at.ROWS] += tensor[at.HEIGHT] * width
+    channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
+    if channels == 3:
+        _colour(memory, operation, frame, fresh, counters)
+    elif channels == 1:
+        _grey(memory, operation, frame, fresh, counters)
+    else:
+        _any(memory, operation, frame, fresh, counters)

@@ -29,6 +29,8 @@ class Memory(NamedTuple):
         active: int64, positions being computed.
         offsets: int64, where each of them reads.
         reach: uint8, a line of positions being dilated.
+        hits: uint8, at which places of a line a window would hold one of them.
+        hit_words: uint64, the same bytes eight at a time.
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
@@ -50,6 +52,8 @@ class Memory(NamedTuple):
     active: np.ndarray
     offsets: np.ndarray
     reach: np.ndarray
+    hits: np.ndarray
+    hit_words: np.ndarray
     chosen: np.ndarray
     changes: np.ndarray
     stale: np.ndarray

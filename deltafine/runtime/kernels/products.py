@@ -93,8 +93,9 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
     dilation_h, dilation_w = operation[at.DILATION_H], operation[at.DILATION_W]
     mask = source[at.MASK]
     columns = target[at.WIDTH]
-    span = (columns - 1) * stride_w + (kernel_w - 1) * dilation_w + 1
-    reach = memory.reach[: max(span, left + width)]
+    starts = (columns - 1) * stride_w + 1  # where windows may begin, strides apart
+    reach = memory.reach[: max(starts + (kernel_w - 1) * dilation_w, left + width)]
+    inside, hits = reach[left : left + width], memory.hits[: (starts + WORD - 1) // WORD * WORD]
     masks, active, offsets = memory.masks, memory.active, memory.offsets
     count = 0
     if kernel_h * kernel_w * stride_h * stride_w == 1 and top == 0 and left == 0 and not everything:
@@ -110,31 +111,41 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
         return count
     for y in range(target[at.HEIGHT]):
         start = (y * stride_h - top) * line - left * channels
-        if not everything:
-            reach[:] = 0
-            some = 0
-            for tap in range(kernel_h):
-                from_y = y * stride_h - top + tap * dilation_h
-                if from_y >= 0 and from_y < height:
-                    source_line = masks[mask + from_y * width : mask + (from_y + 1) * width]
-                    inside = reach[left : left + width]
-                    for x in range(width):
-                        inside[x] |= source_line[x]
-                        some |= source_line[x]
-            if not some:
-                continue
-            for x in range(columns):
-                hit = 0
-                for tap in range(kernel_w):
-                    hit |= reach[x * stride_w + tap * dilation_w]
-                active[count] = y * columns + x
-                offsets[count] = start + x * stride_w * channels
-                count += hit
-        else:
+        if everything:
             for x in range(columns):
                 active[count] = y * columns + x
                 offsets[count] = start + x * stride_w * channels
                 count += 1
+            continue
+        some = False
+        for tap in range(kernel_h):
+            from_y = y * stride_h - top + tap * dilation_h
+            if from_y >= 0 and from_y < height:
+                begin = mask + from_y * width
+                word = np.uint64(0)  # neighbouring lines may share it: a line too many does no harm
+                for i in range(begin // WORD, (begin + width + WORD - 1) // WORD):
+                    word |= memory.mask_words[i]
+                if word:
+                    if not some:
+                        reach[:] = 0
+                        some = True
+                    source_line = masks[begin : begin + width]
+                    for x in range(width):
+                        inside[x] |= source_line[x]
+        if not some:
+            continue
+        hits[:] = 0
+        for tap in range(kernel_w):
+            shifted = reach[tap * dilation_w : tap * dilation_w + starts]
+            for x in range(starts):
+                hits[x] |= shifted[x]
+        for begin in range(0, starts, WORD):
+            if memory.hit_words[begin // WORD]:
+                first = (begin + stride_w - 1) // stride_w
+                for x in range(first, min((begin + WORD + stride_w - 1) // stride_w, columns)):
+                    active[count] = y * columns + x
+                    offsets[count] = start + x * stride_w * channels
+                    count += hits[x * stride_w]
     return count
 
 

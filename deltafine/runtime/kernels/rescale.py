@@ -39,31 +39,28 @@ def _rescaler(fixed: int) -> Any:
         for begin in range(0, positions, WORD):
             if memory.mask_words[(from_mask + begin) // WORD] == 0:
                 continue
-            end = min(begin + WORD, positions)
-            position = begin
-            while position < end:  # once, or more often where lines end within the word
-                y = position // width
-                x = position - y * width
-                some = min(end - position, width - x)
-                read = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
-                write = target[at.ORIGIN] + y * target[at.PITCH] + x * channels
-                for c in range(some * channels):
-                    scratch[c] = arena[read + c] * weights[scale + c] + weights[shift + c]
-                for i in range(some):
-                    if masks[from_mask + position + i] == 0:
-                        continue
+            y = begin // width
+            x = begin - y * width
+            for position in range(begin, min(begin + WORD, positions)):
+                if masks[from_mask + position]:
                     rows += 1
+                    read = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
+                    write = target[at.ORIGIN] + y * target[at.PITCH] + x * channels
+                    for c in range(channels):
+                        scratch[c] = arena[read + c] * weights[scale + c] + weights[shift + c]
                     changed = 0
                     for c in range(channels):
-                        changed += scratch[i * channels + c] != arena[write + i * channels + c]
-                        arena[write + i * channels + c] = scratch[i * channels + c]
+                        changed += scratch[c] != arena[write + c]
+                        arena[write + c] = scratch[c]
                     changed = channels if fresh else changed
                     if changed:
-                        masks[to_mask + position + i] = 1
-                        memory.counts[to_mask + position + i] = changed
+                        masks[to_mask + position] = 1
+                        memory.counts[to_mask + position] = changed
                         changed_rows += 1
                         changed_elements += changed
-                position += some
+                x += 1
+                if x == width:
+                    x, y = 0, y + 1
         memory.changed[operation[at.OUTPUT]] = changed_rows
         counters[at.ROWS] += rows
         counters[at.CHANGED_ROWS] += changed_rows
