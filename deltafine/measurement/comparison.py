@@ -21,8 +21,6 @@ ORIGINAL = "original"
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
 """Input values that a measured batch may hold: bounds the memory of measuring."""
 
-SPLICE_SEED = 0
-
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""
 
@@ -75,7 +73,6 @@ def measure_streams(
     split: str = "validation",
     fps: float | None = None,
     spliced: bool = False,
-    continued: bool = False,
     output: Output | None = None,
     progress: Progress | None = None,
     workers: Workers = ALONE,
@@ -83,9 +80,8 @@ def measure_streams(
     """Measure models on whole videos, each one continuous stream; see :func:`measure`.
 
     With ``spliced``, the videos follow each other as one stream, state carried over every cut: a model that never
-    updates cannot pass, even if no video changes its label. The order is drawn; or, ``continued``, one in which each
-    begins much like the one before ends, as a cut at which everything changes refreshes every state. The frames right
-    after a cut count as first frames.
+    updates cannot pass, even if no video changes its label. Each begins much like the one before ends, as a cut at
+    which everything changes would refresh every state. The frames right after a cut count as first frames.
 
     A spliced stream cannot be shared out: every worker then measures all of it.
 
@@ -95,8 +91,8 @@ def measure_streams(
     comparison = _Comparison(probes, output or Output(), spliced=spliced)
     total = len(data.select(split))
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
-    order: Any = {"continued": True} if continued else {"seed": SPLICE_SEED if spliced else None}
-    streams = data.streams(split, size=(height, width), channels=channels, chunk=chunk, fps=fps, **order)
+    size = (height, width)
+    streams = data.streams(split, size=size, channels=channels, chunk=chunk, fps=fps, continued=spliced)
 
     def measure() -> None:
         for index, (video, pieces) in enumerate(streams):

@@ -42,7 +42,6 @@ class Validation:
             self._prepared.data,
             fps=self._prepared.settings.fps,
             spliced=True,
-            continued=self._prepared.settings.carried,
             output=self._prepared.output,
             progress=progress,
         )
