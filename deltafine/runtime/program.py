@@ -142,8 +142,7 @@ class Program:
     def _finish(self, operation: Operation) -> dict[int, int]:
         finish, arrays = operation.finish, self.plan.arrays
         _, width, channels = self.plan.tensors[operation.output].shape
-        # A frame is read by whole lines, and scaled a word of positions at a time.
-        copies = {"input": width, "identity": WORD}.get(operation.kind, 1)
+        copies = width if operation.kind == "input" else 1  # a frame is read by whole lines
 
         def put(name: str) -> int:
             values = arrays[name]

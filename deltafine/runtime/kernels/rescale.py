@@ -1,4 +1,4 @@
-"""Scaling frames, as a Rescaling layer behind the input does: many positions with few channels, a word at a time."""
+"""Scaling frames, as a Rescaling layer behind the input does: many positions with few channels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def only_rescales(memory: Memory, operation: np.ndarray) -> bool:
     plain = operation[at.RULE] == at.R_NONE and operation[at.ACTIVATION] == A_LINEAR
     source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
     same = source[at.WIDTH] == target[at.WIDTH] and source[at.CHANNELS] == target[at.CHANNELS]
-    return plain and operation[at.SCALE] >= 0 and same and WORD * target[at.CHANNELS] <= len(memory.scratch)
+    return plain and operation[at.SCALE] >= 0 and same
 
 
 def _rescaler(fixed: int) -> Any:
@@ -74,7 +74,7 @@ _grey, _colour, _any = _rescaler(1), _rescaler(3), _rescaler(0)
 
 @kernel
 def rescale(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-    """Scale and shift whatever changed. Scales and shifts are stored repeated for a word of positions."""
+    """Scale and shift whatever changed."""
     start_output(memory, operation)
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
     if memory.changed[memory.links[operation[at.INPUTS]]] == 0:
