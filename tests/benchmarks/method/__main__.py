@@ -34,7 +34,7 @@ FULL: dict[str, list[dict[str, Any]]] = {
     "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
     "send-on-delta, pixels, states of noise": [{"unit": "pixel", "start": "noise", "penalty": p} for p in (10, 15, 20)],
     "send-on-delta, pixels, states of noise, 8 epochs, mirrored": [
-        {"unit": "pixel", "start": "noise", "epochs": 8, "flip": True, "penalty": p} for p in (10, 14)
+        {"unit": "pixel", "start": "noise", "epochs": 8, "flip": True, "penalty": p} for p in (10, 13)
     ],
 }
 """Methods and their settings, from careful to sparse."""
