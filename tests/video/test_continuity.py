@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tests.video.painted import write_classes, write_video
 
 SIZE = (32, 64)
 PIECE = 10
+JOINTS = {("a/q.avi", "a/x.avi"), ("a/x.avi", "b/k.avi"), ("b/z.avi", "b/c.avi"), ("b/c.avi", "a/m.avi")}
 
 
 def scene(seed: int, frames: int) -> list[np.ndarray]:
@@ -50,8 +53,40 @@ def data(root: Path) -> Dataset:
 def test_videos_follow_each_other_as_in_the_scene_that_they_were_cut_from(data: Dataset) -> None:
     names = [video.name for video, _ in data.streams("train", size=SIZE, continued=True)]
     assert sorted(names) == sorted(video.name for video in data.videos)
-    joints = {("a/q.avi", "a/x.avi"), ("a/x.avi", "b/k.avi"), ("b/z.avi", "b/c.avi"), ("b/c.avi", "a/m.avi")}
-    assert joints <= set(pairwise(names))
+    assert set(pairwise(names)) >= JOINTS
+
+
+class Watched:
+    """Data that notes which videos were shown, in their order."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self.shown: list[str] = []
+
+    def select(self, split: Any) -> Any:
+        return self._data.select(split)
+
+    def streams(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        for video, pieces in self._data.streams(*args, **kwargs):
+            self.shown.append(video.name)
+            yield video, pieces
+
+
+@pytest.mark.parametrize("spliced", [False, True])
+def test_videos_measured_as_one_stream_follow_each_other_as_in_the_scene(data: Dataset, spliced: bool) -> None:
+    import keras
+
+    from deltafine.measurement.comparison import measure_streams
+    from deltafine.measurement.probe import Probe
+    from deltafine.model import insert_deltas
+
+    inputs = keras.Input((*SIZE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(pooled))
+    watched = Watched(data)
+    measure_streams({"original": Probe(insert_deltas(model, []))}, watched, split="train", spliced=spliced)
+    assert sorted(watched.shown) == sorted(video.name for video in data.videos)
+    assert (set(pairwise(watched.shown)) >= JOINTS) == spliced
 
 
 @pytest.mark.parametrize("cached", [False, True])

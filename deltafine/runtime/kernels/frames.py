@@ -22,7 +22,10 @@ _moved, _moved_elements = values_to_send(PIXEL), values_to_send(ELEMENT)
 
 
 def _reader(fixed: int) -> Any:
-    """For frames of so many channels, which makes short loops straight code; 0 for any."""
+    """For frames of so many channels, which makes short loops straight code; 0 for any.
+
+    All of it is one function: calling another for every block would take longer than the block.
+    """
 
     @kernel
     def read(memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
@@ -54,7 +57,7 @@ def _reader(fixed: int) -> Any:
                 if not (some or fresh):
                     continue
                 if by_position:
-                    squares(scratch, weights, steps, arena, begin, size, scratch, size)
+                    squares(scratch, weights, steps, arena, begin, size)
                 mask = tensor[at.MASK] + y * width + x
                 for i in range(size // channels):
                     if by_position:

@@ -147,20 +147,22 @@ def values_to_send(rule: str) -> Any:
 
 @intrinsic
 def squares(
-    typing_context: Any, values: Any, weights: Any, steps: Any, arena: Any, begin: Any, length: Any, out: Any,
-    place: Any,
+    typing_context: Any, values: Any, weights: Any, steps: Any, arena: Any, begin: Any, length: Any
 ) -> Any:  # fmt: skip
-    """The squared changes of ``length`` values from ``arena[begin:]``, in their steps, to ``out[place:]``."""
-    signature = types.void(values, weights, steps, arena, begin, length, out, place)
+    """Behind the first ``length`` values, the squares of their changes from ``arena[begin:]``, in their steps.
+
+    The steps are ``weights[steps:]``; float32, and up to a vector more is written.
+    """
+    signature = types.void(values, weights, steps, arena, begin, length)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emitter(context, builder, signature, args)
-        kept, all_steps = builder.gep(emit.data(3), [args[4]]), builder.gep(emit.data(1), [args[2]])
-        target = builder.gep(emit.data(6), [args[7]])
+        values, kept = emit.data(0), builder.gep(emit.data(3), [args[4]])
+        all_steps, target = builder.gep(emit.data(1), [args[2]]), builder.gep(values, [args[5]])
 
         def one_vector(index: Any, carried: list[Any]) -> list[Any]:
             at = [builder.mul(index, number(LANES))]
-            change = builder.fsub(emit.load(builder.gep(emit.data(0), at)), emit.load(builder.gep(kept, at)))
+            change = builder.fsub(emit.load(builder.gep(values, at)), emit.load(builder.gep(kept, at)))
             change = builder.fdiv(change, emit.load(builder.gep(all_steps, at)))
             emit.store(builder.fmul(change, change), builder.gep(target, at))
             return []
