@@ -10,8 +10,10 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.kernels.memory import WORD, Memory
-from deltafine.runtime.kernels.network import run_network
+from deltafine.runtime.kernels.bits import BITS
+from deltafine.runtime.kernels.frames import reads_beyond
+from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.network import count_macs, run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
@@ -43,16 +45,13 @@ class NumbaState:
             ]
         )
         pitch = widest + 4 * LANES
-        mask_words = np.zeros(program.mask_size // WORD, np.uint64)
-        hit_words = np.zeros(reach // WORD + 1, np.uint64)
         self.memory_arrays = Memory(
             weights=program.weights,
             fans=program.fans,
             links=program.links,
             tensors=program.tensors,
             arena=aligned(np.zeros(program.arena_size, np.float32)),
-            masks=mask_words.view(np.uint8),
-            mask_words=mask_words,
+            masks=np.zeros(program.mask_size, np.uint8),
             counts=np.zeros(program.mask_size, np.int32),
             changed=np.zeros(len(shapes), np.int64),
             sums=np.zeros(program.sum_count, np.float64),
@@ -62,17 +61,16 @@ class NumbaState:
             ),
             active=np.zeros(most + 1, np.int64),
             offsets=np.zeros(most + 1, np.int64),
-            reach=np.zeros(reach, np.uint8),
-            hits=hit_words.view(np.uint8),
-            hit_words=hit_words,
+            targets=np.zeros(most + 1, np.int64),
+            line=np.zeros(reach // BITS + 4, np.int64),
             chosen=np.zeros(widest + 1, np.int64),
             changes=np.zeros(widest + 1, np.float64),
             stale=np.zeros(len(shapes), np.int64),
         )
         frame = shapes[program.plan.operations[0].output]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
-        self._frame = np.zeros(math.prod(frame) + LANES, np.float32)  # kernels may read, and ignore, a little more
-        self.counting = True
+        self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
+        self._exact = not reads_beyond(*frame[1:])
         self.reset()
 
     def reset(self) -> None:
@@ -102,18 +100,27 @@ class NumbaState:
         )
         return lines
 
-    def step(self, frame: np.ndarray) -> Counts:
+    def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
-        counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
+        self._counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
         self.take_in(frame)
         for first, last in self.program.segments:
-            self.run(first, last, counters)
+            self.run(first, last, self._counters)
         self.fresh = False
-        return Counts(self.program.plan, counters)
+
+    def counts(self) -> Counts:
+        """What the last frame took."""
+        count_macs(self.memory_arrays, self.program.operations, self._counters)
+        return Counts(self.program.plan, self._counters)
 
     def take_in(self, frame: np.ndarray) -> None:
-        """Hold a frame ready for the first operation, which reads it."""
-        self._frame[: frame.size] = frame.reshape(-1)
+        """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
+        flags = frame.flags
+        if frame.dtype == np.float32 and flags.c_contiguous and flags.aligned and flags.writeable and self._exact:
+            self._frame = frame.reshape(-1)
+            return
+        self._buffer[: frame.size] = frame.reshape(-1)
+        self._frame = self._buffer
 
     def run(self, first: int, last: int, counters: np.ndarray) -> None:
         """Advance some operations."""
@@ -122,7 +129,7 @@ class NumbaState:
             self._run_keras(first, operation, counters)
         else:
             arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
-            run_network(*arguments, self.fresh, self.counting, counters)
+            run_network(*arguments, self.fresh, counters)
 
     def _run_keras(self, place: int, operation: Operation, counters: np.ndarray) -> None:
         arrays, plan = self.memory_arrays, self.program.plan

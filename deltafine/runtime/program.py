@@ -10,7 +10,8 @@ import numpy as np
 
 from deltafine.runtime.activations import CODES
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.kernels.memory import WORD
+from deltafine.runtime.kernels.bits import BITS
+from deltafine.runtime.kernels.frames import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
@@ -38,6 +39,7 @@ class Program:
         self._links: list[int] = []
         self._fans: list[np.ndarray] = []
         self._fan_count = 0
+        self._rescaling = _rescaling(plan)
         self.tensors = self._tensor_table()
         self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
@@ -77,8 +79,8 @@ class Program:
             pitch = (width + left + right) * channels
             table[index] = (height, width, channels, begin + top * pitch + left * channels, pitch, mask)
             begin = round_up(begin + (height + top + bottom) * pitch, ALIGNED)
-            mask = round_up(mask + height * width, WORD)
-        self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask)
+            mask += height * width
+        self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask) + BITS  # whole words are read
         return table
 
     def _zeros_around(self, operation: Operation) -> list[int]:
@@ -117,6 +119,7 @@ class Program:
             layout.GROUPS: operation.groups,
             layout.FAN: -1,
             layout.EVENTS: -1,
+            layout.RESCALED: -1,
         }
         for columns, values in (
             ((layout.KERNEL_H, layout.KERNEL_W), operation.kernel),
@@ -137,7 +140,24 @@ class Program:
         elif operation.kind == "depthwise":
             row |= self._pack_depthwise(operation)
         row |= self._finish(operation)
+        if operation is self._rescaling:
+            row[layout.KIND] = layout.K_DONE
+        elif operation.kind == "input" and self._rescaling is not None:
+            row |= self._rescale(self._rescaling)
         return [row[column] for column in range(layout.COLUMNS)]
+
+    def _rescale(self, operation: Operation) -> dict[int, int]:
+        """What the operation before it does along with its own."""
+        channels = self.plan.tensors[operation.output].shape[2]
+        scale, shift = (
+            self.plan.arrays[name] if name else np.full(1, default)
+            for name, default in ((operation.finish.scale, 1.0), (operation.finish.shift, 0.0))
+        )
+        return {
+            layout.RESCALED: operation.output,
+            layout.RESCALE: self._put(np.tile(np.broadcast_to(scale, (channels,)), LANES)),
+            layout.RESHIFT: self._put(np.tile(np.broadcast_to(shift, (channels,)), LANES)),
+        }
 
     def _finish(self, operation: Operation) -> dict[int, int]:
         finish, arrays = operation.finish, self.plan.arrays
@@ -194,6 +214,7 @@ class Program:
             layout.WEIGHTS: self._put(packed),
             layout.VECTORS: vectors,
             layout.ROW_LENGTH: length,
+            layout.ROW_PITCH: round_up((groups - 1) * own + panels * panel, LANES),
             layout.RUNS: self._link(runs),
             layout.RUN_COUNT: len(runs),
             layout.RUN_LENGTH: run_length,
@@ -225,9 +246,23 @@ class Program:
             layout.WEIGHTS: self._put(packed),
             layout.MULTIPLIER: multiplier,
             layout.ROW_LENGTH: padded,
+            layout.ROW_PITCH: padded,
             layout.RUNS: self._link(taps),
             layout.RUN_COUNT: len(taps),
         }
+
+
+def _rescaling(plan: Plan) -> Operation | None:
+    """The operation right behind the input, if all that it does is scale and shift each channel."""
+    if len(plan.operations) < 2:
+        return None
+    first, second = plan.operations[:2]
+    finish = second.finish
+    plain = second.kind == "identity" and finish.activation == "linear" and finish.delta is None
+    same = plan.tensors[first.output].shape == plan.tensors[second.output].shape
+    by_channel = all(plan.arrays[name].ndim <= 1 for name in (finish.scale, finish.shift) if name)
+    few = plan.tensors[first.output].shape[2] in FEW_CHANNELS
+    return second if plain and same and by_channel and few and second.inputs == (first.output,) else None
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -49,14 +49,17 @@ class NumpyState:
         """Bytes of state."""
         return sum(value.nbytes for value in self.values) + sum(counts.nbytes for counts in self.changed)
 
-    def step(self, frame: np.ndarray) -> Counts:
+    def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
         frame = frame.astype(np.float32, copy=False)
-        counts = Counts(self.plan)
+        self._counts = Counts(self.plan)
         for place, operation in enumerate(self.plan.operations):
-            self._advance(place, operation, frame, counts)
+            self._advance(place, operation, frame, self._counts)
         self.fresh = False
-        return counts
+
+    def counts(self) -> Counts:
+        """What the last frame took."""
+        return self._counts
 
     def _advance(self, place: int, operation: Operation, frame: np.ndarray, counts: Counts) -> None:
         active = self._reached(operation)

@@ -22,16 +22,20 @@ KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
 class DeltaStream:
-    """One video going through a model. Used by one thread at a time; streams of one model may run side by side.
-
-    Attributes:
-        counts: what the last frame took; None before the first.
-    """
+    """One video going through a model. Used by one thread at a time; streams of one model may run side by side."""
 
     def __init__(self, plan: Plan, state: Any) -> None:
         self._plan = plan
         self.state = state
-        self.counts: Counts | None = None
+        self._counts: Counts | None = None
+        self._begun = False
+
+    @property
+    def counts(self) -> Counts | None:
+        """What the last frame took; None before the first. It is counted when it is asked for."""
+        if self._counts is None and self._begun:
+            self._counts = self.state.counts()
+        return self._counts
 
     def step(self, frame: np.ndarray) -> Any:
         """Advance by one frame.
@@ -52,14 +56,15 @@ class DeltaStream:
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
         shape = self._plan.tensors[self._plan.operations[0].output].shape
-        self.counts = self.state.step(pixels.reshape(shape))
+        self._counts, self._begun = None, True
+        self.state.step(pixels.reshape(shape))
         predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
         return predictions[0] if len(predictions) == 1 else predictions
 
     def reset(self) -> None:
         """Start a new video: the next frame is computed whole."""
         self.state.reset()
-        self.counts = None
+        self._counts, self._begun = None, False
 
     def sent(self) -> dict[str, np.ndarray]:
         """What each delta layer sent last, by the layer's path; in the order in which they run."""

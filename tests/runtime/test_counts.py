@@ -65,7 +65,8 @@ def test_by_events_what_is_executed_is_what_is_effective() -> None:
     state = NumbaState(Program(plan, always), None)
     checked, waited = 0, np.ones(len(plan.tensors))
     for frame in video(frame_shape(MODELS["convolutions"]()), 40):
-        counts = state.step(frame)
+        state.step(frame)
+        counts = state.counts()
         for place, operation in enumerate(plan.operations):
             if operation.name in always and counts.event_macs[place] and waited[operation.output] == 0:
                 assert counts.executed_macs[place] == counts.event_macs[place] == counts.effective_macs[place]

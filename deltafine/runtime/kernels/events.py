@@ -53,7 +53,7 @@ def should_send_events(memory: Memory, operation: np.ndarray, fresh: bool) -> bo
 @kernel
 def convolve_events(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """A convolution of one group, by events, of a state that is not fresh."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     height, width, channels = source[at.HEIGHT], source[at.WIDTH], source[at.CHANNELS]

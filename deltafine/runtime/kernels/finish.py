@@ -15,13 +15,12 @@ _keep, _quantize, _send_elements = keep_row(NONE), keep_row(QUANTIZE), keep_row(
 
 
 @kernel
-def start_output(memory: Memory, operation: np.ndarray) -> None:
-    """Nothing of the output has changed yet."""
-    index = operation[at.OUTPUT]
+def start_output(memory: Memory, index: int) -> None:
+    """Nothing of a tensor has changed yet."""
     if memory.changed[index]:
-        tensor = memory.tensors[index]
-        mask = tensor[at.MASK]
-        memory.masks[mask : mask + tensor[at.HEIGHT] * tensor[at.WIDTH]] = 0
+        mask = memory.tensors[index, at.MASK]
+        size = memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH]
+        memory.masks[mask : mask + size] = 0
         memory.changed[index] = 0
 
 
@@ -31,10 +30,11 @@ def finish_rows(
 ) -> None:
     """Finish ``rows`` rows of the scratch, which belong to the positions ``active[first:]``, and keep them.
 
-    Shapes: row i stands at ``scratch[i * pitch:]``. Counts what changed; in a fresh state everything has.
+    Row i stands at ``scratch[i * pitch:]`` and goes to ``arena[targets[first + i]:]``. Counts what changed; in a fresh
+    state everything has.
     """
-    tensor = memory.tensors[operation[at.OUTPUT]]
-    width, channels, origin, line = tensor[at.WIDTH], tensor[at.CHANNELS], tensor[at.ORIGIN], tensor[at.PITCH]
+    output = operation[at.OUTPUT]
+    channels, mask = memory.tensors[output, at.CHANNELS], memory.tensors[output, at.MASK]
     scratch, weights, arena = memory.scratch, memory.weights, memory.arena
     parameter = operation[at.PARAMETERS]
     slope, most, threshold = weights[parameter], weights[parameter + 1], weights[parameter + 2]
@@ -49,21 +49,20 @@ def finish_rows(
     if not (simple and code == A_RELU):
         most = INFINITE
     rule, pixel = operation[at.RULE], operation[at.PIXEL]
-    step_pitch = channels if operation[at.STEP_BY_NEURON] else 0
+    first_step, step_pitch = operation[at.STEP], channels if operation[at.STEP_BY_NEURON] else 0
+    least_total = np.float32(channels)  # of a root mean square of 1
     changed_rows = 0
     changed_elements = 0
     for i in range(rows):
-        position = memory.active[first + i]
-        y = position // width
-        begin = origin + y * line + (position - y * width) * channels
-        place, steps = i * pitch, operation[at.STEP] + position * step_pitch
+        position, begin = memory.active[first + i], memory.targets[first + i]
+        place, steps = i * pitch, first_step + position * step_pitch
         if rule == at.R_QUANTIZE:
             changed = _quantize(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         elif rule == at.R_NONE or fresh:
             changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         elif pixel:
             total = squared_change(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-            if total < np.float32(channels):  # a root mean square below 1
+            if total < least_total:
                 continue
             changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         else:
@@ -71,12 +70,11 @@ def finish_rows(
         if fresh:
             changed = channels
         if changed:
-            at_mask = tensor[at.MASK] + position
-            memory.masks[at_mask] = 1
-            memory.counts[at_mask] = changed
+            memory.masks[mask + position] = 1
+            memory.counts[mask + position] = changed
             changed_rows += 1
             changed_elements += changed
-    memory.changed[operation[at.OUTPUT]] += changed_rows
+    memory.changed[output] += changed_rows
     counters[at.ROWS] += rows
     counters[at.CHANGED_ROWS] += changed_rows
     counters[at.CHANGED_ELEMENTS] += changed_elements

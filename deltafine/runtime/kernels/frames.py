@@ -1,4 +1,4 @@
-"""Taking in a frame: many positions with few channels, so whole lines are compared at a time."""
+"""Taking in a frame: many positions with few channels, so what did not change is passed over many values at a time."""
 
 from __future__ import annotations
 
@@ -8,97 +8,176 @@ import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
+from deltafine.runtime.kernels.bits import count_bits
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, squares, values_to_send
+from deltafine.runtime.kernels.rules import (
+    ELEMENT,
+    NONE,
+    PIXEL,
+    QUANTIZE,
+    rescale_neighbours,
+    send_neighbours,
+    values_to_send,
+)
+from deltafine.runtime.kernels.vectors import LANES
 
-BLOCK = 32
-"""Positions that are looked at together; most blocks of a quiet video have nothing to send."""
+FEW_CHANNELS = (1, 3)
+"""Of frames that are taken in by vectors."""
 
-ZERO = np.float32(0)
+LOW_BITS = (1 << 32) - 1
 
-_differing, _quantized = values_to_send(NONE), values_to_send(QUANTIZE)
-_moved, _moved_elements = values_to_send(PIXEL), values_to_send(ELEMENT)
+_differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
 
 
-def _reader(fixed: int) -> Any:
-    """For frames of so many channels, which makes short loops straight code; 0 for any.
+def reads_beyond(width: int, channels: int) -> bool:
+    """Whether the last vectors of a line, and so of a frame, are not full."""
+    return (width * channels) % LANES != 0 or (channels in FEW_CHANNELS and width % LANES != 0)
 
-    All of it is one function: calling another for every block would take longer than the block.
+
+def _reader(channels: int) -> Any:
+    """For frames of 1 or 3 channels: as many neighbours at a time as fill whole vectors.
+
+    All of it is one function: calling another for each of them would take longer than they do.
     """
+    keep, quantize = send_neighbours(NONE, channels), send_neighbours(QUANTIZE, channels)
+    by_position, by_element = send_neighbours(PIXEL, channels), send_neighbours(ELEMENT, channels)
+    rescale = rescale_neighbours(channels)
+    length = LANES * channels
 
     @kernel
-    def read(memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-        start_output(memory, operation)
-        tensor = memory.tensors[operation[at.OUTPUT]]
-        width, rule = tensor[at.WIDTH], operation[at.RULE]
-        channels = fixed if fixed else tensor[at.CHANNELS]
-        weights, arena, scratch, masks, counts = (
-            memory.weights, memory.arena, memory.scratch, memory.masks, memory.counts
+    def read(
+        memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+    ) -> None:  # fmt: skip
+        weights, arena, masks, counts, tensors = (
+            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors
         )  # fmt: skip
-        by_position = rule == at.R_SEND_ON_DELTA and operation[at.PIXEL] and not fresh
-        least = np.float32(channels)  # of a root mean square of 1
-        changed_positions = changed_elements = 0
-        for y in range(tensor[at.HEIGHT]):
-            for x in range(0, width, BLOCK):
-                size, column = min(BLOCK, width - x) * channels, x * channels
-                flat = y * width * channels + column
-                begin = tensor[at.ORIGIN] + y * tensor[at.PITCH] + column
+        output, pixel = operation[at.OUTPUT], operation[at.PIXEL]
+        rule = operation[at.RULE]
+        if fresh and rule == at.R_SEND_ON_DELTA:
+            rule = at.R_NONE
+        height, width = tensors[output, at.HEIGHT], tensors[output, at.WIDTH]
+        origin, pitch, marks = tensors[output, at.ORIGIN], tensors[output, at.PITCH], tensors[output, at.MASK]
+        # A layer behind it that only rescales is done along with it.
+        scaled, factor, summand = operation[at.RESCALED], operation[at.RESCALE], operation[at.RESHIFT]
+        rows = elements = scaled_rows = scaled_elements = 0
+        for y in range(height):
+            for x in range(0, width, LANES):
+                column = x * channels
+                flat, begin = y * width * channels + column, origin + y * pitch + column
                 scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
                 steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
-                if rule == at.R_QUANTIZE:
-                    some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-                elif rule == at.R_NONE or fresh:
-                    some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
-                elif by_position:
-                    some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                count, mask = min(LANES, width - x), marks + y * width + x
+                if rule == at.R_NONE:
+                    some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, length)
+                elif rule == at.R_QUANTIZE:
+                    some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, length)
                 else:
-                    some = _moved_elements(frame, flat, weights, scale, shift, steps, arena, begin, size, scratch)
+                    some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, length)
                 if not (some or fresh):
                     continue
-                if by_position:
-                    squares(scratch, weights, steps, arena, begin, size)
-                mask = tensor[at.MASK] + y * width + x
-                for i in range(size // channels):
-                    if by_position:
-                        total = ZERO
-                        for c in range(size + i * channels, size + (i + 1) * channels):
-                            total += scratch[c]
-                        if total < least:
-                            continue
-                    changed = 0
-                    for c in range(i * channels, (i + 1) * channels):
-                        changed += scratch[c] != arena[begin + c]
-                        arena[begin + c] = scratch[c]
-                    changed = channels if fresh else changed
-                    if changed:
-                        masks[mask + i] = 1
-                        counts[mask + i] = changed
-                        changed_positions += 1
-                        changed_elements += changed
-        memory.changed[operation[at.OUTPUT]] = changed_positions
-        counters[at.ROWS] += tensor[at.HEIGHT] * width
-        counters[at.CHANGED_ROWS] += changed_positions
-        counters[at.CHANGED_ELEMENTS] += changed_elements
+                if rule == at.R_NONE:
+                    sent = keep(
+                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                    )  # fmt: skip
+                elif rule == at.R_QUANTIZE:
+                    sent = quantize(
+                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                    )  # fmt: skip
+                elif pixel:
+                    sent = by_position(
+                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                    )  # fmt: skip
+                else:
+                    sent = by_element(
+                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                    )  # fmt: skip
+                changed = sent & LOW_BITS
+                rows += count_bits(changed)
+                elements += sent >> 32
+                if scaled >= 0 and changed:
+                    to = tensors[scaled, at.ORIGIN] + y * tensors[scaled, at.PITCH] + column
+                    mask = tensors[scaled, at.MASK] + y * width + x
+                    sent = rescale(weights, factor, summand, arena, begin, to, changed, fresh, masks, mask, counts)
+                    scaled_rows += count_bits(sent & LOW_BITS)
+                    scaled_elements += sent >> 32
+        _count(memory, output, counters[i], height * width, rows, elements)
+        if scaled >= 0:
+            _count(memory, scaled, counters[i + 1], rows, scaled_rows, scaled_elements)
 
     return read
 
 
-_grey, _colour, _any = _reader(1), _reader(3), _reader(0)
+@kernel
+def _count(memory: Memory, index: int, counters: np.ndarray, looked_at: int, rows: int, elements: int) -> None:
+    memory.changed[index] = rows
+    counters[at.ROWS] += looked_at
+    counters[at.CHANGED_ROWS] += rows
+    counters[at.CHANGED_ELEMENTS] += elements
+
+
+_grey, _colour = _reader(1), _reader(3)
+
+
+@kernel
+def _any(
+    memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+) -> None:  # fmt: skip
+    """For frames of any number of channels, position by position."""
+    weights, arena, tensors, rule = memory.weights, memory.arena, memory.tensors, operation[at.RULE]
+    output = operation[at.OUTPUT]
+    height, width, channels = tensors[output, at.HEIGHT], tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
+    holds = rule == at.R_SEND_ON_DELTA and not fresh
+    least = np.float32(channels)  # of a root mean square of 1
+    rows = elements = 0
+    for position in range(height * width):
+        y = position // width
+        column, flat = (position - y * width) * channels, position * channels
+        begin = tensors[output, at.ORIGIN] + y * tensors[output, at.PITCH] + column
+        scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
+        steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
+        if holds and operation[at.PIXEL]:
+            total = np.float32(0)
+            for c in range(channels):
+                value = frame[flat + c] * weights[scale + c] + weights[shift + c]
+                change = (value - arena[begin + c]) / weights[steps + c]
+                total += change * change
+            if total < least:
+                continue
+        changed = 0
+        for c in range(channels):
+            value = frame[flat + c] * weights[scale + c] + weights[shift + c]
+            if rule == at.R_QUANTIZE:
+                value = np.rint(value / weights[steps + c]) * weights[steps + c]
+            elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < weights[steps + c]:
+                value = arena[begin + c]
+            changed += value != arena[begin + c]
+            arena[begin + c] = value
+        changed = channels if fresh else changed
+        if changed:
+            memory.masks[tensors[output, at.MASK] + position] = 1
+            memory.counts[tensors[output, at.MASK] + position] = changed
+            rows += 1
+            elements += changed
+    _count(memory, output, counters[i], height * width, rows, elements)
 
 
 @kernel
 def read_frame(
-    memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray
+    memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
 ) -> None:  # fmt: skip
-    """Scale a frame (flat, float32, some room behind it), apply the event rule of the input, keep what is sent.
+    """Scale a frame (flat, float32), apply the event rule of the input, keep what is sent, and rescale it.
 
-    The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line.
+    The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line. Whole vectors
+    are read, see ``reads_beyond``.
     """
+    start_output(memory, operation[at.OUTPUT])
+    if operation[at.RESCALED] >= 0:
+        start_output(memory, operation[at.RESCALED])
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
     if channels == 3:
-        _colour(memory, operation, frame, fresh, counters)
+        _colour(memory, operation, frame, fresh, counters, i)
     elif channels == 1:
-        _grey(memory, operation, frame, fresh, counters)
+        _grey(memory, operation, frame, fresh, counters, i)
     else:
-        _any(memory, operation, frame, fresh, counters)
+        _any(memory, operation, frame, fresh, counters, i)

@@ -7,10 +7,10 @@ from deltafine.runtime.plan import ELEMENTWISE
 (
     KIND, INPUTS, INPUT_COUNT, OUTPUT,
     KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TOP, LEFT, GROUPS,
-    WEIGHTS, VECTORS, ROW_LENGTH, RUNS, RUN_COUNT, RUN_LENGTH,
+    WEIGHTS, VECTORS, ROW_LENGTH, ROW_PITCH, RUNS, RUN_COUNT, RUN_LENGTH,
     SCALE, SHIFT, ZEROS, ACTIVATION, PARAMETERS, RULE, PIXEL, STEP, STEP_BY_NEURON,
-    FAN, MULTIPLIER, EVENTS, PRICE, SUMS, BEFORE, COLUMNS,
-) = range(35)  # fmt: skip
+    FAN, MULTIPLIER, EVENTS, PRICE, SUMS, BEFORE, RESCALED, RESCALE, RESHIFT, COLUMNS,
+) = range(39)  # fmt: skip
 """Columns of an operation; offsets are -1 where there is nothing, those of shifts and steps point to zeros then."""
 
 HEIGHT, WIDTH, CHANNELS, ORIGIN, PITCH, MASK, TENSOR_COLUMNS = range(7)
@@ -22,8 +22,10 @@ KINDS = (
 )  # fmt: skip
 (
     K_INPUT, K_IDENTITY, K_CONV, K_DEPTHWISE, K_MAX_POOL, K_AVERAGE_POOL, K_GLOBAL_AVERAGE, K_GLOBAL_MAX, K_PLACE,
-    K_RESHAPE, K_CONCATENATE, K_ADD, K_SUBTRACT, K_MULTIPLY, K_AVERAGE, K_MAXIMUM, K_MINIMUM, K_KERAS,
-) = range(18)  # fmt: skip
+    K_RESHAPE, K_CONCATENATE, K_ADD, K_SUBTRACT, K_MULTIPLY, K_AVERAGE, K_MAXIMUM, K_MINIMUM, K_KERAS, K_DONE,
+) = range(19)  # fmt: skip
+"""The last is done along with the operation before it."""
+
 
 ROWS, CHANGED_ROWS, CHANGED_ELEMENTS, EFFECTIVE, EVENT_MACS, COUNTERS = range(6)
 """Columns of the counters of an operation, those of ``Counts``."""

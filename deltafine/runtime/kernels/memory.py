@@ -6,9 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-WORD = 8
-"""Masks are looked at by so many positions at once; that of each tensor begins at a word."""
-
 
 class Memory(NamedTuple):
     """What one stream computes with. The first group is the model's and shared by its streams, the second its state.
@@ -20,7 +17,6 @@ class Memory(NamedTuple):
         tensors: int64 (tensors, TENSOR_COLUMNS).
         arena: float32, every value with the zeros around it.
         masks: uint8, 1 for each position that changed in this frame.
-        mask_words: uint64, the same bytes eight at a time.
         counts: int32, how many channels of it changed.
         changed: int64 per tensor, positions that changed.
         sums: float64, what convolutions by events have added up.
@@ -28,9 +24,8 @@ class Memory(NamedTuple):
         scratch: float32, rows being computed.
         active: int64, positions being computed.
         offsets: int64, where each of them reads.
-        reach: uint8, a line of positions being dilated.
-        hits: uint8, at which places of a line a window would hold one of them.
-        hit_words: uint64, the same bytes eight at a time.
+        targets: int64, where each of them is written.
+        line: int64, as bits, which positions of a line changed; 0 but while it is looked at.
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
@@ -43,7 +38,6 @@ class Memory(NamedTuple):
     tensors: np.ndarray
     arena: np.ndarray
     masks: np.ndarray
-    mask_words: np.ndarray
     counts: np.ndarray
     changed: np.ndarray
     sums: np.ndarray
@@ -51,9 +45,8 @@ class Memory(NamedTuple):
     scratch: np.ndarray
     active: np.ndarray
     offsets: np.ndarray
-    reach: np.ndarray
-    hits: np.ndarray
-    hit_words: np.ndarray
+    targets: np.ndarray
+    line: np.ndarray
     chosen: np.ndarray
     changes: np.ndarray
     stale: np.ndarray

@@ -42,7 +42,7 @@ def _copy(memory: Memory, source: int, target: int, length: int) -> int:
 @kernel
 def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Copy each changed row to the one or several positions where it belongs in the output."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     if memory.changed[index] == 0 and not fresh:
@@ -71,7 +71,7 @@ def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarr
 @kernel
 def reshape(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """The same values in the same order, in rows of another length."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     if memory.changed[index] == 0 and not fresh:
@@ -99,7 +99,7 @@ def reshape(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
 @kernel
 def concatenate(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Rows side by side."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     target = memory.tensors[operation[at.OUTPUT]]
     column = 0
     for k in range(operation[at.INPUT_COUNT]):

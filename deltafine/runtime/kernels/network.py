@@ -4,54 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltafine.runtime.kernels import entry, kernel
+from deltafine.runtime.kernels import entry
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.events import convolve_events, should_send_events
 from deltafine.runtime.kernels.frames import read_frame
-from deltafine.runtime.kernels.memory import WORD, Memory
+from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
 from deltafine.runtime.kernels.products import convolve
-from deltafine.runtime.kernels.rescale import only_rescales, rescale
 from deltafine.runtime.kernels.rows import combine, pool, pool_everything
-
-
-@kernel
-def _effective_macs(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
-    """Changed elements of the input, each times the weights that it meets."""
-    index = memory.links[operation[at.INPUTS]]
-    tensor = memory.tensors[index]
-    if memory.changed[index] == 0 and not fresh:
-        return 0
-    size, begin, fan = tensor[at.HEIGHT] * tensor[at.WIDTH], tensor[at.MASK], operation[at.FAN]
-    masks, counts = memory.masks[begin : begin + size], memory.counts[begin : begin + size]
-    fans = memory.fans[fan : fan + size]
-    total = 0
-    for word in range(0, size, WORD):
-        if memory.mask_words[(begin + word) // WORD]:
-            for position in range(word, min(word + WORD, size)):
-                total += counts[position] * masks[position] * fans[position]
-    return total
 
 
 @entry
 def run_network(
-    memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, count: bool,
-    counters: np.ndarray,
+    memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """Advance operations ``first`` to ``last - 1`` by one frame."""
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
-        if count and operation[at.FAN] >= 0:
-            counters[i, at.EFFECTIVE] += _effective_macs(memory, operation, fresh)
         if operation[at.EVENTS] >= 0 and should_send_events(memory, operation, fresh):
             convolve_events(memory, operation, fresh, counters[i])
         elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
             convolve(memory, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
-        elif kind == at.K_IDENTITY and only_rescales(memory, operation):
-            rescale(memory, operation, fresh, counters[i])
         elif kind == at.K_INPUT:
-            read_frame(memory, operation, frame, fresh, counters[i])
+            read_frame(memory, operation, frame, fresh, counters, i)
         elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
             pool(memory, operation, fresh, counters[i])
         elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
@@ -62,5 +38,20 @@ def run_network(
             reshape(memory, operation, fresh, counters[i])
         elif kind == at.K_CONCATENATE:
             concatenate(memory, operation, fresh, counters[i])
-        else:
+        elif kind != at.K_DONE:
             combine(memory, operation, fresh, counters[i])
+
+
+@entry
+def count_macs(memory: Memory, operations: np.ndarray, counters: np.ndarray) -> None:
+    """Effective MACs of the last frame: changed elements of each input, each times the weights that it meets."""
+    for i in range(len(operations)):
+        fan, index = operations[i, at.FAN], memory.links[operations[i, at.INPUTS]]
+        if fan < 0 or memory.changed[index] == 0:
+            continue
+        begin = memory.tensors[index, at.MASK]
+        total = 0
+        for position in range(memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH]):
+            if memory.masks[begin + position]:
+                total += memory.counts[begin + position] * memory.fans[fan + position]
+        counters[i, at.EFFECTIVE] = total

@@ -8,8 +8,9 @@ import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
+from deltafine.runtime.kernels.bits import BITS, EVEN, SHIFT, bits_from, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import WORD, Memory
+from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
 from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
@@ -81,87 +82,90 @@ def piece_size(count: int, pitch: int) -> int:
 
 @kernel
 def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
-    """Fill ``active`` and ``offsets`` with the outputs of a window that a change reaches; returns how many.
+    """Fill ``active``, ``offsets`` and ``targets`` with the outputs of a window that a change reaches.
 
-    An offset is where the window begins, relative to the input's first value; it may lie in the zeros around it.
+    Returns how many. An offset is where the window begins, relative to the input's first value; it may lie in the
+    zeros around it.
     """
-    source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
-    height, width, channels, line = source[at.HEIGHT], source[at.WIDTH], source[at.CHANNELS], source[at.PITCH]
+    tensors, masks, line = memory.tensors, memory.masks, memory.line
+    active, offsets, targets = memory.active, memory.offsets, memory.targets
+    source, target = memory.links[operation[at.INPUTS]], operation[at.OUTPUT]
+    height, width, channels = tensors[source, at.HEIGHT], tensors[source, at.WIDTH], tensors[source, at.CHANNELS]
+    pitch, mask = tensors[source, at.PITCH], tensors[source, at.MASK]
+    columns, outputs = tensors[target, at.WIDTH], tensors[target, at.CHANNELS]
     stride_h, stride_w = operation[at.STRIDE_H], operation[at.STRIDE_W]
     top, left = operation[at.TOP], operation[at.LEFT]
     kernel_h, kernel_w = operation[at.KERNEL_H], operation[at.KERNEL_W]
     dilation_h, dilation_w = operation[at.DILATION_H], operation[at.DILATION_W]
-    mask = source[at.MASK]
-    columns = target[at.WIDTH]
+    words = (width + BITS - 1) // BITS
     starts = (columns - 1) * stride_w + 1  # where windows may begin, strides apart
-    reach = memory.reach[: max(starts + (kernel_w - 1) * dilation_w, left + width)]
-    inside, hits = reach[left : left + width], memory.hits[: (starts + WORD - 1) // WORD * WORD]
-    masks, active, offsets = memory.masks, memory.active, memory.offsets
+    ahead = left // BITS + 1  # words of nothing before the line
     count = 0
-    if kernel_h * kernel_w * stride_h * stride_w == 1 and top == 0 and left == 0 and not everything:
-        for begin in range(0, height * width, WORD):
-            word = memory.mask_words[(mask + begin) // WORD]
-            if word == 0:
-                continue
-            for position in range(begin, min(begin + WORD, height * width)):
-                y = position // width
-                active[count] = position
-                offsets[count] = y * line + (position - y * width) * channels
-                count += masks[mask + position]
-        return count
-    for y in range(target[at.HEIGHT]):
-        start = (y * stride_h - top) * line - left * channels
+    for y in range(tensors[target, at.HEIGHT]):
+        start = (y * stride_h - top) * pitch - left * channels
+        place = tensors[target, at.ORIGIN] + y * tensors[target, at.PITCH]
         if everything:
             for x in range(columns):
                 active[count] = y * columns + x
                 offsets[count] = start + x * stride_w * channels
+                targets[count] = place + x * outputs
                 count += 1
             continue
-        some = False
-        for tap in range(kernel_h):
-            from_y = y * stride_h - top + tap * dilation_h
-            if from_y >= 0 and from_y < height:
-                begin = mask + from_y * width
-                word = np.uint64(0)  # neighbouring lines may share it: a line too many does no harm
-                for i in range(begin // WORD, (begin + width + WORD - 1) // WORD):
-                    word |= memory.mask_words[i]
-                if word:
-                    if not some:
-                        reach[:] = 0
-                        some = True
-                    source_line = masks[begin : begin + width]
-                    for x in range(width):
-                        inside[x] |= source_line[x]
-        if not some:
+        some = 0
+        for word in range(words):
+            size = min(BITS, width - word * BITS)
+            changed = 0
+            for tap in range(kernel_h):
+                from_y = y * stride_h - top + tap * dilation_h
+                if from_y >= 0 and from_y < height:
+                    changed |= bits_of(masks, mask + from_y * width + word * BITS, size)
+            line[ahead + word] = changed
+            some |= changed
+        if some == 0:
             continue
-        hits[:] = 0
-        for tap in range(kernel_w):
-            shifted = reach[tap * dilation_w : tap * dilation_w + starts]
-            for x in range(starts):
-                hits[x] |= shifted[x]
-        for begin in range(0, starts, WORD):
-            if memory.hit_words[begin // WORD]:
-                first = (begin + stride_w - 1) // stride_w
-                for x in range(first, min((begin + WORD + stride_w - 1) // stride_w, columns)):
-                    active[count] = y * columns + x
-                    offsets[count] = start + x * stride_w * channels
-                    count += hits[x * stride_w]
+        for begin in range(0, starts, BITS):
+            hits = 0
+            for tap in range(kernel_w):
+                first = begin + tap * dilation_w - left + ahead * BITS
+                word = first >> SHIFT
+                hits |= bits_from(line[word], line[word + 1], first & (BITS - 1))
+            if starts - begin < BITS:
+                hits &= (1 << (starts - begin)) - 1
+            if stride_w == 2:
+                hits &= EVEN
+            while hits:
+                x = begin + lowest_bit(hits)
+                hits &= hits - 1
+                column = x
+                if stride_w == 2:
+                    column = x >> 1
+                elif stride_w > 2:
+                    column = x // stride_w
+                    if x != column * stride_w:
+                        continue
+                active[count] = y * columns + column
+                offsets[count] = start + x * channels
+                targets[count] = place + column * outputs
+                count += 1
+        for word in range(words):
+            line[ahead + word] = 0
     return count
 
 
 @kernel
 def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Sums of products of the outputs ``active[first:]`` into the scratch."""
-    source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
+    source = memory.links[operation[at.INPUTS]]
     groups, length = operation[at.GROUPS], operation[at.ROW_LENGTH]
-    outputs = target[at.CHANNELS] // groups
+    inputs = memory.tensors[source, at.CHANNELS] // groups
+    outputs = memory.tensors[operation[at.OUTPUT], at.CHANNELS] // groups
     vectors = operation[at.VECTORS]
     panel = vectors * LANES
     panels = (outputs + panel - 1) // panel
     runs, run_count, run_length = operation[at.RUNS], operation[at.RUN_COUNT], operation[at.RUN_LENGTH]
     weight = operation[at.WEIGHTS]
     for group in range(groups):
-        base = source[at.ORIGIN] + group * (source[at.CHANNELS] // groups)
+        base = memory.tensors[source, at.ORIGIN] + group * inputs
         for number in range(panels):
             place = group * outputs + number * panel
             if vectors == FOUR:
@@ -176,8 +180,8 @@ def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, 
 @kernel
 def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Depthwise sums of the outputs ``active[first:]`` into the scratch."""
-    source = memory.tensors[memory.links[operation[at.INPUTS]]]
-    channels, multiplier, base = source[at.CHANNELS], operation[at.MULTIPLIER], source[at.ORIGIN]
+    source, multiplier = memory.links[operation[at.INPUTS]], operation[at.MULTIPLIER]
+    channels, base = memory.tensors[source, at.CHANNELS], memory.tensors[source, at.ORIGIN]
     taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
     padded = operation[at.ROW_LENGTH]
     if multiplier == 1 and tap_count == NINE:
@@ -213,15 +217,14 @@ def convolve(
     memory: Memory, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """A convolution or depthwise convolution of the outputs that changes reach, each computed anew."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]
-    tensor = memory.tensors[source]
     changed = memory.changed[source]
     if changed == 0 and not fresh:
         return
-    everything = fresh or changed == tensor[at.HEIGHT] * tensor[at.WIDTH]
+    everything = fresh or changed == memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
     count = reach_of(memory, operation, everything)
-    pitch = memory.tensors[operation[at.OUTPUT]][at.CHANNELS] + 4 * LANES
+    pitch = operation[at.ROW_PITCH]
     size = piece_size(count, pitch)
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:

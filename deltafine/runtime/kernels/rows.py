@@ -6,8 +6,9 @@ import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
+from deltafine.runtime.kernels.bits import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import WORD, Memory
+from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.products import reach_of
 
 PIECE = 64
@@ -16,40 +17,38 @@ PIECE = 64
 
 @kernel
 def changed_positions(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
-    """Fill ``active`` with the positions at which any input changed; returns how many."""
-    target = memory.tensors[operation[at.OUTPUT]]
-    positions = target[at.HEIGHT] * target[at.WIDTH]
-    everything = fresh
-    some = fresh
-    for k in range(operation[at.INPUT_COUNT]):
-        index = memory.links[operation[at.INPUTS] + k]
-        tensor = memory.tensors[index]
-        size = tensor[at.HEIGHT] * tensor[at.WIDTH]
+    """Fill ``active`` and ``targets`` with the positions at which any input changed; returns how many."""
+    tensors, links, masks = memory.tensors, memory.links, memory.masks
+    target, inputs, input_count = operation[at.OUTPUT], operation[at.INPUTS], operation[at.INPUT_COUNT]
+    width, channels = tensors[target, at.WIDTH], tensors[target, at.CHANNELS]
+    place, pitch = tensors[target, at.ORIGIN], tensors[target, at.PITCH]
+    positions = tensors[target, at.HEIGHT] * width
+    everything = some = fresh
+    for k in range(input_count):
+        index = links[inputs + k]
         some |= memory.changed[index] > 0
+        size = tensors[index, at.HEIGHT] * tensors[index, at.WIDTH]
         everything |= memory.changed[index] == size  # one position stands for all
     if not some:
         return 0
-    if everything:
-        for position in range(positions):
-            memory.active[position] = position
-        return positions
-    count = 0
-    for begin in range(0, positions, WORD):
-        word = np.uint64(0)
-        for k in range(operation[at.INPUT_COUNT]):
-            index = memory.links[operation[at.INPUTS] + k]
-            if memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH] == positions:
-                word |= memory.mask_words[(memory.tensors[index, at.MASK] + begin) // WORD]
-        if word == 0:
-            continue
-        for position in range(begin, min(begin + WORD, positions)):
-            hit = 0
-            for k in range(operation[at.INPUT_COUNT]):
-                index = memory.links[operation[at.INPUTS] + k]
-                if memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH] == positions:
-                    hit |= memory.masks[memory.tensors[index, at.MASK] + position]
+    count = y = 0
+    for begin in range(0, positions, BITS):
+        size = min(BITS, positions - begin)
+        word = -1 if size == BITS else (1 << size) - 1
+        if not everything:
+            word = 0
+            for k in range(input_count):
+                index = links[inputs + k]
+                if tensors[index, at.HEIGHT] * tensors[index, at.WIDTH] == positions:
+                    word |= bits_of(masks, tensors[index, at.MASK] + begin, size)
+        while word:
+            position = begin + lowest_bit(word)
+            word &= word - 1
+            while position >= (y + 1) * width:
+                y += 1
             memory.active[count] = position
-            count += hit
+            memory.targets[count] = place + y * pitch + (position - y * width) * channels
+            count += 1
     return count
 
 
@@ -65,7 +64,7 @@ def _row_of(memory: Memory, tensor: np.ndarray, position: int, positions: int) -
 @kernel
 def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """An identity, or an element-wise operation of two or more inputs."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     count = changed_positions(memory, operation, fresh)
     target = memory.tensors[operation[at.OUTPUT]]
     positions, channels, kind = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS], operation[at.KIND]
@@ -149,7 +148,7 @@ def _combine_one(row: np.ndarray, other: np.float32, kind: int) -> None:
 @kernel
 def pool(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Largest or mean of the values in a window; what lies outside the picture counts for neither."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     changed = memory.changed[index]
@@ -183,7 +182,7 @@ def pool(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarra
 @kernel
 def pool_everything(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Largest or mean over all positions; added up line by line, so that rounding stays small."""
-    start_output(memory, operation)
+    start_output(memory, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     if memory.changed[index] == 0 and not fresh:
         return
@@ -201,5 +200,5 @@ def pool_everything(memory: Memory, operation: np.ndarray, fresh: bool, counters
     if mean:
         for c in range(channels):
             row[c] /= np.float32(source[at.HEIGHT] * source[at.WIDTH])
-    memory.active[0] = 0
+    memory.active[0], memory.targets[0] = 0, memory.tensors[operation[at.OUTPUT], at.ORIGIN]
     finish_rows(memory, operation, np.int64(1), channels, np.int64(0), fresh, counters)

@@ -1,4 +1,4 @@
-"""The end of a row in vector code: shift, rectify, apply an event rule, keep what is sent and count what changed.
+"""Event rules in vector code: what is sent is kept and counted, row by row or for neighbours in a frame.
 
 ``EventRule.advance`` is the definition of each rule. Whole vectors are read and written; what belongs to the next row
 is written back as it was.
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from deltafine.runtime.kernels.vectors import LANES, VECTOR, Emitter, number
+from deltafine.runtime.kernels.vectors import I64, LANES, VECTOR, Emitter, number
 
 NONE, QUANTIZE, ELEMENT, PIXEL = "none", "quantize", "element", "pixel"
 _ZERO = ir.Constant(VECTOR, [0.0] * LANES)
@@ -107,67 +107,149 @@ def squared_change(
 
 
 def values_to_send(rule: str) -> Any:
-    """How many of ``values[place:]``, scaled and shifted, a rule would send; nothing is kept.
+    """Which of up to 64 ``values[place:]``, scaled and shifted, a rule would send, as bits; nothing is kept.
 
     ``weights[scale:]``, ``weights[shift:]`` and ``weights[steps:]`` hold a number for each of the ``length`` values.
-    What would be held goes to ``out``. By the pixel those that moved by a step are counted, and ``out`` gets them all.
     """
 
     @intrinsic
-    def count(
+    def choose(
         typing_context: Any, values: Any, place: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
-        begin: Any, length: Any, out: Any,
+        begin: Any, length: Any,
     ) -> Any:  # fmt: skip
-        signature = types.int64(values, place, weights, scale, shift, steps, arena, begin, length, out)
+        signature = types.int64(values, place, weights, scale, shift, steps, arena, begin, length)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emitter(context, builder, signature, args)
             row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
             scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
-            result = emit.data(9)
 
             def one_vector(index: Any, carried: list[Any]) -> list[Any]:
-                at = [builder.mul(index, number(LANES))]
+                first = builder.mul(index, number(LANES))
+                at = [first]
                 x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
                 x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
                 old = emit.load(builder.gep(kept, at))
-                held = _sent(emit, ELEMENT if rule == PIXEL else rule, x, old, emit.load(builder.gep(all_steps, at)))
-                mine = emit.lanes_below(builder.sub(args[8], at[0]))
-                changed = builder.and_(mine, builder.fcmp_unordered("!=", held, old))
-                emit.store(x if rule == PIXEL else held, builder.gep(result, at))
-                return [builder.add(carried[0], emit.count_lanes(changed))]
+                held = _sent(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
+                sent = builder.fcmp_unordered("!=", held, old)
+                bits = builder.zext(builder.bitcast(sent, ir.IntType(LANES)), I64)
+                return [builder.or_(carried[0], builder.shl(bits, first))]
 
-            (total,) = emit.loop(_vectors_of(emit, args[8]), [number(0)], one_vector)
-            return total
+            (found,) = emit.loop(_vectors_of(emit, args[8]), [number(0)], one_vector)
+            return builder.and_(found, builder.lshr(number(-1), builder.sub(number(64), args[8])))
 
         return signature, generate
 
-    return count
+    return choose
 
 
-@intrinsic
-def squares(
-    typing_context: Any, values: Any, weights: Any, steps: Any, arena: Any, begin: Any, length: Any
-) -> Any:  # fmt: skip
-    """Behind the first ``length`` values, the squares of their changes from ``arena[begin:]``, in their steps.
+def send_neighbours(rule: str, channels: int) -> Any:
+    """Apply a rule to ``LANES`` neighbours in a frame, of few channels; keep, mark and count what is sent.
 
-    The steps are ``weights[steps:]``; float32, and up to a vector more is written.
+    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with steps ``weights[steps:]`` and state ``arena[begin:]``.
+    The first ``count`` neighbours are there, their marks at ``masks[mask:]``. In a fresh state the rule has to be NONE,
+    and all has changed. Returns two numbers of 32 bits: which neighbours changed, as bits, above it how many values.
     """
-    signature = types.void(values, weights, steps, arena, begin, length)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emitter(context, builder, signature, args)
-        values, kept = emit.data(0), builder.gep(emit.data(3), [args[4]])
-        all_steps, target = builder.gep(emit.data(1), [args[2]]), builder.gep(values, [args[5]])
+    @intrinsic
+    def send(
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
+        begin: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.int64(
+            frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+        )
 
-        def one_vector(index: Any, carried: list[Any]) -> list[Any]:
-            at = [builder.mul(index, number(LANES))]
-            change = builder.fsub(emit.load(builder.gep(values, at)), emit.load(builder.gep(kept, at)))
-            change = builder.fdiv(change, emit.load(builder.gep(all_steps, at)))
-            emit.store(builder.fmul(change, change), builder.gep(target, at))
-            return []
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
+            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            news, olds, squares = [], [], []
+            for vector in range(channels):
+                at = [number(vector * LANES)]
+                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
+                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
+                old, step = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_steps, at))
+                if rule == PIXEL:
+                    change = builder.fdiv(builder.fsub(x, old), step)
+                    squares.append(builder.fmul(change, change))
+                news.append(_sent(emit, rule, x, old, step))
+                olds.append(old)
+            sent = emit.lanes_below(args[8])
+            if rule == PIXEL:
+                least = ir.Constant(VECTOR, [float(channels)] * LANES)  # of a root mean square of 1
+                sent = builder.and_(sent, builder.fcmp_unordered(">=", _sum(emit, emit.apart(squares)), least))
+            return _keep_neighbours(emit, kept, news, olds, sent, args[9], (args[11], 10, 12))
 
-        emit.loop(_vectors_of(emit, args[5]), [], one_vector)
-        return context.get_dummy_value()
+        return signature, generate
 
-    return signature, generate
+    return send
+
+
+def rescale_neighbours(channels: int) -> Any:
+    """Rescale those of ``LANES`` neighbours that changed, given as bits, from ``arena[begin:]`` to ``arena[to:]``.
+
+    ``weights[scale:]`` and ``weights[shift:]`` are repeated for each of them; the rest is as in ``send_neighbours``.
+    """
+
+    @intrinsic
+    def rescale(
+        typing_context: Any, weights: Any, scale: Any, shift: Any, arena: Any, begin: Any, to: Any, bits: Any,
+        fresh: Any, masks: Any, mask: Any, counts: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.int64(weights, scale, shift, arena, begin, to, bits, fresh, masks, mask, counts)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            row, kept = (builder.gep(emit.data(3), [args[place]]) for place in (4, 5))
+            scales, shifts = (builder.gep(emit.data(0), [args[place]]) for place in (1, 2))
+            news, olds = [], []
+            for vector in range(channels):
+                at = [number(vector * LANES)]
+                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
+                news.append(builder.fadd(x, emit.load(builder.gep(shifts, at))))
+                olds.append(emit.load(builder.gep(kept, at)))
+            sent = builder.bitcast(builder.trunc(args[6], ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
+            return _keep_neighbours(emit, kept, news, olds, sent, args[7], (args[9], 8, 10))
+
+        return signature, generate
+
+    return rescale
+
+
+def _sum(emit: Emitter, vectors: list[Any]) -> Any:
+    total, *others = vectors
+    for other in others:
+        total = emit.builder.fadd(total, other)
+    return total
+
+
+def _keep_neighbours(
+    emit: Emitter, kept: Any, news: list[Any], olds: list[Any], sent: Any, fresh: Any, marks: tuple[Any, int, int]
+) -> Any:
+    """Keep the neighbours that are ``sent``, a lane for each, and mark those that changed.
+
+    ``marks``: at which place, and which arguments are ``masks`` and ``counts``.
+    """
+    builder = emit.builder
+    mask, masks, counts = marks
+    anew = emit.spread(fresh)
+    one, none = (ir.Constant(VECTOR, [value] * LANES) for value in (1.0, 0.0))
+    differing, elements = [], number(0)
+    for vector, (new, old, mine) in enumerate(zip(news, olds, emit.together(sent, len(news)), strict=True)):
+        emit.store(builder.select(mine, new, old), builder.gep(kept, [number(vector * LANES)]))
+        lanes = builder.and_(mine, builder.or_(anew, builder.fcmp_unordered("!=", new, old)))
+        elements = builder.add(elements, emit.count_lanes(lanes))
+        differing.append(builder.select(lanes, one, none))
+    total = _sum(emit, emit.apart(differing))
+    changed = builder.fcmp_ordered(">", total, none)
+    for array, size, value in (
+        (masks, 8, builder.zext(changed, ir.VectorType(ir.IntType(8), LANES))),
+        (counts, 32, builder.fptosi(total, ir.VectorType(ir.IntType(32), LANES))),
+    ):
+        place = builder.gep(emit.data(array), [mask])
+        place = builder.bitcast(place, ir.VectorType(ir.IntType(size), LANES).as_pointer())
+        before = builder.load(place, align=size // 8)
+        builder.store(builder.select(changed, value, before), place, align=size // 8)
+    bits = builder.zext(builder.bitcast(changed, ir.IntType(LANES)), I64)
+    return builder.or_(bits, builder.shl(elements, number(32)))

@@ -69,6 +69,37 @@ class Emitter:
         bits = self.builder.bitcast(chosen, ir.IntType(LANES))
         return self.builder.zext(self.builder.ctpop(bits), I64)
 
+    def apart(self, vectors: list[Any]) -> list[Any]:
+        """Values of neighbours, each with as many channels as there are vectors, side by side: a vector per channel."""
+        count = len(vectors)
+        return [
+            self._picked(vectors, [lane * count + channel for lane in range(LANES)]) for channel in range(count)
+        ]  # fmt: skip
+
+    def together(self, lanes: Any, channels: int) -> list[Any]:
+        """What is true of neighbours, for each of their values side by side."""
+        return [
+            self.builder.shuffle_vector(
+                lanes,
+                lanes,
+                ir.Constant(ir.VectorType(I32, LANES), [(vector * LANES + lane) // channels for lane in range(LANES)]),
+            )
+            for vector in range(channels)
+        ]
+
+    def _picked(self, vectors: list[Any], places: list[int]) -> Any:
+        """The values at these places of vectors side by side."""
+        builder, result = self.builder, vectors[0]
+        picked = ir.VectorType(I32, LANES)
+        for number, vector in enumerate(vectors):
+            own = [place - number * LANES for place in places]
+            # What is there so far, or a value of this vector.
+            mix = [
+                LANES + inside if 0 <= inside < LANES else lane for lane, inside in enumerate(own)
+            ]  # fmt: skip
+            result = builder.shuffle_vector(result, vector, ir.Constant(picked, mix))
+        return result
+
     def total(self, vector: Any) -> Any:
         """Sum of all lanes, halves on halves."""
         size = LANES

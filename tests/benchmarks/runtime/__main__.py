@@ -82,17 +82,15 @@ def compare(
     shares: dict[str, float] = {}
     for density in DENSITIES:
         state = NumbaState(Program(changing(plan, density)), None)
-        state.counting = False
         own = frames
         if still_around:
             own = np.where(square(*plan.input_shape[:2], density)[:, :, None], frames, frames[0])
         for frame in own[:2]:
-            counts = state.step(frame)
+            state.step(frame)
         name = f"{density:.0%}"
-        shares[name] = counts.total("executed_macs") / plan.dense_macs()
+        shares[name] = state.counts().total("executed_macs") / plan.dense_macs()
         runs[name] = _numbered(state.step, own)
     whole = NumbaState(Program(compile_model(model).plan), None)
-    whole.counting = False
     runs["no deltas, all changes"] = _numbered(whole.step, frames)
     dense, missing = dense_runtimes(model, threads)
     for name, reason in missing.items():
