@@ -8,10 +8,10 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, NONE, QUANTIZE, keep_row, squared_change
+from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, send_row
 
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
-_keep, _quantize, _send_elements = keep_row(NONE), keep_row(QUANTIZE), keep_row(ELEMENT)
+_keep, _quantize, _send_elements, _send_position = map(send_row, (NONE, QUANTIZE, ELEMENT, PIXEL))
 
 
 @kernel
@@ -50,7 +50,6 @@ def finish_rows(
         most = INFINITE
     rule, pixel = operation[at.RULE], operation[at.PIXEL]
     first_step, step_pitch = operation[at.STEP], channels if operation[at.STEP_BY_NEURON] else 0
-    least_total = np.float32(channels)  # of a root mean square of 1
     changed_rows = 0
     changed_elements = 0
     for i in range(rows):
@@ -61,10 +60,7 @@ def finish_rows(
         elif rule == at.R_NONE or fresh:
             changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         elif pixel:
-            total = squared_change(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-            if total < least_total:
-                continue
-            changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
+            changed = _send_position(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         else:
             changed = _send_elements(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
         if fresh:

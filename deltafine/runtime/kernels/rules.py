@@ -6,20 +6,16 @@ is written back as it was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from deltafine.runtime.kernels.vectors import I64, LANES, VECTOR, Emitter, number
+from deltafine.runtime.kernels.vectors import F32, LANES, Emitter, number
 
 NONE, QUANTIZE, ELEMENT, PIXEL = "none", "quantize", "element", "pixel"
-_ZERO = ir.Constant(VECTOR, [0.0] * LANES)
-
-
-def _vectors_of(emit: Emitter, length: Any) -> Any:
-    return emit.builder.sdiv(emit.builder.add(length, number(LANES - 1)), number(LANES))
 
 
 def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
@@ -29,7 +25,7 @@ def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
 
 
 def _sent(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
-    """What a rule holds after seeing ``x``."""
+    """What a rule holds after seeing ``x``, if its unit is sent."""
     builder = emit.builder
     if rule == QUANTIZE:
         return builder.fmul(emit.call("rint", builder.fdiv(x, step)), step)
@@ -39,71 +35,89 @@ def _sent(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
     return x
 
 
-def keep_row(rule: str) -> Any:
-    """Apply a rule to ``clip(values[place:] + shift, least, most)`` and keep it at ``arena[begin:]``.
+def send_row(rule: str) -> Any:
+    """Apply a rule to ``clip(values[place:] + shift, least, most)`` and keep what is sent at ``arena[begin:]``.
 
     ``weights[shift:]`` are the shifts, ``weights[steps:]`` the steps of ``channels`` values. Returns how many changed.
     """
 
     @intrinsic
-    def keep(
+    def send(
         typing_context: Any, values: Any, place: Any, weights: Any, shift: Any, least: Any, most: Any, steps: Any,
         arena: Any, begin: Any, channels: Any,
     ) -> Any:  # fmt: skip
         signature = types.int64(values, place, weights, shift, least, most, steps, arena, begin, channels)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emitter(context, builder, signature, args)
-            row, target = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(7), [args[8]])
-            shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 6))
-            lower, upper = emit.spread(args[4]), emit.spread(args[5])
+            wide = Emitter(context, builder, signature, args)
+            row, target = builder.gep(wide.data(0), [args[1]]), builder.gep(wide.data(7), [args[8]])
+            shifts, all_steps = (builder.gep(wide.data(2), [args[place]]) for place in (3, 6))
+            channels = args[9]
 
-            def one_vector(index: Any, carried: list[Any]) -> list[Any]:
-                at = builder.mul(index, number(LANES))
-                here = builder.gep(target, [at])
+            def values_at(emit: Emitter, at: Any) -> tuple[Any, Any, Any]:
                 x = builder.fadd(emit.load(builder.gep(row, [at])), emit.load(builder.gep(shifts, [at])))
-                kept = emit.load(here)
+                kept = emit.load(builder.gep(target, [at]))
                 step = emit.load(builder.gep(all_steps, [at]))
-                new = _sent(emit, rule, _clipped(emit, x, lower, upper), kept, step)
-                mine = emit.lanes_below(builder.sub(args[9], at))
-                changed = builder.and_(mine, builder.fcmp_unordered("!=", new, kept))
-                emit.store(builder.select(mine, new, kept), here)
-                return [builder.add(carried[0], emit.count_lanes(changed))]
+                return _clipped(emit, x, emit.spread(args[4]), emit.spread(args[5])), kept, step
 
-            (count,) = emit.loop(_vectors_of(emit, args[9]), [number(0)], one_vector)
-            return count
+            def squares(emit: Emitter, at: Any, mine: Any) -> Any:
+                x, kept, step = values_at(emit, at)
+                change = builder.fdiv(builder.fsub(x, kept), step)
+                change = change if mine is None else builder.select(mine, change, emit.constant(0))
+                return builder.fmul(change, change)
+
+            def keep(emit: Emitter, at: Any, mine: Any) -> Any:
+                x, kept, step = values_at(emit, at)
+                new = _sent(emit, rule, x, kept, step)
+                changed = builder.fcmp_unordered("!=", new, kept)
+                if mine is not None:
+                    changed, new = builder.and_(mine, changed), builder.select(mine, new, kept)
+                emit.store(new, builder.gep(target, [at]))
+                return emit.count_lanes(changed)
+
+            def keep_all() -> list[Any]:
+                return [_over_row(wide, channels, number(0), builder.add, keep)]
+
+            if rule != PIXEL:
+                return keep_all()[0]
+            zero = ir.Constant(F32, 0)
+            total = _over_row(
+                wide, channels, zero, builder.fadd, lambda emit, at, mine: emit.total(squares(emit, at, mine))
+            )
+            least_total = builder.sitofp(channels, F32)  # of a root mean square of 1
+            (changed,) = wide.where(builder.fcmp_unordered(">=", total, least_total), [number(0)], keep_all)
+            return changed
 
         return signature, generate
 
-    return keep
+    return send
 
 
-@intrinsic
-def squared_change(
-    typing_context: Any, values: Any, place: Any, weights: Any, shift: Any, least: Any, most: Any, steps: Any,
-    arena: Any, begin: Any, channels: Any,
-) -> Any:  # fmt: skip
-    """Sum over the channels of the squared change in steps, for the arguments of ``keep_row``."""
-    signature = types.float32(values, place, weights, shift, least, most, steps, arena, begin, channels)
+def _over_row(emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Emitter, Any, Any], Any]) -> Any:
+    """Sum of ``one(emit, at, mine)`` over the vectors of a row; of the last, only the lanes ``mine`` belong to it.
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emitter(context, builder, signature, args)
-        row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(7), [args[8]])
-        shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 6))
-        lower, upper = emit.spread(args[4]), emit.spread(args[5])
+    A rest that fits into half a vector is done by one: what was written for a row would else be waited for by the next,
+    which lies right behind it.
+    """
+    builder = emit.builder
+    whole = builder.sdiv(length, number(LANES))
+    at_rest = builder.mul(whole, number(LANES))
+    rest = builder.sub(length, at_rest)
 
-        def one_vector(index: Any, carried: list[Any]) -> list[Any]:
-            at = builder.mul(index, number(LANES))
-            x = builder.fadd(emit.load(builder.gep(row, [at])), emit.load(builder.gep(shifts, [at])))
-            change = builder.fsub(_clipped(emit, x, lower, upper), emit.load(builder.gep(kept, [at])))
-            change = builder.fdiv(change, emit.load(builder.gep(all_steps, [at])))
-            change = builder.select(emit.lanes_below(builder.sub(args[9], at)), change, _ZERO)
-            return [builder.fadd(carried[0], builder.fmul(change, change))]
+    def all_whole() -> list[Any]:
+        return emit.loop(
+            whole, [zero], lambda index, sums: [add(sums[0], one(emit, builder.mul(index, number(LANES)), None))]
+        )
 
-        (total,) = emit.loop(_vectors_of(emit, args[9]), [_ZERO], one_vector)
-        return emit.total(total)
+    def last(narrow: Emitter) -> Callable[[], list[Any]]:
+        return lambda: [add(total, one(narrow, at_rest, narrow.lanes_below(rest)))]
 
-    return signature, generate
+    (total,) = emit.where(builder.icmp_signed(">", whole, number(0)), [zero], all_whole)
+    half = number(LANES // 2)
+    (total,) = emit.where(builder.icmp_signed(">", rest, half), [total], last(emit))
+    fits = builder.and_(builder.icmp_signed(">", rest, number(0)), builder.icmp_signed("<=", rest, half))
+    (total,) = emit.where(fits, [total], last(emit.halved))
+    return total
 
 
 def values_to_send(rule: str) -> Any:
@@ -132,10 +146,10 @@ def values_to_send(rule: str) -> Any:
                 old = emit.load(builder.gep(kept, at))
                 held = _sent(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
                 sent = builder.fcmp_unordered("!=", held, old)
-                bits = builder.zext(builder.bitcast(sent, ir.IntType(LANES)), I64)
-                return [builder.or_(carried[0], builder.shl(bits, first))]
+                return [builder.or_(carried[0], builder.shl(emit.bits(sent), first))]
 
-            (found,) = emit.loop(_vectors_of(emit, args[8]), [number(0)], one_vector)
+            vectors = builder.sdiv(builder.add(args[8], number(LANES - 1)), number(LANES))
+            (found,) = emit.loop(vectors, [number(0)], one_vector)
             return builder.and_(found, builder.lshr(number(-1), builder.sub(number(64), args[8])))
 
         return signature, generate
@@ -177,7 +191,7 @@ def send_neighbours(rule: str, channels: int) -> Any:
                 olds.append(old)
             sent = emit.lanes_below(args[8])
             if rule == PIXEL:
-                least = ir.Constant(VECTOR, [float(channels)] * LANES)  # of a root mean square of 1
+                least = emit.constant(channels)  # of a root mean square of 1
                 sent = builder.and_(sent, builder.fcmp_unordered(">=", _sum(emit, emit.apart(squares)), least))
             return _keep_neighbours(emit, kept, news, olds, sent, args[9], (args[11], 10, 12))
 
@@ -234,7 +248,7 @@ def _keep_neighbours(
     builder = emit.builder
     mask, masks, counts = marks
     anew = emit.spread(fresh)
-    one, none = (ir.Constant(VECTOR, [value] * LANES) for value in (1.0, 0.0))
+    one, none = emit.constant(1), emit.constant(0)
     differing, elements = [], number(0)
     for vector, (new, old, mine) in enumerate(zip(news, olds, emit.together(sent, len(news)), strict=True)):
         emit.store(builder.select(mine, new, old), builder.gep(kept, [number(vector * LANES)]))
@@ -251,5 +265,4 @@ def _keep_neighbours(
         place = builder.bitcast(place, ir.VectorType(ir.IntType(size), LANES).as_pointer())
         before = builder.load(place, align=size // 8)
         builder.store(builder.select(changed, value, before), place, align=size // 8)
-    bits = builder.zext(builder.bitcast(changed, ir.IntType(LANES)), I64)
-    return builder.or_(bits, builder.shl(elements, number(32)))
+    return builder.or_(emit.bits(changed), builder.shl(elements, number(32)))

@@ -30,15 +30,27 @@ def number(value: int) -> Any:
 
 
 class Emitter:
-    """Helpers for one piece of vector code."""
+    """Helpers for one piece of vector code, with vectors of so many lanes."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any, lanes: int = LANES) -> None:
         self.context, self.builder, self.signature, self.args = context, builder, signature, args
+        self.lanes = lanes
+        self.vector = ir.VectorType(F32, lanes)
+
+    @property
+    def halved(self) -> Emitter:
+        """The same with half as many lanes."""
+        return Emitter(self.context, self.builder, self.signature, self.args, self.lanes // 2)
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(self.vector, [value] * self.lanes)
 
     def call(self, name: str, *vectors: Any) -> Any:
         """One of LLVM's functions of vectors, lane by lane."""
         function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(VECTOR, [VECTOR] * len(vectors)), f"llvm.{name}.v{LANES}f32"
+            self.builder.module,
+            ir.FunctionType(self.vector, [self.vector] * len(vectors)),
+            f"llvm.{name}.v{self.lanes}f32",
         )
         return self.builder.call(function, vectors)
 
@@ -48,71 +60,70 @@ class Emitter:
         return self.context.make_array(array)(self.context, self.builder, self.args[place]).data
 
     def load(self, pointer: Any) -> Any:
-        return self.builder.load(self.builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=4)
 
     def store(self, vector: Any, pointer: Any) -> None:
-        self.builder.store(vector, self.builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+        self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=4)
 
     def spread(self, value: Any) -> Any:
         """One value in all lanes."""
-        undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+        return self.builder.shuffle_vector(first, undefined, self._places([0] * self.lanes))
 
     def lanes_below(self, count: Any) -> Any:
         """Which lanes have a number below ``count``."""
-        numbers = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+        numbers = self._places(list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self.spread(self.builder.trunc(count, I32)))
+
+    def bits(self, chosen: Any) -> Any:
+        """The lanes that are true, as bits of a number."""
+        return self.builder.zext(self.builder.bitcast(chosen, ir.IntType(self.lanes)), I64)
 
     def count_lanes(self, chosen: Any) -> Any:
         """How many lanes are true."""
-        bits = self.builder.bitcast(chosen, ir.IntType(LANES))
+        bits = self.builder.bitcast(chosen, ir.IntType(self.lanes))
         return self.builder.zext(self.builder.ctpop(bits), I64)
 
     def apart(self, vectors: list[Any]) -> list[Any]:
         """Values of neighbours, each with as many channels as there are vectors, side by side: a vector per channel."""
         count = len(vectors)
         return [
-            self._picked(vectors, [lane * count + channel for lane in range(LANES)]) for channel in range(count)
+            self._picked(vectors, [lane * count + channel for lane in range(self.lanes)]) for channel in range(count)
         ]  # fmt: skip
 
-    def together(self, lanes: Any, channels: int) -> list[Any]:
+    def together(self, chosen: Any, channels: int) -> list[Any]:
         """What is true of neighbours, for each of their values side by side."""
         return [
             self.builder.shuffle_vector(
-                lanes,
-                lanes,
-                ir.Constant(ir.VectorType(I32, LANES), [(vector * LANES + lane) // channels for lane in range(LANES)]),
+                chosen, chosen, self._places([(vector * self.lanes + lane) // channels for lane in range(self.lanes)])
             )
             for vector in range(channels)
         ]
 
-    def _picked(self, vectors: list[Any], places: list[int]) -> Any:
-        """The values at these places of vectors side by side."""
-        builder, result = self.builder, vectors[0]
-        picked = ir.VectorType(I32, LANES)
-        for number, vector in enumerate(vectors):
-            own = [place - number * LANES for place in places]
-            # What is there so far, or a value of this vector.
-            mix = [
-                LANES + inside if 0 <= inside < LANES else lane for lane, inside in enumerate(own)
-            ]  # fmt: skip
-            result = builder.shuffle_vector(result, vector, ir.Constant(picked, mix))
-        return result
-
     def total(self, vector: Any) -> Any:
         """Sum of all lanes, halves on halves."""
-        size = LANES
+        size = self.lanes
         while size > 1:
             size //= 2
             lower, upper = (
-                self.builder.shuffle_vector(
-                    vector, vector, ir.Constant(ir.VectorType(I32, size), list(range(begin, begin + size)))
-                )
+                self.builder.shuffle_vector(vector, vector, self._places(list(range(begin, begin + size))))
                 for begin in (0, size)
             )
             vector = self.builder.fadd(lower, upper)
         return self.builder.extract_element(vector, ir.Constant(I32, 0))
+
+    def _picked(self, vectors: list[Any], places: list[int]) -> Any:
+        """The values at these places of vectors side by side."""
+        result = vectors[0]
+        for number_of, vector in enumerate(vectors):
+            inside = [place - number_of * self.lanes for place in places]
+            mix = [self.lanes + own if 0 <= own < self.lanes else lane for lane, own in enumerate(inside)]
+            result = self.builder.shuffle_vector(result, vector, self._places(mix))
+        return result
+
+    def _places(self, places: list[int]) -> Any:
+        return ir.Constant(ir.VectorType(I32, len(places)), places)
 
     def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
         """``body(index, values) -> values``, at least once; returns the values after the last time."""
@@ -135,3 +146,18 @@ class Emitter:
             phi.add_incoming(last, end)
         builder.position_at_end(done)
         return after
+
+    def where(self, condition: Any, otherwise: list[Any], body: Callable[[], list[Any]]) -> list[Any]:
+        """``body() -> values`` where the condition holds, else ``otherwise``."""
+        builder = self.builder
+        before = builder.block
+        with builder.if_then(condition):
+            found = body()
+            end = builder.block
+        phis = []
+        for value, other in zip(found, otherwise, strict=True):
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, end)
+            phi.add_incoming(other, before)
+            phis.append(phi)
+        return phis
