@@ -76,14 +76,11 @@ def send_row(rule: str) -> Any:
                 return emit.count_lanes(changed)
 
             def keep_all() -> list[Any]:
-                return [_over_row(wide, channels, number(0), builder.add, keep)]
+                return [_over_row(wide, channels, number(0), builder.add, keep, lambda emit, count: count)]
 
             if rule != PIXEL:
                 return keep_all()[0]
-            zero = ir.Constant(F32, 0)
-            total = _over_row(
-                wide, channels, zero, builder.fadd, lambda emit, at, mine: emit.total(squares(emit, at, mine))
-            )
+            total = _over_row(wide, channels, ir.Constant(F32, 0), builder.fadd, squares, Emitter.total)
             least_total = builder.sitofp(channels, F32)  # of a root mean square of 1
             (changed,) = wide.where(builder.fcmp_unordered(">=", total, least_total), [number(0)], keep_all)
             return changed
@@ -93,11 +90,14 @@ def send_row(rule: str) -> Any:
     return send
 
 
-def _over_row(emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Emitter, Any, Any], Any]) -> Any:
+def _over_row(
+    emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Emitter, Any, Any], Any],
+    total_of: Callable[[Emitter, Any], Any],
+) -> Any:  # fmt: skip
     """Sum of ``one(emit, at, mine)`` over the vectors of a row; of the last, only the lanes ``mine`` belong to it.
 
-    A rest that fits into half a vector is done by one: what was written for a row would else be waited for by the next,
-    which lies right behind it.
+    ``total_of(emit, sum)`` makes a number of it. A rest that fits into half a vector is done by one: what was written
+    for a row would else be waited for by the next, which lies right behind it.
     """
     builder = emit.builder
     whole = builder.sdiv(length, number(LANES))
@@ -105,12 +105,20 @@ def _over_row(emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Em
     rest = builder.sub(length, at_rest)
 
     def all_whole() -> list[Any]:
-        return emit.loop(
-            whole, [zero], lambda index, sums: [add(sums[0], one(emit, builder.mul(index, number(LANES)), None))]
+        first = one(emit, number(0), None)
+
+        def following(index: Any, sums: list[Any]) -> list[Any]:
+            at = builder.mul(builder.add(index, number(1)), number(LANES))
+            return [add(sums[0], one(emit, at, None))]
+
+        more = builder.sub(whole, number(1))
+        (found,) = emit.where(
+            builder.icmp_signed(">", more, number(0)), [first], lambda: emit.loop(more, [first], following)
         )
+        return [total_of(emit, found)]
 
     def last(narrow: Emitter) -> Callable[[], list[Any]]:
-        return lambda: [add(total, one(narrow, at_rest, narrow.lanes_below(rest)))]
+        return lambda: [add(total, total_of(narrow, one(narrow, at_rest, narrow.lanes_below(rest))))]
 
     (total,) = emit.where(builder.icmp_signed(">", whole, number(0)), [zero], all_whole)
     half = number(LANES // 2)
