@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from deltafine.runtime.kernels import entry
+import numpy as np
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from deltafine.runtime.kernels import entry, kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.events import convolve_events, should_send_events
 from deltafine.runtime.kernels.frames import read_frame
@@ -14,11 +18,51 @@ from deltafine.runtime.kernels.products import convolve
 from deltafine.runtime.kernels.rows import combine, pool, pool_everything
 
 
+@intrinsic
+def borrowed(typing_context: Any, array: Any) -> Any:
+    """The same array without a count of its references, which would go up and down with every function that is called.
+
+    Its owner has to live on meanwhile.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        return view._getvalue()
+
+    return array(array), generate
+
+
+@kernel
+def _borrow(memory: Memory) -> Memory:
+    return Memory(
+        borrowed(memory.weights),
+        borrowed(memory.fans),
+        borrowed(memory.links),
+        borrowed(memory.tensors),
+        borrowed(memory.arena),
+        borrowed(memory.masks),
+        borrowed(memory.counts),
+        borrowed(memory.changed),
+        borrowed(memory.sums),
+        borrowed(memory.before),
+        borrowed(memory.scratch),
+        borrowed(memory.active),
+        borrowed(memory.offsets),
+        borrowed(memory.targets),
+        borrowed(memory.line),
+        borrowed(memory.chosen),
+        borrowed(memory.changes),
+        borrowed(memory.stale),
+    )
+
+
 @entry
 def run_network(
     memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """Advance operations ``first`` to ``last - 1`` by one frame."""
+    memory, operations, frame, counters = _borrow(memory), borrowed(operations), borrowed(frame), borrowed(counters)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]

@@ -34,29 +34,33 @@ def _rows_function(vectors: int) -> Any:
         memory: Memory, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
         place: int, pitch: int,
     ) -> None:  # fmt: skip
+        # Taken from the memory once: each time counts a reference.
+        arena, offsets, links, weights, scratch = (
+            memory.arena, memory.offsets, memory.links, memory.weights, memory.scratch
+        )  # fmt: skip
         i = 0
         while rows - i >= most:
             whole(
-                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
-                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
+                place + i * pitch, pitch,
             )  # fmt: skip
             i += most
         while rows - i >= middle:
             half(
-                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
-                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
+                place + i * pitch, pitch,
             )  # fmt: skip
             i += middle
         while rows - i >= 2:
             quarter(
-                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
-                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
+                place + i * pitch, pitch,
             )  # fmt: skip
             i += 2
         if rows > i:
             single(
-                memory.arena, base, memory.offsets, first + i, memory.links, runs, run_count, run_length,
-                memory.weights, weight, memory.scratch, place + i * pitch, pitch,
+                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
+                place + i * pitch, pitch,
             )  # fmt: skip
 
     return compute
@@ -183,33 +187,36 @@ def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int,
     source, multiplier = memory.links[operation[at.INPUTS]], operation[at.MULTIPLIER]
     channels, base = memory.tensors[source, at.CHANNELS], memory.tensors[source, at.ORIGIN]
     taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
-    padded = operation[at.ROW_LENGTH]
+    weight, padded = operation[at.WEIGHTS], operation[at.ROW_LENGTH]
+    arena, offsets, links, weights, scratch = (
+        memory.arena, memory.offsets, memory.links, memory.weights, memory.scratch
+    )  # fmt: skip
     if multiplier == 1 and tap_count == NINE:
         for channel in range(0, channels, LANES):
             _nine_taps(
-                memory.arena, base + channel, memory.offsets, first, rows, memory.links, taps,
-                memory.weights, operation[at.WEIGHTS] + channel, padded, memory.scratch, channel, pitch,
+                arena, base + channel, offsets, first, rows, links, taps, weights, weight + channel, padded, scratch,
+                channel, pitch,
             )  # fmt: skip
     elif multiplier == 1:
         for i in range(rows):
-            start = base + memory.offsets[first + i]
+            start = base + offsets[first + i]
             for channel in range(0, channels, LANES):
                 _any_taps(
-                    memory.arena, start + channel, memory.links, taps, tap_count, memory.weights,
-                    operation[at.WEIGHTS] + channel, padded, memory.scratch, i * pitch + channel,
+                    arena, start + channel, links, taps, tap_count, weights, weight + channel, padded, scratch,
+                    i * pitch + channel,
                 )  # fmt: skip
     else:
         for i in range(rows):
-            start, place = base + memory.offsets[first + i], i * pitch
-            memory.scratch[place : place + channels * multiplier] = 0
+            start, place = base + offsets[first + i], i * pitch
+            scratch[place : place + channels * multiplier] = 0
             for tap in range(tap_count):
-                here = start + memory.links[taps + tap]
-                weight = operation[at.WEIGHTS] + tap * padded
+                here = start + links[taps + tap]
+                factors = weight + tap * padded
                 for channel in range(channels):
-                    x = memory.arena[here + channel]
+                    x = arena[here + channel]
                     for copy in range(multiplier):
                         index = channel * multiplier + copy
-                        memory.scratch[place + index] += x * memory.weights[weight + index]
+                        scratch[place + index] += x * weights[factors + index]
 
 
 @kernel
