@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, NONE, PIXEL, QUANTIZE, send_row
+from deltafine.runtime.kernels.rules import ELEMENT, HALF, LOW_BITS, MANY, NONE, ONE, PIXEL, QUANTIZE, send_rows
+from deltafine.runtime.kernels.vectors import LANES
 
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
-_keep, _quantize, _send_elements, _send_position = map(send_row, (NONE, QUANTIZE, ELEMENT, PIXEL))
+
+
+def _sender(size: str) -> Any:
+    """Send rows of a size, by any rule; see ``send_rows``."""
+    keep, quantize, by_element, by_position = (send_rows(rule, size) for rule in (NONE, QUANTIZE, ELEMENT, PIXEL))
+
+    @kernel
+    def send(
+        memory: Memory, operation: np.ndarray, shift: int, least: np.float32, most: np.float32, rows: int, pitch: int,
+        first: int, fresh: bool,
+    ) -> int:  # fmt: skip
+        values, weights, arena, masks, counts = (
+            memory.scratch, memory.weights, memory.arena, memory.masks, memory.counts
+        )  # fmt: skip
+        active, targets, output = memory.active, memory.targets, operation[at.OUTPUT]
+        channels, mask = memory.tensors[output, at.CHANNELS], memory.tensors[output, at.MASK]
+        steps, step_pitch = operation[at.STEP], channels if operation[at.STEP_BY_NEURON] else 0
+        rule = operation[at.RULE]
+        if rule == at.R_QUANTIZE:
+            return quantize(
+                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
+                channels, fresh, masks, mask, counts,
+            )  # fmt: skip
+        if rule == at.R_NONE or fresh:
+            return keep(
+                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
+                channels, fresh, masks, mask, counts,
+            )  # fmt: skip
+        if operation[at.PIXEL]:
+            return by_position(
+                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
+                channels, fresh, masks, mask, counts,
+            )  # fmt: skip
+        return by_element(
+            values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
+            channels, fresh, masks, mask, counts,
+        )  # fmt: skip
+
+    return send
+
+
+_half, _one, _many = map(_sender, (HALF, ONE, MANY))
 
 
 @kernel
@@ -33,9 +77,7 @@ def finish_rows(
     Row i stands at ``scratch[i * pitch:]`` and goes to ``arena[targets[first + i]:]``. Counts what changed; in a fresh
     state everything has.
     """
-    output = operation[at.OUTPUT]
-    channels, mask = memory.tensors[output, at.CHANNELS], memory.tensors[output, at.MASK]
-    scratch, weights, arena = memory.scratch, memory.weights, memory.arena
+    channels, weights = memory.tensors[operation[at.OUTPUT], at.CHANNELS], memory.weights
     parameter = operation[at.PARAMETERS]
     slope, most, threshold = weights[parameter], weights[parameter + 1], weights[parameter + 2]
     code, shift = operation[at.ACTIVATION], operation[at.SHIFT]
@@ -48,29 +90,14 @@ def finish_rows(
         shift = operation[at.ZEROS]
     if not (simple and code == A_RELU):
         most = INFINITE
-    rule, pixel = operation[at.RULE], operation[at.PIXEL]
-    first_step, step_pitch = operation[at.STEP], channels if operation[at.STEP_BY_NEURON] else 0
-    changed_rows = 0
-    changed_elements = 0
-    for i in range(rows):
-        position, begin = memory.active[first + i], memory.targets[first + i]
-        place, steps = i * pitch, first_step + position * step_pitch
-        if rule == at.R_QUANTIZE:
-            changed = _quantize(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-        elif rule == at.R_NONE or fresh:
-            changed = _keep(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-        elif pixel:
-            changed = _send_position(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-        else:
-            changed = _send_elements(scratch, place, weights, shift, least, most, steps, arena, begin, channels)
-        if fresh:
-            changed = channels
-        if changed:
-            memory.masks[mask + position] = 1
-            memory.counts[mask + position] = changed
-            changed_rows += 1
-            changed_elements += changed
-    memory.changed[output] += changed_rows
+    if channels <= LANES // 2:
+        sent = _half(memory, operation, shift, least, most, rows, pitch, first, fresh)
+    elif channels <= LANES:
+        sent = _one(memory, operation, shift, least, most, rows, pitch, first, fresh)
+    else:
+        sent = _many(memory, operation, shift, least, most, rows, pitch, first, fresh)
+    changed_rows, changed_elements = sent & LOW_BITS, sent >> 32
+    memory.changed[operation[at.OUTPUT]] += changed_rows
     counters[at.ROWS] += rows
     counters[at.CHANGED_ROWS] += changed_rows
     counters[at.CHANGED_ELEMENTS] += changed_elements

@@ -13,6 +13,7 @@ from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.rules import (
     ELEMENT,
+    LOW_BITS,
     NONE,
     PIXEL,
     QUANTIZE,
@@ -24,8 +25,6 @@ from deltafine.runtime.kernels.vectors import LANES
 
 FEW_CHANNELS = (1, 3)
 """Of frames that are taken in by vectors."""
-
-LOW_BITS = (1 << 32) - 1
 
 _differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
 

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from deltafine.runtime.kernels.vectors import F32, LANES, Emitter, number
+from deltafine.runtime.kernels.vectors import F32, I32, I64, LANES, Emitter, number
 
 NONE, QUANTIZE, ELEMENT, PIXEL = "none", "quantize", "element", "pixel"
 
@@ -35,55 +35,97 @@ def _sent(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
     return x
 
 
-def send_row(rule: str) -> Any:
-    """Apply a rule to ``clip(values[place:] + shift, least, most)`` and keep what is sent at ``arena[begin:]``.
+LOW_BITS = (1 << 32) - 1
 
-    ``weights[shift:]`` are the shifts, ``weights[steps:]`` the steps of ``channels`` values. Returns how many changed.
+HALF, ONE, MANY = "half", "one", "many"
+"""Vectors that a row fills: half of one, one, or any number."""
+
+
+def send_rows(rule: str, size: str) -> Any:
+    """Apply a rule to rows of values; keep, mark and count what is sent.
+
+    Of ``rows`` rows, number i stands at ``values[i * pitch:]``. With ``weights[shift:]`` added and clipped to ``least``
+    and ``most`` it goes to ``arena[targets[first + i]:]``, its mark to ``masks[mask + active[first + i]]``. Its steps
+    are ``weights[steps + active[first + i] * step_pitch:]``. In a fresh state, whose rule must not hold values, all has
+    changed. Returns two numbers of 32 bits: how many rows changed, and above it how many values.
     """
 
     @intrinsic
     def send(
-        typing_context: Any, values: Any, place: Any, weights: Any, shift: Any, least: Any, most: Any, steps: Any,
-        arena: Any, begin: Any, channels: Any,
+        typing_context: Any, values: Any, pitch: Any, rows: Any, weights: Any, shift: Any, least: Any, most: Any,
+        steps: Any, step_pitch: Any, arena: Any, targets: Any, active: Any, first: Any, channels: Any, fresh: Any,
+        masks: Any, mask: Any, counts: Any,
     ) -> Any:  # fmt: skip
-        signature = types.int64(values, place, weights, shift, least, most, steps, arena, begin, channels)
+        signature = types.int64(
+            values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
+            channels, fresh, masks, mask, counts,
+        )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             wide = Emitter(context, builder, signature, args)
-            row, target = builder.gep(wide.data(0), [args[1]]), builder.gep(wide.data(7), [args[8]])
-            shifts, all_steps = (builder.gep(wide.data(2), [args[place]]) for place in (3, 6))
-            channels = args[9]
+            scratch, arena, marks, numbers = wide.data(0), wide.data(9), wide.data(15), wide.data(17)
+            shifts = builder.gep(wide.data(3), [args[4]])
+            targets, active = (builder.gep(wide.data(place), [args[12]]) for place in (10, 11))
+            channels = args[13]
+            single = wide.halved if size == HALF else wide
+            of_row = single.lanes_below(channels)
 
-            def values_at(emit: Emitter, at: Any) -> tuple[Any, Any, Any]:
-                x = builder.fadd(emit.load(builder.gep(row, [at])), emit.load(builder.gep(shifts, [at])))
-                kept = emit.load(builder.gep(target, [at]))
-                step = emit.load(builder.gep(all_steps, [at]))
-                return _clipped(emit, x, emit.spread(args[4]), emit.spread(args[5])), kept, step
+            def over_row(zero: Any, add: Any, one: Any, total_of: Any) -> Any:
+                if size == MANY:
+                    return _over_row(wide, channels, zero, add, one, total_of)
+                return total_of(single, one(single, number(0), of_row))
 
-            def squares(emit: Emitter, at: Any, mine: Any) -> Any:
-                x, kept, step = values_at(emit, at)
-                change = builder.fdiv(builder.fsub(x, kept), step)
-                change = change if mine is None else builder.select(mine, change, emit.constant(0))
-                return builder.fmul(change, change)
+            def one_row(i: Any, carried: list[Any]) -> list[Any]:
+                position = builder.load(builder.gep(active, [i]))
+                row = builder.gep(scratch, [builder.mul(i, args[1])])
+                target = builder.gep(arena, [builder.load(builder.gep(targets, [i]))])
+                all_steps = builder.gep(
+                    wide.data(3), [builder.add(args[7], builder.mul(position, args[8]))]
+                )  # fmt: skip
 
-            def keep(emit: Emitter, at: Any, mine: Any) -> Any:
-                x, kept, step = values_at(emit, at)
-                new = _sent(emit, rule, x, kept, step)
-                changed = builder.fcmp_unordered("!=", new, kept)
-                if mine is not None:
-                    changed, new = builder.and_(mine, changed), builder.select(mine, new, kept)
-                emit.store(new, builder.gep(target, [at]))
-                return emit.count_lanes(changed)
+                def values_at(emit: Emitter, at: Any) -> tuple[Any, Any, Any]:
+                    x = builder.fadd(emit.load(builder.gep(row, [at])), emit.load(builder.gep(shifts, [at])))
+                    kept = emit.load(builder.gep(target, [at]))
+                    step = emit.load(builder.gep(all_steps, [at]))
+                    return _clipped(emit, x, emit.spread(args[5]), emit.spread(args[6])), kept, step
 
-            def keep_all() -> list[Any]:
-                return [_over_row(wide, channels, number(0), builder.add, keep, lambda emit, count: count)]
+                def squares(emit: Emitter, at: Any, mine: Any) -> Any:
+                    x, kept, step = values_at(emit, at)
+                    change = builder.fdiv(builder.fsub(x, kept), step)
+                    change = change if mine is None else builder.select(mine, change, emit.constant(0))
+                    return builder.fmul(change, change)
 
-            if rule != PIXEL:
-                return keep_all()[0]
-            total = _over_row(wide, channels, ir.Constant(F32, 0), builder.fadd, squares, Emitter.total)
-            least_total = builder.sitofp(channels, F32)  # of a root mean square of 1
-            (changed,) = wide.where(builder.fcmp_unordered(">=", total, least_total), [number(0)], keep_all)
-            return changed
+                def keep(emit: Emitter, at: Any, mine: Any) -> Any:
+                    x, kept, step = values_at(emit, at)
+                    new = _sent(emit, rule, x, kept, step)
+                    changed = builder.fcmp_unordered("!=", new, kept)
+                    if mine is not None:
+                        changed, new = builder.and_(mine, changed), builder.select(mine, new, kept)
+                    emit.store(new, builder.gep(target, [at]))
+                    return emit.count_lanes(changed)
+
+                def keep_row() -> list[Any]:
+                    differing = over_row(number(0), builder.add, keep, lambda emit, count: count)
+                    differing = builder.select(args[14], channels, differing)
+                    changed = builder.icmp_signed(">", differing, number(0))
+                    place = [builder.add(args[16], position)]
+                    builder.store(builder.zext(changed, ir.IntType(8)), builder.gep(marks, place))
+                    builder.store(builder.trunc(differing, I32), builder.gep(numbers, place))
+                    packed = builder.or_(builder.zext(changed, I64), builder.shl(differing, number(32)))
+                    return [builder.add(carried[0], packed)]
+
+                if rule != PIXEL:
+                    return keep_row()
+                total = over_row(ir.Constant(F32, 0), builder.fadd, squares, Emitter.total)
+                least_total = builder.sitofp(channels, F32)  # of a root mean square of 1
+                return wide.where(builder.fcmp_unordered(">=", total, least_total), carried, keep_row)
+
+            (found,) = wide.where(
+                builder.icmp_signed(">", args[2], number(0)),
+                [number(0)],
+                lambda: wide.loop(args[2], [number(0)], one_row),
+            )
+            return found
 
         return signature, generate
 
