@@ -68,6 +68,8 @@ class NumbaState:
             stale=np.zeros(len(shapes), np.int64),
         )
         frame = shapes[program.plan.operations[0].output]
+        self._counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
+        self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
         self._exact = not reads_beyond(*frame[1:])
@@ -102,7 +104,7 @@ class NumbaState:
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
-        self._counters = np.zeros((len(self.program.operations), layout.COUNTERS), np.int64)
+        self._counters.fill(0)
         self.take_in(frame)
         for first, last in self.program.segments:
             self.run(first, last, self._counters)
@@ -110,8 +112,9 @@ class NumbaState:
 
     def counts(self) -> Counts:
         """What the last frame took."""
-        count_macs(self.memory_arrays, self.program.operations, self._counters)
-        return Counts(self.program.plan, self._counters)
+        counters = self._counters.copy()
+        count_macs(self.memory_arrays, self.program.operations, counters)
+        return Counts(self.program.plan, counters)
 
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
@@ -124,9 +127,8 @@ class NumbaState:
 
     def run(self, first: int, last: int, counters: np.ndarray) -> None:
         """Advance some operations."""
-        operation = self.program.plan.operations[first]
-        if operation.kind == UNKNOWN:
-            self._run_keras(first, operation, counters)
+        if self._unknown[first]:
+            self._run_keras(first, self.program.plan.operations[first], counters)
         else:
             arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
             run_network(*arguments, self.fresh, counters)

@@ -26,6 +26,7 @@ class DeltaStream:
 
     def __init__(self, plan: Plan, state: Any) -> None:
         self._plan = plan
+        self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
         self._counts: Counts | None = None
         self._begun = False
@@ -50,14 +51,13 @@ class DeltaStream:
             DeltafineError: the frame is not of the model's shape.
         """
         pixels = np.asarray(frame)
-        if pixels.shape != self._plan.input_shape or pixels.dtype.kind not in "uifb":
+        if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
             raise DeltafineError(
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
-        shape = self._plan.tensors[self._plan.operations[0].output].shape
         self._counts, self._begun = None, True
-        self.state.step(pixels.reshape(shape))
+        self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
         predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
         return predictions[0] if len(predictions) == 1 else predictions
 

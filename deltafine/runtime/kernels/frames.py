@@ -57,6 +57,8 @@ def _reader(channels: int) -> Any:
             rule = at.R_NONE
         height, width = tensors[output, at.HEIGHT], tensors[output, at.WIDTH]
         origin, pitch, marks = tensors[output, at.ORIGIN], tensors[output, at.PITCH], tensors[output, at.MASK]
+        scales, shifts, all_steps = operation[at.SCALE], operation[at.SHIFT], operation[at.STEP]
+        step_pitch = width * channels if operation[at.STEP_BY_NEURON] else 0
         # A layer behind it that only rescales is done along with it.
         scaled, factor, summand = operation[at.RESCALED], operation[at.RESCALE], operation[at.RESHIFT]
         rows = elements = scaled_rows = scaled_elements = 0
@@ -64,8 +66,7 @@ def _reader(channels: int) -> Any:
             for x in range(0, width, LANES):
                 column = x * channels
                 flat, begin = y * width * channels + column, origin + y * pitch + column
-                scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
-                steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
+                scale, shift, steps = scales + column, shifts + column, all_steps + y * step_pitch + column
                 count, mask = min(LANES, width - x), marks + y * width + x
                 if rule == at.R_NONE:
                     some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, length)
