@@ -1,0 +1,117 @@
+"""The compiled kernels against the same plan in NumPy, over many shapes: words of marks, rests of vectors, frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from keras import layers
+
+from deltafine import find_activations, insert_deltas
+from deltafine.model import DeltaSettings
+from deltafine.runtime.compile import compile_model
+from deltafine.runtime.compiled import NumbaState
+from deltafine.runtime.program import Program
+from deltafine.runtime.reference import NumpyState
+
+
+def whole_numbers(model: Any, seed: int) -> Any:
+    """Small whole numbers as weights, so that both engines get the same sums to the last bit, in whatever order."""
+    generator = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign(generator.integers(-2, 3, weight.shape))
+    return model
+
+
+def frames_of(shape: tuple[int, ...], seed: int, number: int = 6) -> list[np.ndarray]:
+    """Few values change, or many, or none; floating point, whole numbers, or read-only."""
+    generator = np.random.default_rng(seed)
+    frames = [generator.integers(0, 5, shape).astype(np.float32)]
+    for density in generator.choice([0, 0.01, 0.1, 1], number - 1):
+        changed = generator.random(shape[:2]) < density
+        frame = np.where(changed[:, :, None], generator.integers(0, 5, shape), frames[-1])
+        frames.append(frame.astype(np.float32))
+    frames[2] = frames[2].astype(np.uint8)
+    frames[3].flags.writeable = False
+    return frames
+
+
+def assert_same(model: Any, rule: str, unit: str, seed: int) -> None:
+    clip_model = insert_deltas(
+        model, find_activations(model), DeltaSettings(rule=rule, unit=unit, initial_step=2.0), head="per-frame"
+    )
+    plan = compile_model(clip_model).plan
+    ours, theirs = NumbaState(Program(plan), None), NumpyState(plan, None)
+    for frame in frames_of(plan.input_shape, seed):
+        ours.step(frame)
+        theirs.step(frame)
+        for index, tensor in enumerate(plan.tensors):
+            np.testing.assert_array_equal(ours.value(index), theirs.values[index], str(tensor))
+        for kind in ("rows", "changed_rows", "changed_elements", "effective_macs"):
+            np.testing.assert_array_equal(getattr(ours.counts(), kind), getattr(theirs.counts(), kind), kind)
+
+
+rules = some.sampled_from(
+    [("identity", "element"), ("quantize", "element"), ("send-on-delta", "element"), ("send-on-delta", "pixel")]
+)
+seeds = some.integers(0, 1000)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    height=some.integers(1, 9),
+    width=some.sampled_from([1, 7, 15, 16, 17, 33, 63, 64, 65, 130]),
+    channels=some.sampled_from([1, 2, 3, 4, 70]),
+    rescaled=some.booleans(),
+    rule=rules,
+    seed=seeds,
+)
+def test_frames_of_any_size(
+    height: int, width: int, channels: int, rescaled: bool, rule: tuple[str, str], seed: int
+) -> None:
+    inputs = keras.Input((height, width, channels))
+    x = layers.Rescaling(0.5, -1)(inputs) if rescaled else inputs
+    x = layers.Conv2D(4, 1, activation="relu")(x)
+    model = whole_numbers(keras.Model(inputs, layers.GlobalMaxPooling2D()(x)), seed)
+    assert_same(model, *rule, seed)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=some.tuples(some.integers(1, 12), some.sampled_from([1, 5, 8, 31, 63, 64, 65, 127, 129, 140])),
+    kernel=some.tuples(some.integers(1, 4), some.integers(1, 5)),
+    stride=some.integers(1, 4),
+    dilation=some.sampled_from([1, 1, 2, 70]),
+    padding=some.sampled_from(["same", "valid"]),
+    channels=some.sampled_from([1, 3, 7, 8, 9, 16, 17, 24, 40, 65]),
+    depthwise=some.booleans(),
+    rule=rules,
+    seed=seeds,
+)
+def test_windows_of_any_shape(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: int,
+    dilation: int,
+    padding: str,
+    channels: int,
+    depthwise: bool,
+    rule: tuple[str, str],
+    seed: int,
+) -> None:
+    inputs = keras.Input((*size, 3))
+    x = layers.Conv2D(channels, 1, activation="relu")(inputs)
+    if stride > 1 or padding == "valid":
+        dilation = 1  # not with strides, in Keras, and rarely with room for the kernel
+    kernel = (min(kernel[0], size[0]), min(kernel[1], size[1]))
+    strides = (stride, stride) if padding == "same" or stride <= min(kernel) else (1, 1)
+    if depthwise:
+        x = layers.DepthwiseConv2D(kernel, strides=strides, padding=padding, dilation_rate=dilation)(x)
+    else:
+        x = layers.Conv2D(channels + 1, kernel, strides=strides, padding=padding, dilation_rate=dilation)(x)
+    x = layers.MaxPooling2D(2, 1, "same")(layers.ReLU()(x))
+    model = whole_numbers(keras.Model(inputs, layers.GlobalMaxPooling2D()(x)), seed)
+    assert_same(model, *rule, seed)
