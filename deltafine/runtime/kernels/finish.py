@@ -10,7 +10,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.rules import ELEMENT, HALF, LOW_BITS, MANY, NONE, ONE, PIXEL, QUANTIZE, send_rows
+from deltafine.runtime.kernels.rules import ANY, ELEMENT, HALF, LOW_BITS, NONE, PIXEL, QUANTIZE, WHOLE, send_rows
 from deltafine.runtime.kernels.vectors import LANES
 
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
@@ -55,7 +55,7 @@ def _sender(size: str) -> Any:
     return send
 
 
-_half, _one, _many = map(_sender, (HALF, ONE, MANY))
+_half, _whole, _any = map(_sender, (HALF, WHOLE, ANY))
 
 
 @kernel
@@ -92,10 +92,10 @@ def finish_rows(
         most = INFINITE
     if channels <= LANES // 2:
         sent = _half(memory, operation, shift, least, most, rows, pitch, first, fresh)
-    elif channels <= LANES:
-        sent = _one(memory, operation, shift, least, most, rows, pitch, first, fresh)
+    elif channels % LANES == 0:
+        sent = _whole(memory, operation, shift, least, most, rows, pitch, first, fresh)
     else:
-        sent = _many(memory, operation, shift, least, most, rows, pitch, first, fresh)
+        sent = _any(memory, operation, shift, least, most, rows, pitch, first, fresh)
     changed_rows, changed_elements = sent & LOW_BITS, sent >> 32
     memory.changed[operation[at.OUTPUT]] += changed_rows
     counters[at.ROWS] += rows

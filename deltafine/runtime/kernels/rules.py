@@ -37,8 +37,8 @@ def _sent(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
 
 LOW_BITS = (1 << 32) - 1
 
-HALF, ONE, MANY = "half", "one", "many"
-"""Vectors that a row fills: half of one, one, or any number."""
+HALF, WHOLE, ANY = "half", "whole", "any"
+"""Vectors that a row fills: half of one at most, whole ones, or any number."""
 
 
 def send_rows(rule: str, size: str) -> Any:
@@ -67,13 +67,16 @@ def send_rows(rule: str, size: str) -> Any:
             shifts = builder.gep(wide.data(3), [args[4]])
             targets, active = (builder.gep(wide.data(place), [args[12]]) for place in (10, 11))
             channels = args[13]
-            single = wide.halved if size == HALF else wide
-            of_row = single.lanes_below(channels)
+            vectors = builder.sdiv(channels, number(LANES))
+            narrow = wide.halved
+            of_row = narrow.lanes_below(channels)
 
             def over_row(zero: Any, add: Any, one: Any, total_of: Any) -> Any:
-                if size == MANY:
-                    return _over_row(wide, channels, zero, add, one, total_of)
-                return total_of(single, one(single, number(0), of_row))
+                if size == HALF:
+                    return total_of(narrow, one(narrow, number(0), of_row))
+                if size == WHOLE:
+                    return total_of(wide, _over_vectors(wide, vectors, add, one))
+                return _over_row(wide, channels, zero, add, one, total_of)
 
             def one_row(i: Any, carried: list[Any]) -> list[Any]:
                 position = builder.load(builder.gep(active, [i]))
@@ -132,6 +135,22 @@ def send_rows(rule: str, size: str) -> Any:
     return send
 
 
+def _over_vectors(emit: Emitter, count: Any, add: Any, one: Callable[[Emitter, Any, Any], Any]) -> Any:
+    """Sum of ``one(emit, at, None)`` over so many whole vectors, at least one."""
+    builder = emit.builder
+    first = one(emit, number(0), None)
+
+    def following(index: Any, sums: list[Any]) -> list[Any]:
+        at = builder.mul(builder.add(index, number(1)), number(LANES))
+        return [add(sums[0], one(emit, at, None))]
+
+    more = builder.sub(count, number(1))
+    (total,) = emit.where(
+        builder.icmp_signed(">", more, number(0)), [first], lambda: emit.loop(more, [first], following)
+    )
+    return total
+
+
 def _over_row(
     emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Emitter, Any, Any], Any],
     total_of: Callable[[Emitter, Any], Any],
@@ -147,17 +166,7 @@ def _over_row(
     rest = builder.sub(length, at_rest)
 
     def all_whole() -> list[Any]:
-        first = one(emit, number(0), None)
-
-        def following(index: Any, sums: list[Any]) -> list[Any]:
-            at = builder.mul(builder.add(index, number(1)), number(LANES))
-            return [add(sums[0], one(emit, at, None))]
-
-        more = builder.sub(whole, number(1))
-        (found,) = emit.where(
-            builder.icmp_signed(">", more, number(0)), [first], lambda: emit.loop(more, [first], following)
-        )
-        return [total_of(emit, found)]
+        return [total_of(emit, _over_vectors(emit, whole, add, one))]
 
     def last(narrow: Emitter) -> Callable[[], list[Any]]:
         return lambda: [add(total, total_of(narrow, one(narrow, at_rest, narrow.lanes_below(rest))))]
