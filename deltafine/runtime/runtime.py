@@ -29,12 +29,11 @@ class DeltaStream:
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
         self._counts: Counts | None = None
-        self._begun = False
 
     @property
     def counts(self) -> Counts | None:
         """What the last frame took; None before the first. It is counted when it is asked for."""
-        if self._counts is None and self._begun:
+        if self._counts is None and not self.state.fresh:
             self._counts = self.state.counts()
         return self._counts
 
@@ -56,7 +55,7 @@ class DeltaStream:
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
-        self._counts, self._begun = None, True
+        self._counts = None
         self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
         predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
         return predictions[0] if len(predictions) == 1 else predictions
@@ -64,7 +63,7 @@ class DeltaStream:
     def reset(self) -> None:
         """Start a new video: the next frame is computed whole."""
         self.state.reset()
-        self._counts, self._begun = None, False
+        self._counts = None
 
     def sent(self) -> dict[str, np.ndarray]:
         """What each delta layer sent last, by the layer's path; in the order in which they run."""

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels.vectors import I64, Emitter, number
 
-BITS, SHIFT = 64, 6
+BITS, LOG2_BITS = 64, 6
 EVEN = 0x5555_5555_5555_5555
 """Every second place."""
 _BYTES = ir.VectorType(ir.IntType(8), BITS)

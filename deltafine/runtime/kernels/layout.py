@@ -26,7 +26,6 @@ KINDS = (
 ) = range(19)  # fmt: skip
 """The last is done along with the operation before it."""
 
-
 ROWS, CHANGED_ROWS, CHANGED_ELEMENTS, EFFECTIVE, EVENT_MACS, COUNTERS = range(6)
 """Columns of the counters of an operation, those of ``Counts``."""
 

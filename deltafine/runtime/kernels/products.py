@@ -8,7 +8,7 @@ import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
-from deltafine.runtime.kernels.bits import BITS, EVEN, SHIFT, bits_from, bits_of, lowest_bit
+from deltafine.runtime.kernels.bits import BITS, EVEN, LOG2_BITS, bits_from, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import Memory
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
@@ -34,7 +34,6 @@ def _rows_function(vectors: int) -> Any:
         memory: Memory, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
         place: int, pitch: int,
     ) -> None:  # fmt: skip
-        # Taken from the memory once: each time counts a reference.
         arena, offsets, links, weights, scratch = (
             memory.arena, memory.offsets, memory.links, memory.weights, memory.scratch
         )  # fmt: skip
@@ -131,7 +130,7 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
             hits = 0
             for tap in range(kernel_w):
                 first = begin + tap * dilation_w - left + ahead * BITS
-                word = first >> SHIFT
+                word = first >> LOG2_BITS
                 hits |= bits_from(line[word], line[word + 1], first & (BITS - 1))
             if starts - begin < BITS:
                 hits &= (1 << (starts - begin)) - 1
