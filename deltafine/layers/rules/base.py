@@ -91,9 +91,7 @@ class EventRule:
         d output / d step = (sent - x) / step, without their scale of 1 / sqrt(N Q): this is the slope of the error
         in the step, on one scale with that of the penalty, so that the two can hold each other.
         """
-        error = tf.stop_gradient((sent - x) / step)
-        step_path = (step - tf.stop_gradient(step)) * error
-        return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
+        return _straight_through(x, sent, step)
 
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
         """A smooth stand-in for the number of events, with gradients to ``x`` and ``step``.
@@ -116,3 +114,26 @@ def smooth_relative_change(change: Any, step: Any, unit: str) -> Any:
     if unit == "element":
         return tf.abs(change) / step
     return tf.sqrt(tf.reduce_mean(tf.square(change / step), axis=-1, keepdims=True) + 1e-12)
+
+
+@tf.custom_gradient
+def change_over_time(x: Any) -> tuple[Any, Any]:
+    """x_t - x_(t-1) of frames 2..T: (batch, time, ..., channels) to (batch, time - 1, ..., channels).
+
+    TensorFlow's own gradient of the two slices costs more than everything else in a delta layer.
+    """
+
+    def gradient(upstream: Any) -> Any:
+        rest = [[0, 0]] * (len(upstream.shape) - 2)
+        return tf.pad(upstream, [[0, 0], [1, 0], *rest]) - tf.pad(upstream, [[0, 0], [0, 1], *rest])
+
+    return x[:, 1:] - x[:, :-1], gradient
+
+
+@tf.custom_gradient
+def _straight_through(x: Any, sent: Any, step: Any) -> tuple[Any, Any]:
+    def gradient(upstream: Any) -> tuple[Any, None, Any]:
+        of_step = upstream * (sent - x) / step
+        return upstream, None, tf.reduce_sum(of_step, axis=list(range(len(x.shape) - len(step.shape))))
+
+    return tf.identity(sent), gradient

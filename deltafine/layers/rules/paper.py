@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from deltafine.layers.rules.base import change_over_time
 from deltafine.layers.rules.quantize import Quantize
 
 
@@ -26,4 +27,4 @@ class Paper(Quantize):
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
         """|y_t - y_(t-1)|: a size, not a number of events; not bounded by 1."""
         y = self.output(x, sent, step)
-        return tf.abs(y[:, 1:] - y[:, :-1])
+        return tf.abs(change_over_time(y))

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from deltafine.layers.rules.base import EventRule, smooth_relative_change
+from deltafine.layers.rules.base import EventRule, change_over_time, smooth_relative_change
 
 
 class Quantize(EventRule):
@@ -30,4 +30,4 @@ class Quantize(EventRule):
 
     def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
         """tanh(u) of u = |x_t - x_(t-1)| / step, near min(1, u), which is exact for a uniform phase."""
-        return tf.tanh(smooth_relative_change(x[:, 1:] - x[:, :-1], step, unit))
+        return tf.tanh(smooth_relative_change(change_over_time(x), step, unit))

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deltafine.layers.rules.base import EventRule, relative_change, smooth_relative_change
+from deltafine.layers.rules.base import EventRule, change_over_time, relative_change, smooth_relative_change
 
 
 class SendOnDelta(EventRule):
@@ -28,4 +28,4 @@ class SendOnDelta(EventRule):
         Not the distance to what was sent last: while training starts from random states, that distance is mostly
         the noise of the start, and its gradient would pull activations towards it.
         """
-        return tf.tanh(smooth_relative_change(x[:, 1:] - x[:, :-1], step, unit))
+        return tf.tanh(smooth_relative_change(change_over_time(x), step, unit))
