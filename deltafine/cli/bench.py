@@ -13,10 +13,14 @@ import typer
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from deltafine.report.document import Timing
     from deltafine.runtime.comparison import Times
+
+    _Frame = tuple[np.ndarray, np.ndarray]
 
 _CALIBRATION_FRAMES = 20
 
@@ -65,8 +69,11 @@ def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
     videos = _videos(data, runtime.plan.input_shape, frames)
     with quiet_standard_error():
         dense, missing = dense_runtimes(per_frame(load(run / REFINED if run.is_dir() else run)), threads)
-    by_events = runtime.calibrate(videos[0][:_CALIBRATION_FRAMES]) if len(videos[0]) >= _CALIBRATION_FRAMES else {}
-    runs = {DELTA: runtime.step, **dense}
+    first = [pixels for pixels, _ in videos[0][:_CALIBRATION_FRAMES]]
+    by_events = runtime.calibrate(first) if len(first) == _CALIBRATION_FRAMES else {}
+    runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
+    for name, dense_run in dense.items():
+        runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     times = merged(take_turns(runs, video, runtime.reset) for video in videos)
     timing = _timing(times, threads, runtime.engine, data, len(videos))
     notes = [
@@ -81,18 +88,19 @@ def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
         _keep(run, timing)
 
 
-def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[np.ndarray]]:
+def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[_Frame]]:
+    """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
     import numpy as np
 
     from deltafine.video import open_dataset
 
     height, width, channels = shape
-    videos: list[list[np.ndarray]] = []
+    videos: list[list[_Frame]] = []
     left = most
     for _, pieces in open_dataset(data).streams(None, size=(height, width), channels=channels):
-        video: list[np.ndarray] = []
+        video: list[_Frame] = []
         for frames, _ in pieces:
-            video += [np.asarray(frame, np.float32) for frame in frames[: left - len(video)]]
+            video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in frames[: left - len(video)]]
             if len(video) >= left:
                 break
         left -= len(video)

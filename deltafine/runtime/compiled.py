@@ -20,6 +20,8 @@ from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
 from deltafine.runtime.program import WINDOWS, Program, aligned
 
+NO_PIXELS = np.zeros(0, np.uint8)
+
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
@@ -119,18 +121,21 @@ class NumbaState:
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
         flags = frame.flags
-        if frame.dtype == np.float32 and flags.c_contiguous and flags.aligned and flags.writeable and self._exact:
+        readable = flags.c_contiguous and flags.aligned and flags.writeable and self._exact
+        self._frame, self._pixels = self._buffer, NO_PIXELS
+        if readable and frame.dtype == np.float32:
             self._frame = frame.reshape(-1)
-            return
-        self._buffer[: frame.size] = frame.reshape(-1)
-        self._frame = self._buffer
+        elif readable and frame.dtype == np.uint8:
+            self._pixels = frame.reshape(-1)
+        else:
+            self._buffer[: frame.size] = frame.reshape(-1)
 
     def run(self, first: int, last: int, counters: np.ndarray) -> None:
         """Advance some operations."""
         if self._unknown[first]:
             self._run_keras(first, self.program.plan.operations[first], counters)
         else:
-            arguments = (self.memory_arrays, self.program.operations, first, last, self._frame)
+            arguments = (self.memory_arrays, self.program.operations, first, last, self._frame, self._pixels)
             run_network(*arguments, self.fresh, counters)
 
     def _run_keras(self, place: int, operation: Operation, counters: np.ndarray) -> None:

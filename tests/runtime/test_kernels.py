@@ -27,15 +27,16 @@ def whole_numbers(model: Any, seed: int) -> Any:
 
 
 def frames_of(shape: tuple[int, ...], seed: int, number: int = 6) -> list[np.ndarray]:
-    """Few values change, or many, or none; floating point, whole numbers, or read-only."""
+    """Few values change, or many, or none; floating point, bytes, or read-only."""
     generator = np.random.default_rng(seed)
     frames = [generator.integers(0, 5, shape).astype(np.float32)]
     for density in generator.choice([0, 0.01, 0.1, 1], number - 1):
         changed = generator.random(shape[:2]) < density
         frame = np.where(changed[:, :, None], generator.integers(0, 5, shape), frames[-1])
         frames.append(frame.astype(np.float32))
-    frames[2] = frames[2].astype(np.uint8)
     frames[3].flags.writeable = False
+    bytes_from = generator.integers(0, number)
+    frames[bytes_from:] = [frame.astype(np.uint8) for frame in frames[bytes_from:]]
     return frames
 
 

@@ -139,14 +139,14 @@ def _any(
         if holds and operation[at.PIXEL]:
             total = np.float32(0)
             for c in range(channels):
-                value = frame[flat + c] * weights[scale + c] + weights[shift + c]
+                value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
                 change = (value - arena[begin + c]) / weights[steps + c]
                 total += change * change
             if total < least:
                 continue
         changed = 0
         for c in range(channels):
-            value = frame[flat + c] * weights[scale + c] + weights[shift + c]
+            value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
             if rule == at.R_QUANTIZE:
                 value = np.rint(value / weights[steps + c]) * weights[steps + c]
             elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < weights[steps + c]:
@@ -166,7 +166,7 @@ def _any(
 def read_frame(
     memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
 ) -> None:  # fmt: skip
-    """Scale a frame (flat, float32), apply the event rule of the input, keep what is sent, and rescale it.
+    """Scale a frame (flat, float32 or uint8), apply the event rule of the input, keep what is sent, and rescale it.
 
     The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line. Whole vectors
     are read, see ``reads_beyond``.

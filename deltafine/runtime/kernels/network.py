@@ -59,10 +59,12 @@ def _borrow(memory: Memory) -> Memory:
 
 @entry
 def run_network(
-    memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, fresh: bool, counters: np.ndarray
+    memory: Memory, operations: np.ndarray, first: int, last: int, frame: np.ndarray, pixels: np.ndarray, fresh: bool,
+    counters: np.ndarray,
 ) -> None:  # fmt: skip
-    """Advance operations ``first`` to ``last - 1`` by one frame."""
-    memory, operations, frame, counters = _borrow(memory), borrowed(operations), borrowed(frame), borrowed(counters)
+    """Advance operations ``first`` to ``last - 1`` by one frame: ``pixels`` (uint8), or ``frame`` if that is empty."""
+    memory, operations, counters = _borrow(memory), borrowed(operations), borrowed(counters)
+    frame, pixels = borrowed(frame), borrowed(pixels)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
@@ -71,7 +73,10 @@ def run_network(
         elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
             convolve(memory, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
         elif kind == at.K_INPUT:
-            read_frame(memory, operation, frame, fresh, counters, i)
+            if len(pixels):
+                read_frame(memory, operation, pixels, fresh, counters, i)
+            else:
+                read_frame(memory, operation, frame, fresh, counters, i)
         elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
             pool(memory, operation, fresh, counters[i])
         elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:

@@ -21,7 +21,7 @@ WIDE = _has_wide_vectors()
 LANES = 16 if WIDE else 8
 """Values in a vector register."""
 
-I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR = ir.VectorType(F32, LANES)
 
 
@@ -60,6 +60,11 @@ class Emitter:
         return self.context.make_array(array)(self.context, self.builder, self.args[place]).data
 
     def load(self, pointer: Any) -> Any:
+        """Values of 32-bit floating point, or bytes made such."""
+        if pointer.type.pointee == I8:
+            whole = ir.VectorType(I8, self.lanes)
+            loaded = self.builder.load(self.builder.bitcast(pointer, whole.as_pointer()), align=1)
+            return self.builder.uitofp(loaded, self.vector)
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=4)
 
     def store(self, vector: Any, pointer: Any) -> None:
