@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,19 +36,16 @@ def bench(
     if threads is not None:
         _bench(run, data, frames, threads)
         return
+    from deltafine.runtime.kept import available_cores
+
     _bench(run, data, frames, 1)
-    if (cores := _cores()) > 1:
+    if (cores := available_cores()) > 1:
         # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
         command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "deltafine", *command], check=False)
         if done.returncode:
             raise typer.Exit(done.returncode)
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bench(run: Path, data: Path, frames: int, threads: int) -> None:

@@ -34,6 +34,11 @@ class Averages:
             share = tf.cast(1 - momentum, average.dtype)
             average.assign_add(share * (tf.convert_to_tensor(now) - tf.convert_to_tensor(average)))
 
+    def hold(self, variable: Any) -> None:
+        """Forget what a variable has been before."""
+        index = next(place for place, one in enumerate(self._averaged) if one is variable)
+        self.variables[index].assign(variable)
+
     @contextmanager
     def put_in(self) -> Iterator[None]:
         """The model has the averages in here, and its own values afterwards."""

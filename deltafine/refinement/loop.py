@@ -242,6 +242,8 @@ class Training:
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
+        if number in self._recalibrated_after:
+            self._recalibrate(number)
         with trainer.averaged():
             measured = self._measured(lambda: {"refined": self._validation.student()})
             point = point_of(number, trainer.penalty, measured["refined"])
@@ -269,6 +271,30 @@ class Training:
         self._save()
         self._tidy()
         return epoch
+
+    @property
+    def _recalibrated_after(self) -> set[int]:
+        """Epochs, evenly spread, the last one among them."""
+        times, epochs = self.settings.recalibrate, self.settings.epochs
+        return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
+
+    def _recalibrate(self, number: int) -> None:
+        """Find the steps anew, for the weights that are validated and kept."""
+        from deltafine.refinement.recalibration import Recalibration
+
+        trainer = self._trainer
+
+        def told(done: int, total: int) -> None:
+            self.listener.progress("recalibrating", done, total)
+            self._requests.obey()
+
+        def search() -> bytes:
+            batches = self.prepared.clips("train", epoch=number)
+            with trainer.averaged():
+                found = Recalibration(trainer.student, trainer.teacher, trainer.loss, self.prepared.weights, batches)
+            return to_bytes(found.search(trainer.penalty, told))
+
+        trainer.set_steps(from_bytes(self._workers.lead_bytes(search)))
 
     def _tidy(self) -> None:
         """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +143,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     window = frames if takes_clips(model) else None
     if window is not None and settings.head is not None:
         raise DeltafineError("--head is for models that take single frames; this one takes clips as it stands.")
+    if settings.recalibrate:
+        _check_recalibration(window)
     sites = models.choose(models.find_activations(model, frame_shape=sample), settings.at, settings.skip)
     data = open_data(
         settings.data,
@@ -177,3 +180,10 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     for split in SPLITS:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     return prepared
+
+
+def _check_recalibration(window: int | None) -> None:
+    if window is not None:
+        raise DeltafineError("recalibrate is for models that take single frames: leave it out.")
+    if importlib.util.find_spec("numba") is None:
+        raise DeltafineError("recalibrate plays the clips with the delta runtime: pip install 'deltafine[runtime]'.")

@@ -107,6 +107,9 @@ class RefineSettings(BaseModel):
         0.0, ge=0, description="of the logarithm of the steps; 0 keeps them as calibrated"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the training over which rates and λ rise")
+    recalibrate: int = Field(
+        0, ge=0, description="how often the steps are found anew, spread over the training, the last time at its end"
+    )
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
     distill: float | None = Field(
@@ -146,6 +149,10 @@ class RefineSettings(BaseModel):
             raise ValueError(f"method {self.method!r} works on elements, not on unit {self.unit!r}")
         if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
             raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
+        if self.recalibrate and not self.carried:
+            raise ValueError(
+                "recalibrate needs rule 'send-on-delta' and clips that go on from each other: start 'carried'"
+            )
         if self.sampling == "random" and self.clips_per_video is None:
             raise ValueError("random sampling needs clips_per_video")
         return self

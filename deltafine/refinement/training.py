@@ -58,12 +58,13 @@ class Trainer:
         self.settings = settings
         self.steps = steps
         self.warmup_steps = math.ceil(settings.warmup * steps)
+        self.student = student
         by_path = delta_layers(student)
         self.layers = list(by_path.values())
         self._weights = [weights[path] for path in by_path]
         self._student = with_time(student)
-        self._teacher = None if teacher is None else with_time(teacher)
-        self._loss = loss
+        self.teacher = None if teacher is None else with_time(teacher)
+        self.loss = loss
         self._step_variables = [layer.log_step for layer in self.layers if layer.log_step.trainable]
         own = {id(layer.log_step) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
@@ -108,6 +109,13 @@ class Trainer:
 
     def _schedule(self, rate: float) -> Any:
         return _Scaled(_cosine(rate, self.steps, self.warmup_steps), self._rate)
+
+    def set_steps(self, steps: dict[str, Any]) -> None:
+        """Set the delta layers' steps, by layer path."""
+        for path, layer in delta_layers(self.student).items():
+            layer.set_step(steps[path])
+            if self._averages is not None:
+                self._averages.hold(layer.log_step)
 
     def set_penalty(self, strength: float) -> None:
         """Set λ: each layer pays λ times its share of the model's MACs per expected event."""
@@ -193,18 +201,18 @@ class Trainer:
 
     def _train_on_batch(self, state: list[Any], frames: Any, labels: Any) -> tuple[tuple[Any, ...], list[Any]]:
         clips = tf.cast(frames, tf.float32)
-        teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
+        teacher = None if self.teacher is None else tf.stop_gradient(self.teacher(clips, training=False))
         with tf.GradientTape() as tape, strides_taken_first(self._student):
             half = half_precision(self._student) if self.settings.mixed_precision else nullcontext()
             with half, Stream(state or None) as stream:
                 predictions = self._student(clips, training=True)
-            task = self._loss(predictions, teacher, labels)
+            task = self.loss(predictions, teacher, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
         weights, steps = tape.gradient(total, [self._weight_variables, self._step_variables])
         norm = self._apply(weights, steps)
         self._average()
-        figures = task, penalty, self._loss.right(predictions, labels), norm
+        figures = task, penalty, self.loss.right(predictions, labels), norm
         return figures, [tf.stop_gradient(value) for value in stream.state] if state else []
 
     def _train_on_part(
@@ -213,7 +221,7 @@ class Trainer:
         strategy = self._workers.strategy
         assert strategy is not None
         variables = [*self._weight_variables, *self._step_variables]
-        replicas = Replicas(self._workers, self._student, self._teacher, self._loss, variables)
+        replicas = Replicas(self._workers, self._student, self.teacher, self.loss, variables)
         with (
             strides_taken_first(self._student),
             half_precision(self._student) if self.settings.mixed_precision else nullcontext(),

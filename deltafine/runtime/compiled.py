@@ -26,7 +26,12 @@ KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
 class NumbaState:
-    """One stream: the state of every value, in flat arrays. To be used by one thread at a time."""
+    """One stream: the state of every value, in flat arrays. To be used by one thread at a time.
+
+    Attributes:
+        counters: what the last frame took, as in a table of :class:`Counts`, but for effective MACs.
+        fresh: whether the next frame is a first one.
+    """
 
     def __init__(self, program: Program, keras_call: KerasCall) -> None:
         _require_known_rules(program.plan)
@@ -70,7 +75,7 @@ class NumbaState:
             stale=np.zeros(len(shapes), np.int64),
         )
         frame = shapes[program.plan.operations[0].output]
-        self._counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
+        self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
@@ -106,15 +111,15 @@ class NumbaState:
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
-        self._counters.fill(0)
+        self.counters.fill(0)
         self.take_in(frame)
         for first, last in self.program.segments:
-            self.run(first, last, self._counters)
+            self.run(first, last, self.counters)
         self.fresh = False
 
     def counts(self) -> Counts:
         """What the last frame took."""
-        counters = self._counters.copy()
+        counters = self.counters.copy()
         count_macs(self.memory_arrays, self.program.operations, counters)
         return Counts(self.program.plan, counters)
 

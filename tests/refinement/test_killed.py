@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "brightness": 0.1,
     "checkpoint_minutes": 0.0001,
     "start": "carried",
+    "recalibrate": 2,
 }
 """All that a checkpoint has to keep: controller, counters, averaged gradients, trained steps, states, variation."""
 
@@ -57,6 +58,8 @@ MOMENTS = [
     ("rename report", 1, 0.0),
     ("rename report", 2, 0.0),
     ("rename settings", 1, 0.0),
+    ("recalibrating", 1, 0.0),
+    ("recalibrating", 9, 0.0),
 ]
 """A phase, at which time, how many seconds later; the report is renamed as a page, as text and as data."""
 

@@ -1,0 +1,160 @@
+"""Steps that are found anew: what is minimised against Keras, frame by frame, and what a run makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from deltafine import load_report, refine
+from deltafine.errors import DeltafineError
+from deltafine.measurement.probe import Probe
+from deltafine.model import delta_layers
+from deltafine.model.clip_model import with_time
+from deltafine.pipeline import Quiet
+from deltafine.refinement import resolve
+from deltafine.refinement.losses import ClassificationLoss
+from deltafine.refinement.recalibration import FACTOR, SWEEPS, Recalibration
+from deltafine.refinement.run import Refinement
+from deltafine.report.health import movement
+from tests.small_runs import FAST, SIZE, write_small_model, write_small_videos
+
+pytest.importorskip("numba")
+
+LOSS = ClassificationLoss(True, 0.5)
+SETTINGS: dict[str, Any] = {**FAST, "start": "carried", "epochs": 2, "recalibrate": 1, "flip": True}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return write_small_model(folder / "small.keras"), write_small_videos(folder / "videos")
+
+
+def refinement(material: tuple[Path, Path], out: Path, unit: str) -> Refinement:
+    """With steps that make some changes come through and hold others."""
+    model, videos = material
+    made = Refinement(resolve(model=str(model), data=str(videos), unit=unit, **SETTINGS), out, Quiet())
+    for path, layer in delta_layers(made.student).items():
+        layer.set_step(12.0 if path.startswith("input") else 0.2)
+    return made
+
+
+def recalibration(run: Refinement) -> Recalibration:
+    clips = run.prepared.clips("train", epoch=1)
+    return Recalibration(run.student, with_time(run.original), LOSS, run.prepared.weights, clips)
+
+
+def objective_of_keras(run: Refinement, penalty: float) -> float:
+    """The same, with all places of the batches as streams of the clip model."""
+    student, original = Probe(run.student), Probe(run.original)
+    predictions, answers, labels = [], [], []
+    sent, seen = dict.fromkeys(run.prepared.weights, 0), 0
+    state: Any = None
+    for batch in run.prepared.clips("train", epoch=1):
+        rows = len(batch.frames)
+        piece = student.run(batch.frames, None if state is None else [value[:rows] for value in state])
+        state = piece.state
+        predictions.append(piece.predictions)
+        answers.append(original.run(batch.frames).predictions)
+        labels.append(batch.labels)
+        seen += int(piece.steady.sum())
+        for place, counts in zip(student.deltas, piece.counts[len(student.layers) :], strict=True):
+            changed = counts.changed_positions if run.settings.unit == "pixel" else counts.changed
+            elements = place.positions if run.settings.unit == "pixel" else place.elements
+            sent[place.name] += changed[piece.steady].sum() / elements
+    task = LOSS(np.concatenate(predictions), np.concatenate(answers), np.concatenate(labels))
+    return float(task) + penalty * sum(run.prepared.weights[name] * count / seen for name, count in sent.items())
+
+
+@pytest.mark.parametrize("unit", ["pixel", "element"])
+def test_what_is_minimised_is_the_loss_and_the_events_of_the_network_in_keras(
+    material: tuple[Path, Path], tmp_path: Path, unit: str
+) -> None:
+    run = refinement(material, tmp_path, unit)
+    found = recalibration(run)
+    factors = dict.fromkeys(run.prepared.weights, 1.0)
+    for penalty in (0.0, 5.0):
+        assert found.objective(factors, penalty) == pytest.approx(objective_of_keras(run, penalty), rel=1e-5)
+    assert found.objective(factors, 5.0) > found.objective(factors, 0.0) + 0.1
+    first = next(iter(factors))
+    layer = delta_layers(run.student)[first]
+    layer.set_step(3 * np.asarray(layer.step))
+    tripled = found.objective({**factors, first: 3.0}, 5.0)
+    assert tripled == pytest.approx(objective_of_keras(run, 5.0), rel=1e-5)
+    assert tripled != found.objective(factors, 5.0)
+
+
+def test_the_steps_found_are_better_and_come_from_one_layer_after_the_other(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = refinement(material, tmp_path, "pixel")
+    found = recalibration(run)
+    before = found.objective(dict.fromkeys(run.prepared.weights, 1.0), 2.0)
+    turns: list[int] = []
+    steps = found.search(2.0, lambda turn, of: turns.append(turn))
+    for path, layer in delta_layers(run.student).items():
+        moves = np.log(steps[path] / np.asarray(layer.step)) / np.log(FACTOR)
+        assert moves == pytest.approx(round(float(moves)), abs=1e-4)
+        layer.set_step(steps[path])
+    after = objective_of_keras(run, 2.0)
+    assert after < before - 0.05
+    assert after == pytest.approx(recalibration(run).objective(dict.fromkeys(steps, 1.0), 2.0), rel=1e-5)
+    assert sorted(set(turns)) == list(range(1, SWEEPS * len(steps) + 1))
+
+
+def test_a_higher_price_of_events_gives_fewer(material: tuple[Path, Path], tmp_path: Path) -> None:
+    run = refinement(material, tmp_path, "pixel")
+    found = recalibration(run)
+    start = {path: np.asarray(layer.step) for path, layer in delta_layers(run.student).items()}
+
+    def share(steps: dict[str, np.ndarray]) -> float:
+        factors = {path: float(steps[path] / start[path]) for path in steps}
+        return found.objective(factors, 1.0) - found.objective(factors, 0.0)
+
+    cheap, dear = (found.search(penalty, lambda turn, of: None) for penalty in (0.0, 20.0))
+    assert share(dear) < share(start)
+    assert share(dear) < 0.7 * share(cheap)
+
+
+def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    report = refine(*material, tmp_path / "run", unit="pixel", **SETTINGS, penalty=5.0)
+    moved = movement(report)
+    assert any(abs(np.log(moved[name])) > 0.3 for name in moved)
+    refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
+    for delta in report.models["refined"].streams.deltas:
+        step = np.asarray(delta_layers(refined)[delta.name].step)
+        assert moved[delta.name] == pytest.approx(float(step) / report.start_steps[delta.name], rel=1e-5)
+    assert load_report(tmp_path / "run") == report
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"start": "noise"}, "start 'carried'"),
+        ({"rule": "quantize", "unit": "pixel"}, "start 'carried'"),
+        ({"unit": "element", "start": None}, "start 'carried'"),
+    ],
+)
+def test_clips_that_are_no_streams_are_refused(
+    material: tuple[Path, Path], tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    model, videos = material
+    with pytest.raises(DeltafineError, match=reason):
+        refine(model, videos, tmp_path / "run", **{**SETTINGS, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_clips_is_refused(material: tuple[Path, Path], tmp_path: Path) -> None:
+    inputs = keras.Input((4, SIZE, SIZE, 3))
+    x = keras.layers.TimeDistributed(keras.layers.Conv2D(4, 3, activation="relu"))(inputs)
+    x = keras.layers.GlobalAveragePooling3D()(x)
+    keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x)).save(tmp_path / "clips.keras")
+    with pytest.raises(DeltafineError, match="single frames"):
+        refine(tmp_path / "clips.keras", material[1], tmp_path / "run", **SETTINGS)
+    assert not (tmp_path / "run").exists()
