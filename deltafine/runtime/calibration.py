@@ -54,14 +54,14 @@ def can_run_by_events(operation: Operation) -> bool:
 def _timed(state: NumbaState, video: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of processor time per operation, and the counters, after the warm-up."""
     size = len(state.program.operations)
-    seconds, counters = np.zeros(size), np.zeros((size, layout.COUNTERS), np.int64)
+    seconds = np.zeros(size)
     for number, frame in enumerate(video):
         if number == WARM_UP:
-            seconds[:], counters[:] = 0, 0
+            seconds[:], state.counters[:] = 0, 0
         state.take_in(frame)
         for place in range(size):
             begin = time.thread_time()
-            state.run(place, place + 1, counters)
+            state.run(place, place + 1)
             seconds[place] += time.thread_time() - begin
         state.fresh = False
-    return seconds, counters
+    return seconds, state.counters

@@ -13,7 +13,7 @@ from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bits import BITS
 from deltafine.runtime.kernels.frames import reads_beyond
 from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.network import count_macs, run_network
+from deltafine.runtime.kernels.network import addresses, count_macs, run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
@@ -76,6 +76,7 @@ class NumbaState:
         )
         frame = shapes[program.plan.operations[0].output]
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
+        self._table = addresses(self.memory_arrays, program.operations, self.counters)
         self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
@@ -114,7 +115,7 @@ class NumbaState:
         self.counters.fill(0)
         self.take_in(frame)
         for first, last in self.program.segments:
-            self.run(first, last, self.counters)
+            self.run(first, last)
         self.fresh = False
 
     def counts(self) -> Counts:
@@ -135,15 +136,14 @@ class NumbaState:
         else:
             self._buffer[: frame.size] = frame.reshape(-1)
 
-    def run(self, first: int, last: int, counters: np.ndarray) -> None:
-        """Advance some operations."""
+    def run(self, first: int, last: int) -> None:
+        """Advance some operations, and add to their counters."""
         if self._unknown[first]:
-            self._run_keras(first, self.program.plan.operations[first], counters)
+            self._run_keras(first, self.program.plan.operations[first])
         else:
-            arguments = (self.memory_arrays, self.program.operations, first, last, self._frame, self._pixels)
-            run_network(*arguments, self.fresh, counters)
+            run_network(self._table, first, last, self._frame, self._pixels, self.fresh)
 
-    def _run_keras(self, place: int, operation: Operation, counters: np.ndarray) -> None:
+    def _run_keras(self, place: int, operation: Operation) -> None:
         arrays, plan = self.memory_arrays, self.program.plan
         height, width, channels, _, _, mask = self.program.tensors[operation.output]
         masks, counts = (array[mask : mask + height * width] for array in (arrays.masks, arrays.counts))
@@ -159,7 +159,7 @@ class NumbaState:
         counts[:] = differing.ravel()
         masks[:] = counts > 0
         arrays.changed[operation.output] = np.count_nonzero(counts)
-        counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
+        self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
 
 
 def _require_known_rules(plan: Plan) -> None:
