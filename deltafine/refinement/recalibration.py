@@ -3,7 +3,10 @@
 Calibration looks at the network as it was before the training, at each layer while all others send everything. Here
 all layers have their steps, and one after the other is tried with larger and smaller ones. What counts is what
 training minimises, with events that are counted instead of expected: the loss of the task, and λ times the share of
-the MACs that what was sent feeds.
+the MACs that what was sent feeds. The loss must not become larger than it was.
+
+Where pixels are sent, for CPUs, the share is that of what the delta runtime computes: positions, each with the MACs
+that it takes and what it costs beside them.
 
 Little video would not do, since on that a network that sends nothing looks best. So the training clips are played from
 beginning to end, as the streams that they are, by the delta runtime, which takes a fraction of the time that
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,7 @@ from deltafine.model import delta_layers
 from deltafine.refinement.losses import Loss
 from deltafine.runtime.compile import compile_model
 from deltafine.runtime.compiled import NumbaState
-from deltafine.runtime.counts import Counts
+from deltafine.runtime.counts import Counts, macs_per_row
 from deltafine.runtime.kept import available_cores
 from deltafine.runtime.program import Program
 from deltafine.runtime.unknown import KerasCalls
@@ -32,13 +36,32 @@ from deltafine.video.clips import Batch
 FACTOR = 1.5
 """From one step that is tried to the next."""
 SWEEPS = 2
-"""Times that all layers have their turn."""
+"""Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss."""
 FARTHEST = 4
 """Steps in one direction in a turn."""
 LEAST_GAIN = 1e-4
 """Of what is minimised; less is chance."""
 MOST_VALUES = 1 << 28
 """Of all frames that are played."""
+POSITION_MACS = 1000
+"""What a position costs beside its MACs: about 20 ns, in which a core carries out so many."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What some steps give on the clips.
+
+    Attributes:
+        loss: of the task.
+        share: of the MACs, or of the work, that is left in steady frames.
+    """
+
+    loss: float
+    share: float
+
+    def total(self, penalty: float) -> float:
+        """What is minimised."""
+        return self.loss + penalty * self.share
 
 
 class Recalibration:
@@ -68,11 +91,9 @@ class Recalibration:
         compiled = compile_model(student)
         self._plan, self._calls = compiled.plan, KerasCalls(compiled.calls)
         self._steps = {path: np.asarray(layer.step) for path, layer in delta_layers(student).items()}
-        self._arrays = {
-            operation.finish.delta.name: self._plan.arrays[operation.finish.delta.step]
-            for operation in self._plan.operations
-            if operation.finish.delta is not None
-        }
+        deltas = [operation.finish.delta for operation in self._plan.operations if operation.finish.delta is not None]
+        self._arrays = {delta.name: self._plan.arrays[delta.step] for delta in deltas}
+        self._by_position = all(delta.unit == "pixel" for delta in deltas)
 
     def search(self, penalty: float, progress: Callable[[int, int], None]) -> dict[str, np.ndarray]:
         """The better steps by layer path.
@@ -82,28 +103,27 @@ class Recalibration:
             progress: told with every try whose turn it is, and how many turns there are.
         """
         factors = dict.fromkeys(self._steps, 1.0)
-        best = self.objective(factors, penalty)
-        turns = [path for _ in range(SWEEPS) for path in self._steps]
+        best = first = self.play(factors)
+        turns = [path for _ in range(SWEEPS) for path in reversed(self._steps)]
         for turn, path in enumerate(turns):
             for change in (FACTOR, 1 / FACTOR):
                 moves = 0
                 while moves < FARTHEST:
                     progress(turn + 1, len(turns))
                     tried = {**factors, path: factors[path] * change}
-                    found = self.objective(tried, penalty)
-                    if found >= best - LEAST_GAIN:
+                    found = self.play(tried)
+                    if found.total(penalty) >= best.total(penalty) - LEAST_GAIN or found.loss > first.loss:
                         break
                     best, factors, moves = found, tried, moves + 1
                 if moves:
                     break
         return {path: steps * factors[path] for path, steps in self._steps.items()}
 
-    def objective(self, factors: dict[str, float], penalty: float) -> float:
-        """Loss of the task plus ``penalty`` times the share of the MACs that events feed, in steady frames.
+    def play(self, factors: dict[str, float]) -> Trial:
+        """Predict all clips.
 
         Args:
             factors: on the steps, by layer path.
-            penalty: λ.
         """
         for path, steps in self._steps.items():
             self._arrays[path][...] = (steps * factors[path]).reshape(self._arrays[path].shape)
@@ -126,9 +146,16 @@ class Recalibration:
         with ThreadPoolExecutor(available_cores()) as pool:
             tables, frames = zip(*pool.map(play, range(max(len(batch.frames) for batch in self._batches))), strict=True)
         task = float(self._loss(tf.constant(np.concatenate(predictions)), self._answers, tf.constant(self._labels)))
-        events = Counts(self._plan, np.sum(tables, axis=0)).events()
-        share = sum(self._weights[path] * sent / elements for path, (sent, elements) in events.items())
-        return task + penalty * share / max(sum(frames), 1)
+        return Trial(task, self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1)))
+
+    def _share(self, counts: Counts, frames: int) -> float:
+        if not self._by_position:
+            sent = {path: count / elements for path, (count, elements) in counts.events().items()}
+            return sum(self._weights[path] * count for path, count in sent.items()) / frames
+        work = macs_per_row(self._plan) + POSITION_MACS
+        shapes = [self._plan.tensors[operation.output].shape for operation in self._plan.operations]
+        dense = work * [height * width for height, width, _ in shapes]
+        return float((work * counts.rows)[1:].sum() / (dense[1:].sum() * frames))  # the input is always looked at
 
     @property
     def _shape(self) -> tuple[int, ...]:

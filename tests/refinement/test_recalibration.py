@@ -17,9 +17,11 @@ from deltafine.model.clip_model import with_time
 from deltafine.pipeline import Quiet
 from deltafine.refinement import resolve
 from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.recalibration import FACTOR, SWEEPS, Recalibration
+from deltafine.refinement.recalibration import FACTOR, SWEEPS, Recalibration, Trial
 from deltafine.refinement.run import Refinement
 from deltafine.report.health import movement
+from deltafine.runtime.compile import compile_model
+from deltafine.runtime.reference import NumpyState
 from tests.small_runs import FAST, SIZE, write_small_model, write_small_videos
 
 pytest.importorskip("numba")
@@ -48,11 +50,11 @@ def recalibration(run: Refinement) -> Recalibration:
     return Recalibration(run.student, with_time(run.original), LOSS, run.prepared.weights, clips)
 
 
-def objective_of_keras(run: Refinement, penalty: float) -> float:
-    """The same, with all places of the batches as streams of the clip model."""
+def played_by_keras(run: Refinement) -> Trial:
+    """The same, with all places of the batches as streams of the clip model; the share is that of events."""
     student, original = Probe(run.student), Probe(run.original)
     predictions, answers, labels = [], [], []
-    sent, seen = dict.fromkeys(run.prepared.weights, 0), 0
+    sent, seen = dict.fromkeys(run.prepared.weights, 0.0), 0
     state: Any = None
     for batch in run.prepared.clips("train", epoch=1):
         rows = len(batch.frames)
@@ -63,67 +65,87 @@ def objective_of_keras(run: Refinement, penalty: float) -> float:
         labels.append(batch.labels)
         seen += int(piece.steady.sum())
         for place, counts in zip(student.deltas, piece.counts[len(student.layers) :], strict=True):
-            changed = counts.changed_positions if run.settings.unit == "pixel" else counts.changed
-            elements = place.positions if run.settings.unit == "pixel" else place.elements
-            sent[place.name] += changed[piece.steady].sum() / elements
-    task = LOSS(np.concatenate(predictions), np.concatenate(answers), np.concatenate(labels))
-    return float(task) + penalty * sum(run.prepared.weights[name] * count / seen for name, count in sent.items())
+            sent[place.name] += counts.changed[piece.steady].sum() / place.elements
+    loss = LOSS(np.concatenate(predictions), np.concatenate(answers), np.concatenate(labels))
+    return Trial(float(loss), sum(run.prepared.weights[name] * count / seen for name, count in sent.items()))
+
+
+def share_of_the_work(run: Refinement) -> float:
+    """Positions that are computed in NumPy, each with its MACs and 1000 more; that of the input is no work."""
+    plan = compile_model(run.student).plan
+    work, dense, frames = 0, 0, 0
+    for place in range(SETTINGS["batch"]):
+        state = NumpyState(plan, None)
+        for number, batch in enumerate(run.prepared.clips("train", epoch=1)):
+            for time, frame in enumerate(batch.frames[place : place + 1].reshape(-1, SIZE, SIZE, 3)):
+                state.step(frame)
+                if number or time:
+                    rows = state.counts().rows.tolist()
+                    for index, operation in list(enumerate(plan.operations))[1:]:
+                        height, width, _ = plan.tensors[operation.output].shape
+                        macs = plan.arrays[operation.weights].size if operation.kind == "conv" else 0
+                        work += rows[index] * (1000 + macs)
+                        dense += height * width * (1000 + macs)
+                    frames += 1
+    assert frames
+    return work / dense
 
 
 @pytest.mark.parametrize("unit", ["pixel", "element"])
-def test_what_is_minimised_is_the_loss_and_the_events_of_the_network_in_keras(
-    material: tuple[Path, Path], tmp_path: Path, unit: str
-) -> None:
+def test_what_is_minimised_is_what_keras_and_numpy_find(material: tuple[Path, Path], tmp_path: Path, unit: str) -> None:
     run = refinement(material, tmp_path, unit)
     found = recalibration(run)
     factors = dict.fromkeys(run.prepared.weights, 1.0)
-    for penalty in (0.0, 5.0):
-        assert found.objective(factors, penalty) == pytest.approx(objective_of_keras(run, penalty), rel=1e-5)
-    assert found.objective(factors, 5.0) > found.objective(factors, 0.0) + 0.1
-    first = next(iter(factors))
-    layer = delta_layers(run.student)[first]
-    layer.set_step(3 * np.asarray(layer.step))
-    tripled = found.objective({**factors, first: 3.0}, 5.0)
-    assert tripled == pytest.approx(objective_of_keras(run, 5.0), rel=1e-5)
-    assert tripled != found.objective(factors, 5.0)
+    layers = delta_layers(run.student)
+    shares = []
+    for path in [None, *layers]:
+        if path is not None:
+            layers[path].set_step(1.5 * np.asarray(layers[path].step))
+            factors[path] = 1.5
+        played, expected = found.play(factors), played_by_keras(run)
+        assert played.loss == pytest.approx(expected.loss, rel=1e-5)
+        share = expected.share if unit == "element" else share_of_the_work(run)
+        assert played.share == pytest.approx(share, rel=1e-9)
+        shares.append(share)
+    assert 0.02 < shares[-1] < shares[0] < 0.9
+    assert played.total(3.0) == played.loss + 3 * played.share
 
 
-def test_the_steps_found_are_better_and_come_from_one_layer_after_the_other(
-    material: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_steps_found_are_better_and_lose_nothing(material: tuple[Path, Path], tmp_path: Path) -> None:
     run = refinement(material, tmp_path, "pixel")
     found = recalibration(run)
-    before = found.objective(dict.fromkeys(run.prepared.weights, 1.0), 2.0)
+    before = found.play(dict.fromkeys(run.prepared.weights, 1.0))
     turns: list[int] = []
     steps = found.search(2.0, lambda turn, of: turns.append(turn))
     for path, layer in delta_layers(run.student).items():
         moves = np.log(steps[path] / np.asarray(layer.step)) / np.log(FACTOR)
         assert moves == pytest.approx(round(float(moves)), abs=1e-4)
         layer.set_step(steps[path])
-    after = objective_of_keras(run, 2.0)
-    assert after < before - 0.05
-    assert after == pytest.approx(recalibration(run).objective(dict.fromkeys(steps, 1.0), 2.0), rel=1e-5)
+    after = recalibration(run).play(dict.fromkeys(steps, 1.0))
+    assert after.total(2.0) < before.total(2.0) - 0.02
+    assert after.loss <= before.loss
+    assert after.loss == pytest.approx(played_by_keras(run).loss, rel=1e-5)
     assert sorted(set(turns)) == list(range(1, SWEEPS * len(steps) + 1))
 
 
-def test_a_higher_price_of_events_gives_fewer(material: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_price_lessens_the_work(material: tuple[Path, Path], tmp_path: Path) -> None:
     run = refinement(material, tmp_path, "pixel")
     found = recalibration(run)
     start = {path: np.asarray(layer.step) for path, layer in delta_layers(run.student).items()}
 
-    def share(steps: dict[str, np.ndarray]) -> float:
-        factors = {path: float(steps[path] / start[path]) for path in steps}
-        return found.objective(factors, 1.0) - found.objective(factors, 0.0)
+    def with_price(penalty: float) -> Trial:
+        steps = found.search(penalty, lambda turn, of: None)
+        return found.play({path: float(steps[path] / start[path]) for path in steps})
 
-    cheap, dear = (found.search(penalty, lambda turn, of: None) for penalty in (0.0, 20.0))
-    assert share(dear) < share(start)
-    assert share(dear) < 0.7 * share(cheap)
+    free, dear = with_price(0.0), with_price(20.0)
+    assert free.loss <= dear.loss
+    assert dear.share < free.share
 
 
 def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
     material: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    report = refine(*material, tmp_path / "run", unit="pixel", **SETTINGS, penalty=5.0)
+    report = refine(*material, tmp_path / "run", unit="pixel", **{**SETTINGS, "relative_step": 0.25}, penalty=5.0)
     moved = movement(report)
     assert any(abs(np.log(moved[name])) > 0.3 for name in moved)
     refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
