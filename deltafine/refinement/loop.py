@@ -292,7 +292,8 @@ class Training:
             batches = self.prepared.clips("train", epoch=number)
             with trainer.averaged():
                 found = Recalibration(trainer.student, trainer.teacher, trainer.loss, self.prepared.weights, batches)
-            return to_bytes(found.search(trainer.penalty, told))
+            last = number == self.settings.epochs
+            return to_bytes(found.search(trainer.penalty, told, lossless=last))
 
         trainer.set_steps(from_bytes(self._workers.lead_bytes(search)))
 

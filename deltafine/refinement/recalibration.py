@@ -3,7 +3,7 @@
 Calibration looks at the network as it was before the training, at each layer while all others send everything. Here
 all layers have their steps, and one after the other is tried with larger and smaller ones. What counts is what
 training minimises, with events that are counted instead of expected: the loss of the task, and λ times the share of
-the MACs that what was sent feeds. The loss must not become larger than it was.
+the MACs that what was sent feeds. After the last epoch that loss must not become larger; before, training wins it back.
 
 Where pixels are sent, for CPUs, the share is that of what the delta runtime computes: positions, each with the MACs
 that it takes and what it costs beside them.
@@ -95,11 +95,14 @@ class Recalibration:
         self._arrays = {delta.name: self._plan.arrays[delta.step] for delta in deltas}
         self._by_position = all(delta.unit == "pixel" for delta in deltas)
 
-    def search(self, penalty: float, progress: Callable[[int, int], None]) -> dict[str, np.ndarray]:
+    def search(
+        self, penalty: float, progress: Callable[[int, int], None], *, lossless: bool = True
+    ) -> dict[str, np.ndarray]:
         """The better steps by layer path.
 
         Args:
             penalty: λ.
+            lossless: take none that make the loss of the task larger than it was.
             progress: told with every try whose turn it is, and how many turns there are.
         """
         factors = dict.fromkeys(self._steps, 1.0)
@@ -112,7 +115,9 @@ class Recalibration:
                     progress(turn + 1, len(turns))
                     tried = {**factors, path: factors[path] * change}
                     found = self.play(tried)
-                    if found.total(penalty) >= best.total(penalty) - LEAST_GAIN or found.loss > first.loss:
+                    if found.total(penalty) >= best.total(penalty) - LEAST_GAIN or (
+                        lossless and found.loss > first.loss
+                    ):
                         break
                     best, factors, moves = found, tried, moves + 1
                 if moves:
