@@ -12,8 +12,8 @@ from deltafine.runtime.counts import Counts
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bits import BITS
 from deltafine.runtime.kernels.frames import reads_beyond
-from deltafine.runtime.kernels.memory import Memory
-from deltafine.runtime.kernels.network import addresses, count_macs, run_network
+from deltafine.runtime.kernels.memory import Memory, addresses
+from deltafine.runtime.kernels.network import count_macs, run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
@@ -76,7 +76,7 @@ class NumbaState:
         )
         frame = shapes[program.plan.operations[0].output]
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
-        self._table = addresses(self.memory_arrays, program.operations, self.counters)
+        self._table = addresses(self.memory_arrays)
         self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
@@ -121,7 +121,7 @@ class NumbaState:
     def counts(self) -> Counts:
         """What the last frame took."""
         counters = self.counters.copy()
-        count_macs(self.memory_arrays, self.program.operations, counters)
+        count_macs(self._table, self.program.operations, counters)
         return Counts(self.program.plan, counters)
 
     def take_in(self, frame: np.ndarray) -> None:
@@ -141,7 +141,8 @@ class NumbaState:
         if self._unknown[first]:
             self._run_keras(first, self.program.plan.operations[first])
         else:
-            run_network(self._table, first, last, self._frame, self._pixels, self.fresh)
+            arguments = (self._table, self.program.operations, first, last, self._frame, self._pixels, self.fresh)
+            run_network(*arguments, self.counters)
 
     def _run_keras(self, place: int, operation: Operation) -> None:
         arrays, plan = self.memory_arrays, self.program.plan

@@ -12,7 +12,7 @@ from numba import njit
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.products import piece_size, reach_of
 
 FRAMES_TO_WAIT = 2
@@ -24,8 +24,9 @@ _adding = njit(
 
 
 @kernel
-def should_send_events(memory: Memory, operation: np.ndarray, fresh: bool) -> bool:
+def should_send_events(table: np.ndarray, operation: np.ndarray, fresh: bool) -> bool:
     """Whether this frame is cheaper by events; sums that are out of date wait for some quiet frames."""
+    memory = unpack(table)
     index = memory.links[operation[at.INPUTS]]
     source = memory.tensors[index]
     stale = memory.stale
@@ -51,9 +52,10 @@ def should_send_events(memory: Memory, operation: np.ndarray, fresh: bool) -> bo
 
 
 @kernel
-def convolve_events(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """A convolution of one group, by events, of a state that is not fresh."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     height, width, channels = source[at.HEIGHT], source[at.WIDTH], source[at.CHANNELS]
@@ -81,8 +83,8 @@ def convolve_events(memory: Memory, operation: np.ndarray, fresh: bool, counters
                 chosen += change != 0
                 memory.before[before + c] = memory.arena[begin + c]
             if chosen:
-                counters[at.EVENT_MACS] += _spread(memory, operation, y, x, chosen)
-    count = reach_of(memory, operation, memory.changed[index] == height * width)
+                counters[at.EVENT_MACS] += _spread(table, operation, y, x, chosen)
+    count = reach_of(table, operation, memory.changed[index] == height * width)
     pitch = outputs
     size = piece_size(count, pitch)
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
@@ -92,14 +94,15 @@ def convolve_events(memory: Memory, operation: np.ndarray, fresh: bool, counters
             begin = operation[at.SUMS] + memory.active[first + i] * outputs
             for c in range(outputs):
                 memory.scratch[i * pitch + c] = np.float32(memory.sums[begin + c])
-        finish_rows(memory, operation, rows, pitch, first, fresh, counters)
+        finish_rows(table, operation, rows, pitch, first, fresh, counters)
         first += rows
     counters[at.ROWS] -= count  # they were finished, not multiplied
 
 
 @kernel
-def _spread(memory: Memory, operation: np.ndarray, y: int, x: int, chosen: int) -> int:
+def _spread(table: np.ndarray, operation: np.ndarray, y: int, x: int, chosen: int) -> int:
     """Add the chosen changes at a position to every output that they reach; returns the multiply-accumulates."""
+    memory = unpack(table)
     source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
     outputs = target[at.CHANNELS]
     taps = 0
@@ -120,14 +123,15 @@ def _spread(memory: Memory, operation: np.ndarray, y: int, x: int, chosen: int) 
             begin = operation[at.SUMS] + (to_y * target[at.WIDTH] + to_x) * outputs
             tap = tap_y * operation[at.KERNEL_W] + tap_x
             weight = operation[at.EVENTS] + tap * source[at.CHANNELS] * outputs
-            _add(memory, memory.sums[begin : begin + outputs], weight, chosen)
+            _add(table, memory.sums[begin : begin + outputs], weight, chosen)
             taps += 1
     return taps * chosen * outputs
 
 
 @_adding
-def _add(memory: Memory, sums: np.ndarray, weight: int, chosen: int) -> None:
+def _add(table: np.ndarray, sums: np.ndarray, weight: int, chosen: int) -> None:
     """Add ``chosen`` weight rows times their changes, four rows at a time."""
+    memory = unpack(table)
     outputs = len(sums)
     weights, indices, changes = memory.weights, memory.chosen, memory.changes
     j = 0

@@ -9,7 +9,7 @@ import numpy as np
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.rules import ANY, ELEMENT, HALF, LOW_BITS, NONE, PIXEL, QUANTIZE, WHOLE, send_rows
 from deltafine.runtime.kernels.vectors import LANES
 
@@ -22,9 +22,10 @@ def _sender(size: str) -> Any:
 
     @kernel
     def send(
-        memory: Memory, operation: np.ndarray, shift: int, least: np.float32, most: np.float32, rows: int, pitch: int,
-        first: int, fresh: bool,
+        table: np.ndarray, operation: np.ndarray, shift: int, least: np.float32, most: np.float32, rows: int,
+        pitch: int, first: int, fresh: bool,
     ) -> int:  # fmt: skip
+        memory = unpack(table)
         values, weights, arena, masks, counts = (
             memory.scratch, memory.weights, memory.arena, memory.masks, memory.counts
         )  # fmt: skip
@@ -59,8 +60,9 @@ _half, _whole, _any = map(_sender, (HALF, WHOLE, ANY))
 
 
 @kernel
-def start_output(memory: Memory, index: int) -> None:
+def start_output(table: np.ndarray, index: int) -> None:
     """Nothing of a tensor has changed yet."""
+    memory = unpack(table)
     if memory.changed[index]:
         mask = memory.tensors[index, at.MASK]
         size = memory.tensors[index, at.HEIGHT] * memory.tensors[index, at.WIDTH]
@@ -70,13 +72,14 @@ def start_output(memory: Memory, index: int) -> None:
 
 @kernel
 def finish_rows(
-    memory: Memory, operation: np.ndarray, rows: int, pitch: int, first: int, fresh: bool, counters: np.ndarray
+    table: np.ndarray, operation: np.ndarray, rows: int, pitch: int, first: int, fresh: bool, counters: np.ndarray
 ) -> None:
     """Finish ``rows`` rows of the scratch, which belong to the positions ``active[first:]``, and keep them.
 
     Row i stands at ``scratch[i * pitch:]`` and goes to ``arena[targets[first + i]:]``. Counts what changed; in a fresh
     state everything has.
     """
+    memory = unpack(table)
     channels, weights = memory.tensors[operation[at.OUTPUT], at.CHANNELS], memory.weights
     parameter = operation[at.PARAMETERS]
     slope, most, threshold = weights[parameter], weights[parameter + 1], weights[parameter + 2]
@@ -86,16 +89,16 @@ def finish_rows(
     )  # fmt: skip
     least = ZERO if simple and code == A_RELU else -INFINITE
     if not simple:
-        _scale_and_activate(memory, operation, rows, pitch)
+        _scale_and_activate(table, operation, rows, pitch)
         shift = operation[at.ZEROS]
     if not (simple and code == A_RELU):
         most = INFINITE
     if channels <= LANES // 2:
-        sent = _half(memory, operation, shift, least, most, rows, pitch, first, fresh)
+        sent = _half(table, operation, shift, least, most, rows, pitch, first, fresh)
     elif channels % LANES == 0:
-        sent = _whole(memory, operation, shift, least, most, rows, pitch, first, fresh)
+        sent = _whole(table, operation, shift, least, most, rows, pitch, first, fresh)
     else:
-        sent = _any(memory, operation, shift, least, most, rows, pitch, first, fresh)
+        sent = _any(table, operation, shift, least, most, rows, pitch, first, fresh)
     changed_rows, changed_elements = sent & LOW_BITS, sent >> 32
     memory.changed[operation[at.OUTPUT]] += changed_rows
     counters[at.ROWS] += rows
@@ -104,8 +107,9 @@ def finish_rows(
 
 
 @kernel
-def _scale_and_activate(memory: Memory, operation: np.ndarray, rows: int, pitch: int) -> None:
+def _scale_and_activate(table: np.ndarray, operation: np.ndarray, rows: int, pitch: int) -> None:
     """Scale, shift and activation of rows of the scratch, in place."""
+    memory = unpack(table)
     weights, scratch = memory.weights, memory.scratch
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
     scale, shift = operation[at.SCALE], operation[at.SHIFT]

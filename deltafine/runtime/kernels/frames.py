@@ -10,7 +10,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bits import count_bits
 from deltafine.runtime.kernels.finish import start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.rules import (
     ELEMENT,
     LOW_BITS,
@@ -46,8 +46,9 @@ def _reader(channels: int) -> Any:
 
     @kernel
     def read(
-        memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+        table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
     ) -> None:  # fmt: skip
+        memory = unpack(table)
         weights, arena, masks, counts, tensors = (
             memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors
         )  # fmt: skip
@@ -101,15 +102,16 @@ def _reader(channels: int) -> Any:
                     sent = rescale(weights, factor, summand, arena, begin, to, changed, fresh, masks, mask, counts)
                     scaled_rows += count_bits(sent & LOW_BITS)
                     scaled_elements += sent >> 32
-        _count(memory, output, counters[i], height * width, rows, elements)
+        _count(table, output, counters[i], height * width, rows, elements)
         if scaled >= 0:
-            _count(memory, scaled, counters[i + 1], rows, scaled_rows, scaled_elements)
+            _count(table, scaled, counters[i + 1], rows, scaled_rows, scaled_elements)
 
     return read
 
 
 @kernel
-def _count(memory: Memory, index: int, counters: np.ndarray, looked_at: int, rows: int, elements: int) -> None:
+def _count(table: np.ndarray, index: int, counters: np.ndarray, looked_at: int, rows: int, elements: int) -> None:
+    memory = unpack(table)
     memory.changed[index] = rows
     counters[at.ROWS] += looked_at
     counters[at.CHANGED_ROWS] += rows
@@ -121,9 +123,10 @@ _grey, _colour = _reader(1), _reader(3)
 
 @kernel
 def _any(
-    memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
 ) -> None:  # fmt: skip
     """For frames of any number of channels, position by position."""
+    memory = unpack(table)
     weights, arena, tensors, rule = memory.weights, memory.arena, memory.tensors, operation[at.RULE]
     output = operation[at.OUTPUT]
     height, width, channels = tensors[output, at.HEIGHT], tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
@@ -159,25 +162,26 @@ def _any(
             memory.counts[tensors[output, at.MASK] + position] = changed
             rows += 1
             elements += changed
-    _count(memory, output, counters[i], height * width, rows, elements)
+    _count(table, output, counters[i], height * width, rows, elements)
 
 
 @kernel
 def read_frame(
-    memory: Memory, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
 ) -> None:  # fmt: skip
     """Scale a frame (flat, float32 or uint8), apply the event rule of the input, keep what is sent, and rescale it.
 
     The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line. Whole vectors
     are read, see ``reads_beyond``.
     """
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     if operation[at.RESCALED] >= 0:
-        start_output(memory, operation[at.RESCALED])
+        start_output(table, operation[at.RESCALED])
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
     if channels == 3:
-        _colour(memory, operation, frame, fresh, counters, i)
+        _colour(table, operation, frame, fresh, counters, i)
     elif channels == 1:
-        _grey(memory, operation, frame, fresh, counters, i)
+        _grey(table, operation, frame, fresh, counters, i)
     else:
-        _any(memory, operation, frame, fresh, counters, i)
+        _any(table, operation, frame, fresh, counters, i)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 
 class Memory(NamedTuple):
@@ -50,3 +53,44 @@ class Memory(NamedTuple):
     chosen: np.ndarray
     changes: np.ndarray
     stale: np.ndarray
+
+
+_TYPES = (
+    types.float32, types.int32, types.int64, types.int64, types.float32, types.uint8, types.int32, types.int64,
+    types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64, types.int64,
+    types.float64, types.int64,
+)  # fmt: skip
+_ARRAYS = [types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)]
+COLUMNS = 3
+
+
+def addresses(memory: Memory) -> np.ndarray:
+    """Where each array lies, and its shape, int64 (arrays, COLUMNS); the arrays have to live on while it is used."""
+    return np.array([(array.ctypes.data, *array.shape, 1)[:COLUMNS] for array in memory], np.int64)
+
+
+@intrinsic
+def unpack(typing_context: Any, table: Any) -> Any:
+    """The memory that ``addresses`` were taken of.
+
+    Kernels hand the table on to each other, and make of it what they need: all arrays would be more than a hundred
+    numbers to copy with every call. They have no count of references either, which would go up and down each time.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows = context.make_array(table)(context, builder, args[0]).data
+        arrays = []
+        for number, kind in enumerate(_ARRAYS):
+            address, *shape = (
+                builder.load(cgutils.gep_inbounds(builder, rows, number * COLUMNS + column))
+                for column in range(1 + kind.ndim)
+            )
+            size = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
+            strides = [size] if kind.ndim == 1 else [builder.mul(shape[1], size), size]
+            array = context.make_array(kind)(context, builder)
+            data = builder.inttoptr(address, array.data.type)
+            populate_array(array, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None)
+            arrays.append(array._getvalue())
+        return context.make_tuple(builder, signature.return_type, arrays)
+
+    return types.NamedTuple(_ARRAYS, Memory)(table), generate  # type: ignore[attr-defined]

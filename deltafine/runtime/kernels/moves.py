@@ -7,14 +7,15 @@ import numpy as np
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 
 
 @kernel
 def _note(
-    memory: Memory, operation: np.ndarray, position: int, changed: int, counters: np.ndarray
+    table: np.ndarray, operation: np.ndarray, position: int, changed: int, counters: np.ndarray
 ) -> None:  # fmt: skip
     """Count ``changed`` more channels of an output position as changed."""
+    memory = unpack(table)
     if not changed:
         return
     place = memory.tensors[operation[at.OUTPUT]][at.MASK] + position
@@ -29,8 +30,9 @@ def _note(
 
 
 @kernel
-def _copy(memory: Memory, source: int, target: int, length: int) -> int:
+def _copy(table: np.ndarray, source: int, target: int, length: int) -> int:
     """Copy values within the arena; returns how many differ from what was there."""
+    memory = unpack(table)
     values, kept = memory.arena[source : source + length], memory.arena[target : target + length]
     changed = 0
     for c in range(length):
@@ -40,9 +42,10 @@ def _copy(memory: Memory, source: int, target: int, length: int) -> int:
 
 
 @kernel
-def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def place(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Copy each changed row to the one or several positions where it belongs in the output."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     if memory.changed[index] == 0 and not fresh:
@@ -50,7 +53,7 @@ def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarr
     channels = source[at.CHANNELS]
     if fresh:  # zeros around the picture are new as well
         for position in range(target[at.HEIGHT] * target[at.WIDTH]):
-            _note(memory, operation, position, channels, counters)
+            _note(table, operation, position, channels, counters)
     for y in range(source[at.HEIGHT]):
         for x in range(source[at.WIDTH]):
             if not (fresh or memory.masks[source[at.MASK] + y * source[at.WIDTH] + x]):
@@ -62,16 +65,17 @@ def place(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarr
                     to_x = x * operation[at.STRIDE_W] + copy_x + operation[at.LEFT]
                     if 0 <= to_y < target[at.HEIGHT] and 0 <= to_x < target[at.WIDTH]:
                         to = target[at.ORIGIN] + to_y * target[at.PITCH] + to_x * channels
-                        changed = _copy(memory, begin, to, channels)
+                        changed = _copy(table, begin, to, channels)
                         counters[0] += 1
                         if not fresh:
-                            _note(memory, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
+                            _note(table, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
 
 
 @kernel
-def reshape(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def reshape(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """The same values in the same order, in rows of another length."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     if memory.changed[index] == 0 and not fresh:
@@ -90,16 +94,17 @@ def reshape(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
                 piece = min(channels - done, length - column)
                 to_y = row // target[at.WIDTH]
                 to = target[at.ORIGIN] + to_y * target[at.PITCH] + (row - to_y * target[at.WIDTH]) * length + column
-                changed = _copy(memory, begin + done, to, piece)
-                _note(memory, operation, row, piece if fresh else changed, counters)
+                changed = _copy(table, begin + done, to, piece)
+                _note(table, operation, row, piece if fresh else changed, counters)
                 done += piece
     counters[0] += 1
 
 
 @kernel
-def concatenate(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def concatenate(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Rows side by side."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     target = memory.tensors[operation[at.OUTPUT]]
     column = 0
     for k in range(operation[at.INPUT_COUNT]):
@@ -113,7 +118,7 @@ def concatenate(memory: Memory, operation: np.ndarray, fresh: bool, counters: np
                     if fresh or memory.masks[source[at.MASK] + position]:
                         begin = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
                         to = target[at.ORIGIN] + y * target[at.PITCH] + x * target[at.CHANNELS] + column
-                        changed = _copy(memory, begin, to, channels)
-                        _note(memory, operation, position, channels if fresh else changed, counters)
+                        changed = _copy(table, begin, to, channels)
+                        _note(table, operation, position, channels if fresh else changed, counters)
                         counters[0] += 1
         column += channels

@@ -10,7 +10,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bits import BITS, EVEN, LOG2_BITS, bits_from, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
 from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
 from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
@@ -31,9 +31,10 @@ def _rows_function(vectors: int) -> Any:
 
     @kernel
     def compute(
-        memory: Memory, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
+        table: np.ndarray, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
         place: int, pitch: int,
     ) -> None:  # fmt: skip
+        memory = unpack(table)
         arena, offsets, links, weights, scratch = (
             memory.arena, memory.offsets, memory.links, memory.weights, memory.scratch
         )  # fmt: skip
@@ -84,12 +85,13 @@ def piece_size(count: int, pitch: int) -> int:
 
 
 @kernel
-def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
+def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
     """Fill ``active``, ``offsets`` and ``targets`` with the outputs of a window that a change reaches.
 
     Returns how many. An offset is where the window begins, relative to the input's first value; it may lie in the
     zeros around it.
     """
+    memory = unpack(table)
     tensors, masks, line = memory.tensors, memory.masks, memory.line
     active, offsets, targets = memory.active, memory.offsets, memory.targets
     source, target = memory.links[operation[at.INPUTS]], operation[at.OUTPUT]
@@ -156,8 +158,9 @@ def reach_of(memory: Memory, operation: np.ndarray, everything: bool) -> int:
 
 
 @kernel
-def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
+def multiply_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Sums of products of the outputs ``active[first:]`` into the scratch."""
+    memory = unpack(table)
     source = memory.links[operation[at.INPUTS]]
     groups, length = operation[at.GROUPS], operation[at.ROW_LENGTH]
     inputs = memory.tensors[source, at.CHANNELS] // groups
@@ -172,17 +175,18 @@ def multiply_rows(memory: Memory, operation: np.ndarray, first: int, rows: int, 
         for number in range(panels):
             place = group * outputs + number * panel
             if vectors == FOUR:
-                _four(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                _four(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
             elif vectors == TWO:
-                _two(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                _two(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
             else:
-                _one(memory, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                _one(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
             weight += length * panel
 
 
 @kernel
-def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
+def scale_channels(table: np.ndarray, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
     """Depthwise sums of the outputs ``active[first:]`` into the scratch."""
+    memory = unpack(table)
     source, multiplier = memory.links[operation[at.INPUTS]], operation[at.MULTIPLIER]
     channels, base = memory.tensors[source, at.CHANNELS], memory.tensors[source, at.ORIGIN]
     taps, tap_count = operation[at.RUNS], operation[at.RUN_COUNT]
@@ -220,24 +224,25 @@ def scale_channels(memory: Memory, operation: np.ndarray, first: int, rows: int,
 
 @kernel
 def convolve(
-    memory: Memory, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
+    table: np.ndarray, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """A convolution or depthwise convolution of the outputs that changes reach, each computed anew."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]
     changed = memory.changed[source]
     if changed == 0 and not fresh:
         return
     everything = fresh or changed == memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
-    count = reach_of(memory, operation, everything)
+    count = reach_of(table, operation, everything)
     pitch = operation[at.ROW_PITCH]
     size = piece_size(count, pitch)
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(size, count - first)
         if depthwise:
-            scale_channels(memory, operation, first, rows, pitch)
+            scale_channels(table, operation, first, rows, pitch)
         else:
-            multiply_rows(memory, operation, first, rows, pitch)
-        finish_rows(memory, operation, rows, pitch, first, fresh, counters)
+            multiply_rows(table, operation, first, rows, pitch)
+        finish_rows(table, operation, rows, pitch, first, fresh, counters)
         first += rows

@@ -8,7 +8,7 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bits import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
-from deltafine.runtime.kernels.memory import Memory
+from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.products import reach_of
 
 PIECE = 64
@@ -16,8 +16,9 @@ PIECE = 64
 
 
 @kernel
-def changed_positions(memory: Memory, operation: np.ndarray, fresh: bool) -> int:
+def changed_positions(table: np.ndarray, operation: np.ndarray, fresh: bool) -> int:
     """Fill ``active`` and ``targets`` with the positions at which any input changed; returns how many."""
+    memory = unpack(table)
     tensors, links, masks = memory.tensors, memory.links, memory.masks
     target, inputs, input_count = operation[at.OUTPUT], operation[at.INPUTS], operation[at.INPUT_COUNT]
     width, channels = tensors[target, at.WIDTH], tensors[target, at.CHANNELS]
@@ -53,7 +54,7 @@ def changed_positions(memory: Memory, operation: np.ndarray, fresh: bool) -> int
 
 
 @kernel
-def _row_of(memory: Memory, tensor: np.ndarray, position: int, positions: int) -> int:
+def _row_of(table: np.ndarray, tensor: np.ndarray, position: int, positions: int) -> int:
     """Where the row that belongs to a position of the output begins."""
     if tensor[at.HEIGHT] * tensor[at.WIDTH] != positions:
         return tensor[at.ORIGIN]
@@ -62,23 +63,24 @@ def _row_of(memory: Memory, tensor: np.ndarray, position: int, positions: int) -
 
 
 @kernel
-def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def combine(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """An identity, or an element-wise operation of two or more inputs."""
-    start_output(memory, operation[at.OUTPUT])
-    count = changed_positions(memory, operation, fresh)
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
+    count = changed_positions(table, operation, fresh)
     target = memory.tensors[operation[at.OUTPUT]]
     positions, channels, kind = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS], operation[at.KIND]
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(PIECE, count - first)
         if kind == at.K_IDENTITY:
-            _copy_rows(memory, operation, first, rows)
+            _copy_rows(table, operation, first, rows)
         for i in range(rows if kind != at.K_IDENTITY else 0):
             position = memory.active[first + i]
             row = memory.scratch[i * channels : (i + 1) * channels]
             for k in range(operation[at.INPUT_COUNT]):
                 tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
-                begin = _row_of(memory, tensor, position, positions)
+                begin = _row_of(table, tensor, position, positions)
                 if tensor[at.CHANNELS] == channels:
                     _combine_rows(row, memory.arena[begin : begin + channels], kind if k else at.K_IDENTITY)
                 else:
@@ -86,13 +88,14 @@ def combine(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.nda
             if kind == at.K_AVERAGE:
                 for c in range(channels):
                     row[c] /= np.float32(operation[at.INPUT_COUNT])
-        finish_rows(memory, operation, rows, channels, first, fresh, counters)
+        finish_rows(table, operation, rows, channels, first, fresh, counters)
         first += rows
 
 
 @kernel
-def _copy_rows(memory: Memory, operation: np.ndarray, first: int, rows: int) -> None:
+def _copy_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: int) -> None:
     """The input's rows at the positions ``active[first:]`` into the scratch; they may have few channels."""
+    memory = unpack(table)
     index = memory.links[operation[at.INPUTS]]
     origin, line = memory.tensors[index, at.ORIGIN], memory.tensors[index, at.PITCH]
     width, channels = memory.tensors[index, at.WIDTH], memory.tensors[index, at.CHANNELS]
@@ -146,15 +149,16 @@ def _combine_one(row: np.ndarray, other: np.float32, kind: int) -> None:
 
 
 @kernel
-def pool(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def pool(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Largest or mean of the values in a window; what lies outside the picture counts for neither."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
     changed = memory.changed[index]
     if changed == 0 and not fresh:
         return
-    count = reach_of(memory, operation, fresh or changed == source[at.HEIGHT] * source[at.WIDTH])
+    count = reach_of(table, operation, fresh or changed == source[at.HEIGHT] * source[at.WIDTH])
     channels, columns = target[at.CHANNELS], target[at.WIDTH]
     largest = operation[at.KIND] == at.K_MAX_POOL
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
@@ -175,14 +179,15 @@ def pool(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarra
             if not largest:
                 for c in range(channels):
                     row[c] /= np.float32(inside)
-        finish_rows(memory, operation, rows, channels, first, fresh, counters)
+        finish_rows(table, operation, rows, channels, first, fresh, counters)
         first += rows
 
 
 @kernel
-def pool_everything(memory: Memory, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
+def pool_everything(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
     """Largest or mean over all positions; added up line by line, so that rounding stays small."""
-    start_output(memory, operation[at.OUTPUT])
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     if memory.changed[index] == 0 and not fresh:
         return
@@ -201,4 +206,4 @@ def pool_everything(memory: Memory, operation: np.ndarray, fresh: bool, counters
         for c in range(channels):
             row[c] /= np.float32(source[at.HEIGHT] * source[at.WIDTH])
     memory.active[0], memory.targets[0] = 0, memory.tensors[operation[at.OUTPUT], at.ORIGIN]
-    finish_rows(memory, operation, np.int64(1), channels, np.int64(0), fresh, counters)
+    finish_rows(table, operation, np.int64(1), channels, np.int64(0), fresh, counters)
