@@ -8,8 +8,8 @@ the MACs that what was sent feeds. After the last epoch that loss must not becom
 Where pixels are sent, for CPUs, the share is that of what the delta runtime computes: positions, each with the MACs
 that it takes and what it costs beside them.
 
-Little video would not do, since on that a network that sends nothing looks best. So the training clips are played from
-beginning to end, as the streams that they are, by the delta runtime, which takes a fraction of the time that
+Little video would not do, since on that a network that sends nothing looks best. So the training clips, as many as
+``MOST_VALUES`` allows, are played as the streams that they are, by the delta runtime, which takes a fraction of the time that
 TensorFlow would.
 """
 
@@ -102,8 +102,8 @@ class Recalibration:
 
         Args:
             penalty: λ.
-            lossless: take none that make the loss of the task larger than it was.
             progress: told with every try whose turn it is, and how many turns there are.
+            lossless: take none that make the loss of the task larger than it was.
         """
         factors = dict.fromkeys(self._steps, 1.0)
         best = first = self.play(factors)
@@ -129,6 +129,9 @@ class Recalibration:
 
         Args:
             factors: on the steps, by layer path.
+
+        Returns:
+            The loss, in that of the training, and a share from 0 to 1.
         """
         for path, steps in self._steps.items():
             self._arrays[path][...] = (steps * factors[path]).reshape(self._arrays[path].shape)
