@@ -9,8 +9,8 @@ Where pixels are sent, for CPUs, the share is that of what the delta runtime com
 that it takes and what it costs beside them.
 
 Little video would not do, since on that a network that sends nothing looks best. So the training clips, as many as
-``MOST_VALUES`` allows, are played as the streams that they are, by the delta runtime, which takes a fraction of the time that
-TensorFlow would.
+``MOST_VALUES`` allows, are played as the streams that they are, by the delta runtime, which takes a fraction of the
+time that TensorFlow would.
 """
 
 from __future__ import annotations
