@@ -60,7 +60,9 @@ _TYPES = (
     types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64, types.int64,
     types.float64, types.int64,
 )  # fmt: skip
-_ARRAYS = [types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)]
+_ARRAYS: list[Any] = [
+    types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)
+]
 COLUMNS = 3
 
 
