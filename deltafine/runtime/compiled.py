@@ -52,11 +52,13 @@ class NumbaState:
             ]
         )
         pitch = widest + 4 * LANES
+        frame = shapes[program.plan.operations[0].output]
         self.memory_arrays = Memory(
             weights=program.weights,
             fans=program.fans,
             links=program.links,
             tensors=program.tensors,
+            levels=program.levels,
             arena=aligned(np.zeros(program.arena_size, np.float32)),
             masks=np.zeros(program.mask_size, np.uint8),
             counts=np.zeros(program.mask_size, np.int32),
@@ -72,9 +74,9 @@ class NumbaState:
             line=np.zeros(reach // BITS + 4, np.int64),
             chosen=np.zeros(widest + 1, np.int64),
             changes=np.zeros(widest + 1, np.float64),
+            sent=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
             stale=np.zeros(len(shapes), np.int64),
         )
-        frame = shapes[program.plan.operations[0].output]
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._table = addresses(self.memory_arrays)
         self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
@@ -88,13 +90,13 @@ class NumbaState:
         arrays = self.memory_arrays
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
-        self.fresh = True
+        self.fresh = self._in_bytes = True
 
     @property
     def memory(self) -> int:
         """Bytes of state."""
         arrays = self.memory_arrays
-        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before)
+        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before, arrays.sent)
         return sum(array.nbytes for array in (*own, arrays.scratch, arrays.active, arrays.offsets))
 
     def value(self, index: int) -> np.ndarray:
@@ -129,10 +131,11 @@ class NumbaState:
         flags = frame.flags
         readable = flags.c_contiguous and flags.aligned and flags.writeable and self._exact
         self._frame, self._pixels = self._buffer, NO_PIXELS
-        if readable and frame.dtype == np.float32:
-            self._frame = frame.reshape(-1)
-        elif readable and frame.dtype == np.uint8:
+        self._in_bytes = self._in_bytes and readable and frame.dtype == np.uint8
+        if self._in_bytes:
             self._pixels = frame.reshape(-1)
+        elif readable and frame.dtype == np.float32:
+            self._frame = frame.reshape(-1)
         else:
             self._buffer[: frame.size] = frame.reshape(-1)
 

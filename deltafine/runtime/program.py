@@ -43,6 +43,7 @@ class Program:
         self.tensors = self._tensor_table()
         self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
+        self.levels = _levels(plan)
         self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
         self.weights = aligned(np.concatenate(self._weights))
         self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
@@ -53,7 +54,8 @@ class Program:
     @property
     def memory(self) -> int:
         """Bytes of weights and tables."""
-        return self.weights.nbytes + self.fans.nbytes + self.links.nbytes + self.operations.nbytes
+        tables = (self.weights, self.fans, self.links, self.operations, self.levels)
+        return sum(table.nbytes for table in tables)
 
     def _segments(self) -> list[tuple[int, int]]:
         """Runs of operations between those that are left to Keras; these stand alone."""
@@ -263,6 +265,29 @@ def _rescaling(plan: Plan) -> Operation | None:
     by_channel = all(plan.arrays[name].ndim <= 1 for name in (finish.scale, finish.shift) if name)
     few = plan.tensors[first.output].shape[2] in FEW_CHANNELS
     return second if plain and same and by_channel and few and second.inputs == (first.output,) else None
+
+
+def _levels(plan: Plan) -> np.ndarray:
+    """How far apart bytes of a frame are at least whose values are, by the event rule, not the same.
+
+    For each value of a line, or of the frame where each neuron has its own step, and a little room behind. Rounded
+    down by more than single precision can be wrong.
+    """
+    operation = plan.operations[0]
+    finish, (_, width, channels) = operation.finish, plan.tensors[operation.output].shape
+    scale, shift = (
+        np.abs(np.broadcast_to(plan.arrays[name] if name else default, (channels,)).astype(float))
+        for name, default in ((finish.scale, 1.0), (finish.shift, 0.0))
+    )
+    step = plan.arrays[finish.delta.step].astype(float) if finish.delta is not None else np.zeros(())
+    if finish.delta is None or layout.RULE_CODES.get(finish.delta.rule) != layout.R_SEND_ON_DELTA:
+        step = np.zeros_like(step)
+    wrong = 1e-5 * step + 4 * np.finfo(np.float32).eps * (255 * scale + shift)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = np.clip(np.nan_to_num(np.ceil((step - wrong) / scale), nan=1.0), 1, 255).astype(np.uint8)
+    if step.ndim < 3:
+        levels = np.tile(np.broadcast_to(levels, (channels,)), width)
+    return np.concatenate([levels.ravel(), np.ones(4 * LANES, np.uint8)])
 
 
 def round_up(value: int, multiple: int) -> int:

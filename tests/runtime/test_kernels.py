@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras import layers
 
 from deltafine import find_activations, insert_deltas
 from deltafine.model import DeltaSettings
+from deltafine.model.insert import delta_layers
 from deltafine.runtime.compile import compile_model
 from deltafine.runtime.compiled import NumbaState
 from deltafine.runtime.program import Program
@@ -35,9 +37,8 @@ def frames_of(shape: tuple[int, ...], seed: int, number: int = 6) -> list[np.nda
         frame = np.where(changed[:, :, None], generator.integers(0, 5, shape), frames[-1])
         frames.append(frame.astype(np.float32))
     frames[3].flags.writeable = False
-    bytes_from = generator.integers(0, number)
-    frames[bytes_from:] = [frame.astype(np.uint8) for frame in frames[bytes_from:]]
-    return frames
+    in_bytes = generator.choice([0, 0.5, 1])
+    return [frame.astype(np.uint8) if generator.random() < in_bytes else frame for frame in frames]
 
 
 def assert_same(model: Any, rule: str, unit: str, seed: int) -> None:
@@ -53,6 +54,16 @@ def assert_same(model: Any, rule: str, unit: str, seed: int) -> None:
             np.testing.assert_array_equal(ours.value(index), theirs.values[index], str(tensor))
         for kind in ("rows", "changed_rows", "changed_elements", "effective_macs"):
             np.testing.assert_array_equal(getattr(ours.counts(), kind), getattr(theirs.counts(), kind), kind)
+
+
+def moving(shape: tuple[int, ...], generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Bytes over their whole range, most of them a little off the frame before."""
+    frame = generator.integers(0, 256, shape)
+    for size in (0, 1, 3, 9, 30, 255, 2, 1, 60):
+        moved = generator.random(shape[:2]) < generator.choice([0.02, 0.3, 1])
+        change = generator.integers(-size, size + 1, shape) * moved[:, :, None]
+        frame = np.clip(frame + change, 0, 255)
+        yield frame.astype(np.uint8)
 
 
 rules = some.sampled_from(
@@ -78,6 +89,36 @@ def test_frames_of_any_size(
     x = layers.Conv2D(4, 1, activation="relu")(x)
     model = whole_numbers(keras.Model(inputs, layers.GlobalMaxPooling2D()(x)), seed)
     assert_same(model, *rule, seed)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=some.tuples(some.integers(1, 5), some.sampled_from([16, 32, 80])),
+    channels=some.sampled_from([1, 3]),
+    rescale=some.sampled_from([None, "0..1", "-1..1"]),
+    rule=rules,
+    step_per=some.sampled_from(["layer", "channel", "neuron"]),
+    seed=seeds,
+)
+def test_frames_of_bytes_give_what_the_same_numbers_give(
+    size: tuple[int, int], channels: int, rescale: str | None, rule: tuple[str, str], step_per: str, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    inputs = keras.Input((*size, channels))
+    model = keras.Model(inputs, layers.GlobalMaxPooling2D()(layers.Conv2D(3, 1, activation="relu")(inputs)))
+    deltas = DeltaSettings(rule=rule[0], unit=rule[1], step_per=step_per)
+    clip_model = insert_deltas(model, find_activations(model), deltas, rescale=rescale, head="per-frame")
+    for layer in delta_layers(clip_model).values():
+        unit = 1.0 if rescale is None else 1 / 255
+        layer.set_step(unit * generator.choice([0.3, 1, 2, 7.5, 40, 300], layer.step.shape))
+    program = Program(compile_model(clip_model).plan)
+    of_bytes, of_numbers = NumbaState(program, None), NumbaState(program, None)
+    for frame in moving((*size, channels), generator):
+        of_bytes.step(frame)
+        of_numbers.step(frame.astype(np.float32))
+        for index in range(len(program.plan.tensors)):
+            np.testing.assert_array_equal(of_bytes.value(index), of_numbers.value(index))
+        np.testing.assert_array_equal(of_bytes.counters, of_numbers.counters)
 
 
 @settings(deadline=None, max_examples=40)

@@ -11,22 +11,12 @@ from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bits import count_bits
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import unpack
-from deltafine.runtime.kernels.rules import (
-    ELEMENT,
-    LOW_BITS,
-    NONE,
-    PIXEL,
-    QUANTIZE,
-    rescale_neighbours,
-    send_neighbours,
-    values_to_send,
-)
+from deltafine.runtime.kernels.neighbours import may_send, rescale_neighbours, send_neighbours
+from deltafine.runtime.kernels.rules import ELEMENT, LOW_BITS, NONE, PIXEL, QUANTIZE
 from deltafine.runtime.kernels.vectors import LANES
 
 FEW_CHANNELS = (1, 3)
 """Of frames that are taken in by vectors."""
-
-_differing, _quantized, _moved = values_to_send(NONE), values_to_send(QUANTIZE), values_to_send(ELEMENT)
 
 
 def reads_beyond(width: int, channels: int) -> bool:
@@ -41,16 +31,16 @@ def _reader(channels: int) -> Any:
     """
     keep, quantize = send_neighbours(NONE, channels), send_neighbours(QUANTIZE, channels)
     by_position, by_element = send_neighbours(PIXEL, channels), send_neighbours(ELEMENT, channels)
+    differing, quantized, moved = (may_send(rule, channels) for rule in (NONE, QUANTIZE, ELEMENT))
     rescale = rescale_neighbours(channels)
-    length = LANES * channels
 
     @kernel
     def read(
         table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
     ) -> None:  # fmt: skip
         memory = unpack(table)
-        weights, arena, masks, counts, tensors = (
-            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors
+        weights, arena, masks, counts, tensors, sent_bytes, levels = (
+            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors, memory.sent, memory.levels
         )  # fmt: skip
         output, pixel = operation[at.OUTPUT], operation[at.PIXEL]
         rule = operation[at.RULE]
@@ -67,31 +57,36 @@ def _reader(channels: int) -> Any:
             for x in range(0, width, LANES):
                 column = x * channels
                 flat, begin = y * width * channels + column, origin + y * pitch + column
-                scale, shift, steps = scales + column, shifts + column, all_steps + y * step_pitch + column
+                scale, shift, level = scales + column, shifts + column, y * step_pitch + column
+                steps = all_steps + level
                 count, mask = min(LANES, width - x), marks + y * width + x
                 if rule == at.R_NONE:
-                    some = _differing(frame, flat, weights, scale, shift, steps, arena, begin, length)
+                    some = differing(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
                 elif rule == at.R_QUANTIZE:
-                    some = _quantized(frame, flat, weights, scale, shift, steps, arena, begin, length)
+                    some = quantized(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
                 else:
-                    some = _moved(frame, flat, weights, scale, shift, steps, arena, begin, length)
+                    some = moved(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
                 if not (some or fresh):
                     continue
                 if rule == at.R_NONE:
                     sent = keep(
-                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
+                        counts,
                     )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
                     sent = quantize(
-                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
+                        counts,
                     )  # fmt: skip
                 elif pixel:
                     sent = by_position(
-                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
+                        counts,
                     )  # fmt: skip
                 else:
                     sent = by_element(
-                        frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
+                        counts,
                     )  # fmt: skip
                 changed = sent & LOW_BITS
                 rows += count_bits(changed)

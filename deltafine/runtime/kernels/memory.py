@@ -18,6 +18,8 @@ class Memory(NamedTuple):
         fans: int32 fan-outs.
         links: int64, lists of inputs and of offsets.
         tensors: int64 (tensors, TENSOR_COLUMNS).
+        levels: uint8, for the values of a line of the input, or of the frame if their steps differ: bytes that are less
+            apart are not sent.
         arena: float32, every value with the zeros around it.
         masks: uint8, 1 for each position that changed in this frame.
         counts: int32, how many channels of it changed.
@@ -31,6 +33,7 @@ class Memory(NamedTuple):
         line: int64, as bits, which positions of a line changed; 0 but while it is looked at.
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
+        sent: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
             it is time.
     """
@@ -39,6 +42,7 @@ class Memory(NamedTuple):
     fans: np.ndarray
     links: np.ndarray
     tensors: np.ndarray
+    levels: np.ndarray
     arena: np.ndarray
     masks: np.ndarray
     counts: np.ndarray
@@ -52,13 +56,14 @@ class Memory(NamedTuple):
     line: np.ndarray
     chosen: np.ndarray
     changes: np.ndarray
+    sent: np.ndarray
     stale: np.ndarray
 
 
 _TYPES = (
-    types.float32, types.int32, types.int64, types.int64, types.float32, types.uint8, types.int32, types.int64,
-    types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64, types.int64,
-    types.float64, types.int64,
+    types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.uint8, types.int32,
+    types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64,
+    types.int64, types.float64, types.uint8, types.int64,
 )  # fmt: skip
 _ARRAYS: list[Any] = [
     types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)

@@ -1,4 +1,4 @@
-"""Event rules in vector code: what is sent is kept and counted, row by row or for neighbours in a frame.
+"""Event rules in vector code: what is sent is kept and counted, row by row.
 
 ``EventRule.advance`` is the definition of each rule. Whole vectors are read and written; what belongs to the next row
 is written back as it was.
@@ -24,7 +24,7 @@ def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, most), most, x)
 
 
-def _sent(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
+def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
     """What a rule holds after seeing ``x``, if its unit is sent."""
     builder = emit.builder
     if rule == QUANTIZE:
@@ -100,7 +100,7 @@ def send_rows(rule: str, size: str) -> Any:
 
                 def keep(emit: Emitter, at: Any, mine: Any) -> Any:
                     x, kept, step = values_at(emit, at)
-                    new = _sent(emit, rule, x, kept, step)
+                    new = sent_value(emit, rule, x, kept, step)
                     changed = builder.fcmp_unordered("!=", new, kept)
                     if mine is not None:
                         changed, new = builder.and_(mine, changed), builder.select(mine, new, kept)
@@ -177,151 +177,3 @@ def _over_row(
     fits = builder.and_(builder.icmp_signed(">", rest, number(0)), builder.icmp_signed("<=", rest, half))
     (total,) = emit.where(fits, [total], last(emit.halved))
     return total
-
-
-def values_to_send(rule: str) -> Any:
-    """Which of up to 64 ``values[place:]``, scaled and shifted, a rule would send, as bits; nothing is kept.
-
-    ``weights[scale:]``, ``weights[shift:]`` and ``weights[steps:]`` hold a number for each of the ``length`` values.
-    """
-
-    @intrinsic
-    def choose(
-        typing_context: Any, values: Any, place: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
-        begin: Any, length: Any,
-    ) -> Any:  # fmt: skip
-        signature = types.int64(values, place, weights, scale, shift, steps, arena, begin, length)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emitter(context, builder, signature, args)
-            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
-            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
-
-            def one_vector(index: Any, carried: list[Any]) -> list[Any]:
-                first = builder.mul(index, number(LANES))
-                at = [first]
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
-                old = emit.load(builder.gep(kept, at))
-                held = _sent(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
-                sent = builder.fcmp_unordered("!=", held, old)
-                return [builder.or_(carried[0], builder.shl(emit.bits(sent), first))]
-
-            vectors = builder.sdiv(builder.add(args[8], number(LANES - 1)), number(LANES))
-            (found,) = emit.loop(vectors, [number(0)], one_vector)
-            return builder.and_(found, builder.lshr(number(-1), builder.sub(number(64), args[8])))
-
-        return signature, generate
-
-    return choose
-
-
-def send_neighbours(rule: str, channels: int) -> Any:
-    """Apply a rule to ``LANES`` neighbours in a frame, of few channels; keep, mark and count what is sent.
-
-    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with steps ``weights[steps:]`` and state ``arena[begin:]``.
-    The first ``count`` neighbours are there, their marks at ``masks[mask:]``. In a fresh state the rule has to be NONE,
-    and all has changed. Returns two numbers of 32 bits: which neighbours changed, as bits, above it how many values.
-    """
-
-    @intrinsic
-    def send(
-        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
-        begin: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
-    ) -> Any:  # fmt: skip
-        signature = types.int64(
-            frame, flat, weights, scale, shift, steps, arena, begin, count, fresh, masks, mask, counts
-        )
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emitter(context, builder, signature, args)
-            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
-            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
-            news, olds, squares = [], [], []
-            for vector in range(channels):
-                at = [number(vector * LANES)]
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
-                old, step = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_steps, at))
-                if rule == PIXEL:
-                    change = builder.fdiv(builder.fsub(x, old), step)
-                    squares.append(builder.fmul(change, change))
-                news.append(_sent(emit, rule, x, old, step))
-                olds.append(old)
-            sent = emit.lanes_below(args[8])
-            if rule == PIXEL:
-                least = emit.constant(channels)  # of a root mean square of 1
-                sent = builder.and_(sent, builder.fcmp_unordered(">=", _sum(emit, emit.apart(squares)), least))
-            return _keep_neighbours(emit, kept, news, olds, sent, args[9], (args[11], 10, 12))
-
-        return signature, generate
-
-    return send
-
-
-def rescale_neighbours(channels: int) -> Any:
-    """Rescale those of ``LANES`` neighbours that changed, given as bits, from ``arena[begin:]`` to ``arena[to:]``.
-
-    ``weights[scale:]`` and ``weights[shift:]`` are repeated for each of them; the rest is as in ``send_neighbours``.
-    """
-
-    @intrinsic
-    def rescale(
-        typing_context: Any, weights: Any, scale: Any, shift: Any, arena: Any, begin: Any, to: Any, bits: Any,
-        fresh: Any, masks: Any, mask: Any, counts: Any,
-    ) -> Any:  # fmt: skip
-        signature = types.int64(weights, scale, shift, arena, begin, to, bits, fresh, masks, mask, counts)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emitter(context, builder, signature, args)
-            row, kept = (builder.gep(emit.data(3), [args[place]]) for place in (4, 5))
-            scales, shifts = (builder.gep(emit.data(0), [args[place]]) for place in (1, 2))
-            news, olds = [], []
-            for vector in range(channels):
-                at = [number(vector * LANES)]
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                news.append(builder.fadd(x, emit.load(builder.gep(shifts, at))))
-                olds.append(emit.load(builder.gep(kept, at)))
-            sent = builder.bitcast(builder.trunc(args[6], ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
-            return _keep_neighbours(emit, kept, news, olds, sent, args[7], (args[9], 8, 10))
-
-        return signature, generate
-
-    return rescale
-
-
-def _sum(emit: Emitter, vectors: list[Any]) -> Any:
-    total, *others = vectors
-    for other in others:
-        total = emit.builder.fadd(total, other)
-    return total
-
-
-def _keep_neighbours(
-    emit: Emitter, kept: Any, news: list[Any], olds: list[Any], sent: Any, fresh: Any, marks: tuple[Any, int, int]
-) -> Any:
-    """Keep the neighbours that are ``sent``, a lane for each, and mark those that changed.
-
-    ``marks``: at which place, and which arguments are ``masks`` and ``counts``.
-    """
-    builder = emit.builder
-    mask, masks, counts = marks
-    anew = emit.spread(fresh)
-    one, none = emit.constant(1), emit.constant(0)
-    differing, elements = [], number(0)
-    for vector, (new, old, mine) in enumerate(zip(news, olds, emit.together(sent, len(news)), strict=True)):
-        emit.store(builder.select(mine, new, old), builder.gep(kept, [number(vector * LANES)]))
-        lanes = builder.and_(mine, builder.or_(anew, builder.fcmp_unordered("!=", new, old)))
-        elements = builder.add(elements, emit.count_lanes(lanes))
-        differing.append(builder.select(lanes, one, none))
-    total = _sum(emit, emit.apart(differing))
-    changed = builder.fcmp_ordered(">", total, none)
-    for array, size, value in (
-        (masks, 8, builder.zext(changed, ir.VectorType(ir.IntType(8), LANES))),
-        (counts, 32, builder.fptosi(total, ir.VectorType(ir.IntType(32), LANES))),
-    ):
-        place = builder.gep(emit.data(array), [mask])
-        place = builder.bitcast(place, ir.VectorType(ir.IntType(size), LANES).as_pointer())
-        before = builder.load(place, align=size // 8)
-        builder.store(builder.select(changed, value, before), place, align=size // 8)
-    return builder.or_(emit.bits(changed), builder.shl(elements, number(32)))

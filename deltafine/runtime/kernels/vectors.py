@@ -62,10 +62,16 @@ class Emitter:
     def load(self, pointer: Any) -> Any:
         """Values of 32-bit floating point, or bytes made such."""
         if pointer.type.pointee == I8:
-            whole = ir.VectorType(I8, self.lanes)
-            loaded = self.builder.load(self.builder.bitcast(pointer, whole.as_pointer()), align=1)
-            return self.builder.uitofp(loaded, self.vector)
+            return self.builder.uitofp(self.load_bytes(pointer), self.vector)
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=4)
+
+    def load_bytes(self, pointer: Any) -> Any:
+        """As many bytes as there are lanes."""
+        whole = ir.VectorType(I8, self.lanes)
+        return self.builder.load(self.builder.bitcast(pointer, whole.as_pointer()), align=1)
+
+    def store_bytes(self, vector: Any, pointer: Any) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, vector.type.as_pointer()), align=1)
 
     def store(self, vector: Any, pointer: Any) -> None:
         self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=4)

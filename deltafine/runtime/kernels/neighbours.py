@@ -1,0 +1,183 @@
+"""Event rules in vector code for neighbours in a frame, whose few channels do not fill a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from deltafine.runtime.kernels.rules import PIXEL, sent_value
+from deltafine.runtime.kernels.vectors import I8, LANES, Emitter, number
+
+
+def may_send(rule: str, channels: int) -> Any:
+    """Whether a rule would send any of ``LANES`` neighbours, not 0 if so; nothing is kept.
+
+    Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with steps ``weights[steps:]`` and state
+    ``arena[begin:]``, it is the rule itself for single values. Bytes are compared with those that were ``sent[flat:]``:
+    one less than ``levels[level:]`` away is not sent, which is true of a few that are further away, too.
+    """
+
+    @intrinsic
+    def look(
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
+        begin: Any, sent: Any, levels: Any, level: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.int64(frame, flat, weights, scale, shift, steps, arena, begin, sent, levels, level)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            row, kept, bytes_sent, far = (
+                builder.gep(emit.data(array), [args[first]]) for array, first in ((0, 1), (6, 7), (8, 1), (9, 10))
+            )
+            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+
+            def one_vector(at: list[Any]) -> Any:
+                if row.type.pointee == I8:
+                    value, other, least = (emit.load_bytes(builder.gep(array, at)) for array in (row, bytes_sent, far))
+                    above = builder.icmp_unsigned(">", value, other)
+                    distance = builder.select(above, builder.sub(value, other), builder.sub(other, value))
+                    return builder.icmp_unsigned(">=", distance, least)
+                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
+                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
+                old = emit.load(builder.gep(kept, at))
+                held = sent_value(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
+                return builder.fcmp_unordered("!=", held, old)
+
+            some = one_vector([number(0)])
+            for vector in range(1, channels):
+                some = builder.or_(some, one_vector([number(vector * LANES)]))
+            return emit.bits(some)
+
+        return signature, generate
+
+    return look
+
+
+def send_neighbours(rule: str, channels: int) -> Any:
+    """Apply a rule to ``LANES`` neighbours in a frame, of few channels; keep, mark and count what is sent.
+
+    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with steps ``weights[steps:]`` and state ``arena[begin:]``,
+    and ``sent[flat:]`` where the frame is bytes. The first ``count`` neighbours are there, their marks at
+    ``masks[mask:]``. In a fresh state the rule has to be NONE, and all has changed. Returns two numbers of 32 bits:
+    which neighbours changed, as bits, above it how many values.
+    """
+
+    @intrinsic
+    def send(
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
+        begin: Any, sent: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.int64(
+            frame, flat, weights, scale, shift, steps, arena, begin, sent, count, fresh, masks, mask, counts
+        )
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
+            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            news, olds, squares = [], [], []
+            for vector in range(channels):
+                at = [number(vector * LANES)]
+                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
+                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
+                old, step = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_steps, at))
+                if rule == PIXEL:
+                    change = builder.fdiv(builder.fsub(x, old), step)
+                    squares.append(builder.fmul(change, change))
+                news.append(sent_value(emit, rule, x, old, step))
+                olds.append(old)
+            mine = emit.lanes_below(args[9])
+            copies = [(row, builder.gep(emit.data(8), [args[1]]))] if row.type.pointee == I8 else []
+
+            def keep() -> list[Any]:
+                return [_keep_neighbours(emit, kept, news, olds, mine, args[10], (args[12], 11, 13), copies)]
+
+            if rule != PIXEL:
+                return keep()[0]
+            least = emit.constant(channels)  # of a root mean square of 1
+            mine = builder.and_(mine, builder.fcmp_unordered(">=", _sum(emit, emit.apart(squares)), least))
+            (found,) = emit.where(builder.icmp_unsigned("!=", emit.bits(mine), number(0)), [number(0)], keep)
+            return found
+
+        return signature, generate
+
+    return send
+
+
+def rescale_neighbours(channels: int) -> Any:
+    """Rescale those of ``LANES`` neighbours that changed, given as bits, from ``arena[begin:]`` to ``arena[to:]``.
+
+    ``weights[scale:]`` and ``weights[shift:]`` are repeated for each of them; the rest is as in ``send_neighbours``.
+    """
+
+    @intrinsic
+    def rescale(
+        typing_context: Any, weights: Any, scale: Any, shift: Any, arena: Any, begin: Any, to: Any, bits: Any,
+        fresh: Any, masks: Any, mask: Any, counts: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.int64(weights, scale, shift, arena, begin, to, bits, fresh, masks, mask, counts)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emitter(context, builder, signature, args)
+            row, kept = (builder.gep(emit.data(3), [args[place]]) for place in (4, 5))
+            scales, shifts = (builder.gep(emit.data(0), [args[place]]) for place in (1, 2))
+            news, olds = [], []
+            for vector in range(channels):
+                at = [number(vector * LANES)]
+                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
+                news.append(builder.fadd(x, emit.load(builder.gep(shifts, at))))
+                olds.append(emit.load(builder.gep(kept, at)))
+            sent = builder.bitcast(builder.trunc(args[6], ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
+            return _keep_neighbours(emit, kept, news, olds, sent, args[7], (args[9], 8, 10))
+
+        return signature, generate
+
+    return rescale
+
+
+def _sum(emit: Emitter, vectors: list[Any]) -> Any:
+    total, *others = vectors
+    for other in others:
+        total = emit.builder.fadd(total, other)
+    return total
+
+
+def _keep_neighbours(
+    emit: Emitter, kept: Any, news: list[Any], olds: list[Any], sent: Any, fresh: Any, marks: tuple[Any, int, int],
+    copies: Sequence[tuple[Any, Any]] = (),
+) -> Any:  # fmt: skip
+    """Keep the neighbours that are ``sent``, a lane for each, and mark those that changed.
+
+    ``marks``: at which place, and which arguments are ``masks`` and ``counts``. ``copies``: from where to where bytes
+    of what changed are copied, too.
+    """
+    builder = emit.builder
+    mask, masks, counts = marks
+    anew = emit.spread(fresh)
+    one, none = emit.constant(1), emit.constant(0)
+    differing, elements = [], number(0)
+    for vector, (new, old, mine) in enumerate(zip(news, olds, emit.together(sent, len(news)), strict=True)):
+        emit.store(builder.select(mine, new, old), builder.gep(kept, [number(vector * LANES)]))
+        lanes = builder.and_(mine, builder.or_(anew, builder.fcmp_unordered("!=", new, old)))
+        elements = builder.add(elements, emit.count_lanes(lanes))
+        differing.append(builder.select(lanes, one, none))
+        for source, target in copies:
+            at = [number(vector * LANES)]
+            target = builder.gep(target, at)
+            value = builder.select(lanes, emit.load_bytes(builder.gep(source, at)), emit.load_bytes(target))
+            emit.store_bytes(value, target)
+    total = _sum(emit, emit.apart(differing))
+    changed = builder.fcmp_ordered(">", total, none)
+    for array, size, value in (
+        (masks, 8, builder.zext(changed, ir.VectorType(ir.IntType(8), LANES))),
+        (counts, 32, builder.fptosi(total, ir.VectorType(ir.IntType(32), LANES))),
+    ):
+        place = builder.gep(emit.data(array), [mask])
+        place = builder.bitcast(place, ir.VectorType(ir.IntType(size), LANES).as_pointer())
+        before = builder.load(place, align=size // 8)
+        builder.store(builder.select(changed, value, before), place, align=size // 8)
+    return builder.or_(emit.bits(changed), builder.shl(elements, number(32)))
