@@ -10,7 +10,20 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import unpack
-from deltafine.runtime.kernels.rules import ANY, ELEMENT, HALF, LOW_BITS, NONE, PIXEL, QUANTIZE, WHOLE, send_rows
+from deltafine.runtime.kernels.rules import (
+    ANY,
+    ELEMENT,
+    FOUR,
+    HALF,
+    LOW_BITS,
+    NONE,
+    ONE,
+    PIXEL,
+    QUANTIZE,
+    TWO,
+    WHOLE,
+    send_rows,
+)
 from deltafine.runtime.kernels.vectors import LANES
 
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
@@ -56,7 +69,7 @@ def _sender(size: str) -> Any:
     return send
 
 
-_half, _whole, _any = map(_sender, (HALF, WHOLE, ANY))
+_half, _one, _two, _four, _whole, _any = map(_sender, (HALF, ONE, TWO, FOUR, WHOLE, ANY))
 
 
 @kernel
@@ -95,6 +108,12 @@ def finish_rows(
         most = INFINITE
     if channels <= LANES // 2:
         sent = _half(table, operation, shift, least, most, rows, pitch, first, fresh)
+    elif channels == LANES:
+        sent = _one(table, operation, shift, least, most, rows, pitch, first, fresh)
+    elif channels == 2 * LANES:
+        sent = _two(table, operation, shift, least, most, rows, pitch, first, fresh)
+    elif channels == 4 * LANES:
+        sent = _four(table, operation, shift, least, most, rows, pitch, first, fresh)
     elif channels % LANES == 0:
         sent = _whole(table, operation, shift, least, most, rows, pitch, first, fresh)
     else:

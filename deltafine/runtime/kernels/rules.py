@@ -6,8 +6,9 @@ is written back as it was.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import types
@@ -37,8 +38,10 @@ def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
 
 LOW_BITS = (1 << 32) - 1
 
-HALF, WHOLE, ANY = "half", "whole", "any"
-"""Vectors that a row fills: half of one at most, whole ones, or any number."""
+HALF, ONE, TWO, FOUR, WHOLE, ANY = "half", "one", "two", "four", "whole", "any"
+"""Vectors that a row fills: half of one at most, one, two, four, any number of whole ones, or any number."""
+FIXED = {HALF: 1, ONE: 1, TWO: 2, FOUR: 4}
+"""Vectors of rows that are short enough to be written back, as they were, where they are not sent."""
 
 
 def send_rows(rule: str, size: str) -> Any:
@@ -62,77 +65,124 @@ def send_rows(rule: str, size: str) -> Any:
         )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            wide = Emitter(context, builder, signature, args)
-            scratch, arena, marks, numbers = wide.data(0), wide.data(9), wide.data(15), wide.data(17)
-            shifts = builder.gep(wide.data(3), [args[4]])
-            targets, active = (builder.gep(wide.data(place), [args[12]]) for place in (10, 11))
-            channels = args[13]
-            vectors = builder.sdiv(channels, number(LANES))
-            narrow = wide.halved
-            of_row = narrow.lanes_below(channels)
-
-            def over_row(zero: Any, add: Any, one: Any, total_of: Any) -> Any:
-                if size == HALF:
-                    return total_of(narrow, one(narrow, number(0), of_row))
-                if size == WHOLE:
-                    return total_of(wide, _over_vectors(wide, vectors, add, one))
-                return _over_row(wide, channels, zero, add, one, total_of)
-
-            def one_row(i: Any, carried: list[Any]) -> list[Any]:
-                position = builder.load(builder.gep(active, [i]))
-                row = builder.gep(scratch, [builder.mul(i, args[1])])
-                target = builder.gep(arena, [builder.load(builder.gep(targets, [i]))])
-                all_steps = builder.gep(
-                    wide.data(3), [builder.add(args[7], builder.mul(position, args[8]))]
-                )  # fmt: skip
-
-                def values_at(emit: Emitter, at: Any) -> tuple[Any, Any, Any]:
-                    x = builder.fadd(emit.load(builder.gep(row, [at])), emit.load(builder.gep(shifts, [at])))
-                    kept = emit.load(builder.gep(target, [at]))
-                    step = emit.load(builder.gep(all_steps, [at]))
-                    return _clipped(emit, x, emit.spread(args[5]), emit.spread(args[6])), kept, step
-
-                def squares(emit: Emitter, at: Any, mine: Any) -> Any:
-                    x, kept, step = values_at(emit, at)
-                    change = builder.fdiv(builder.fsub(x, kept), step)
-                    change = change if mine is None else builder.select(mine, change, emit.constant(0))
-                    return builder.fmul(change, change)
-
-                def keep(emit: Emitter, at: Any, mine: Any) -> Any:
-                    x, kept, step = values_at(emit, at)
-                    new = sent_value(emit, rule, x, kept, step)
-                    changed = builder.fcmp_unordered("!=", new, kept)
-                    if mine is not None:
-                        changed, new = builder.and_(mine, changed), builder.select(mine, new, kept)
-                    emit.store(new, builder.gep(target, [at]))
-                    return emit.count_lanes(changed)
-
-                def keep_row() -> list[Any]:
-                    differing = over_row(number(0), builder.add, keep, lambda emit, count: count)
-                    differing = builder.select(args[14], channels, differing)
-                    changed = builder.icmp_signed(">", differing, number(0))
-                    place = [builder.add(args[16], position)]
-                    builder.store(builder.zext(changed, ir.IntType(8)), builder.gep(marks, place))
-                    builder.store(builder.trunc(differing, I32), builder.gep(numbers, place))
-                    packed = builder.or_(builder.zext(changed, I64), builder.shl(differing, number(32)))
-                    return [builder.add(carried[0], packed)]
-
-                if rule != PIXEL:
-                    return keep_row()
-                total = over_row(ir.Constant(F32, 0), builder.fadd, squares, Emitter.total)
-                least_total = builder.sitofp(channels, F32)  # of a root mean square of 1
-                return wide.where(builder.fcmp_unordered(">=", total, least_total), carried, keep_row)
-
-            (found,) = wide.where(
-                builder.icmp_signed(">", args[2], number(0)),
-                [number(0)],
-                lambda: wide.loop(args[2], [number(0)], one_row),
-            )
+            code = _Rows(Emitter(context, builder, signature, args), rule, size)
+            some = builder.icmp_signed(">", code.count, number(0))
+            (found,) = code.wide.where(some, [number(0)], code.send)
             return found
 
         return signature, generate
 
     return send
+
+
+class _Row(NamedTuple):
+    """Where things of one row stand."""
+
+    position: Any
+    values: Any
+    target: Any
+    steps: Any
+
+
+class _Rows:
+    """The code of one call of ``send_rows``, whose arguments it takes."""
+
+    def __init__(self, emit: Emitter, rule: str, size: str) -> None:
+        self.rule, self.size = rule, size
+        self.wide, self.narrow, self.builder = emit, emit.halved, emit.builder
+        (
+            _, self.pitch, self.count, _, shift, self.least, self.most, self.steps, self.step_pitch, _, _, _, first,
+            self.channels, self.fresh, _, self.mask, _,
+        ) = emit.args  # fmt: skip
+        self.scratch, self.arena, self.marks, self.numbers = (emit.data(place) for place in (0, 9, 15, 17))
+        self.weights = emit.data(3)
+        self.shifts = self.builder.gep(self.weights, [shift])
+        self.targets, self.active = (self.builder.gep(emit.data(place), [first]) for place in (10, 11))
+        self.vectors = self.builder.sdiv(self.channels, number(LANES))
+        self.of_row = self.narrow.lanes_below(self.channels)
+        self.least_total = self.builder.sitofp(self.channels, F32)  # of a root mean square of 1
+
+    def send(self) -> list[Any]:
+        """All rows, at least one: the packed numbers."""
+
+        def one(i: Any, found: list[Any]) -> list[Any]:
+            row = self._row(i)
+            if self.rule != PIXEL:
+                return self._keep_row(row, found)
+            if self.size in FIXED:  # which it will be is hard to guess, and a branch on it would often go wrong
+                return self._keep_row(row, found, self._lanes_to_send(row))
+            total = self._sum(ir.Constant(F32, 0), self.builder.fadd, self._squares(row), Emitter.total)
+            far = self.builder.fcmp_unordered(">=", total, self.least_total)
+            return self.wide.where(far, found, lambda: self._keep_row(row, found))
+
+        return self.wide.loop(self.count, [number(0)], one)
+
+    def _row(self, i: Any) -> _Row:
+        builder = self.builder
+        position = builder.load(builder.gep(self.active, [i]))
+        return _Row(
+            position,
+            builder.gep(self.scratch, [builder.mul(i, self.pitch)]),
+            builder.gep(self.arena, [builder.load(builder.gep(self.targets, [i]))]),
+            builder.gep(self.weights, [builder.add(self.steps, builder.mul(position, self.step_pitch))]),
+        )
+
+    def _values(self, emit: Emitter, row: _Row, at: Any) -> tuple[Any, Any, Any]:
+        """What is new, what was kept, and the steps."""
+        builder = self.builder
+        x, shift, kept, step = (
+            emit.load(builder.gep(array, [at])) for array in (row.values, self.shifts, row.target, row.steps)
+        )
+        return _clipped(emit, builder.fadd(x, shift), emit.spread(self.least), emit.spread(self.most)), kept, step
+
+    def _squares(self, row: _Row) -> Callable[[Emitter, Any, Any], Any]:
+        """Squares of changes in steps."""
+
+        def squares(emit: Emitter, at: Any, mine: Any) -> Any:
+            x, kept, step = self._values(emit, row, at)
+            change = self.builder.fdiv(self.builder.fsub(x, kept), step)
+            change = change if mine is None else self.builder.select(mine, change, emit.constant(0))
+            return self.builder.fmul(change, change)
+
+        return squares
+
+    def _lanes_to_send(self, row: _Row) -> Any:
+        """All lanes of a row that is sent, none of another."""
+        emit = self.narrow if self.size == HALF else self.wide
+        totals = self._sum(ir.Constant(F32, 0), self.builder.fadd, self._squares(row), Emitter.total_everywhere)
+        return self.builder.fcmp_unordered(">=", totals, emit.spread(self.least_total))
+
+    def _keep_row(self, row: _Row, found: list[Any], lanes: Any = None) -> list[Any]:
+        """Keep what a rule sends of a row, in these ``lanes`` or all, mark and count it."""
+        builder = self.builder
+
+        def keep(emit: Emitter, at: Any, mine: Any) -> Any:
+            x, kept, step = self._values(emit, row, at)
+            new = sent_value(emit, self.rule, x, kept, step)
+            changed = builder.fcmp_unordered("!=", new, kept)
+            for chosen in filter(None, (mine, lanes)):
+                changed, new = builder.and_(chosen, changed), builder.select(chosen, new, kept)
+            emit.store(new, builder.gep(row.target, [at]))
+            return emit.count_lanes(changed)
+
+        differing = self._sum(number(0), builder.add, keep, lambda emit, count: count)
+        differing = builder.select(self.fresh, self.channels, differing)
+        changed = builder.icmp_signed(">", differing, number(0))
+        place = [builder.add(self.mask, row.position)]
+        builder.store(builder.zext(changed, ir.IntType(8)), builder.gep(self.marks, place))
+        builder.store(builder.trunc(differing, I32), builder.gep(self.numbers, place))
+        packed = builder.or_(builder.zext(changed, I64), builder.shl(differing, number(32)))
+        return [builder.add(found[0], packed)]
+
+    def _sum(self, zero: Any, add: Any, one: Any, total_of: Any) -> Any:
+        """Sum of ``one(emit, at, mine)`` over the vectors of a row, see ``_over_row``."""
+        if self.size in FIXED:
+            emit, mine = (self.narrow, self.of_row) if self.size == HALF else (self.wide, None)
+            parts = [one(emit, number(vector * LANES), mine) for vector in range(FIXED[self.size])]
+            return total_of(emit, functools.reduce(add, parts))
+        if self.size == WHOLE:
+            return total_of(self.wide, _over_vectors(self.wide, self.vectors, add, one))
+        return _over_row(self.wide, self.channels, zero, add, one, total_of)
 
 
 def _over_vectors(emit: Emitter, count: Any, add: Any, one: Callable[[Emitter, Any, Any], Any]) -> Any:

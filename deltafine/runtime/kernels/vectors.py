@@ -114,15 +114,16 @@ class Emitter:
 
     def total(self, vector: Any) -> Any:
         """Sum of all lanes, halves on halves."""
+        return self.builder.extract_element(self.total_everywhere(vector), ir.Constant(I32, 0))
+
+    def total_everywhere(self, vector: Any) -> Any:
+        """The same in all lanes."""
         size = self.lanes
         while size > 1:
             size //= 2
-            lower, upper = (
-                self.builder.shuffle_vector(vector, vector, self._places(list(range(begin, begin + size))))
-                for begin in (0, size)
-            )
-            vector = self.builder.fadd(lower, upper)
-        return self.builder.extract_element(vector, ir.Constant(I32, 0))
+            other = self.builder.shuffle_vector(vector, vector, self._places([i ^ size for i in range(self.lanes)]))
+            vector = self.builder.fadd(vector, other)
+        return vector
 
     def _picked(self, vectors: list[Any], places: list[int]) -> Any:
         """The values at these places of vectors side by side."""
