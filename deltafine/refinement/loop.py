@@ -15,7 +15,7 @@ from deltafine.errors import DeltafineError
 from deltafine.files import write_atomically
 from deltafine.measurement.figures import Figures
 from deltafine.refinement import checkpoints
-from deltafine.refinement.budget import AccuracyController, Budget, TargetController
+from deltafine.refinement.budget import Budget
 from deltafine.refinement.carrying import by_name
 from deltafine.refinement.choosing import Choice
 from deltafine.refinement.history import Epoch, FrontPoint, to_csv
@@ -24,6 +24,7 @@ from deltafine.refinement.listener import Listener
 from deltafine.refinement.logs import Logs
 from deltafine.refinement.preparation import Prepared
 from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
+from deltafine.refinement.steering import Steering
 from deltafine.refinement.training import Trainer
 from deltafine.refinement.validating import Validation, point_of, quality
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
@@ -83,9 +84,6 @@ class Training:
         self._validation = Validation(prepared, original, student, listener, requests)
         self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent)
         self._variables = [*student.variables, *trainer.state]
-        self._to_target: TargetController | None = None
-        self._to_accuracy: AccuracyController | None = None
-        self._start_density = 0.0
         self._requests = requests
         self._workers = workers
 
@@ -109,12 +107,14 @@ class Training:
         measured = self._measured(
             lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
         )
-        self.choice.floor = quality(measured["original"]) - self.budget.drop
-        self._start_controllers(None if resuming else measured["refined"])
+        trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
+        self.choice.floor = floor
+        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
         if resuming:
             self._restore()
             self._tidy()
         else:
+            self._steering.before_training(point_of(0, 0.0, measured["refined"]))
             self._save()
         while not self._over():
             try:
@@ -140,24 +140,6 @@ class Training:
         )
         return {name: Figures.model_validate(figures) for name, figures in told.items()}
 
-    def _start_controllers(self, at_start: Figures | None) -> None:
-        settings, budget = self.settings, self.budget
-        if budget.density is not None:
-            self._to_target = TargetController(
-                budget.density, self._trainer.steps, settings.penalty, self._trainer.warmup_steps
-            )
-            if at_start is not None:
-                self._start_density = budget.density_of(point_of(0, 0.0, at_start))
-        if budget.spend:
-            self._to_accuracy = AccuracyController(self.choice.floor, max(budget.drop, 0.01), settings.penalty)
-
-    @property
-    def _strength(self) -> float:
-        """λ now, before warm-up."""
-        if self._to_target is not None:
-            return self._to_target.strength
-        return self._to_accuracy.penalty if self._to_accuracy is not None else self.settings.penalty
-
     def _one_epoch(self) -> None:
         progress, trainer = self.progress, self._trainer
         number = len(progress.history) + 1
@@ -173,13 +155,15 @@ class Training:
                     figures = trainer.train_on_batch(
                         batch.frames,
                         batch.labels,
-                        self._strength,
+                        self._steering.strength,
                         first=batch.first,
                         stopping=self._requests.signal,
                         saving=time.monotonic() - saved > 60 * self.settings.checkpoint_minutes,
                     )
                     progress.watch.see(figures[0], trainer.step)
-                    self._steer(figures[1], steps)
+                    if trainer.penalty:
+                        expected = figures[1] / trainer.penalty
+                        self._steering.after_batch(expected, steps, first_epoch=not progress.history)
                     progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
                     progress.batches += 1
                     logs.step(trainer.step, figures, trainer.penalty)
@@ -223,14 +207,6 @@ class Training:
         self._save()
         self.listener.say(words)
 
-    def _steer(self, penalty: float, steps: int) -> None:
-        controller = self._to_target
-        if controller is None or not self._trainer.penalty:
-            return
-        controller.update(penalty / self._trainer.penalty)
-        if controller.step == min(10, steps) and not self.progress.history:
-            controller.validated(self._start_density)
-
     def _tell(self, number: int, steps: int) -> None:
         done, strength = self.progress.batches, self._trainer.penalty
         task, penalty, right = (total / done for total in self.progress.sums)
@@ -262,10 +238,7 @@ class Training:
             validation_pixel_density=point.pixel_density,
             seconds=round(time.monotonic() - started, 1),
         )
-        if self._to_target is not None:
-            self._to_target.validated(self.budget.density_of(point))
-        if self._to_accuracy is not None:
-            self._to_accuracy.validated(point.accuracy, self.settings.penalty)
+        self._steering.after_epoch(point)
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
         self._save()
@@ -321,9 +294,8 @@ class Training:
             "sums": progress.sums,
             "history": [epoch.model_dump() for epoch in progress.history],
             "points": [point.model_dump() for point in self.choice.points],
-            "target": None if self._to_target is None else {**self._to_target.state(), "first": self._start_density},
             "penalty": self._trainer.penalty,
-            "spending": None if self._to_accuracy is None else self._to_accuracy.penalty,
+            **self._steering.state(),
         }
         if self._workers.chief:
             checkpoints.save(self.checkpoint, [*self._variables, *states], facts)
@@ -356,10 +328,6 @@ class Training:
             mishaps=facts["mishaps"],
         )
         self.choice.points = [FrontPoint.model_validate(entry) for entry in facts["points"]]
-        if facts["target"] is not None:
-            self._start_density = facts["target"].pop("first")
-            self._to_target = TargetController(**facts["target"])
-        if self._to_accuracy is not None:
-            self._to_accuracy.penalty = facts["spending"]
+        self._steering.restore(facts)
         within = f" and {self.progress.batches} steps" if self.progress.batches else ""
         self.listener.say(f"resumed after epoch {len(self.progress.history)} of {self.settings.epochs}{within}")

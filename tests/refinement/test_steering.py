@@ -1,0 +1,131 @@
+"""Steering λ: a controller must reach its target with any network that answers to λ, and not swing."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltafine.refinement import resolve
+from deltafine.refinement.budget import Budget
+from deltafine.refinement.history import FrontPoint
+from deltafine.refinement.steering import AccuracyController, Steering, TargetController
+
+
+def steer(start: float, target: float, slope: float, lag: float, noise: float, steps: int = 400) -> list[float]:
+    """Density over a training of a network that follows λ ** -slope with a lag (share of the training)."""
+    controller = TargetController(target, steps, penalty=20.0, warmup=steps // 10)
+    density, densities = start, []
+    for step in range(steps):
+        rise = min(1.0, (step + 1) / controller.warmup)
+        settled = start * (1 + rise * controller.strength / 20.0) ** -slope
+        density *= (settled / density) ** (1 / (lag * steps))
+        densities.append(density)
+        controller.update(density * math.exp(noise * math.sin(7.3 * step)))
+    return densities
+
+
+@given(
+    start=st.floats(0.05, 0.5),
+    fall=st.floats(0.3, 0.7),
+    slope=st.floats(0.35, 0.8),
+    lag=st.floats(0.01, 0.05),
+    noise=st.floats(0, 0.2),
+)
+def test_a_target_is_reached_without_swinging(
+    start: float, fall: float, slope: float, lag: float, noise: float
+) -> None:
+    target = start * fall
+    densities = steer(start, target, slope, lag, noise)
+    assert densities[-1] == pytest.approx(target, rel=0.15)
+    # It comes from above, and does not fall far below on the way.
+    assert min(densities) > 0.75 * target
+
+
+def test_the_ratio_between_clips_and_streams_is_made_up_for() -> None:
+    controller = TargetController(0.1, steps=100, penalty=1.0, warmup=0)
+    for _ in range(50):
+        controller.update(0.2)
+    controller.validated(0.1)  # streams show half of what the clips show: the target is met
+    before = controller.strength
+    for _ in range(50):
+        controller.update(0.2)
+    assert controller.ratio == pytest.approx(2.0)
+    assert controller.strength <= before * 1.5
+
+
+def test_a_controller_goes_on_from_its_state_as_if_never_stopped() -> None:
+    one = TargetController(0.05, steps=60, penalty=3.0, warmup=5)
+    for step in range(20):
+        one.update(0.3 / (1 + step))
+    other = TargetController(**one.state())
+    for step in range(20):
+        one.update(0.1 / (1 + step))
+        other.update(0.1 / (1 + step))
+    assert one == other
+    assert one.strength == other.strength
+
+
+def test_the_penalty_stays_within_limits_where_a_target_cannot_be_reached() -> None:
+    controller = TargetController(0.001, steps=50, penalty=2.0, warmup=0)
+    for _ in range(5000):
+        controller.update(0.5)
+    assert controller.strength <= 2.0 * 100.0 * 1.0001
+
+
+def test_accuracy_to_spare_raises_the_penalty_and_overspending_lowers_it() -> None:
+    controller = AccuracyController(floor=0.8, scale=0.02, penalty=10.0)
+    controller.validated(0.9, first=10.0)
+    assert controller.penalty == 20.0
+    controller.validated(0.81, first=10.0)
+    assert controller.penalty == pytest.approx(20.0 * 2**0.5)
+    controller.validated(0.8, first=10.0)
+    assert controller.penalty == pytest.approx(20.0 * 2**0.5)
+    controller.validated(0.5, first=10.0)
+    assert controller.penalty == pytest.approx(10.0 * 2**0.5)
+    for _ in range(20):
+        controller.validated(1.0, first=10.0)
+    assert controller.penalty == 160.0
+
+
+def point(accuracy: float, mac: float) -> FrontPoint:
+    return FrontPoint(epoch=1, penalty=1.0, accuracy=accuracy, mac_density=mac, pixel_density=0.3, delta_sparsity=0.8)
+
+
+def steering(**given: Any) -> Steering:
+    settings = resolve(model="m", data="d", penalty=4.0, **given)
+    return Steering(settings, Budget.of(settings), floor=0.8, steps=100, warmup=10)
+
+
+def test_without_a_budget_the_penalty_stays() -> None:
+    fixed = steering()
+    fixed.before_training(point(0.9, 0.3))
+    fixed.after_batch(0.5, 20, first_epoch=True)
+    fixed.after_epoch(point(0.2, 0.3))
+    assert fixed.strength == 4.0
+
+
+@pytest.mark.parametrize("given", [{}, {"target_macs": 0.05}, {"max_accuracy_drop": 0.02}])
+def test_steering_goes_on_from_its_state_as_if_never_stopped(given: dict[str, float]) -> None:
+    def first(one: Steering) -> None:
+        one.before_training(point(0.9, 0.3))
+        for _ in range(30):
+            one.after_batch(0.5, 20, first_epoch=True)
+        one.after_epoch(point(0.85, 0.2))
+
+    def then(one: Steering) -> float:
+        for _ in range(30):
+            one.after_batch(0.2, 20, first_epoch=False)
+        one.after_epoch(point(0.82, 0.1))
+        return one.strength
+
+    one, other = steering(**given), steering(**given)
+    first(one)
+    other.restore(json.loads(json.dumps(one.state())))
+    assert one.strength == other.strength
+    assert then(one) == then(other)
+    assert (one.strength == 4.0) == (not given)
