@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from deltafine.model.clip_model import with_time
 from deltafine.pipeline import Quiet
 from deltafine.refinement import resolve
 from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.recalibration import FACTOR, SWEEPS, Recalibration, Trial
+from deltafine.refinement.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, Trial
 from deltafine.refinement.run import Refinement
 from deltafine.report.health import movement
 from deltafine.runtime.compile import compile_model
@@ -140,6 +141,28 @@ def test_a_price_lessens_the_work(material: tuple[Path, Path], tmp_path: Path) -
     free, dear = with_price(0.0), with_price(20.0)
     assert free.loss <= dear.loss
     assert dear.share < free.share
+
+
+@pytest.mark.parametrize(("penalty", "moves"), [(0.15, 0), (0.3, 1), (3.0, FARTHEST)])
+def test_loss_is_spent_where_that_is_allowed_and_pays(
+    material: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, penalty: float, moves: int
+) -> None:
+    run = refinement(material, tmp_path, "pixel")
+    found = recalibration(run)
+    layers = delta_layers(run.student)
+    last = list(layers)[-1]
+
+    def known(factors: dict[str, float]) -> Trial:
+        """A network whose last step alone matters: its loss grows by 0.1 with every move, its work falls by half."""
+        moved = math.log(factors[last]) / math.log(FACTOR)
+        return Trial(1.0 + 0.1 * moved, 0.5**moved)
+
+    monkeypatch.setattr(found, "play", known)
+    for lossless, expected in ((True, 0), (False, moves)):
+        steps = found.search(penalty, lambda turn, of: None, lossless=lossless)
+        ratio = {path: float(steps[path] / np.asarray(layer.step)) for path, layer in layers.items()}
+        assert math.log(ratio.pop(last)) / math.log(FACTOR) == pytest.approx(expected, abs=1e-3)
+        assert set(ratio.values()) == {1.0}
 
 
 def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
