@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deltafine import load_report
 from deltafine.errors import DeltafineError
+from deltafine.report.health import movement
 from deltafine.workers import Cluster, cluster_of
 from tests.refinement.test_killed import everything
 from tests.small_runs import write_small_model, write_small_videos
@@ -88,9 +91,10 @@ def ended(processes: Sequence[subprocess.Popen[str]], seconds: float = 300) -> l
     return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
 
 
-def refined(material: tuple[str, str], out: Path, count: int, **how: Any) -> None:
+def refined(material: tuple[str, str], out: Path, count: int, *more: str, **how: Any) -> None:
     model, data = material
-    for code, said, errors in ended(start(["refine", model, "--data", data, "--out", str(out), *RUN], count, **how)):
+    command = ["refine", model, "--data", data, "--out", str(out), *RUN, *more]
+    for code, said, errors in ended(start(command, count, **how)):
         assert code == 0, said + errors
 
 
@@ -124,6 +128,16 @@ def test_workers_come_to_the_losses_and_the_report_of_one(
 ) -> None:
     refined(material, tmp_path / "run", count, by_environment=count == 4)
     assert_the_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_all_go_on_with_the_steps_that_one_of_them_finds_anew(material: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    (tmp_path / "recipe.toml").write_text("recalibrate = 2\n")
+    for count in (1, 2):
+        refined(material, tmp_path / str(count), count, "--recipe", str(tmp_path / "recipe.toml"))
+    assert_the_same_run(tmp_path / "2", tmp_path / "1")
+    assert any(abs(math.log(moved)) > 0.3 for moved in movement(load_report(tmp_path / "2")).values())
 
 
 @pytest.mark.slow
