@@ -26,7 +26,8 @@ from deltafine.refinement.loop import Training
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.preparation import Prepared, prepare
 from deltafine.refinement.settings import RefineSettings
-from deltafine.refinement.training import Trainer, freeze_layers, prepare_batchnorm
+from deltafine.refinement.trainable import freeze_layers, prepare_batchnorm
+from deltafine.refinement.training import Trainer
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 

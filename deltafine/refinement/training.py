@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -15,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.layers import DeltaActivation, Stream
-from deltafine.model import delta_layers, graph
+from deltafine.layers import Stream
+from deltafine.model import delta_layers
 from deltafine.model.clip_model import with_time
+from deltafine.refinement import optimizers
 from deltafine.refinement.averaging import Averages
 from deltafine.refinement.carrying import Carried
 from deltafine.refinement.losses import Loss
@@ -25,11 +23,8 @@ from deltafine.refinement.replicas import Replicas
 from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.stability import Unsound
 from deltafine.refinement.strided import strides_taken_first
+from deltafine.refinement.trainable import half_precision
 from deltafine.workers import ALONE, Workers
-
-LARGEST_MOMENTUM = 0.9
-HALF = "mixed_bfloat16"
-"""Weights in 32 bits, computed with in 16; with the exponents of float32, so that no loss has to be scaled."""
 
 
 class Trainer:
@@ -69,17 +64,13 @@ class Trainer:
         own = {id(layer.log_step) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
-        self._optimizer = _optimizer(settings, self._schedule(settings.learning_rate))
-        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
+        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.learning_rate))
         self._workers = workers
         # The optimisers change the first copy of each variable; it is then copied to the other devices.
         self._own_weights = [workers.own(variable) for variable in self._weight_variables]
         self._own_steps = [workers.own(variable) for variable in self._step_variables]
         self._optimizer.build(self._own_weights)
-        self._step_optimizer = keras.optimizers.Adam(
-            self._schedule(settings.rate_of_steps or 1.0),
-            gradient_accumulation_steps=_accumulated(settings),
-        )
+        self._step_optimizer = optimizers.of_steps(settings, self._schedule(settings.rate_of_steps or 1.0))
         self._step_optimizer.build(self._own_steps)
         self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
@@ -108,7 +99,7 @@ class Trainer:
         self._rate.assign(factor)
 
     def _schedule(self, rate: float) -> Any:
-        return _Scaled(_cosine(rate, self.steps, self.warmup_steps), self._rate)
+        return optimizers.Scaled(optimizers.cosine(rate, self.steps, self.warmup_steps), self._rate)
 
     def set_steps(self, steps: dict[str, Any]) -> None:
         """Set the delta layers' steps, by layer path."""
@@ -239,104 +230,13 @@ class Trainer:
 
     def _apply(self, weights: list[Any], steps: list[Any]) -> Any:
         """Change weights and steps by their gradients, which are clipped; returns the norm that these had."""
-        self._optimizer.apply(_clip(weights, self._own_weights, self.settings.clip_norm), self._own_weights)
+        self._optimizer.apply(optimizers.clip(weights, self._own_weights, self.settings.clip_norm), self._own_weights)
         if self._step_variables:
-            self._step_optimizer.apply(_clip(steps, self._own_steps, self.settings.clip_norm), self._own_steps)
+            self._step_optimizer.apply(
+                optimizers.clip(steps, self._own_steps, self.settings.clip_norm), self._own_steps
+            )
         return tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
 
     def _average(self) -> None:
         if self._averages is not None:
             self._averages.update(self._optimizer.iterations)
-
-
-class _Scaled(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a factor that may be changed while training."""
-
-    def __init__(self, schedule: Any, factor: Any) -> None:
-        super().__init__()
-        self._schedule, self._factor = schedule, factor
-
-    def __call__(self, step: Any) -> Any:
-        return self._schedule(step) * tf.convert_to_tensor(self._factor)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"schedule": self._schedule, "factor": self._factor}
-
-
-def _accumulated(settings: RefineSettings) -> int | None:
-    return settings.accumulate if settings.accumulate > 1 else None  # Keras takes no 1
-
-
-def _optimizer(settings: RefineSettings, schedule: Any) -> Any:
-    common = {"weight_decay": settings.weight_decay, "gradient_accumulation_steps": _accumulated(settings)}
-    if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **common)
-    return keras.optimizers.AdamW(schedule, **common)
-
-
-def _clip(gradients: list[Any], variables: list[Any], norm: float) -> list[Any]:
-    filled = [
-        tf.zeros_like(tf.convert_to_tensor(v)) if g is None else g for g, v in zip(gradients, variables, strict=True)
-    ]
-    return tf.clip_by_global_norm(filled, norm)[0]
-
-
-def _cosine(rate: float, steps: int, warmup: int) -> Any:
-    """Linear warm-up to ``rate``, then a cosine to a hundredth of it."""
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else rate,
-        decay_steps=max(1, steps - warmup),
-        alpha=0.01,
-        warmup_target=rate if warmup else None,
-        warmup_steps=warmup,
-    )
-
-
-@contextmanager
-def half_precision(model: Any) -> Iterator[None]:
-    """Layers that are called here compute in bfloat16; their weights, and what is saved of them, stay as they are.
-
-    From the last layer with weights on, 32 bits are kept: probabilities need them. Layers that the user has given
-    another precision than float32 keep it.
-    """
-    layers = [layer for _, layer in graph.all_layers_by_path(model)]
-    weighty = [index for index, layer in enumerate(layers) if layer.weights and not isinstance(layer, DeltaActivation)]
-    halved = [layer for layer in layers[: weighty[-1] if weighty else 0] if layer.dtype_policy.name == "float32"]
-    policies = [layer.dtype_policy for layer in halved]
-    try:
-        for layer in halved:
-            layer.dtype_policy = HALF
-        yield
-    finally:
-        for layer, policy in zip(halved, policies, strict=True):
-            layer.dtype_policy = policy
-
-
-def freeze_layers(model: Any, patterns: Sequence[str]) -> None:
-    """Keep the weights of the layers whose path matches a pattern as they are.
-
-    Raises:
-        DeltafineError: a pattern matches no layer with weights.
-    """
-    layers = {path: layer for path, layer in graph.all_layers_by_path(model) if layer.weights}
-    for pattern in patterns:
-        found = fnmatch.filter(layers, pattern)
-        if not found:
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3)
-            hint = f"the nearest names are {', '.join(near)}" if near else "see deltafine inspect for the names"
-            raise DeltafineError(f"--freeze '{pattern}' matches no layer with weights; {hint}.")
-        for path in found:
-            layers[path].trainable = False
-
-
-def prepare_batchnorm(model: Any, *, freeze: bool) -> None:
-    """Freeze every BatchNormalization, or let its statistics follow a short training; nested ones too.
-
-    The usual momentum of 0.99 forgets over hundreds of steps: after a few epochs on little data the statistics
-    would still be those of before, and the refined model would be judged with them.
-    """
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            if freeze:
-                layer.trainable = False
-            layer.momentum = min(layer.momentum, LARGEST_MOMENTUM)

@@ -25,7 +25,8 @@ def main(index: int, ports: list[int], batch: int, batchnorm: str) -> None:
     from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
     from deltafine.refinement import resolve
     from deltafine.refinement.losses import ClassificationLoss
-    from deltafine.refinement.training import Trainer, prepare_batchnorm
+    from deltafine.refinement.trainable import prepare_batchnorm
+    from deltafine.refinement.training import Trainer
     from deltafine.workers import ALONE, Cluster, join
     from tests.benchmarks.method.test_step_time import convolutions
 

@@ -1,0 +1,63 @@
+"""Optimisers and the learning rates that they follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deltafine.refinement.settings import RefineSettings
+
+
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a factor that may be changed while training."""
+
+    def __init__(self, schedule: Any, factor: Any) -> None:
+        super().__init__()
+        self._schedule, self._factor = schedule, factor
+
+    def __call__(self, step: Any) -> Any:
+        return self._schedule(step) * tf.convert_to_tensor(self._factor)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self._schedule, "factor": self._factor}
+
+
+def of_weights(settings: RefineSettings, schedule: Any) -> Any:
+    """The optimiser of the weights; scales, shifts and steps do not decay."""
+    common = {"weight_decay": settings.weight_decay, "gradient_accumulation_steps": _accumulated(settings)}
+    if settings.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **common)
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, **common)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
+    return optimizer
+
+
+def of_steps(settings: RefineSettings, schedule: Any) -> Any:
+    """The optimiser of the step sizes."""
+    return keras.optimizers.Adam(schedule, gradient_accumulation_steps=_accumulated(settings))
+
+
+def _accumulated(settings: RefineSettings) -> int | None:
+    return settings.accumulate if settings.accumulate > 1 else None  # Keras takes no 1
+
+
+def clip(gradients: list[Any], variables: list[Any], norm: float) -> list[Any]:
+    """Gradients, none of them left out, with a global norm of at most ``norm``."""
+    filled = [
+        tf.zeros_like(tf.convert_to_tensor(v)) if g is None else g for g, v in zip(gradients, variables, strict=True)
+    ]
+    return tf.clip_by_global_norm(filled, norm)[0]
+
+
+def cosine(rate: float, steps: int, warmup: int) -> Any:
+    """Linear warm-up to ``rate``, then a cosine to a hundredth of it."""
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=max(1, steps - warmup),
+        alpha=0.01,
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )

@@ -1,0 +1,69 @@
+"""What of a model is trained, and how precisely it is computed meanwhile."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
+from deltafine.model import graph
+
+LARGEST_MOMENTUM = 0.9
+HALF = "mixed_bfloat16"
+"""Weights in 32 bits, computed with in 16; with the exponents of float32, so that no loss has to be scaled."""
+
+
+@contextmanager
+def half_precision(model: Any) -> Iterator[None]:
+    """Layers that are called here compute in bfloat16; their weights, and what is saved of them, stay as they are.
+
+    From the last layer with weights on, 32 bits are kept: probabilities need them. Layers that the user has given
+    another precision than float32 keep it.
+    """
+    layers = [layer for _, layer in graph.all_layers_by_path(model)]
+    weighty = [index for index, layer in enumerate(layers) if layer.weights and not isinstance(layer, DeltaActivation)]
+    halved = [layer for layer in layers[: weighty[-1] if weighty else 0] if layer.dtype_policy.name == "float32"]
+    policies = [layer.dtype_policy for layer in halved]
+    try:
+        for layer in halved:
+            layer.dtype_policy = HALF
+        yield
+    finally:
+        for layer, policy in zip(halved, policies, strict=True):
+            layer.dtype_policy = policy
+
+
+def freeze_layers(model: Any, patterns: Sequence[str]) -> None:
+    """Keep the weights of the layers whose path matches a pattern as they are.
+
+    Raises:
+        DeltafineError: a pattern matches no layer with weights.
+    """
+    layers = {path: layer for path, layer in graph.all_layers_by_path(model) if layer.weights}
+    for pattern in patterns:
+        found = fnmatch.filter(layers, pattern)
+        if not found:
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3)
+            hint = f"the nearest names are {', '.join(near)}" if near else "see deltafine inspect for the names"
+            raise DeltafineError(f"--freeze '{pattern}' matches no layer with weights; {hint}.")
+        for path in found:
+            layers[path].trainable = False
+
+
+def prepare_batchnorm(model: Any, *, freeze: bool) -> None:
+    """Freeze every BatchNormalization, or let its statistics follow a short training; nested ones too.
+
+    The usual momentum of 0.99 forgets over hundreds of steps: after a few epochs on little data the statistics
+    would still be those of before, and the refined model would be judged with them.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            if freeze:
+                layer.trainable = False
+            layer.momentum = min(layer.momentum, LARGEST_MOMENTUM)
