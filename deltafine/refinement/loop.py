@@ -84,6 +84,7 @@ class Training:
         self._validation = Validation(prepared, original, student, listener, requests)
         self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent)
         self._variables = [*student.variables, *trainer.state]
+        self._steering: Steering  # made once the original is measured
         self._requests = requests
         self._workers = workers
 

@@ -74,7 +74,7 @@ class NumbaState:
             line=np.zeros(reach // BITS + 4, np.int64),
             chosen=np.zeros(widest + 1, np.int64),
             changes=np.zeros(widest + 1, np.float64),
-            sent=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
+            sent_bytes=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
             stale=np.zeros(len(shapes), np.int64),
         )
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
@@ -96,7 +96,7 @@ class NumbaState:
     def memory(self) -> int:
         """Bytes of state."""
         arrays = self.memory_arrays
-        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before, arrays.sent)
+        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before, arrays.sent_bytes)
         return sum(array.nbytes for array in (*own, arrays.scratch, arrays.active, arrays.offsets))
 
     def value(self, index: int) -> np.ndarray:

@@ -268,10 +268,13 @@ def _rescaling(plan: Plan) -> Operation | None:
 
 
 def _levels(plan: Plan) -> np.ndarray:
-    """How far apart bytes of a frame are at least whose values are, by the event rule, not the same.
+    """How far apart two bytes of a frame have to be at least for the event rule to send one after the other.
 
-    For each value of a line, or of the frame where each neuron has its own step, and a little room behind. Rounded
-    down by more than single precision can be wrong.
+    Rather too little than too much: by more than what single precision can be wrong by.
+
+    Returns:
+        uint8, (width * channels,) for each line, or (height * width * channels,) where each neuron has its own step;
+        and a little room behind.
     """
     operation = plan.operations[0]
     finish, (_, width, channels) = operation.finish, plan.tensors[operation.output].shape

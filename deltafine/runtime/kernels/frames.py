@@ -40,7 +40,7 @@ def _reader(channels: int) -> Any:
     ) -> None:  # fmt: skip
         memory = unpack(table)
         weights, arena, masks, counts, tensors, sent_bytes, levels = (
-            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors, memory.sent, memory.levels
+            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors, memory.sent_bytes, memory.levels
         )  # fmt: skip
         output, pixel = operation[at.OUTPUT], operation[at.PIXEL]
         rule = operation[at.RULE]
@@ -57,15 +57,21 @@ def _reader(channels: int) -> Any:
             for x in range(0, width, LANES):
                 column = x * channels
                 flat, begin = y * width * channels + column, origin + y * pitch + column
-                scale, shift, level = scales + column, shifts + column, y * step_pitch + column
-                steps = all_steps + level
+                scale, shift, of_steps = scales + column, shifts + column, y * step_pitch + column
+                steps = all_steps + of_steps
                 count, mask = min(LANES, width - x), marks + y * width + x
                 if rule == at.R_NONE:
-                    some = differing(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
+                    some = differing(
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                    )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
-                    some = quantized(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
+                    some = quantized(
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                    )  # fmt: skip
                 else:
-                    some = moved(frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, level)
+                    some = moved(
+                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                    )  # fmt: skip
                 if not (some or fresh):
                     continue
                 if rule == at.R_NONE:

@@ -33,7 +33,7 @@ class Memory(NamedTuple):
         line: int64, as bits, which positions of a line changed; 0 but while it is looked at.
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
-        sent: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
+        sent_bytes: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
             it is time.
     """
@@ -56,7 +56,7 @@ class Memory(NamedTuple):
     line: np.ndarray
     chosen: np.ndarray
     changes: np.ndarray
-    sent: np.ndarray
+    sent_bytes: np.ndarray
     stale: np.ndarray
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -14,11 +13,11 @@ from deltafine.runtime.kernels.vectors import I8, LANES, Emitter, number
 
 
 def may_send(rule: str, channels: int) -> Any:
-    """Whether a rule would send any of ``LANES`` neighbours, not 0 if so; nothing is kept.
+    """Whether a rule could send any of ``LANES`` neighbours, not 0 if so; nothing is kept.
 
     Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with steps ``weights[steps:]`` and state
     ``arena[begin:]``, it is the rule itself for single values. Bytes are compared with those that were ``sent[flat:]``:
-    one less than ``levels[level:]`` away is not sent, which is true of a few that are further away, too.
+    what is less than ``levels[level:]`` away cannot be sent, of what is further away most is.
     """
 
     @intrinsic
@@ -41,8 +40,7 @@ def may_send(rule: str, channels: int) -> Any:
                     above = builder.icmp_unsigned(">", value, other)
                     distance = builder.select(above, builder.sub(value, other), builder.sub(other, value))
                     return builder.icmp_unsigned(">=", distance, least)
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
+                x = _scaled(emit, row, scales, shifts, at)
                 old = emit.load(builder.gep(kept, at))
                 held = sent_value(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
                 return builder.fcmp_unordered("!=", held, old)
@@ -82,8 +80,7 @@ def send_neighbours(rule: str, channels: int) -> Any:
             news, olds, squares = [], [], []
             for vector in range(channels):
                 at = [number(vector * LANES)]
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                x = builder.fadd(x, emit.load(builder.gep(shifts, at)))
+                x = _scaled(emit, row, scales, shifts, at)
                 old, step = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_steps, at))
                 if rule == PIXEL:
                     change = builder.fdiv(builder.fsub(x, old), step)
@@ -91,10 +88,10 @@ def send_neighbours(rule: str, channels: int) -> Any:
                 news.append(sent_value(emit, rule, x, old, step))
                 olds.append(old)
             mine = emit.lanes_below(args[9])
-            copies = [(row, builder.gep(emit.data(8), [args[1]]))] if row.type.pointee == I8 else []
+            of_bytes = (row, builder.gep(emit.data(8), [args[1]])) if row.type.pointee == I8 else None
 
             def keep() -> list[Any]:
-                return [_keep_neighbours(emit, kept, news, olds, mine, args[10], (args[12], 11, 13), copies)]
+                return [_keep_neighbours(emit, kept, news, olds, mine, args[10], (args[12], 11, 13), of_bytes)]
 
             if rule != PIXEL:
                 return keep()[0]
@@ -128,8 +125,7 @@ def rescale_neighbours(channels: int) -> Any:
             news, olds = [], []
             for vector in range(channels):
                 at = [number(vector * LANES)]
-                x = builder.fmul(emit.load(builder.gep(row, at)), emit.load(builder.gep(scales, at)))
-                news.append(builder.fadd(x, emit.load(builder.gep(shifts, at))))
+                news.append(_scaled(emit, row, scales, shifts, at))
                 olds.append(emit.load(builder.gep(kept, at)))
             sent = builder.bitcast(builder.trunc(args[6], ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
             return _keep_neighbours(emit, kept, news, olds, sent, args[7], (args[9], 8, 10))
@@ -137,6 +133,12 @@ def rescale_neighbours(channels: int) -> Any:
         return signature, generate
 
     return rescale
+
+
+def _scaled(emit: Emitter, row: Any, scales: Any, shifts: Any, at: list[Any]) -> Any:
+    """A vector of values, scaled and shifted."""
+    values, scale, shift = (emit.load(emit.builder.gep(array, at)) for array in (row, scales, shifts))
+    return emit.builder.fadd(emit.builder.fmul(values, scale), shift)
 
 
 def _sum(emit: Emitter, vectors: list[Any]) -> Any:
@@ -148,12 +150,12 @@ def _sum(emit: Emitter, vectors: list[Any]) -> Any:
 
 def _keep_neighbours(
     emit: Emitter, kept: Any, news: list[Any], olds: list[Any], sent: Any, fresh: Any, marks: tuple[Any, int, int],
-    copies: Sequence[tuple[Any, Any]] = (),
+    of_bytes: tuple[Any, Any] | None = None,
 ) -> Any:  # fmt: skip
     """Keep the neighbours that are ``sent``, a lane for each, and mark those that changed.
 
-    ``marks``: at which place, and which arguments are ``masks`` and ``counts``. ``copies``: from where to where bytes
-    of what changed are copied, too.
+    ``marks``: at which place, and which arguments are ``masks`` and ``counts``. ``of_bytes``: where the frame's bytes
+    stand, and where those that were sent are kept.
     """
     builder = emit.builder
     mask, masks, counts = marks
@@ -165,11 +167,9 @@ def _keep_neighbours(
         lanes = builder.and_(mine, builder.or_(anew, builder.fcmp_unordered("!=", new, old)))
         elements = builder.add(elements, emit.count_lanes(lanes))
         differing.append(builder.select(lanes, one, none))
-        for source, target in copies:
-            at = [number(vector * LANES)]
-            target = builder.gep(target, at)
-            value = builder.select(lanes, emit.load_bytes(builder.gep(source, at)), emit.load_bytes(target))
-            emit.store_bytes(value, target)
+        if of_bytes is not None:
+            source, target = (builder.gep(array, [number(vector * LANES)]) for array in of_bytes)
+            emit.store_bytes(builder.select(lanes, emit.load_bytes(source), emit.load_bytes(target)), target)
     total = _sum(emit, emit.apart(differing))
     changed = builder.fcmp_ordered(">", total, none)
     for array, size, value in (
