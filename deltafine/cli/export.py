@@ -92,7 +92,7 @@ def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
 
 
 def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
-    """Some frames of the run's videos, (clips, time, height, width, channels)."""
+    """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
     import numpy as np
 
     from deltafine.video import open_dataset
@@ -110,15 +110,16 @@ def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
     streams = open_dataset(where, **layout).streams(None, size=(height, width), channels=channels, chunk=length)
     for _, stream in streams:
         first = next(iter(stream), None)
-        if first is not None and len(first[0]) == length:
+        if first is not None and (len(first[0]) == length or not by_clip):
             found.append(np.asarray(first[0], "float32"))
         if len(found) == _VIDEOS_CHECKED:
             break
     if not found:
         raise DeltafineError(
-            f"No video in {where} has {length} frames to compare on: give other --data, or --no-check."
+            f"No video in {where} has {length if by_clip else 'any'} frames to compare on: give other --data, or "
+            "--no-check."
         )
-    return np.stack(found)
+    return np.stack(found) if by_clip else np.concatenate(found)[None]
 
 
 def _settings(run: Path) -> dict[str, Any]:

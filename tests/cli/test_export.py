@@ -70,6 +70,14 @@ def test_a_tflite_file_is_checked_on_the_frames_of_the_run(finished, tmp_path):
     assert (tmp_path / "plain.tflite").read_bytes()[4:8] == b"TFL3"
 
 
+def test_a_tflite_file_is_checked_on_the_frames_that_short_videos_have(finished, tmp_path):
+    frames = np.random.default_rng(1).integers(0, 255, (3, 24, 20, 3)).astype("uint8")
+    write_video(tmp_path / "videos" / "a" / "short.mp4", frames)
+    shown = run(finished, "--format", "tflite", "--output", tmp_path / "plain.tflite", "--data", tmp_path / "videos")
+    assert shown.exit_code == 0, shown.exception
+    assert "on 3 frames of the videos" in shown.stdout
+
+
 def test_the_steps_are_written_as_json(finished):
     assert run(finished, "--format", "steps", "--overwrite").exit_code == 0
     table = json.loads((finished / "export" / "steps.json").read_text())
