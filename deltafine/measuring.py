@@ -188,15 +188,14 @@ class _Measurable:
 
 
 def _measurable(model: Any, size: str | None, frames: int | None, rescale: str | None) -> _Measurable:
-    from deltafine.layers.time import TimeLast
-    from deltafine.model import insert_deltas
-    from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS, window_of, with_time
+    from deltafine.layers.time import TimeLast, TimeMean
+    from deltafine.model import graph, insert_deltas
+    from deltafine.model.clip_model import frame_layers, window_layer, window_of, with_time
     from deltafine.model.frame_size import sample_shape
     from deltafine.model.time_axis import takes_clips
     from deltafine.refinement.task import Answers, answers_of
 
-    names = {layer.name: layer for layer in model.layers}
-    if FRAME_PREDICTIONS not in names and CLIP_PREDICTION not in names:
+    if not frame_layers(model) and window_layer(model) is None:
         sample, length = sample_shape(model, size, frames)
         window = length if takes_clips(model) else None
         answers = answers_of(model, sample, window)
@@ -210,9 +209,8 @@ def _measurable(model: Any, size: str | None, frames: int | None, rescale: str |
     answers = Answers(shape[0] if window is not None and shape[0] != 1 else None, tuple(shape[1:]))
     if window is not None:
         return _Measurable(model, model, sample, length, window, answers, "mean")
-    head: Head = "per-frame"
-    if CLIP_PREDICTION in names:
-        head = "last" if isinstance(names[CLIP_PREDICTION], TimeLast) else "mean"
+    end = graph.maker(model.outputs[0])
+    head: Head = "last" if isinstance(end, TimeLast) else "mean" if isinstance(end, TimeMean) else "per-frame"
     return _Measurable(model, model, sample[1:], length, None, answers, head)
 
 

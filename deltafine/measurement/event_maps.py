@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deltafine.layers import Stream
 from deltafine.model import graph
-from deltafine.model.clip_model import FRAME_PREDICTIONS
+from deltafine.model.clip_model import frame_layers
 from deltafine.model.fan_out import is_covered
 
 
@@ -38,7 +38,7 @@ def event_maps(clip_model: Any, frames: np.ndarray) -> list[EventMap]:
     Returns:
         A map for every call of a covered layer whose input has height and width, in the order in which they run.
     """
-    per_frame = keras.Model(clip_model.inputs, clip_model.get_layer(FRAME_PREDICTIONS).output)
+    per_frame = keras.Model(clip_model.inputs, frame_layers(clip_model)[0].output)
     found: list[EventMap] = []
 
     def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:

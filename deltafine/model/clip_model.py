@@ -12,13 +12,40 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.model.time_axis import Steps, times_of_values
+from deltafine.layers.time import TimeLast, TimeMean, UnfoldTime
+from deltafine.model import graph
+from deltafine.model.names import Names
+from deltafine.model.time_axis import Steps, takes_clips, times_of_values
 from deltafine.model.trace import trace
 
 FRAME_PREDICTIONS = "frame_predictions"
 """Layer of a clip model of a per-frame network that gives one prediction per frame."""
 CLIP_PREDICTION = "clip_prediction"
 """Layer that gives the prediction for a clip; the only one of a network that takes clips."""
+HALF_PRECISION = ("float16", "bfloat16")
+"""Types that NumPy knows only in part, and that are too coarse to add up losses in."""
+
+
+def frame_layers(model: Any) -> list[Any]:
+    """The layers that give one prediction per frame, in the order of the outputs; none unless it is a clip model of a
+    per-frame network. They are found by where they stand: layers of the user's own may have their names.
+    """
+    found = []
+    for output in keras.tree.flatten(graph.output_structure(model)):
+        end = graph.maker(output)
+        if isinstance(end, TimeMean | TimeLast):
+            end = graph.maker(graph.arguments_of_maker(output)[0])
+        if isinstance(end, UnfoldTime):
+            found.append(end)
+    return found
+
+
+def window_layer(model: Any) -> Any:
+    """The layer that gives the one prediction of a clip model of a network that takes clips; None if it is another."""
+    outputs = keras.tree.flatten(graph.output_structure(model))
+    end = graph.maker(outputs[0])
+    clips = takes_clips(model) and len(outputs) == 1
+    return end if clips and isinstance(end, keras.layers.Identity) and end.name.startswith(CLIP_PREDICTION) else None
 
 
 def window_of(clip_model: Any) -> int | None:
@@ -27,10 +54,9 @@ def window_of(clip_model: Any) -> int | None:
     Raises:
         DeltafineError: the model is no clip model, has several outputs, or its clip length is unknown.
     """
-    names = {layer.name for layer in clip_model.layers}
-    if FRAME_PREDICTIONS in names:
+    if len(frame_layers(clip_model)) == 1:
         return None
-    if CLIP_PREDICTION not in names:
+    if window_layer(clip_model) is None:
         raise DeltafineError(
             f"Model '{clip_model.name}' has neither a layer '{FRAME_PREDICTIONS}' nor '{CLIP_PREDICTION}' to measure: "
             "make a clip model of one that gives one output, with insert_deltas."
@@ -45,21 +71,26 @@ def window_of(clip_model: Any) -> int | None:
 
 
 def with_time(clip_model: Any) -> Any:
-    """The same network with its predictions as (batch, time, ...), outputs last.
+    """The same network with its predictions as (batch, time, ...), outputs last, in single precision.
 
     Time is that of the clip for a per-frame network, and for one that takes clips as many steps as its output
     has: 1 where a clip has one answer. A single number per step gets an axis of its own.
     """
+    names = Names()
+    for operation in graph.operations_between(clip_model.inputs, clip_model.outputs):
+        names.keep(operation)
     if window_of(clip_model) is None:
-        output = clip_model.get_layer(FRAME_PREDICTIONS).output
+        output = frame_layers(clip_model)[0].output
     else:
-        output = clip_model.get_layer(CLIP_PREDICTION).output
+        output = clip_model.outputs[0]
         traced = trace(clip_model)
         if times_of_values(traced).get(traced.outputs[0]) is None:
             output = keras.ops.expand_dims(output, 1)
     if len(output.shape) == 2:
         output = keras.ops.expand_dims(output, -1)
-    return keras.Model(clip_model.inputs, output, name=clip_model.name)
+    if keras.backend.standardize_dtype(output.dtype) in HALF_PRECISION:
+        output = keras.ops.cast(output, "float32")
+    return names.model(clip_model.inputs, output, clip_model.name)
 
 
 def times_of_calls(model: Any) -> dict[str, Steps | None]:

@@ -28,8 +28,9 @@ from deltafine.layers import DeltaActivation
 from deltafine.layers.rules import RULES
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
-from deltafine.model.clip_model import FRAME_PREDICTIONS
+from deltafine.model.clip_model import frame_layers
 from deltafine.model.insert import delta_layers
+from deltafine.model.names import Names
 
 FORMS = ("stripped", "quantized")
 STEPS_VERSION = 1
@@ -56,7 +57,7 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
     deltas = delta_layers(refined)
     if not deltas:
         raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
-    whole = not any(layer.name.startswith(FRAME_PREDICTIONS) for layer in refined.layers)
+    whole = not frame_layers(refined)
     length = None
     if whole or (form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())):
         length = refined.inputs[0].shape[1] or frames
@@ -101,24 +102,27 @@ class _Exporter:
         self._nested: dict[int, Any] = {}
 
     def export(self, refined: Any) -> Any:
-        tensors = graph.input_tensors(refined)
-        inputs = [self._input(tensor) for tensor in tensors]
-        outputs = graph.walk(refined, inputs, self._call)
-        model = keras.Model(
+        names = Names()
+        inputs = [self._input(tensor, names) for tensor in graph.input_tensors(refined)]
+        model = names.model(
             keras.tree.pack_sequence_as(graph.input_structure(refined), inputs),
-            keras.tree.pack_sequence_as(graph.output_structure(refined), outputs),
-            name=refined.name,
+            keras.tree.pack_sequence_as(graph.output_structure(refined), self._outputs(refined, inputs, names)),
+            refined.name,
         )
         for old, new in self._clones.values():
             for source, target in zip(old.weights, new.weights, strict=True):
                 target.assign(source)
         return model
 
-    def _input(self, tensor: Any) -> Any:
+    def _input(self, tensor: Any, names: Names) -> Any:
         shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
-        return keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
+        return names.input(tensor.name, (None, *shape), tensor.dtype)
 
-    def _call(self, name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _outputs(self, model: Any, inputs: list[Any], names: Names) -> list[Any]:
+        """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
+        return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
+
+    def _call(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Names) -> Any:
         operation = node.operation
         # In place of the clock goes the number of frames, None where all there is are frames.
         if isinstance(operation, FoldTime):
@@ -131,12 +135,12 @@ class _Exporter:
         if isinstance(operation, DeltaActivation):
             return self._delta(operation, *args)
         if graph.is_graph(operation):
-            return self._call_nested(operation, graph.nested_inputs(operation, args, kwargs), kwargs)
+            return self._call_nested(operation, graph.nested_inputs(operation, args, kwargs), kwargs, names)
         if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
-            return operation(*args, **kwargs)
+            return names.keep(operation)(*args, **kwargs)
         if id(operation) not in self._clones:
             self._clones[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
-        return self._clones[id(operation)][1](*args, **kwargs)
+        return names.keep(self._clones[id(operation)][1])(*args, **kwargs)
 
     def _end(self, layer: Any, value: Any) -> Any:
         if not self._length:
@@ -144,20 +148,18 @@ class _Exporter:
         value = ops.cast(value, layer.compute_dtype)
         return ops.mean(value, axis=1) if isinstance(layer, TimeMean) else value[:, -1]
 
-    def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
         """A nested model without its clock."""
         tensors = graph.input_tensors(model)
         kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
         if id(model) not in self._nested:
-            inputs = [
-                keras.Input(batch_shape=tensors[i].shape, dtype=tensors[i].dtype, name=tensors[i].name) for i in kept
-            ]
+            inside = Names()
+            inputs = [inside.input(tensors[i].name, tensors[i].shape, tensors[i].dtype) for i in kept]
             filled = dict(zip(kept, inputs, strict=True))
             given = [filled.get(index, value) for index, value in enumerate(values)]
-            outputs = graph.walk(model, given, self._call)
-            self._nested[id(model)] = keras.Model(inputs, outputs, name=model.name)
+            self._nested[id(model)] = inside.model(inputs, self._outputs(model, given, inside), model.name)
         called = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
-        outputs = keras.tree.flatten(self._nested[id(model)]([values[index] for index in kept], **called))
+        outputs = keras.tree.flatten(names.keep(self._nested[id(model)])([values[index] for index in kept], **called))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
     def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:

@@ -60,9 +60,40 @@ def operation_names(model: Any) -> list[str]:
     return [operation.name for operation in as_function(model).operations]
 
 
+def maker(tensor: Any) -> Any:
+    """The layer or operation that gives a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def arguments_of_maker(tensor: Any) -> list[Any]:
+    """The symbolic tensors that a symbolic tensor is made from, flat."""
+    history = tensor._keras_history
+    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
+
+
 def rename_maker(outputs: Any, name: str) -> None:
     """Give the operation that made these symbolic tensors another name."""
-    keras.tree.flatten(outputs)[0]._keras_history.operation.name = name
+    maker(keras.tree.flatten(outputs)[0]).name = name
+
+
+def operations_between(inputs: Any, outputs: Any) -> list[Any]:
+    """The operations that symbolic outputs depend on, back to the inputs and with theirs, inputs first."""
+    ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
+    waiting, seen, found = [*keras.tree.flatten(outputs), *keras.tree.flatten(inputs)], set(), {}
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        found[id(maker(tensor))] = maker(tensor)
+        if id(tensor) not in ends:
+            waiting.extend(arguments_of_maker(tensor))
+    return list(found.values())[::-1]
+
+
+def new_model(inputs: Any, outputs: Any, name: str) -> Any:
+    """A Functional model; ``deltafine.model.names`` sees to it that names are free."""
+    return keras.Model(inputs, outputs, name=name)
 
 
 def require_plain_graph(model: Any) -> None:

@@ -7,7 +7,7 @@ are then copied from old to new layers, by order and shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,9 +16,10 @@ from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS
+from deltafine.model.names import Names
 from deltafine.model.rewrite import Rewriter
 from deltafine.model.settings import DeltaSettings
-from deltafine.model.sites import INPUT, Site, require_no_deltas
+from deltafine.model.sites import Site, require_no_deltas
 from deltafine.model.time_axis import takes_clips
 
 HEADS = ("mean", "last", "per-frame")
@@ -64,30 +65,31 @@ def insert_deltas(
     """
     _check(model, sites, frames, head, rescale)
     rewriter = Rewriter([site for site in sites if site.selected], settings or DeltaSettings())
-    names = _Names(graph.operation_names(model))
+    names = rewriter.names(model, "")
     tensors = graph.input_tensors(model)
     whole = takes_clips(model)
-    clips = [_clip_input(tensor, frames, frame_shape, rescale, whole) for tensor in tensors]
+    input_sites = sites[0].plan.input_sites if sites else {}
+    clips = [_clip_input(tensor, frames, frame_shape, rescale, whole, names) for tensor in tensors]
     values, clock = [], None
     for tensor, clip in zip(tensors, clips, strict=True):
         label = f"_{tensor.name}" if len(tensors) > 1 else ""
         value = clip
         if not whole:
-            value, own_clock = FoldTime(name=names.free(f"fold_time{label}"), dtype=clip.dtype)(clip)
+            value, own_clock = names.make(FoldTime, f"fold_time{label}", dtype=clip.dtype)(clip)
             clock = own_clock if clock is None else clock
         if rescale is not None:
             scale, offset = RESCALES[rescale]
-            name = names.free(f"frame_rescaling{label}")
-            value = keras.layers.Rescaling(scale, offset, name=name, dtype=tensor.dtype)(value)
-        site = f"{INPUT}:{tensor.name}" if label else INPUT
-        values.append(rewriter.after(site, value, clock, policy=tensor.dtype))
-    outputs = rewriter.rewrite(model, values, clock, prefix="")
+            name = f"frame_rescaling{label}"
+            value = names.make(keras.layers.Rescaling, name, scale=scale, offset=offset, dtype=tensor.dtype)(value)
+        site = input_sites.get(tensor.name, "")
+        values.append(rewriter.after(site, value, clock, policy=tensor.dtype, names=names))
+    outputs = rewriter.rewrite(model, values, clock, prefix="", names=names)
     labels = [""] if len(outputs) == 1 else [f"_{label}" for label in _output_labels(model)]
     ends = [_clip_output(value, clock, head, names, label) for value, label in zip(outputs, labels, strict=True)]
-    result = keras.Model(
+    result = names.model(
         keras.tree.pack_sequence_as(graph.input_structure(model), clips),
         keras.tree.pack_sequence_as(graph.output_structure(model), ends),
-        name=model.name,
+        model.name,
     )
     rewriter.finish(model, result)
     return result
@@ -98,21 +100,6 @@ def delta_layers(model: Any) -> dict[str, Any]:
     from deltafine.layers import DeltaActivation
 
     return {path: layer for path, layer in graph.all_layers_by_path(model) if isinstance(layer, DeltaActivation)}
-
-
-class _Names:
-    """Names not yet used in the model."""
-
-    def __init__(self, used: Iterable[str]) -> None:
-        self._used = set(used)
-
-    def free(self, name: str) -> str:
-        candidate, index = name, 0
-        while candidate in self._used:
-            index += 1
-            candidate = f"{name}_{index}"
-        self._used.add(candidate)
-        return candidate
 
 
 def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, rescale: str | None) -> None:
@@ -128,7 +115,7 @@ def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, res
 
 
 def _clip_input(
-    tensor: Any, frames: int | None, frame_shape: Sequence[int] | None, rescale: str | None, whole: bool
+    tensor: Any, frames: int | None, frame_shape: Sequence[int] | None, rescale: str | None, whole: bool, names: Names
 ) -> Any:
     dtype = tensor.dtype if rescale is None or "float" in tensor.dtype else "float32"
     length, *own = tensor.shape[1:] if whole else (None, *tensor.shape[1:])
@@ -138,7 +125,7 @@ def _clip_input(
         if len(own) != len(frame_shape) or any(a not in (None, b) for a, b in zip(own, frame_shape, strict=True)):
             raise DeltafineError(f"Frames of shape {tuple(frame_shape)} do not fit the model's {tuple(own)}.")
         own = list(frame_shape)
-    return keras.Input((frames or length, *own), dtype=dtype, name=tensor.name)
+    return names.input(tensor.name, (None, frames or length, *own), dtype)
 
 
 def _output_labels(model: Any) -> list[str]:
@@ -147,13 +134,12 @@ def _output_labels(model: Any) -> list[str]:
     return ["_".join(str(part) for part in path) for path, _ in paths]
 
 
-def _clip_output(value: Any, clock: Any, head: str, names: _Names, label: str) -> Any:
+def _clip_output(value: Any, clock: Any, head: str, names: Names, label: str) -> Any:
     if clock is None:
         # The model has seen the whole clip; only the name is missing.
-        return keras.layers.Identity(name=names.free(f"{CLIP_PREDICTION}{label}"), dtype=value.dtype)(value)
-    unfold = UnfoldTime(name=names.free(f"{FRAME_PREDICTIONS}{label}"), dtype=value.dtype)
-    clips = unfold(value, clock)
+        return names.make(keras.layers.Identity, f"{CLIP_PREDICTION}{label}", dtype=value.dtype)(value)
+    clips = names.make(UnfoldTime, f"{FRAME_PREDICTIONS}{label}", dtype=value.dtype)(value, clock)
     if head == "per-frame":
         return clips
     reduce = TimeMean if head == "mean" else TimeLast
-    return reduce(name=names.free(f"{CLIP_PREDICTION}{label}"), dtype="float32")(clips)
+    return names.make(reduce, f"{CLIP_PREDICTION}{label}", dtype="float32")(clips)

@@ -12,6 +12,7 @@ from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.activations import has_fused_activation
 from deltafine.model.augmentation import is_augmentation
+from deltafine.model.names import Names
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Site
 
@@ -29,6 +30,7 @@ class Rewriter:
         self._settings = settings
         self._split = {_without_index(name) for name in self._sites}
         self._clones: dict[int, Any] = {}
+        self._delta_names = {site.delta_name for site in sites}
         self._fused: dict[int, Any] = {}
         self._graphs: dict[int, Any] = {}
         self._deltas: dict[str, Any] = {}
@@ -36,7 +38,13 @@ class Rewriter:
         self._layers: list[tuple[Any, Any]] = []
         self._models: list[tuple[Any, Any]] = []
 
-    def after(self, site_name: str, value: Any, clock: Any, policy: Any) -> Any:
+    def names(self, model: Any, prefix: str) -> Names:
+        """Names on the level of a graph with this path: taken are those of the graph and of its delta layers."""
+        outer = prefix.rstrip("/")
+        deltas = (name.rpartition("/") for name in self._delta_names)
+        return Names([*graph.operation_names(model), *(leaf for path, _, leaf in deltas if path == outer)])
+
+    def after(self, site_name: str, value: Any, clock: Any, policy: Any, names: Names) -> Any:
         """The value passed through the site's delta layer, or as it is where there is no site."""
         site = self._sites.get(site_name)
         if site is None:
@@ -47,10 +55,10 @@ class Rewriter:
             name = site.delta_name.rpartition("/")[2]
             arguments = self._settings.arguments(site_name)
             self._deltas[site_name] = DeltaActivation(name=name, dtype=policy, **arguments)
-        delta = self._deltas[site_name]
+        delta = names.keep(self._deltas[site_name])
         return delta(value) if clock is None else delta(value, clock)
 
-    def rewrite(self, model: Any, inputs: Sequence[Any], clock: Any, prefix: str) -> list[Any]:
+    def rewrite(self, model: Any, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
         """Call everything that the model calls, anew, on the given tensors.
 
         Args:
@@ -58,6 +66,7 @@ class Rewriter:
             inputs: one symbolic tensor per input of the graph.
             clock: the clock for the delta layers; None where the tensors have a time axis of their own.
             prefix: path of the model, with a slash behind it; empty for the outermost.
+            names: on the level of the graph.
 
         Returns:
             The outputs, flat.
@@ -68,19 +77,19 @@ class Rewriter:
             if graph.is_graph(operation):
                 inner = graph.nested_inputs(operation, args, kwargs)
                 called = {key: value for key, value in kwargs.items() if key == "training" and value is not None}
-                return self._call_nested(operation, operation.name, inner, called, clock, prefix + name)
+                return self._call_nested(operation, operation.name, inner, called, clock, prefix + name, names)
             if isinstance(operation, keras.layers.TimeDistributed) and clock is None:
                 # Without delta layers inside too: what is to be measured must be seen.
-                return self._call_time_distributed(operation, args, kwargs, prefix, prefix + name)
+                return self._call_time_distributed(operation, args, kwargs, prefix, prefix + name, names)
             site_name = prefix + name
             if not isinstance(operation, keras.layers.Layer):
                 # Operations without state can be called again as they are.
-                outputs = operation(*args, **kwargs)
+                outputs = names.keep(operation)(*args, **kwargs)
                 policy: Any = getattr(outputs, "dtype", None)
             else:
-                outputs = self._call_layer(operation, args, kwargs, prefix)
+                outputs = self._call_layer(operation, args, kwargs, prefix, names)
                 policy = operation.dtype_policy
-            return self.after(site_name, outputs, clock, policy)
+            return self.after(site_name, outputs, clock, policy, names)
 
         return graph.walk(model, inputs, on_call)
 
@@ -93,20 +102,20 @@ class Rewriter:
             _copy_weights(old, new)
 
     def _call_layer(
-        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, name: str = ""
+        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, names: Names, name: str = ""
     ) -> Any:
         """Call the clone of a layer, a fused activation split off where a delta layer will follow."""
         if isinstance(layer, keras.layers.Lambda):
-            return layer(*args, **kwargs)
+            return names.keep(layer)(*args, **kwargs)
         if is_augmentation(layer):
             return args[0]
         name = name or layer.name
         if prefix + name not in self._split or not has_fused_activation(layer):
-            return self._clone(layer, name=name)(*args, **kwargs)
-        linear = self._clone(layer, name=name, activation=None)
+            return names.keep(self._clone(layer, name=name))(*args, **kwargs)
+        linear = names.keep(self._clone(layer, name=name, activation=None))
         if id(layer) not in self._fused:
-            self._fused[id(layer)] = self._activation_of(layer, f"{name}_activation")
-        return self._fused[id(layer)](linear(*args, **kwargs))
+            self._fused[id(layer)] = self._activation_of(layer, names.free(f"{name}_activation"))
+        return names.keep(self._fused[id(layer)])(linear(*args, **kwargs))
 
     def _clone(self, layer: Any, **changes: Any) -> Any:
         if id(layer) not in self._clones:
@@ -124,43 +133,41 @@ class Rewriter:
         return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
 
     def _call_nested(
-        self, model: Any, new_name: str, inputs: list[Any], kwargs: dict[str, Any], clock: Any, path: str
+        self, model: Any, new_name: str, inputs: list[Any], kwargs: dict[str, Any], clock: Any, path: str, names: Names
     ) -> Any:
         """Call the rewritten form of a nested model; the first call makes it, and names its sites."""
         if id(model) not in self._graphs:
             has_sites = any(name.startswith(f"{path}/") for name in self._sites)
             self._graphs[id(model)] = self._nested(model, new_name, f"{path}/", has_sites and clock is not None)
         new, with_clock = self._graphs[id(model)]
-        outputs = keras.tree.flatten(new([*inputs, clock] if with_clock else inputs, **kwargs))
+        outputs = keras.tree.flatten(names.keep(new)([*inputs, clock] if with_clock else inputs, **kwargs))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
     def _nested(self, model: Any, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
-        inputs = [
-            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
-            for tensor in graph.input_tensors(model)
-        ]
+        names = self.names(model, prefix)
+        inputs = [names.input(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.input_tensors(model)]
         place = len(self._models)
-        clock = keras.Input(batch_shape=(None,), dtype="int32", name="clock") if with_clock else None
-        outputs = self.rewrite(model, inputs, clock, prefix)
-        new = keras.Model([*inputs, clock] if with_clock else inputs, outputs, name=new_name)
+        clock = names.input(names.free("clock"), (None,), "int32") if with_clock else None
+        outputs = self.rewrite(model, inputs, clock, prefix, names)
+        new = names.model([*inputs, clock] if with_clock else inputs, outputs, new_name)
         self._models.insert(place, (model, new))
         return new, with_clock
 
     def _call_time_distributed(
-        self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, path: str
+        self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, path: str, names: Names
     ) -> Any:
         """Fold time into the batch, call the rewritten inside once on all frames, and unfold."""
         clips = args[0] if args else kwargs["inputs"]
         if getattr(clips, "_keras_mask", None) is not None:
             raise DeltafineError(f"Layer '{wrapper.name}' is TimeDistributed over masked frames: remove the mask.")
         name, inner = path.rpartition("/")[2].replace("#", "_"), wrapper.layer
-        frames, clock = FoldTime(name=f"{name}_fold", dtype=clips.dtype)(clips)
+        frames, clock = names.make(FoldTime, f"{name}_fold", dtype=clips.dtype)(clips)
         if graph.is_graph(inner):
-            result = self._call_nested(inner, name, [frames], {}, clock, path)
+            result = self._call_nested(inner, wrapper.name, [frames], {}, clock, path, names)
         else:
-            result = self._call_layer(inner, (frames,), {}, prefix, name=wrapper.name)
-            result = self.after(path, result, clock, inner.dtype_policy)
-        return UnfoldTime(name=f"{name}_unfold", dtype=result.dtype)(result, clock)
+            result = self._call_layer(inner, (frames,), {}, prefix, names, name=wrapper.name)
+            result = self.after(path, result, clock, inner.dtype_policy, names)
+        return names.make(UnfoldTime, f"{name}_unfold", dtype=result.dtype)(result, clock)
 
 
 def _without_index(site_name: str) -> str:

@@ -17,6 +17,7 @@ from deltafine.model import graph
 from deltafine.model.activations import activation_kind, is_activation
 from deltafine.model.gates import gate_calls, is_hard_sigmoid
 from deltafine.model.macs import MacLayer, mac_calls
+from deltafine.model.names import Names
 from deltafine.model.reach import Reach, reach
 from deltafine.model.time_axis import (
     require_channels_last,
@@ -63,13 +64,35 @@ class Plan:
         return NO_TIME if takes_clips_as_traced(self.trace) else NOT_TIME
 
     @cached_property
+    def input_sites(self) -> dict[str, str]:
+        """The site of every input of the model by the input's name; layers keep theirs where they are named so."""
+        names = Names(call.site_name for call in self.trace.calls)
+        several = len(self.trace.inputs) > 1
+        return {name: names.free(f"{INPUT}:{name}" if several else INPUT) for name in self.trace.inputs}
+
+    @cached_property
+    def delta_names(self) -> dict[str, str]:
+        """Path of the delta layer of every place by site name: as the layer, with ``_delta``, where that is free."""
+        levels = {path: Names(used) for path, used in self.trace.names.items()}
+        found = {}
+        for name in self.places:
+            path, slash, leaf = name.rpartition("/")
+            base, _, index = leaf.replace(":", "_").partition("#")
+            level = levels.setdefault(path, Names())
+            found[name] = f"{path}{slash}{level.free(f'{base}_delta' + (f'_{index}' if index else ''))}"
+        return found
+
+    def is_input(self, site_name: str) -> bool:
+        """Whether the site is an input of the model."""
+        return site_name in self.input_sites.values()
+
+    @cached_property
     def places(self) -> dict[str, list[Value]]:
         """Every tensor where a delta layer could stand, by site name, in order of computation.
 
         Several tensors share a name where a nested model is called several times: it has one set of layers.
         """
-        several = len(self.trace.inputs) > 1
-        found = {f"{INPUT}:{name}" if several else INPUT: [value] for name, value in self.trace.inputs.items()}
+        found = {site: [self.trace.inputs[name]] for name, site in self.input_sites.items()}
         for call in self.trace.calls:
             if len(call.outputs) == 1 and not isinstance(call.operation, FoldFrames | UnfoldFrames):
                 found.setdefault(call.site_name, []).append(call.outputs[0])
@@ -115,10 +138,11 @@ class Site:
 
     @property
     def delta_name(self) -> str:
-        """Path of its delta layer in the clip model: ``name_delta``, ``name_delta_1`` for ``name#1``."""
-        outer, slash, leaf = self.name.replace(":", "_").rpartition("/")
-        base, _, index = leaf.partition("#")
-        return f"{outer}{slash}{base}_delta" + (f"_{index}" if index else "")
+        """Path of its delta layer in the clip model: ``name_delta``, ``name_delta_1`` for ``name#1``.
+
+        Where the model has a layer of that name, the next number that is free.
+        """
+        return self.plan.delta_names[self.name]
 
 
 def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = None) -> list[Site]:
@@ -140,7 +164,7 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
     require_channels_last(model)
     plan = Plan(trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
-    names = [name for name in plan.places if name in plan.activations or name.split(":")[0] == INPUT]
+    names = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
     reasons = {name: _default_reason(plan, name) for name in names}
     return make_sites(plan, names, reasons)
 
@@ -203,7 +227,7 @@ def _kind(plan: Plan, name: str) -> str:
     if call is not None:
         kind = activation_kind(call.operation) or ""
         return "hard_sigmoid" if is_hard_sigmoid(plan.trace, call) else kind
-    return INPUT if name.split(":")[0] == INPUT else "chosen"
+    return INPUT if plan.is_input(name) else "chosen"
 
 
 def _default_reason(plan: Plan, name: str) -> str:

@@ -68,7 +68,10 @@ class Call:
 
 
 class Trace:
-    """The calls of a model in order of computation, and who makes and who reads each tensor."""
+    """The calls of a model in order of computation, and who makes and who reads each tensor.
+
+    ``names`` holds the names of all operations on each level by its site name, "" for the outermost.
+    """
 
     def __init__(self, inputs: dict[str, Value]) -> None:
         self.inputs = inputs
@@ -77,6 +80,7 @@ class Trace:
         self.maker: dict[Value, Call] = {}
         self.readers: dict[Value, list[Call]] = defaultdict(list)
         self.homes: dict[int, str] = {}
+        self.names: dict[str, set[str]] = {}
 
     def add(self, call: Call) -> None:
         """Append a call whose inputs are already there."""
@@ -149,6 +153,7 @@ def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Tra
         _add(result, level, name, operation, outputs, args, kwargs)
         return outputs
 
+    result.names[level.site.removesuffix("/")] = set(graph.operation_names(model))
     return graph.walk(model, inputs, on_call)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.layers.time import FoldTime, UnfoldTime
+from deltafine.layers.time import FoldTime
 from deltafine.model import graph
-from deltafine.model.clip_model import FRAME_PREDICTIONS
+from deltafine.model.clip_model import frame_layers
 from deltafine.model.time_axis import require_channels_last
 from deltafine.model.trace import Call, Value, trace
 from deltafine.runtime.lowering import Lowering
@@ -64,9 +64,9 @@ def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Comp
     lowering = Lowering(model.name, frame)
     if clips:
         lowering.alias(source, frame)
-    ends: list[Value] = []
+    heads, ends = frame_layers(model), list[Value]()
     for call in traced.calls:
-        if clips and isinstance(call.operation, UnfoldTime) and call.path.startswith(FRAME_PREDICTIONS):
+        if any(call.operation is layer for layer in heads):
             ends.append(call.inputs[0])
         elif call.inputs and call.inputs[0] in lowering.known:  # else it works on whole clips, behind the frames
             lower(lowering, call)
