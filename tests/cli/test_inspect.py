@@ -10,6 +10,7 @@ from deltafine.cli import app
 from deltafine.errors import DeltafineError
 from tests.model import small_models
 
+
 @pytest.fixture
 def saved(tmp_path):
     small_models.gated().save(tmp_path / "gated.keras")
