@@ -23,8 +23,13 @@ OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def is_graph(operation: Any) -> bool:
-    """Whether the operation is itself a graph of operations: Functional, Sequential or ``keras.Function``."""
-    return isinstance(operation, keras.Function | keras.Sequential)
+    """Whether the operation is itself a graph of operations: Functional, Sequential or ``keras.Function``.
+
+    A Sequential model is none before it is built, nor where Keras cannot call its layers on shapes alone.
+    """
+    if isinstance(operation, keras.Sequential):
+        return as_function(operation) is not None
+    return isinstance(operation, keras.Function)
 
 
 def as_function(model: Any) -> Any:

@@ -98,6 +98,11 @@ def check_model(model: Any, where: str = "") -> None:
             f"The Sequential model in {place} is not built, so its shapes are unknown: call "
             f"model.build((None, height, width, channels)) or put keras.Input first, then {_SAVE_AGAIN}."
         )
+    if isinstance(model, keras.Sequential) and not graph.is_graph(model):
+        raise DeltafineError(
+            f"The Sequential model in {place} has no layer graph, because one of its layers does not say what shape it "
+            "gives: add compute_output_shape() to your own layers among them."
+        )
     if not isinstance(model, keras.Model) or not graph.is_graph(model):
         raise DeltafineError(
             f"The model in {place} is subclassed ({type(model).__name__}) and has no layer graph to rewrite: "

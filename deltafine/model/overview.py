@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.model import graph
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Plan, Site, covered
 from deltafine.model.time_axis import takes_clips
@@ -46,8 +47,8 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
         "version": VERSION,
         "model": {
             "name": model.name,
-            "input_shape": keras.tree.map_structure(lambda tensor: list(tensor.shape), model.input),
-            "output_shape": keras.tree.map_structure(lambda tensor: list(tensor.shape), model.output),
+            "input_shape": _shapes(graph.input_structure(model)),
+            "output_shape": _shapes(graph.output_structure(model)),
             "parameters": model.count_params(),
             "dense_macs": plan.dense_macs,
             "counted_per": "clip" if takes_clips(model) else "frame",
@@ -71,6 +72,11 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
             if not entry.covered
         ],
     }
+
+
+def _shapes(tensors: Any) -> Any:
+    """Shapes of a model's inputs or outputs, in the structure that they have: one, a list or a dict."""
+    return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
 
 
 def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:

@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import json
 
+import keras
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from deltafine.cli.inspect import inspect
+from deltafine.cli import app
 from deltafine.errors import DeltafineError
 from tests.model import small_models
-
-app = typer.Typer()
-app.command()(inspect)
 
 
 @pytest.fixture
@@ -20,8 +17,8 @@ def saved(tmp_path):
     return str(tmp_path / "gated.keras")
 
 
-def run(*arguments, columns="80"):
-    return CliRunner(env={"COLUMNS": columns}).invoke(app, arguments)
+def run(*arguments, columns="80", command="inspect"):
+    return CliRunner(env={"COLUMNS": columns}).invoke(app, [command, *arguments])
 
 
 def test_the_plan_fits_80_columns_and_gives_every_reason(saved):
@@ -51,3 +48,25 @@ def test_bad_input_is_one_sentence(saved, tmp_path):
         error = run(*arguments).exception
         assert isinstance(error, DeltafineError)
         assert match in str(error)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_sequential_model_has_the_plan_of_the_same_functional_model(suffix, tmp_path):
+    sequential = small_models.sequential()
+    functional = keras.Model(sequential.inputs, sequential.outputs, name=sequential.name)
+    plans = []
+    for name, model in (("sequential", sequential), ("functional", functional)):
+        model.save(tmp_path / f"{name}{suffix}")
+        for arguments in ((), ("--dry-run", "--data", str(tmp_path), "--out", str(tmp_path / "out"))):
+            command = "refine" if arguments else "inspect"
+            plans.append(run(str(tmp_path / f"{name}{suffix}"), *arguments, command=command).stdout)
+    assert "stack: 12x10x3 in, 5 out" in plans[0]
+    assert len(set(plans)) == 1
+
+
+def test_a_sequential_model_of_clips_has_a_plan(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4, 12, 10, 3)), keras.layers.Conv3D(2, 3, activation="relu"), keras.layers.Flatten()]
+    )
+    model.save(tmp_path / "clips.keras")
+    assert "4x12x10x3 in, 320 out" in run(str(tmp_path / "clips.keras")).stdout

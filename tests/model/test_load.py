@@ -122,3 +122,22 @@ def test_a_custom_layer_is_refused_unless_named(tmp_path):
     model.save(tmp_path / "model.keras")
     refused(tmp_path / "model.keras", "--custom-objects")
     assert load(tmp_path / "model.keras", custom_objects={"Doubling": Doubling}).output_shape == (None, 4)
+
+
+@keras.saving.register_keras_serializable("deltafine_tests")
+class Shapeless(keras.layers.Layer):
+    """Says of no input what shape it gives."""
+
+    def compute_output_spec(self, *_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    def call(self, x):
+        return x
+
+
+def test_a_sequential_model_without_a_graph_is_refused(tmp_path):
+    model = keras.Sequential([keras.layers.Conv2D(2, 3), Shapeless(), keras.layers.Flatten()])
+    model.build((None, 8, 8, 3))
+    model(np.zeros((1, 8, 8, 3)))
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "no layer graph.*compute_output_shape")
