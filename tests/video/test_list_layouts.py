@@ -136,7 +136,7 @@ def test_parts_of_one_file_in_both_splits_are_refused_and_never_drawn(tmp_path: 
         ({"path": "run/v0.avi", "start": "soon"}, "start 'soon': use seconds"),
         ({"path": "run/v0.avi", "end": "nan"}, "end 'nan': use seconds"),
         ({"path": "run/v0.avi", "start": 3, "end": 2}, "ends at 2 s, before it starts"),
-        ({"path": "run/v0.avi", "split": "holdout"}, "split 'holdout': use train or validation"),
+        ({"path": "run/v0.avi", "split": "holdout"}, "split 'holdout': use train, validation or test"),
         ({"path": "run/v0.avi", "target": "-1"}, "target '-1'"),
         ({"label": "x"}, "path"),
     ],
