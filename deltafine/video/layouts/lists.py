@@ -1,0 +1,316 @@
+"""Lists of videos as the collections and libraries of others have them: see ``listed`` for what one may look like.
+
+``metadata.csv`` of Hugging Face's VideoFolder, ``train.csv`` and ``test.csv`` of Keras' tutorial, of SlowFast and
+PyTorchVideo, mmaction2's ``*_train_list_videos.txt``, Something-Something's and Jester's lists, and others like them.
+A list counts when it names videos that are there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
+from deltafine.video.files import is_image_folder, relative_name, subfolders
+from deltafine.video.layouts.below import Below
+from deltafine.video.layouts.common import (
+    MOST_CLASSES,
+    list_folders,
+    number_labels,
+    refuse_missing,
+    some,
+    whole_number,
+)
+from deltafine.video.layouts.folders import find_class_folders
+from deltafine.video.layouts.leftover import looks_like_classes
+from deltafine.video.layouts.listed import SUFFIXES, Entry, Listing, NotAListError, read_classes, read_listing
+from deltafine.video.layouts.naming import split_of
+from deltafine.video.layouts.tables import say_unknown
+
+LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists", "annotations/labels")
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A list that is used, with what it names: the videos that are there, and the names of those that are not."""
+
+    listing: Listing
+    there: list[tuple[Entry, Path]]
+    missing: list[str]
+
+
+class Lists:
+    """The lists in a data folder, or one that is given itself.
+
+    Attributes:
+        why_not: Of files that may be lists and are not used, why; complete after :meth:`find`.
+    """
+
+    def __init__(self, path: Path, *, split: int = 1, allow_outside: bool = False) -> None:
+        self._path = path
+        self._root = path if path.is_dir() else path.parent
+        self._split = split
+        self._below = Below(self._root, allow_outside=allow_outside)
+        self.why_not: dict[Path, str] = {}
+        self._known: list[Path] = []  # read, or lists of other divisions
+
+    def find(self) -> Found | None:
+        """The videos that the lists name; classes are numbered by their numbers, by a class list, or sorted by name.
+
+        Raises:
+            DeltafineError: A list gives a video several labels, names videos that are not there, or two lists
+                contradict each other.
+        """
+        if self._path.is_dir() and is_image_folder(self._path):
+            return None
+        listings = [listing for path in self._candidates() if (listing := self._read(path))]
+        if self._path in self.why_not:
+            raise DeltafineError(f"{self._path} cannot be used because {self.why_not[self._path]}.")
+        chosen = self._choose(listings)
+        if not chosen:
+            return None
+        used = [self._look_up(listing) for listing in chosen]
+        return self._found(used, self._labels_from(listings, chosen))
+
+    def candidates(self) -> list[Path]:
+        """Files that may be lists, right in the data folder, in folders of lists, and in those of the splits."""
+        folders = [*list_folders(self._root, LIST_FOLDERS), *(f for f in subfolders(self._root) if split_of(f.name))]
+        folders += [inner for folder in folders if folder != self._root for inner in _inner(folder)]
+        once: dict[Path, Path] = {}
+        for folder in folders:
+            once.setdefault(folder.resolve(), folder)
+        return [
+            entry
+            for folder in once.values()
+            for entry in sorted(folder.iterdir())
+            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        ]
+
+    def _candidates(self) -> list[Path]:
+        if self._path.is_dir():
+            return self.candidates()
+        return [self._path] if self._path.suffix.lower() in SUFFIXES and self._path.is_file() else []
+
+    def _read(self, path: Path) -> Listing | None:
+        """A list that names videos which are there."""
+        try:
+            listing = read_listing(path, self._below.has)
+        except NotAListError as error:
+            self.why_not[path] = str(error)
+            return None
+        there = [entry for entry in listing.entries if self._below.has(entry.name)]
+        if not there:
+            outside = any(self._below.is_outside(entry.name) for entry in listing.entries)
+            self.why_not[path] = (
+                "the files that it names are outside the data folder" if outside else "no video that it names is there"
+            )
+            return None
+        if any(entry.several for entry in there):
+            raise DeltafineError(
+                f"{path} gives a video several labels, and deltafine needs one: write a manifest.csv of parts that "
+                "have one (path, label, start, end), or choose --layout unlabelled to follow the model's own answers."
+            )
+        if listing.split is None and not listing.has_splits:
+            splits = [self._folder_split(entry) for entry in there]
+            if all(splits) and len(set(splits)) > 1:
+                entries = [replace(entry, split=self._folder_split(entry) or "train") for entry in listing.entries]
+                listing = replace(listing, entries=entries)
+        return listing
+
+    def _folder_split(self, entry: Entry) -> Split | None:
+        """The split that the video of an entry lies in, where folders are called after splits."""
+        path = self._below.find(entry.name, self._root / "list", entry.split) if self._below.has(entry.name) else None
+        parts = () if path is None else Path(relative_name(path, self._root)).parts[:-1]
+        return next((split for split in map(split_of, parts[:2]) if split), None)
+
+    def _choose(self, listings: list[Listing]) -> list[Listing]:
+        """One list for every split, or else the only one with labels."""
+        divided = self._numbered([listing for listing in listings if listing.has_splits])
+        by_split: dict[Split | None, list[Listing]] = defaultdict(list)
+        for listing in divided:
+            by_split[listing.split].append(listing)
+        if by_split[None] and len(by_split) == 1:
+            return self._one(by_split[None])
+        of_splits = [self._one(by_split[split])[0] for split in SPLITS if by_split[split]]
+        if len(of_splits) > 1:
+            self._leave(by_split[None], of_splits)
+            return of_splits
+        for listing in of_splits:  # a list of the training videos alone: what validates is drawn from it
+            listings = [replace(one, split=None) if one is listing else one for one in listings]
+        labelled = [listing for listing in listings if not listing.has_splits and listing.labelled]
+        for listing in listings:
+            if not listing.has_splits and not listing.labelled:
+                self.why_not[listing.path] = "it gives neither labels nor splits"
+        return self._one(labelled, refuse=True)
+
+    def _numbered(self, listings: list[Listing]) -> list[Listing]:
+        """Those of the division that was chosen, where lists say which they are of."""
+        numbers = sorted({listing.number for listing in listings if listing.number is not None})
+        if len(numbers) < 2 and self._split == 1:
+            return listings
+        if numbers and self._split not in numbers:
+            raise DeltafineError(
+                f"{self._root} has no lists for split {self._split}: choose one of {', '.join(map(str, numbers))}."
+            )
+        chosen = [listing for listing in listings if listing.number in (None, self._split)]
+        self._known += [listing.path for listing in listings if listing not in chosen]
+        return chosen
+
+    def _one(self, listings: list[Listing], *, refuse: bool = False) -> list[Listing]:
+        """The list to use of several: the one of videos that names most of those that are there."""
+        if len(listings) < 2:
+            return listings
+        if refuse and not any(listing.path.stem == "metadata" for listing in listings):
+            raise DeltafineError(
+                f"{self._root} has several lists of videos with labels "
+                f"({some(relative_name(listing.path, self._root) for listing in listings)}): give the path of one."
+            )
+        ranked = sorted(listings, key=self._rank, reverse=True)
+        self._leave(ranked[1:], ranked[:1])
+        return ranked[:1]
+
+    def _rank(self, listing: Listing) -> tuple[bool, float, bool]:
+        there = sum(self._below.has(entry.name) for entry in listing.entries)
+        return listing.labelled, there / len(listing.entries), listing.path.stem == "metadata"
+
+    def _leave(self, listings: list[Listing], used: list[Listing]) -> None:
+        for listing in listings:
+            self.why_not[listing.path] = f"{some(one.path.name for one in used)} is used"
+
+    def _look_up(self, listing: Listing) -> _Used:
+        there: list[tuple[Entry, Path]] = []
+        missing: list[str] = []
+        for entry in listing.entries:
+            path = self._below.find(entry.name, listing.path, entry.split or listing.split)
+            if path is None:
+                missing.append(entry.name)
+            else:
+                there.append((entry, path))
+        if any(Path(name).suffix for name in missing):  # ids are of collections of which every copy lacks some
+            refuse_missing(missing, len(listing.entries), listing.path, self._root)
+        return _Used(listing, there, missing)
+
+    def _labels_from(self, listings: list[Listing], chosen: list[Listing]) -> dict[Path, str]:
+        """Labels for lists that only divide: those of the only other list, or of the class folders."""
+        if any(listing.labelled for listing in chosen):
+            return {}
+        others = [listing for listing in listings if listing.labelled and listing not in chosen]
+        if len(others) == 1:
+            used = self._look_up(others[0])
+            chosen.append(others[0])
+            return {path: entry.label for entry, path in used.there if entry.label is not None}
+        try:
+            folders = find_class_folders(self._root)
+        except DeltafineError:  # of folders called like splits: only the labels are asked for here
+            return {}
+        if folders is None:
+            return {}
+        return {video.path: folders.classes[video.label] for video in folders.videos if video.label is not None}
+
+    def _found(self, used: list[_Used], labels: dict[Path, str]) -> Found:
+        rows: list[tuple[Path, str | None, str | None, Split | None]] = []
+        seen: dict[Path, tuple[str | None, Split | None, str]] = {}
+        for one in used:
+            for entry, path in one.there:
+                label = entry.label if entry.label is not None else labels.get(path)
+                split = entry.split or one.listing.split
+                before = seen.setdefault(path, (label, split, entry.where))
+                if before[0] != label:
+                    raise DeltafineError(
+                        f"{entry.where} labels {entry.name} '{label}', which is '{before[0]}' in "
+                        f"{before[2].rstrip(',')}: a video has one label."
+                    )
+                if before[2] != entry.where and before[1] == split:
+                    continue  # named a second time
+                rows.append((path, label, entry.target, split))
+        classes, numbers, notes = self._classes(rows)
+        has_splits = all(split for *_, split in rows)
+        videos = [
+            Video(path, relative_name(path, self._root), None if label is None else numbers[label], split or "train")
+            for path, label, _, split in rows
+        ]
+        names = [one.listing.path for one in used]
+        problems = [
+            Problem(name, f"is listed in {one.listing.path.name} but not there", "missing")
+            for one in used
+            for name in one.missing
+        ]
+        for one in used:
+            notes += say_unknown(one.listing.path, one.listing.unknown)
+        unlisted = len(set(self._below.videos) - set(seen))
+        if unlisted:
+            verb = "videos are" if unlisted > 1 else "video is"
+            notes.append(f"{unlisted} {verb} in none of the lists ({some(path.name for path in names)}), and not used.")
+        return Found(
+            f"lists {some(relative_name(path, self._root) for path in names)}",
+            videos,
+            classes,
+            has_splits=has_splits,
+            problems=problems,
+            notes=notes,
+            lists=names + self._known,
+        )
+
+    def _classes(
+        self, rows: list[tuple[Path, str | None, str | None, Split | None]]
+    ) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
+        """Class names, the number of every label, and what is to be said of them."""
+        labels = {label for _, label, *_ in rows if label is not None}
+        if not labels:
+            return (), {}, []
+        targets = {label: target for _, label, target, _ in rows if label is not None and target is not None}
+        listed = next(
+            ((path, names) for path in self.candidates() if looks_like_classes(path) and (names := read_classes(path))),
+            None,
+        )
+        whole = {label: whole_number(label, MOST_CLASSES) for label in labels}
+        numbers = {label: number for label, number in whole.items() if number is not None}
+        if len(numbers) < len(labels):  # names
+            if listed and labels <= set(listed[1]):
+                self._known.append(listed[0])
+                return listed[1], {name: number for number, name in enumerate(listed[1])}, []
+            if set(targets) == labels and all(
+                whole_number(target, MOST_CLASSES) is not None for target in targets.values()
+            ):
+                by_number = {int(target): label for label, target in targets.items()}
+                if len(by_number) == len(labels):
+                    classes = tuple(by_number.get(number, str(number)) for number in range(max(by_number) + 1))
+                    return classes, {label: int(target) for label, target in targets.items()}, []
+            classes, said = number_labels(labels)
+            return classes, {name: number for number, name in enumerate(classes)}, said
+        first = self._first_number(rows, numbers, listed[1] if listed else ())
+        top = max(numbers.values())
+        indices = {label: number - first for label, number in numbers.items()}
+        if listed and top - first < len(listed[1]):
+            self._known.append(listed[0])
+            return listed[1], indices, []
+        said = ["The labels begin at 1: class 1 is the model's first output."] if first else []
+        return tuple(str(number) for number in range(first, top + 1)), indices, said
+
+    def _first_number(
+        self,
+        rows: list[tuple[Path, str | None, str | None, Split | None]],
+        numbers: dict[str, int],
+        names: tuple[str, ...],
+    ) -> int:
+        """Whether classes are numbered from 0 or from 1."""
+        if min(numbers.values()) != 1:
+            return 0
+        if not names:
+            return 1
+        place = {name: number for number, name in enumerate(names)}
+        told = [
+            numbers[label] - place[path.parent.name]
+            for path, label, *_ in rows
+            if label is not None and path.parent.name in place
+        ]
+        if told:
+            return int(sum(told) > len(told) / 2)
+        return int(max(numbers.values()) == len(names))
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Folders of lists in a folder of lists."""
+    return [inner for inner in subfolders(folder) if any(e.suffix.lower() in SUFFIXES for e in inner.iterdir())][:20]
