@@ -29,6 +29,7 @@ class Counts:
     def __init__(self, plan: Plan, table: np.ndarray | None = None) -> None:
         self.plan = plan
         table = np.zeros((len(plan.operations), COLUMNS), np.int64) if table is None else table
+        self.arrays = (table,)
         self.rows, self.changed_rows, self.changed_elements, self.effective_macs, self.event_macs = table.T
 
     @property
