@@ -157,6 +157,7 @@ class NumbaState(NotCopied):
         masks[:] = counts > 0
         arrays.changed[operation.output] = np.count_nonzero(counts)
         self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
+        self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
 
 
 def _require_known_rules(plan: Plan) -> None:

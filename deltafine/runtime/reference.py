@@ -74,6 +74,8 @@ class NumpyState(NotCopied):
         if operation.fan:
             fan = self.plan.arrays[operation.fan]
             counts.effective_macs[place] = (self.changed[operation.inputs[0]].astype(np.int64) * fan).sum()
+        elif operation.kind == UNKNOWN and len(rows):
+            counts.effective_macs[place] = operation.dense_macs or 0
 
     def _reached(self, operation: Operation) -> np.ndarray:
         """(height, width) bool: the output rows that a change of the inputs reaches."""

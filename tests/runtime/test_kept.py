@@ -228,7 +228,9 @@ print([str(one.message) for one in said if one.category is deltafine.DeltafineWa
 """
 
 
-def test_a_user_without_a_home_runs_models_and_kernels_and_keep_nothing_in_a_folder_called_tilde(tmp_path: Path) -> None:
+def test_a_user_without_a_home_runs_models_and_kernels_and_keeps_none_in_a_tilde(
+    tmp_path: Path,
+) -> None:
     stranger = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]  # an account that is not listed
     if not shutil.which("unshare") or subprocess.run([*stranger, "true"], capture_output=True).returncode:
         pytest.skip("there are no user namespaces here")
