@@ -17,6 +17,7 @@ _HOMES = {
     "DeltaActivation": "deltafine.layers",
     "DeltaRuntime": "deltafine.runtime.runtime",
     "DeltafineError": "deltafine.errors",
+    "DeltafineWarning": "deltafine.errors",
     "find_activations": "deltafine.model",
     "insert_deltas": "deltafine.model",
     "load_report": "deltafine.report",
@@ -29,6 +30,7 @@ __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
     from deltafine.errors import DeltafineError as DeltafineError
+    from deltafine.errors import DeltafineWarning as DeltafineWarning
     from deltafine.layers import DeltaActivation as DeltaActivation
     from deltafine.measurement import measure as measure
     from deltafine.model import find_activations as find_activations

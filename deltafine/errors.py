@@ -13,3 +13,10 @@ class DeltafineError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+
+
+class DeltafineWarning(UserWarning):
+    """Something was found and not used, or could not be kept; results are right all the same.
+
+    The message is one sentence. The command line prints it as a line of its own.
+    """

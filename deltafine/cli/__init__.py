@@ -14,6 +14,7 @@ from deltafine.cli.data import data
 from deltafine.cli.demo import demo
 from deltafine.cli.export import export
 from deltafine.cli.inspect import inspect
+from deltafine.cli.notes import warnings_as_notes
 from deltafine.cli.refine import refine
 from deltafine.cli.report import report
 from deltafine.cli.run import run
@@ -58,7 +59,8 @@ def main() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        app(prog_name="deltafine")
+        with warnings_as_notes():
+            app(prog_name="deltafine")
     except DeltafineError as error:
         if _debug:
             traceback.print_exc()

@@ -75,7 +75,7 @@ def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
     notes = [
         f"{len(by_events)} layers by events",
         *(f"{name} left out: {reason}" for name, reason in missing.items()),
-        *(f"'{operation.name}' ({operation.layer}) runs densely through Keras" for operation in runtime.plan.unknown),
+        *runtime.plan.notes(),
     ]
     typer.echo(printable("\n".join(notes)))
     show_timing(timing, Console())

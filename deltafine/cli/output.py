@@ -23,6 +23,12 @@ def print_error(sentence: str) -> None:
     console.print(f"[bold red]Error:[/] {escape(printable(one_line(sentence)))}")
 
 
+def print_note(sentence: str) -> None:
+    """One sentence on standard error, of something that stops nothing."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"Note: {escape(printable(one_line(sentence)))}")
+
+
 def one_line(text: str) -> str:
     """The text with line breaks shown as escapes: no name passes for a line of its own, such as CI services obey."""
     return text.replace("\n", "\\n")

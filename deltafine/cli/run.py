@@ -41,22 +41,24 @@ def run(
 def _show(runtime: Any, frames: Any) -> None:
     from deltafine.cli.output import printable
 
+    for note in runtime.plan.notes():
+        typer.echo(printable(note))
     milliseconds: list[float] = []
-    effective: list[int] = []
+    needed: list[int] = []
     dense = runtime.plan.dense_macs()
     for number, frame in enumerate(frames):
         begin = time.perf_counter()
         prediction = runtime.step(frame)
         milliseconds.append(1e3 * (time.perf_counter() - begin))
         counts = runtime.counts
-        effective.append(counts.total("effective_macs"))
+        needed.append(counts.total("needed_macs"))
         sent, values = (
             (sum(part) for part in zip(*counts.events().values(), strict=True)) if counts.events() else (0, 0)
         )
         typer.echo(
             printable(
                 f"frame {number}: {_said(prediction)}, events {_share(sent, values)}, "
-                f"MACs {_share(effective[-1], dense)}, {milliseconds[-1]:.2f} ms"
+                f"MACs {_share(needed[-1], dense)}, {milliseconds[-1]:.2f} ms"
             )
         )
     if len(milliseconds) > 1:
@@ -64,7 +66,7 @@ def _show(runtime: Any, frames: Any) -> None:
         typer.echo(
             f"{len(milliseconds)} frames: median {later[len(later) // 2]:.2f} ms, "
             f"p95 {later[int(0.95 * (len(later) - 1))]:.2f} ms, first {milliseconds[0]:.2f} ms; "
-            f"MACs after the first {_share(sum(effective[1:]), dense * len(later))} of dense; engine {runtime.engine}"
+            f"MACs after the first {_share(sum(needed[1:]), dense * len(later))} of dense; engine {runtime.engine}"
         )
 
 

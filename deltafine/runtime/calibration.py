@@ -11,7 +11,7 @@ from deltafine.errors import DeltafineError
 from deltafine.runtime.compiled import KerasCall, NumbaState
 from deltafine.runtime.counts import macs_per_row
 from deltafine.runtime.kernels import layout
-from deltafine.runtime.plan import Operation, Plan
+from deltafine.runtime.plan import Plan, can_run_by_events
 from deltafine.runtime.program import Program
 
 WARM_UP = 4
@@ -44,11 +44,6 @@ def choose(plan: Plan, frames: Iterable[np.ndarray], keras_call: KerasCall) -> d
             price = (by_events[place] / event_macs[place]) / (by_rows[place] / row_macs[place])
             choice[plan.operations[place].name] = float(price)
     return choice
-
-
-def can_run_by_events(operation: Operation) -> bool:
-    """Convolutions of one group and dense layers can."""
-    return operation.kind == "conv" and operation.groups == 1
 
 
 def _timed(state: NumbaState, video: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.time_axis import require_channels_last
 from deltafine.model.trace import Call, Value, trace
+from deltafine.runtime.keras_macs import count_left_to_keras
 from deltafine.runtime.lowering import Lowering
 from deltafine.runtime.lowering_rules import lower
 from deltafine.runtime.plan import MACS, Operation, Plan
@@ -76,6 +77,7 @@ def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Comp
     plan = lowering.plan
     plan.outputs = tuple(lowering.known[value] for value in outputs)
     _join(plan)
+    count_left_to_keras(plan, lowering.calls)
     return Compiled(plan, {operation.name: lowering.calls[operation.name] for operation in plan.unknown})
 
 

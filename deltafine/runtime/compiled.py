@@ -8,11 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.runtime.alone import NotCopied
+from deltafine.runtime.arrays import owned_bytes
 from deltafine.runtime.counts import Counts
+from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bits import BITS
-from deltafine.runtime.kernels.frames import reads_beyond
-from deltafine.runtime.kernels.memory import Memory, addresses
+from deltafine.runtime.kernels.memory import OWN, Memory, addresses
 from deltafine.runtime.kernels.network import count_macs, run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
@@ -20,12 +22,10 @@ from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import UNKNOWN, Operation, Plan
 from deltafine.runtime.program import WINDOWS, Program, aligned
 
-NO_PIXELS = np.zeros(0, np.uint8)
-
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
-class NumbaState:
+class NumbaState(NotCopied):
     """One stream: the state of every value, in flat arrays. To be used by one thread at a time.
 
     Attributes:
@@ -81,8 +81,9 @@ class NumbaState:
         self._table = addresses(self.memory_arrays)
         self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
-        self._buffer = np.zeros(math.prod(frame) + 4 * LANES, np.float32)  # kernels may read, and ignore, more
-        self._exact = not reads_beyond(*frame[1:])
+        self._reader = FrameReader(
+            program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -90,14 +91,14 @@ class NumbaState:
         arrays = self.memory_arrays
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
-        self.fresh = self._in_bytes = True
+        self._reader.reset()
+        self.fresh = True
 
     @property
     def memory(self) -> int:
-        """Bytes of state."""
-        arrays = self.memory_arrays
-        own = (arrays.arena, arrays.masks, arrays.counts, arrays.sums, arrays.before, arrays.sent_bytes)
-        return sum(array.nbytes for array in (*own, arrays.scratch, arrays.active, arrays.offsets))
+        """Bytes of all arrays that are not the program's."""
+        own = [getattr(self.memory_arrays, name) for name in OWN]
+        return owned_bytes([*own, self.counters, self._table, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -118,6 +119,7 @@ class NumbaState:
         self.take_in(frame)
         for first, last in self.program.segments:
             self.run(first, last)
+        self._reader.release()
         self.fresh = False
 
     def counts(self) -> Counts:
@@ -128,24 +130,15 @@ class NumbaState:
 
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
-        flags = frame.flags
-        readable = flags.c_contiguous and flags.aligned and flags.writeable and self._exact
-        self._frame, self._pixels = self._buffer, NO_PIXELS
-        self._in_bytes = self._in_bytes and readable and frame.dtype == np.uint8
-        if self._in_bytes:
-            self._pixels = frame.reshape(-1)
-        elif readable and frame.dtype == np.float32:
-            self._frame = frame.reshape(-1)
-        else:
-            self._buffer[: frame.size] = frame.reshape(-1)
+        self._reader.take_in(frame, self.fresh)
 
     def run(self, first: int, last: int) -> None:
         """Advance some operations, and add to their counters."""
         if self._unknown[first]:
             self._run_keras(first, self.program.plan.operations[first])
         else:
-            arguments = (self._table, self.program.operations, first, last, self._frame, self._pixels, self.fresh)
-            run_network(*arguments, self.counters)
+            frame = (self._reader.numbers, self._reader.pixels)
+            run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
 
     def _run_keras(self, place: int, operation: Operation) -> None:
         arrays, plan = self.memory_arrays, self.program.plan
@@ -164,6 +157,7 @@ class NumbaState:
         masks[:] = counts > 0
         arrays.changed[operation.output] = np.count_nonzero(counts)
         self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
+        self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
 
 
 def _require_known_rules(plan: Plan) -> None:

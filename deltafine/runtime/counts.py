@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from deltafine.runtime.plan import MACS, Operation, Plan
+from deltafine.runtime.plan import MACS, UNKNOWN, Operation, Plan
 
 COLUMNS = 5
 
@@ -23,18 +23,34 @@ class Counts:
         changed_rows: positions whose values changed.
         changed_elements: values that changed.
         effective_macs: changed input elements, each times the weights that it meets: the effective MACs of the report.
+            Of a layer that the report names as not measured, all MACs of each frame in which its input changed.
         event_macs: multiply-accumulates carried out for single events.
     """
 
     def __init__(self, plan: Plan, table: np.ndarray | None = None) -> None:
         self.plan = plan
         table = np.zeros((len(plan.operations), COLUMNS), np.int64) if table is None else table
+        self.arrays = (table,)
         self.rows, self.changed_rows, self.changed_elements, self.effective_macs, self.event_macs = table.T
 
     @property
     def executed_macs(self) -> np.ndarray:
-        """Multiply-accumulates carried out: of whole rows, padding included, and of single events."""
-        return self.rows * macs_per_row(self.plan) + self.event_macs
+        """Multiply-accumulates carried out: of whole rows, padding included, of single events, and all of Keras."""
+        return self.rows * macs_per_row(self.plan) + self.event_macs + self._of_keras()
+
+    @property
+    def needed_macs(self) -> np.ndarray:
+        """``effective_macs``, but all MACs of a layer left to Keras whenever it ran, since Keras knows no other way."""
+        of_keras = [operation.kind == UNKNOWN for operation in self.plan.operations]
+        return np.where(of_keras, self._of_keras(), self.effective_macs)
+
+    def _of_keras(self) -> np.ndarray:
+        macs = np.zeros(len(self.plan.operations), np.int64)
+        for place, operation in enumerate(self.plan.operations):
+            if operation.kind == UNKNOWN:
+                height, width, _ = self.plan.tensors[operation.output].shape
+                macs[place] = self.rows[place] // (height * width) * (operation.dense_macs or 0)
+        return macs
 
     def total(self, name: str) -> int:
         """Sum of one kind of count over all operations."""

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.files import make_folder, read_small, write_atomically
 
+DOCUMENT, ARRAYS = "plan.json", "plan.npz"
+_MOST_BYTES = 64 << 20
 VERSION = 1
 MACS = ("conv", "depthwise")
 """Kinds of operations that multiply and accumulate."""
@@ -91,7 +94,8 @@ class Operation:
         weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,
             (height, width, input channels, multiplier) of a depthwise one.
         fan: name of the array (height, width) of how many weights each input element meets.
-        dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not.
+        dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not; None
+            for a layer left to Keras that multiplies in a way that no rule counts.
         finish: what is done to each output row.
         layer: class of the Keras layer it comes from.
     """
@@ -107,9 +111,14 @@ class Operation:
     groups: int = 1
     weights: str = ""
     fan: str = ""
-    dense_macs: int = 0
+    dense_macs: int | None = 0
     finish: Finish = field(default_factory=Finish)
     layer: str = ""
+
+
+def can_run_by_events(operation: Operation) -> bool:
+    """Convolutions of one group and dense layers can."""
+    return operation.kind == "conv" and operation.groups == 1
 
 
 @dataclass
@@ -141,20 +150,35 @@ class Plan:
         return [operation for operation in self.operations if operation.kind == UNKNOWN]
 
     def dense_macs(self) -> int:
-        """MACs of one frame in the operations that the fan-out rules cover."""
-        return sum(operation.dense_macs for operation in self.operations)
+        """MACs of one frame in all operations, those left to Keras included where they can be counted.
+
+        The sum over what ``deltafine.model.mac_layers`` lists for a model of single frames.
+        """
+        return sum(operation.dense_macs or 0 for operation in self.operations)
+
+    def notes(self) -> list[str]:
+        """What runs densely through Keras, a sentence for each layer, with its share of the MACs."""
+        whole = self.dense_macs()
+        said = []
+        for operation in self.unknown:
+            macs = operation.dense_macs
+            share = "MACs that cannot be counted" if macs is None else f"{macs / whole:.1%} of the MACs" if macs else ""
+            said.append(
+                f"'{operation.name}' ({operation.layer}) runs densely through Keras{share and f', with {share}'}"
+            )
+        return said
 
     def save(self, folder: Path) -> None:
-        """Write ``plan.json`` and ``plan.npz``; both appear whole, the JSON last."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write ``plan.json`` and ``plan.npz``; both appear whole, the JSON last.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder may not be written.
+        """
+        make_folder(folder)
         document = {"version": VERSION, **dataclasses.asdict(dataclasses.replace(self, arrays={}))}
         del document["arrays"]
-        partial = folder / ".plan.partial.npz"
-        np.savez(partial, **self.arrays)  # type: ignore[arg-type]
-        partial.replace(folder / "plan.npz")
-        text = folder / ".plan.partial.json"
-        text.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        text.replace(folder / "plan.json")
+        write_atomically(folder / ARRAYS, lambda path: np.savez(path, **self.arrays))  # type: ignore[arg-type]
+        write_atomically(folder / DOCUMENT, (json.dumps(document, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
@@ -164,14 +188,17 @@ class Plan:
             DeltafineError: it is not there, damaged, or of another version.
         """
         try:
-            document = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+            document = json.loads(read_small(folder / DOCUMENT, _MOST_BYTES))
             if document.pop("version") != VERSION:
                 raise DeltafineError(f"The plan in {folder} is of another version: compile the model again.")
-            with np.load(folder / "plan.npz") as archive:
+            with np.load(folder / ARRAYS) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             return _plan(document, arrays)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DeltafineError(f"The plan in {folder} cannot be read ({error}): compile the model again.") from error
+        except DeltafineError:
+            raise
+        except Exception as error:  # whatever JSON, zip and NumPy make of a file that is damaged
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(". ")
+            raise DeltafineError(f"The plan in {folder} cannot be read ({reason}): compile the model again.") from error
 
 
 def _plan(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:

@@ -52,10 +52,9 @@ class Program:
         self.segments = self._segments()
 
     @property
-    def memory(self) -> int:
-        """Bytes of weights and tables."""
-        tables = (self.weights, self.fans, self.links, self.operations, self.levels)
-        return sum(table.nbytes for table in tables)
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Weights and tables."""
+        return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
 
     def _segments(self) -> list[tuple[int, int]]:
         """Runs of operations between those that are left to Keras; these stand alone."""

@@ -12,32 +12,29 @@ from typing import Any
 import numpy as np
 
 from deltafine.runtime.activations import ACTIVATIONS
+from deltafine.runtime.alone import NotCopied
+from deltafine.runtime.arrays import owned_bytes
 from deltafine.runtime.counts import Counts
+from deltafine.runtime.event_rules import sent
 from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, Operation, Plan
 
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
-class NumpyState:
+class NumpyState(NotCopied):
     """One stream: every value of the current frame, and how many channels of each position changed."""
 
-    def __init__(self, plan: Plan, keras_call: KerasCall) -> None:
-        from deltafine.layers.rules import RULES  # the one definition of each rule
-
+    def __init__(self, plan: Plan, keras_call: KerasCall, weights: dict[str, np.ndarray] | None = None) -> None:
         self.plan = plan
-        self._rules = RULES
         self._keras_call = keras_call
-        self._weights = {
-            operation.name: _matrix(operation, plan.arrays[operation.weights])
-            for operation in plan.operations
-            if operation.weights
-        }
+        self._weights = matrices(plan) if weights is None else weights
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: the next frame is a first frame."""
         self.values = [np.zeros(tensor.shape, np.float32) for tensor in self.plan.tensors]
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
+        self._counts = Counts(self.plan)
         self.fresh = True
 
     def value(self, index: int) -> np.ndarray:
@@ -47,7 +44,7 @@ class NumpyState:
     @property
     def memory(self) -> int:
         """Bytes of state."""
-        return sum(value.nbytes for value in self.values) + sum(counts.nbytes for counts in self.changed)
+        return owned_bytes([*self.values, *self.changed, *self._counts.arrays])
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
@@ -77,6 +74,8 @@ class NumpyState:
         if operation.fan:
             fan = self.plan.arrays[operation.fan]
             counts.effective_macs[place] = (self.changed[operation.inputs[0]].astype(np.int64) * fan).sum()
+        elif operation.kind == UNKNOWN and len(rows):
+            counts.effective_macs[place] = operation.dense_macs or 0
 
     def _reached(self, operation: Operation) -> np.ndarray:
         """(height, width) bool: the output rows that a change of the inputs reaches."""
@@ -147,9 +146,16 @@ class NumpyState:
         step = arrays[finish.delta.step]
         if step.ndim == 3:
             step = step[active]
-        rule = self._rules[finish.delta.rule]
-        sent = rule.first(rows, step) if self.fresh else rule.advance(old, rows, step, finish.delta.unit, np)
-        return np.asarray(sent, np.float32)
+        return sent(finish.delta, rows, None if self.fresh else old, step)
+
+
+def matrices(plan: Plan) -> dict[str, np.ndarray]:
+    """The weights as this engine multiplies with them, by operation; to be shared by all streams."""
+    return {
+        operation.name: _matrix(operation, plan.arrays[operation.weights])
+        for operation in plan.operations
+        if operation.weights
+    }
 
 
 def _matrix(operation: Operation, weights: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime import kept
+from deltafine.runtime.alone import NotCopied, alone
+from deltafine.runtime.arrays import owned_bytes
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.plan import Operation, Plan
 
@@ -21,22 +24,28 @@ REFINED = "refined.keras"
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
 
-class DeltaStream:
-    """One video going through a model. Used by one thread at a time; streams of one model may run side by side."""
+class DeltaStream(NotCopied):
+    """One video going through a model. Used by one thread at a time; streams of one model may run side by side.
+
+    It cannot be copied or pickled. Any method raises a DeltafineError while another thread is within one.
+    """
 
     def __init__(self, plan: Plan, state: Any) -> None:
+        self._lock = threading.Lock()
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
         self._counts: Counts | None = None
 
     @property
+    @alone
     def counts(self) -> Counts | None:
         """What the last frame took; None before the first. It is counted when it is asked for."""
         if self._counts is None and not self.state.fresh:
             self._counts = self.state.counts()
         return self._counts
 
+    @alone
     def step(self, frame: np.ndarray) -> Any:
         """Advance by one frame.
 
@@ -47,7 +56,7 @@ class DeltaStream:
             The model's prediction for this frame, float32; a tuple of them for a model with several outputs.
 
         Raises:
-            DeltafineError: the frame is not of the model's shape.
+            DeltafineError: the frame is not of the model's shape, or another thread is using this stream.
         """
         pixels = np.asarray(frame)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
@@ -60,11 +69,13 @@ class DeltaStream:
         predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
         return predictions[0] if len(predictions) == 1 else predictions
 
+    @alone
     def reset(self) -> None:
         """Start a new video: the next frame is computed whole."""
         self.state.reset()
         self._counts = None
 
+    @alone
     def sent(self) -> dict[str, np.ndarray]:
         """What each delta layer sent last, by the layer's path; in the order in which they run."""
         return {
@@ -75,14 +86,14 @@ class DeltaStream:
 
     @property
     def memory(self) -> int:
-        """Bytes of this stream's state and working space."""
+        """Bytes of all arrays of this stream: its state, its working space and its buffers."""
         return int(self.state.memory)
 
     def _of_sample(self, index: int) -> np.ndarray:
         return self.state.value(index).reshape(self._plan.tensors[index].sample_shape)
 
 
-class DeltaRuntime:
+class DeltaRuntime(NotCopied):
     """A model compiled for inference frame by frame, and one stream to begin with.
 
     Frames of a video go through ``step`` one by one; ``reset`` starts another video. For several videos at once, ask
@@ -92,11 +103,16 @@ class DeltaRuntime:
             for frame in video:
                 prediction = runtime.step(frame)
 
+    Weights are those that the model had when the runtime was made, whatever happens to the model afterwards; those of
+    layers left to Keras, too. A runtime cannot be copied or pickled. In a forked process it goes on, from where it
+    stood, unless layers are left to Keras.
+
     Args:
         source: a run directory, a ``.keras`` or ``.h5`` file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
         frame_size: (height, width), for a model that takes any size.
-        cache: keep the compiled plan for the next start: in the run directory, or in the user's cache.
+        cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
+            not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
 
     Attributes:
         plan: what is computed, operation by operation.
@@ -117,11 +133,12 @@ class DeltaRuntime:
         self.engine = _engine(engine)
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
+        self._source = ""
         if isinstance(source, str | os.PathLike):
             self.plan = self._from_path(Path(source), frame_size, cache)
         else:
             self.plan = self._compile(source, frame_size)
-        self._choose(kept.choice(self._folder))
+        self._choose(kept.choice(self._folder, self._source, self.plan))
 
     def calibrate(self, frames: Iterable[np.ndarray]) -> dict[str, float]:
         """Time both ways to run each convolution on the user's frames, and take the faster from now on.
@@ -142,7 +159,7 @@ class DeltaRuntime:
 
         choice = choose(self.plan, frames, self._calls_keras)
         self._choose(choice)
-        kept.keep_choice(choice, self._folder)
+        kept.keep_choice(choice, self._folder, self._source)
         return choice
 
     @property
@@ -178,7 +195,11 @@ class DeltaRuntime:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes: ``weights``, shared by all streams, and ``state``, of each stream."""
+        """Bytes of all arrays that are held.
+
+        ``weights``: the plan's, as it is kept and as the engine reads them, shared by all streams; and the weights of
+        layers left to Keras. ``state``: of each stream, its working space and buffers for frames included.
+        """
         return {"weights": self._weight_bytes, "state": self._stream.memory}
 
     def __enter__(self) -> DeltaRuntime:
@@ -191,18 +212,23 @@ class DeltaRuntime:
         file = path / REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
-        digest = kept.digest(file, frame_size)
-        folder = file.parent / "runtime" if path.is_dir() else kept.user_cache() / digest[:16]
-        self._folder = folder if cache else None
-        plan = kept.plan(folder, digest) if cache else None
-        if plan is not None:
-            return plan
+        if not cache:
+            return self._load_and_compile(file, frame_size)
+        self._source = kept.digest(file, frame_size)
+        cached = kept.user_cache()
+        own = None if cached is None else cached / self._source[:16]
+        self._folder = file.parent / "runtime" if path.is_dir() else own
+        plan = kept.plan(self._folder, self._source) if self._folder else None
+        if plan is None:
+            plan = self._load_and_compile(file, frame_size)
+            if not plan.unknown:
+                kept.keep_plan(plan, self._folder, self._source)
+        return plan
+
+    def _load_and_compile(self, file: Path, frame_size: tuple[int, int] | None) -> Plan:
         from deltafine.model import load
 
-        plan = self._compile(load(file), frame_size)
-        if cache and not plan.unknown:
-            kept.keep_plan(plan, folder, digest)
-        return plan
+        return self._compile(load(file), frame_size)
 
     def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
         from deltafine.model.load import check_model
@@ -217,16 +243,19 @@ class DeltaRuntime:
         return compiled.plan
 
     def _states(self, choice: dict[str, float]) -> Callable[[], Any]:
+        shared = [*self.plan.arrays.values()]
+        of_keras = getattr(self._calls_keras, "memory", 0)
         if self.engine == "numpy":
-            from deltafine.runtime.reference import NumpyState
+            from deltafine.runtime.reference import NumpyState, matrices
 
-            self._weight_bytes = sum(array.nbytes for array in self.plan.arrays.values())
-            return lambda: NumpyState(self.plan, self._calls_keras)
+            weights = matrices(self.plan)
+            self._weight_bytes = owned_bytes([*shared, *weights.values()]) + of_keras
+            return lambda: NumpyState(self.plan, self._calls_keras, weights)
         from deltafine.runtime.compiled import NumbaState
         from deltafine.runtime.program import Program
 
         program = Program(self.plan, choice)
-        self._weight_bytes = program.memory
+        self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras
         return lambda: NumbaState(program, self._calls_keras)
 
 

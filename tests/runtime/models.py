@@ -113,6 +113,19 @@ def with_unknown_layers() -> Any:
     return weighted(keras.Model(inputs, x, name="unknown"))
 
 
+def mostly_left_to_keras() -> Any:
+    """A U-Net whose largest layer, and a few others with MACs, only Keras computes."""
+    inputs, x = _start()
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(x)
+    y = layers.Conv2D(12, 3, strides=2, padding="same", activation="relu", name="down")(x)
+    y = layers.EinsumDense("bhwc,cd->bhwd", (10, 12, 12), activation="relu", name="einsum")(y)
+    y = layers.Conv2DTranspose(8, 5, strides=2, padding="same", activation="relu", name="up")(y)
+    x = layers.Concatenate(name="skip")([x, y])
+    x = layers.Conv2D(20, 1, activation="relu", name="mixed")(x)
+    x = keras.ops.matmul(x, keras.ops.transpose(x, (0, 1, 3, 2)))
+    return _ended(layers.ReLU(name="products")(x), inputs, "mostly_left_to_keras")
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "plain": plain, "sequential": sequential, "nested": nested, "shared_layer": shared_layer,
     "convolutions": convolutions, "depthwise": depthwise, "pools": pools, "sums": sums,

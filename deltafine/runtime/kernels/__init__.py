@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+
+from deltafine.errors import DeltafineWarning
+from deltafine.runtime.kernels.cache import NOWHERE, KernelCache
 
 # The inner functions are called by each other only: no wrappers for Python, which would take most of the compiling.
 kernel = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -22,7 +26,9 @@ def entry(function: Callable[..., Any]) -> Any:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     function.__qualname__ = f"{function.__name__}_{digest}"
+    compiled = njit(nogil=True, error_model="numpy")(function)
     try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # nowhere to keep compiled code
-        return njit(nogil=True, error_model="numpy")(function)
+        compiled._cache = KernelCache(function)  # as numba does for cache=True
+    except (RuntimeError, OSError):  # none of numba's places can be written to
+        warnings.warn(NOWHERE.format(""), DeltafineWarning, stacklevel=2)
+    return compiled

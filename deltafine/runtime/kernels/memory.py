@@ -60,6 +60,9 @@ class Memory(NamedTuple):
     stale: np.ndarray
 
 
+OWN = Memory._fields[Memory._fields.index("arena") :]
+"""The second group."""
+
 _TYPES = (
     types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.uint8, types.int32,
     types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64,

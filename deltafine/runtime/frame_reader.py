@@ -1,0 +1,118 @@
+"""Holding a frame ready for the kernels: read where it lies if that is possible, and as bytes whenever it is bytes.
+
+Frames of bytes are looked through fastest: the kernels compare them with the bytes that were sent last. A frame of
+other numbers leaves no such bytes behind; they are taken up again from what the state holds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels.frames import reads_beyond
+from deltafine.runtime.kernels.vectors import LANES
+from deltafine.runtime.plan import Plan
+
+_NO_PIXELS = np.zeros(0, np.uint8)
+_LONGEST_WAIT = 64
+
+
+class FrameReader:
+    """The frames of one stream.
+
+    Args:
+        plan: what they are for.
+        sent_bytes: uint8, of the stream's memory; the kernels keep in it the bytes that were sent.
+        sent: (height, width, channels), a view of what the stream sent last of its frames.
+
+    Attributes:
+        numbers: float32, flat: the frame to be read, unless ``pixels`` has any.
+        pixels: uint8, flat: the frame to be read.
+    """
+
+    def __init__(self, plan: Plan, sent_bytes: np.ndarray, sent: np.ndarray) -> None:
+        operation = plan.operations[0]
+        finish, arrays = operation.finish, plan.arrays
+        self._size = math.prod(sent.shape)
+        self._buffer = np.zeros(self._size + 4 * LANES, np.float32)  # kernels may read, and ignore, more
+        self._bytes = np.zeros(self._size + 4 * LANES, np.uint8)
+        self._exact = not reads_beyond(*sent.shape[1:])
+        self._sent_bytes, self._sent = sent_bytes, sent
+        self._scale = arrays[finish.scale] if finish.scale else np.float32(1)
+        self._shift = arrays[finish.shift] if finish.shift else np.float32(0)
+        rule = finish.delta.rule if finish.delta is not None else ""
+        self._holds = layout.RULE_CODES.get(rule) == layout.R_SEND_ON_DELTA
+        self.reset()
+
+    def reset(self) -> None:
+        """The next frame is a first one."""
+        self._in_bytes = True
+        self._wait = self._tried = 0
+        self._bytes_in_buffer = False
+        self.release()
+
+    def release(self) -> None:
+        """Hold no frame of the caller's."""
+        self.numbers, self.pixels = self._buffer, _NO_PIXELS
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What it holds."""
+        return self._buffer, self._bytes
+
+    def take_in(self, frame: np.ndarray, fresh: bool) -> None:
+        """Hold a frame (height, width, channels) of any number type ready, until the next one or ``release``."""
+        of_bytes = frame.dtype == np.uint8
+        as_it_is = frame.flags.c_contiguous and frame.flags.aligned and self._exact
+        self.release()
+        if of_bytes and not self._in_bytes and not fresh:
+            self._in_bytes = self._take_up_bytes()
+        self._in_bytes &= of_bytes
+        if not of_bytes:
+            self._wait = self._tried = 0
+        if self._in_bytes and as_it_is:
+            self.pixels = _borrowed(frame).reshape(-1)
+        elif self._in_bytes:
+            self._bytes[: self._size].reshape(frame.shape)[...] = frame
+            self.pixels = self._bytes
+        elif as_it_is and frame.dtype == np.float32:
+            self.numbers = _borrowed(frame).reshape(-1)
+        else:
+            self._buffer[: self._size].reshape(frame.shape)[...] = frame
+        self._bytes_in_buffer = of_bytes and not self._in_bytes
+
+    def _take_up_bytes(self) -> bool:
+        """Find bytes that stand for what was sent last; False if some of it never was a byte."""
+        if not self._holds:  # then it is the frame before
+            if self._bytes_in_buffer:
+                self._sent_bytes[: self._size] = self._buffer[: self._size]
+            return self._bytes_in_buffer
+        if self._wait:  # what was held then is held now, most of it
+            self._wait -= 1
+            return False
+        with np.errstate(all="ignore"):
+            found = np.nan_to_num(np.rint((self._sent - self._shift) / self._scale)).clip(0, 255).astype(np.float32)
+            same = np.array_equal(found * self._scale + self._shift, self._sent)
+        if same:
+            self._sent_bytes[: self._size] = found.reshape(-1)
+        else:
+            self._tried += 1
+            self._wait = min(1 << self._tried, _LONGEST_WAIT)
+        return same
+
+
+class _Borrowed:
+    """An array that says of itself that it may be written; the kernels, compiled for such, only read frames."""
+
+    def __init__(self, frame: np.ndarray) -> None:
+        self.frame = frame
+        self.__array_interface__: dict[str, Any] = {
+            **frame.__array_interface__, "data": (frame.ctypes.data, False),
+        }  # fmt: skip
+
+
+def _borrowed(frame: np.ndarray) -> np.ndarray:
+    return frame if frame.flags.writeable else np.asarray(_Borrowed(frame))
