@@ -167,19 +167,31 @@ def _against_control(report: Report) -> tuple[str, float, float, float] | None:
     return None
 
 
+def frozen(report: Report) -> str:
+    """How many weights a training left as they are; empty if none."""
+    held = report.model.frozen
+    return f"{held.parameters:,} of {held.of:,} weights frozen ({listed(held.layers)})" if held else ""
+
+
 def _training_cautions(report: Report) -> list[str]:
     if not {"calibrated", "refined"} <= report.models.keys():
         return []
+    found = []
+    if frozen(report) and not (report.settings.get("freeze") or report.settings.get("freeze_batchnorm")):
+        found.append(
+            f"Only a part of the model was trained, since it came with {frozen(report)}; --unfreeze PATTERN trains "
+            "them too."
+        )
     calibrated, refined = report.models["calibrated"].streams, report.models["refined"].streams
     cost_before, cost_after = calibrated.operations.mac_density, refined.operations.mac_density
     quality_before, quality_after = _quality(calibrated), _quality(refined)
     worse = quality_after is not None and quality_before is not None and quality_after <= quality_before
     if cost_after >= cost_before and worse:
-        return [
+        found.append(
             "Training did not pay: the refined model needs no fewer MACs than the calibrated one and is no more "
             "accurate."
-        ]
-    return []
+        )
+    return found
 
 
 def _quality(figures: Figures) -> float | None:
