@@ -61,6 +61,7 @@ def _comparison(comparison: Comparison) -> str:
     if comparison.model_before != comparison.model_after:
         parts.append(f"Its {code(comparison.model_before)} model, this report's {code(comparison.model_after)} model.")
     parts += [f"- ⚠ Not comparable: {prose(obstacle)}." for obstacle in comparison.obstacles]
+    parts += [f"- ⚠ {prose(doubt)}" for doubt in comparison.doubts]
     figures = [
         [
             _label(one.quantity),

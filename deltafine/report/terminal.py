@@ -246,6 +246,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         line(console, f"Its {comparison.model_before} model, this report's {comparison.model_after} model.")
     for obstacle in comparison.obstacles:
         line(console, f"! Not comparable: {obstacle}.", "yellow")
+    for doubt in comparison.doubts:
+        line(console, f"! {doubt}", "yellow")
     for feeding, title in (("streams", _STREAMS_TITLE), ("clips", _CLIPS_TITLE)):
         made = table(console)
         made.add_column("")
