@@ -104,6 +104,8 @@ def refine(
             mine = {name: getattr(resolved, name) for name in (*run_directory.PATHS, "cache")}
             final = RefineSettings.model_validate(told if team.chief else {**told, **mine})
             run = _prepare(final, directory, listener, requests, team)
+            if pick is not None and not run.trains:
+                raise DeltafineError(f"The run in {directory} trains nothing, so it has no epoch {pick} to pick.")
 
             def make() -> None:
                 nonlocal ours
@@ -204,6 +206,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             prepared.sample_shape,
             window=prepared.window,
             class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
+            frozen=outcome.frozen if settings.epochs else None,
         ),
         data=data_info(prepared.data),
         stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,14 +37,35 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show where delta layers would go, what they would feed, and why others are skipped."""
+    how: dict[str, Any] = {"size": size, "frames": frames, "custom_objects": custom_objects}
+    show(model, at, skip, step_per, unsafe_lambda=unsafe_lambda, as_json=as_json, **how)
+
+
+def show(
+    model: Path,
+    at: Sequence[str] | None,
+    skip: Sequence[str] | None,
+    step_per: str = "layer",
+    *,
+    size: str | None,
+    frames: int | None,
+    custom_objects: Sequence[str] | None,
+    unsafe_lambda: bool,
+    freeze: Sequence[str] | None = None,
+    unfreeze: Sequence[str] | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print the plan of a refinement with these settings."""
     from rich.console import Console
 
     from deltafine.model import DeltaSettings, choose, find_activations, load, overview
     from deltafine.model.custom_objects import import_objects
     from deltafine.model.frame_size import frame_shape
+    from deltafine.model.freezing import set_trainable
 
     loaded = load(model, custom_objects=import_objects(custom_objects or ()), unsafe_lambda=unsafe_lambda)
     sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size, frames)), at or (), skip or ())
+    set_trainable(loaded, unfreeze=unfreeze or (), freeze=freeze or ())
     plan = overview(loaded, sites, DeltaSettings(step_per=step_per))
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
@@ -64,6 +86,11 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     model, totals = plan["model"], plan["totals"]
     line(f"{model['name']}: {_shape(model['input_shape'])} in, {_shape(model['output_shape'])} out", "bold")
     line(f"{model['parameters']:,} parameters, {_short(model['dense_macs'])} MACs per {model['counted_per']}")
+    if (frozen := model["frozen"])["parameters"]:
+        line(
+            f"{frozen['parameters']:,} of {frozen['of']:,} weights are frozen, in {_some(frozen['layers'])} "
+            "(refine --unfreeze PATTERN trains them)"
+        )
     console.print()
     _print_sites([site for site in plan["sites"] if site["selected"]], console)
     line(

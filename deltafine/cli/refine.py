@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltafine.cli.inspect import inspect
+from deltafine.cli.inspect import show
 from deltafine.errors import DeltafineError
 
 _BUDGET, _MODEL, _DELTAS, _DATA, _TRAINING = "Budget", "Model", "Delta layers", "Data", "Training"
@@ -126,6 +126,9 @@ def refine(
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers not to train.", rich_help_panel=_TRAINING)
     ] = None,
+    unfreeze: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Frozen ones to train.", rich_help_panel=_TRAINING)
+    ] = None,
     early_stopping: Annotated[
         int | None, typer.Option(metavar="EPOCHS", help="End when none was better.", rich_help_panel=_TRAINING)
     ] = None,
@@ -145,14 +148,16 @@ def refine(
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report."""
     if dry_run:
-        inspect(
+        show(
             model,
-            at=at,
-            skip=skip,
+            at,
+            skip,
             size=size,
             frames=frames,
             custom_objects=custom_objects,
             unsafe_lambda=unsafe_lambda,
+            freeze=freeze,
+            unfreeze=unfreeze,
         )
         return
     settings: dict[str, Any] = {
@@ -188,6 +193,7 @@ def refine(
         "target_pixels": target_pixels,
         "max_accuracy_drop": None if max_accuracy_drop is None else _share(max_accuracy_drop),
         "freeze": tuple(freeze) if freeze else None,
+        "unfreeze": tuple(unfreeze) if unfreeze else None,
         "fps": fps,
         "allow_outside": allow_outside or None,
         "early_stopping": early_stopping,

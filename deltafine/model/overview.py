@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.model.freezing import frozen_weights
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Plan, Site, covered
 from deltafine.model.time_axis import takes_clips
@@ -29,9 +31,10 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
         settings: of the delta layers; they decide how many step sizes there are.
 
     Returns:
-        ``model`` (name, shapes, parameters, dense MACs per frame), ``sites``, ``totals`` (coverage, step count and
-        state in bytes), ``not_behind`` (layers with MACs that no delta layer feeds) and ``not_counted`` (layers
-        with MACs that the fan-out rules do not cover). For a model that takes clips, counts are per clip.
+        ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame), ``sites``, ``totals``
+        (coverage, step count and state in bytes), ``not_behind`` (layers with MACs that no delta layer feeds) and
+        ``not_counted`` (layers with MACs that the fan-out rules do not cover). For a model that takes clips, counts
+        are per clip.
 
     Raises:
         DeltafineError: there are no sites.
@@ -50,6 +53,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
             "input_shape": _shapes(graph.input_structure(model)),
             "output_shape": _shapes(graph.output_structure(model)),
             "parameters": model.count_params(),
+            "frozen": asdict(frozen_weights(model)),
             "dense_macs": plan.dense_macs,
             "counted_per": "clip" if takes_clips(model) else "frame",
         },

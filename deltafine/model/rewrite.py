@@ -98,6 +98,8 @@ class Rewriter:
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
         for old, new in [(model, result), *self._models, *self._layers]:
             _copy_trainable(old, new)
+        for delta in self._deltas.values():
+            delta.trainable = True  # a frozen model around it says nothing of its steps
         for old, new in self._layers:
             _copy_weights(old, new)
 

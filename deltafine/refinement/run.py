@@ -16,6 +16,7 @@ from deltafine.measurement.comparison import measure
 from deltafine.measurement.figures import Measurement
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings
+from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement import calibrate, checkpoints
 from deltafine.refinement.allocation import Allocation
 from deltafine.refinement.history import Epoch, FrontPoint
@@ -26,8 +27,9 @@ from deltafine.refinement.loop import Training
 from deltafine.refinement.losses import Loss
 from deltafine.refinement.preparation import Prepared, prepare
 from deltafine.refinement.settings import RefineSettings
-from deltafine.refinement.trainable import freeze_layers, prepare_batchnorm
+from deltafine.refinement.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training import Trainer
+from deltafine.refinement.untrained import about_frozen, about_no_training
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 
@@ -39,6 +41,7 @@ class Outcome:
     original: Any
     refined: Any
     own_cache: Path
+    frozen: Frozen
     measurements: dict[str, Measurement]
     history: list[Epoch] = field(default_factory=list)
     front: list[FrontPoint] = field(default_factory=list)
@@ -98,8 +101,12 @@ class Refinement:
         alone = workers.strategy is None
         self.refined = self.student if alone else models.insert_deltas(model, sites, deltas, **form)
         for trained in {id(one): one for one in (self.student, self.refined)}.values():
-            freeze_layers(trained, settings.freeze)
+            set_trainable(trained, unfreeze=settings.unfreeze, freeze=settings.freeze)
             prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
+        self.frozen = frozen_weights(self.student)
+        self.trains = settings.epochs > 0 and can_be_trained(self.student)
+        if settings.epochs and self.frozen.parameters:
+            listener.say(about_frozen(self.frozen, settings))
 
     def run(self, *, resume: bool = False, pick: int | None = None) -> Outcome:
         """Calibrate, train, choose, measure; writes ``refined.keras``, ``history.csv`` and checkpoints.
@@ -119,7 +126,7 @@ class Refinement:
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
         start_steps = {}
-        if self.settings.epochs:
+        if self.trains:
             deltas = models.delta_layers(self.student)
             start_steps = {path: float(np.median(layer.step)) for path, layer in deltas.items()}
             training = self._train(loss, resume)
@@ -129,6 +136,7 @@ class Refinement:
             models_by_name["refined"] = self._taken_from_training()
             history, front = training.progress.history, training.choice.front
         else:
+            warnings += about_no_training(self.frozen, self.settings)
             self.refined = self.calibrated
         self.workers.lead(lambda: str(self._save_refined()))
         measured = measure(
@@ -142,7 +150,16 @@ class Refinement:
             workers=self.workers,
         )
         return Outcome(
-            self.prepared, self.original, self.refined, own_cache, measured, history, front, warnings, start_steps
+            self.prepared,
+            self.original,
+            self.refined,
+            own_cache,
+            self.frozen,
+            measured,
+            history,
+            front,
+            warnings,
+            start_steps,
         )
 
     def _prepare(self) -> Prepared:
@@ -192,7 +209,7 @@ class Refinement:
         own = self.out / "cache"
         for part in own.glob(".*.part") if self.workers.chief else ():
             part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here now
-        if self.settings.epochs and self.settings.cache is None:
+        if self.trains and self.settings.cache is None:
             self.prepared.keep_frames(own, self.listener)
         return own
 

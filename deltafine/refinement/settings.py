@@ -27,6 +27,8 @@ TRUSTING = {
     "allow_outside": "which opens files outside the data folder",
 }
 """What no recipe can allow by itself, since recipes come from others."""
+ADDED_LATER: dict[str, Any] = {"unfreeze": []}
+"""What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 CHANGEABLE = ("on_nan", "checkpoint_minutes")
 """What may be given anew when a run is resumed."""
 
@@ -123,6 +125,9 @@ class RefineSettings(BaseModel):
     )
     freeze_batchnorm: bool = Field(False, description="keep BatchNorm statistics as they are")
     freeze: tuple[str, ...] = Field((), description="name patterns of layers whose weights stay as they are")
+    unfreeze: tuple[str, ...] = Field(
+        (), description="name patterns of layers to train although the model has them frozen; freeze goes before it"
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum 0.9")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged before the weights change")
     mixed_precision: bool = Field(False, description="train with activations in bfloat16, weights in float32")
@@ -205,7 +210,9 @@ class RefineSettings(BaseModel):
 
     def hash(self) -> str:
         """Hex digest of all values."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        values = self.model_dump(mode="json")
+        known = {name: value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def hash_of_results(self) -> str:
         """Hex digest of what a run may not be resumed without; how it goes on after a mishap may be changed."""

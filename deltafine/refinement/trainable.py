@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
-from deltafine.model import graph
+from deltafine.model import delta_layers, graph
 
 LARGEST_MOMENTUM = 0.9
 HALF = "mixed_bfloat16"
@@ -39,21 +36,10 @@ def half_precision(model: Any) -> Iterator[None]:
             layer.dtype_policy = policy
 
 
-def freeze_layers(model: Any, patterns: Sequence[str]) -> None:
-    """Keep the weights of the layers whose path matches a pattern as they are.
-
-    Raises:
-        DeltafineError: a pattern matches no layer with weights.
-    """
-    layers = {path: layer for path, layer in graph.all_layers_by_path(model) if layer.weights}
-    for pattern in patterns:
-        found = fnmatch.filter(layers, pattern)
-        if not found:
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3)
-            hint = f"the nearest names are {', '.join(near)}" if near else "see deltafine inspect for the names"
-            raise DeltafineError(f"--freeze '{pattern}' matches no layer with weights; {hint}.")
-        for path in found:
-            layers[path].trainable = False
+def can_be_trained(model: Any) -> bool:
+    """Whether a training would change any weight, or the steps of any delta layer."""
+    steps = [layer.log_step for layer in delta_layers(model).values()]
+    return bool(model.trainable_variables) or any(step.trainable for step in steps)
 
 
 def prepare_batchnorm(model: Any, *, freeze: bool) -> None:

@@ -52,7 +52,7 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.steps = steps
-        self.warmup_steps = math.ceil(settings.warmup * steps)
+        self.warmup_steps = optimizers.warmup_steps(settings.warmup, steps)
         self.student = student
         by_path = delta_layers(student)
         self.layers = list(by_path.values())
@@ -64,13 +64,13 @@ class Trainer:
         own = {id(layer.log_step) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
-        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.learning_rate))
+        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.learning_rate), steps)
         self._workers = workers
         # The optimisers change the first copy of each variable; it is then copied to the other devices.
         self._own_weights = [workers.own(variable) for variable in self._weight_variables]
         self._own_steps = [workers.own(variable) for variable in self._step_variables]
         self._optimizer.build(self._own_weights)
-        self._step_optimizer = optimizers.of_steps(settings, self._schedule(settings.rate_of_steps or 1.0))
+        self._step_optimizer = optimizers.of_steps(settings, self._schedule(settings.rate_of_steps or 1.0), steps)
         self._step_optimizer.build(self._own_steps)
         self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0

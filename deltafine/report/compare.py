@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deltafine.errors import DeltafineError
+from deltafine.report.control import doubt
 from deltafine.report.document import LayerFigures, Report
 from deltafine.report.quantities import FEEDINGS, QUANTITIES, Feeding, Quantity, figures_of, subject
 from deltafine.report.summary import pairs
@@ -25,6 +26,7 @@ class Difference:
     feeding: Feeding
     before: float | None
     after: float | None
+    judged: bool = True  # False of costs where a network that never updates is as good
 
     @property
     def change(self) -> float | None:
@@ -33,8 +35,8 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the change is an improvement; empty where it is neither, or where a side was not measured."""
-        if self.change is None or self.quantity.better is None:
+        """Whether the change is an improvement; empty where it is neither, cannot be judged or was not measured."""
+        if self.change is None or self.quantity.better is None or not self.judged:
             return ""
         if self.change == 0:
             return "same"
@@ -65,7 +67,7 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The subject model of a report against that of one baseline."""
+    """The subject model of a report against that of one baseline; ``doubts`` say why costs cannot be compared."""
 
     baseline: str
     model_before: str
@@ -73,6 +75,7 @@ class Comparison:
     obstacles: tuple[str, ...]
     differences: tuple[Difference, ...]
     layers: tuple[LayerDifference, ...]
+    doubts: tuple[str, ...] = ()
 
     def of(self, feeding: Feeding) -> list[Difference]:
         return [difference for difference in self.differences if difference.feeding == feeding]
@@ -121,13 +124,19 @@ def compare(report: Report, baseline: Report, name: str, force: bool = False) ->
             "same videos with one version of deltafine, or give --force to compare nevertheless."
         )
     before, after = subject(baseline), subject(report)
+    doubts = tuple(
+        f"The costs of {whose} say nothing, since {why}."
+        for whose, why in (("the baseline", doubt(baseline)), ("this report", doubt(report)))
+        if why
+    )
     differences = []
     for feeding in FEEDINGS:
         then, now = figures_of(baseline, before, feeding), figures_of(report, after, feeding)
         for quantity in QUANTITIES:
             if quantity.group == "Measured on":
                 continue  # equal, or an obstacle
-            difference = Difference(quantity, feeding, quantity.point(then), quantity.point(now))
+            judged = not (doubts and quantity.of_updates)
+            difference = Difference(quantity, feeding, quantity.point(then), quantity.point(now), judged)
             if difference.before is not None or difference.after is not None:
                 differences.append(difference)
     layers = [
@@ -139,7 +148,7 @@ def compare(report: Report, baseline: Report, name: str, force: bool = False) ->
             }
         )
     ]
-    return Comparison(name, before, after, tuple(reasons), tuple(differences), tuple(layers))
+    return Comparison(name, before, after, tuple(reasons), tuple(differences), tuple(layers), doubts)
 
 
 def _layer_difference(name: str, before: LayerFigures | None, after: LayerFigures | None) -> LayerDifference:

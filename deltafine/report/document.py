@@ -33,6 +33,7 @@ __all__ = [
     "Estimate",
     "Figures",
     "FrontPoint",
+    "FrozenInfo",
     "LayerFigures",
     "Measurement",
     "ModelInfo",
@@ -74,6 +75,14 @@ class Uncovered(Part):
     dense_macs: int | None = Field(None, description="per frame, where a formula is known")
 
 
+class FrozenInfo(Part):
+    """Weights that a training leaves as they are."""
+
+    parameters: int = Field(description="numbers in frozen weights")
+    of: int = Field(description="numbers in all weights that a training would change if nothing were frozen")
+    layers: list[str] = Field(description="paths of the layers that have frozen weights")
+
+
 class ModelInfo(Part):
     name: str
     sha256: str
@@ -85,6 +94,7 @@ class ModelInfo(Part):
     )
     coverage: float = Field(description="share of the model's dense MACs in covered layers")
     uncovered: list[Uncovered] = []
+    frozen: FrozenInfo | None = Field(None, description="what of it was frozen while it was refined, if anything was")
 
 
 class Problem(Part):

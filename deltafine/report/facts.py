@@ -7,19 +7,30 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deltafine.model.freezing import Frozen
     from deltafine.video import Dataset
 
 
 def model_info(
-    model: Any, path: Path, sample_shape: Sequence[int], *, window: int | None = None, class_vector: bool = True
+    model: Any,
+    path: Path,
+    sample_shape: Sequence[int],
+    *,
+    window: int | None = None,
+    class_vector: bool = True,
+    frozen: Frozen | None = None,
 ) -> Any:
-    """What a report says of a model that takes samples of this shape, and gives a class vector or something else."""
+    """What a report says of a model that takes samples of this shape, and gives a class vector or something else.
+
+    ``frozen`` says what of it a training left as it is.
+    """
     from deltafine.model import mac_layers
-    from deltafine.report.document import ModelInfo, Uncovered
+    from deltafine.report.document import FrozenInfo, ModelInfo, Uncovered
 
     layers = mac_layers(model, tuple(sample_shape))
     known = sum(entry.dense_macs or 0 for entry in layers)
@@ -36,6 +47,7 @@ def model_info(
             for entry in layers
             if not entry.covered
         ],
+        frozen=None if frozen is None or not frozen.parameters else FrozenInfo(**asdict(frozen)),
     )
 
 

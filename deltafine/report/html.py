@@ -16,7 +16,16 @@ from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.plots import plots
 from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
-from deltafine.report.summary import cautions, delta_rules, deltas_by_name, headline, layers_by_name, rows, site_state
+from deltafine.report.summary import (
+    cautions,
+    delta_rules,
+    deltas_by_name,
+    frozen,
+    headline,
+    layers_by_name,
+    rows,
+    site_state,
+)
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
 
@@ -91,6 +100,7 @@ def render(
         .render(
             report=report,
             head=headline(report),
+            frozen=frozen(report),
             comparisons=comparisons,
             checks=checks,
             shown=text.shown,

@@ -10,7 +10,7 @@ from deltafine.report.compare import Comparison
 from deltafine.report.document import Report
 from deltafine.report.gate import Check
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
-from deltafine.report.summary import cautions, headline, layers_by_name, rows
+from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
 from deltafine.report.text import ABSENT, clean, scaled, share, shown
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
@@ -37,6 +37,8 @@ def render(report: Report, comparisons: Sequence[Comparison] = (), checks: Seque
         parts.append(prose(report.energy_table.sentence))
     if layers := _layers(report):
         parts.append(f"## MAC density per layer (streams)\n\n{layers}")
+    if held := frozen(report):
+        parts.append(f"Of the model: {prose(held)}.")
     parts.append(
         f"{prose(report.created)}; deltafine {prose(report.versions.deltafine)}; data {code(report.data.path)}; "
         f"settings {code(report.settings_hash)}"
@@ -59,6 +61,7 @@ def _comparison(comparison: Comparison) -> str:
     if comparison.model_before != comparison.model_after:
         parts.append(f"Its {code(comparison.model_before)} model, this report's {code(comparison.model_after)} model.")
     parts += [f"- ⚠ Not comparable: {prose(obstacle)}." for obstacle in comparison.obstacles]
+    parts += [f"- ⚠ {prose(doubt)}" for doubt in comparison.doubts]
     figures = [
         [
             _label(one.quantity),

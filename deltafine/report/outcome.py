@@ -22,6 +22,7 @@ def outcome(report: Report, comparisons: Sequence[Comparison], checks: Sequence[
                 "baseline": comparison.baseline,
                 "models": {"before": comparison.model_before, "after": comparison.model_after},
                 "obstacles": list(comparison.obstacles),
+                "doubts": list(comparison.doubts),
                 "figures": [
                     {
                         "figure": one.quantity.key.rpartition(".")[2],

@@ -39,6 +39,11 @@ class Quantity:
         label = self.label.strip()
         return label if label.startswith(("MAC", "AC")) else label[0].lower() + label[1:]
 
+    @property
+    def of_updates(self) -> bool:
+        """Whether it is a cost that a network saves by updating less."""
+        return self.group not in (_ACCURACY, _ERROR, "Measured on") and self.key != "operations.state_bytes"
+
     def read(self, figures: Figures) -> float | Estimate | None:
         """The figure, None where it was not measured."""
         part, _, name = self.key.rpartition(".")

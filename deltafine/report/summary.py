@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
+from deltafine.report.control import TOLERANCE, control_of, said_of
 from deltafine.report.document import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.health import health_cautions, listed
 from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
@@ -14,44 +15,64 @@ from deltafine.report.text import ABSENT, counted, interval, points, share, show
 FEW_VIDEOS = 10
 """Below this a bootstrap over videos says little."""
 
+_ADVICE = "these videos cannot show whether a model still follows them; measure on videos in which the answer changes."
+
 Named = TypeVar("Named", LayerFigures, DeltaFigures)
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The subject model on continuous streams, in words."""
+    """The subject model on continuous streams, in words.
+
+    Attributes:
+        model: the subject.
+        saving: what is saved; or that this cannot be told, where a network that never updates is as good.
+        accuracy: how good the model is; or why the saving cannot be told.
+        control: how good a network is that never updates; empty where ``accuracy`` says it.
+        fidelity: how near the model is to the original.
+        told: whether a saving is claimed.
+        doubtful: it is not, or it came from not updating.
+    """
 
     model: str
     saving: str
     accuracy: str
     control: str
     fidelity: str
+    told: bool
     doubtful: bool
-    """The saving came from not updating."""
 
     @property
     def sentence(self) -> str:
-        return f"{self.saving}, {self.accuracy}"
+        return f"{self.saving}{',' if self.told else ':'} {self.accuracy}"
 
 
 def headline(report: Report) -> Headline:
-    """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside."""
+    """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside.
+
+    Where the frozen control is as good as the model there is no saving to speak of, and none is named.
+    """
     model = subject(report)
     figures = figures_of(report, model, "streams")
-    control, frozen = figures.frozen_accuracy, figures.frozen_error
+    likeness = _likeness(figures) if model != "original" else ""
+    control = control_of(report)
+    if control is not None and control.as_good:
+        return Headline(model, *said_of(control, model), control="", fidelity=likeness, told=False, doubtful=True)
+    held, frozen = figures.frozen_accuracy, figures.frozen_error
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
         accuracy=_accuracy(report, model),
         control=(
-            f"{share(control.value)} for a network that never updates"
-            if control
+            f"{share(held.value)} for a network that never updates"
+            if held
             else f"an error of {share(frozen)} for a network that never updates"
             if frozen is not None
             else ""
         ),
-        fidelity=_likeness(figures) if model != "original" else "",
-        doubtful=hardly_updates(report),
+        fidelity=likeness,
+        told=True,
+        doubtful=control is not None and control.hardly_updates,
     )
 
 
@@ -110,76 +131,60 @@ def cautions(report: Report) -> list[str]:
 
 
 def _control_cautions(report: Report) -> list[str]:
-    if "original" not in report.models:
-        return []
     found = []
-    original = report.models["original"].streams
-    accuracy, control = original.frame_accuracy or original.window_accuracy, original.frozen_accuracy
-    if accuracy and control and accuracy.value - control.value < 0.02:
+    control, name = control_of(report), subject(report)
+    if "original" in report.models:
+        original = report.models["original"].streams
+        accuracy, held = original.frame_accuracy or original.window_accuracy, original.frozen_accuracy
+        if accuracy and held and held.value >= min(accuracy.value - TOLERANCE, accuracy.low):
+            found.append(
+                f"The original model scores {share(accuracy.value)}, hardly more than a network that never "
+                f"updates ({share(held.value)}): {_ADVICE}"
+            )
+        if not accuracy and original.frozen_fidelity is not None and original.frozen_fidelity > 1 - TOLERANCE:
+            found.append(
+                f"The original model predicts on {share(original.frozen_fidelity)} of the frames what it predicts on "
+                f"the first: {_ADVICE}"
+            )
+    elif control is not None and control.as_good:
         found.append(
-            f"The original model scores {share(accuracy.value)}, hardly more than a network that never "
-            f"updates ({share(control.value)}): these videos cannot show whether a model still follows them; measure "
-            "on videos in which the answer changes."
+            f"The {name} model's {control.what} is {share(control.reached)}, that of a network that never updates "
+            f"{share(control.frozen)}: {_ADVICE}"
         )
-    if not accuracy and original.frozen_fidelity is not None and original.frozen_fidelity > 0.98:
+    if control is not None and control.goal is not None and control.hardly_updates:
         found.append(
-            f"The original model predicts on {share(original.frozen_fidelity)} of the frames what it predicts on the "
-            "first: these videos cannot show whether a model still follows them; measure on videos in which the "
-            "answer changes."
-        )
-    compared = _against_control(report)
-    if compared and hardly_updates(report):
-        what, *values = compared
-        reached, frozen, goal = map(share, values)
-        found.append(
-            f"The {subject(report)} model's {what} on streams ({reached}) is nearer to that of a network that never "
-            f"updates ({frozen}) than to the original's ({goal}): it hardly updates."
+            f"The {name} model's {control.what} on streams ({share(control.reached)}) is nearer to that of a network "
+            f"that never updates ({share(control.frozen)}) than to the original's ({share(control.goal)}): it hardly "
+            "updates."
         )
     return found
 
 
-def hardly_updates(report: Report) -> bool:
-    """Whether the subject model's figure on streams is nearer to the frozen control than to the original's."""
-    compared = _against_control(report)
-    if compared is None:
-        return False
-    _, reached, frozen, goal = compared
-    return abs(reached - frozen) < abs(reached - goal)
-
-
-def _against_control(report: Report) -> tuple[str, float, float, float] | None:
-    """How good the subject model, the frozen control and the original are on streams, and in what."""
-    name = subject(report)
-    if name == "original" or "original" not in report.models:
-        return None
-    figures, original = report.models[name].streams, report.models["original"].streams
-    reached, goal = (part.frame_accuracy or part.window_accuracy for part in (figures, original))
-    if reached and goal:
-        frozen = figures.frozen_accuracy
-        return ("accuracy", reached.value, frozen.value, goal.value) if frozen else None
-    if figures.frozen_error is not None:
-        to_labels, error = figures.label_error, figures.relative_error
-        if to_labels is not None and original.label_error is not None:
-            return "error", to_labels, figures.frozen_error, original.label_error
-        return None if error is None else ("error", error, figures.frozen_error, 0.0)
-    if figures.fidelity is not None and figures.frozen_fidelity is not None:
-        return "fidelity", figures.fidelity, figures.frozen_fidelity, 1.0
-    return None
+def frozen(report: Report) -> str:
+    """How many weights a training left as they are; empty if none."""
+    held = report.model.frozen
+    return f"{held.parameters:,} of {held.of:,} weights frozen ({listed(held.layers)})" if held else ""
 
 
 def _training_cautions(report: Report) -> list[str]:
     if not {"calibrated", "refined"} <= report.models.keys():
         return []
+    found = []
+    if frozen(report) and not (report.settings.get("freeze") or report.settings.get("freeze_batchnorm")):
+        found.append(
+            f"Only a part of the model was trained, since it came with {frozen(report)}; --unfreeze PATTERN trains "
+            "them too."
+        )
     calibrated, refined = report.models["calibrated"].streams, report.models["refined"].streams
     cost_before, cost_after = calibrated.operations.mac_density, refined.operations.mac_density
     quality_before, quality_after = _quality(calibrated), _quality(refined)
     worse = quality_after is not None and quality_before is not None and quality_after <= quality_before
     if cost_after >= cost_before and worse:
-        return [
+        found.append(
             "Training did not pay: the refined model needs no fewer MACs than the calibrated one and is no more "
             "accurate."
-        ]
-    return []
+        )
+    return found
 
 
 def _quality(figures: Figures) -> float | None:

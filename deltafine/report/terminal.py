@@ -22,6 +22,7 @@ from deltafine.report.summary import (
     cautions,
     delta_rules,
     deltas_by_name,
+    frozen,
     headline,
     layers_by_name,
     rows,
@@ -224,7 +225,7 @@ def _show_origin(report: Report, console: Console) -> None:
     line(
         console,
         f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
-        f"{share(report.model.coverage)} of its MACs measured. "
+        f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its MACs measured. "
         f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate."
         + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),
         "dim",
@@ -245,6 +246,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         line(console, f"Its {comparison.model_before} model, this report's {comparison.model_after} model.")
     for obstacle in comparison.obstacles:
         line(console, f"! Not comparable: {obstacle}.", "yellow")
+    for doubt in comparison.doubts:
+        line(console, f"! {doubt}", "yellow")
     for feeding, title in (("streams", _STREAMS_TITLE), ("clips", _CLIPS_TITLE)):
         made = table(console)
         made.add_column("")

@@ -1,0 +1,114 @@
+"""The frozen control: whether the videos of a report can tell a model that follows them from one that never updates.
+
+Everything is found from the figures of the report, so that old ones obey the same rules as new ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deltafine.report.document import Estimate, Figures, Report
+from deltafine.report.quantities import figures_of, subject
+from deltafine.report.text import share
+
+TOLERANCE = 0.02
+"""Of accuracy, fidelity or error: a control that is no further off is as good."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The subject model on streams beside a network that never updates.
+
+    Attributes:
+        what: both are judged by.
+        reached: by the subject model.
+        frozen: by holding the original's first answer.
+        goal: what the original reaches; None if it was not measured, or is the subject itself.
+        as_good: the control is as good as the subject model, within its interval or the tolerance.
+        untold: it is as good as the original too, so that the videos cannot tell; or there is no original.
+    """
+
+    what: Literal["accuracy", "error", "fidelity"]
+    reached: float
+    frozen: float
+    goal: float | None
+    as_good: bool
+    untold: bool
+
+    @property
+    def hardly_updates(self) -> bool:
+        """The subject model is nearer to the control than to the original."""
+        return self.goal is not None and abs(self.reached - self.frozen) < abs(self.reached - self.goal)
+
+
+def control_of(report: Report) -> Control | None:
+    """The frozen control of a report; None where none was measured."""
+    name = subject(report)
+    figures = figures_of(report, name, "streams")
+    original = report.models["original"].streams if name != "original" and "original" in report.models else None
+    accuracy, frozen = _accuracy(figures), figures.frozen_accuracy
+    if accuracy is not None:
+        if frozen is None:
+            return None
+        of_original = None if original is None else _accuracy(original)
+        goal = None if of_original is None else of_original.value
+        untold = of_original is None or _holds(frozen.value, of_original)
+        as_good = _holds(frozen.value, accuracy)
+        return Control("accuracy", accuracy.value, frozen.value, goal, as_good, untold)
+    if figures.frozen_error is not None:
+        return _of_errors(figures, original, figures.frozen_error)
+    if figures.fidelity is not None and figures.frozen_fidelity is not None:
+        same, held = figures.fidelity, figures.frozen_fidelity
+        goal = None if original is None else 1.0
+        return Control("fidelity", same, held, goal, held >= same - TOLERANCE, held >= 1 - TOLERANCE)
+    return None
+
+
+def said_of(control: Control, model: str) -> tuple[str, str]:
+    """What a headline says in place of a saving, and why, where the control is as good as the model."""
+    an = "an" if control.what[0] in "ae" else "a"
+    held = f"a network that never updates has {an} {control.what} of {share(control.frozen)}"
+    if control.untold:
+        return (
+            "These videos cannot tell what is saved",
+            f"the answer hardly changes in them, and {held}, the {model} model {share(control.reached)}",
+        )
+    assert control.goal is not None
+    goal = f", the original {share(control.goal)}"
+    return f"The {model} model hardly updates", f"{held}, the {model} model {share(control.reached)}{goal}"
+
+
+def doubt(report: Report) -> str:
+    """Why the costs of a report say nothing; empty where they do.
+
+    A network that never updates costs nothing: where it is as good, a low cost is no merit.
+    """
+    control = control_of(report)
+    if control is None or not control.as_good:
+        return ""
+    reached = f"{control.what} {share(control.frozen)} against {share(control.reached)}"
+    return f"a network that never updates is as good on these videos ({reached})"
+
+
+def _of_errors(figures: Figures, original: Figures | None, frozen: float) -> Control | None:
+    reached = figures.label_error if figures.label_error is not None else figures.relative_error
+    if reached is None:
+        return None
+    goal = None
+    if original is not None:
+        if figures.label_error is None:
+            goal = 0.0
+        elif (goal := original.label_error) is None:
+            return None
+    untold = goal is None or frozen <= goal + TOLERANCE
+    return Control("error", reached, frozen, goal, frozen <= reached + TOLERANCE, untold)
+
+
+def _accuracy(figures: Figures) -> Estimate | None:
+    return figures.frame_accuracy or figures.window_accuracy
+
+
+def _holds(frozen: float, accuracy: Estimate) -> bool:
+    """Whether the control is as good as this accuracy, or cannot be told from it."""
+    return frozen >= accuracy.value - TOLERANCE or frozen >= accuracy.low
