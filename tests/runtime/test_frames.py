@@ -127,14 +127,16 @@ def test_odd_frames_do_not_end_the_fast_path(rule: tuple[str, str], width: int) 
 
 def test_a_large_frame_that_may_not_be_written_is_read_where_it_lies() -> None:
     size = (160, 160, 3)
-    state = NumbaState(Program(compile_model(model_of(size[:2], 3, ("identity", "element"), [1.0])).plan), None)
+    program = Program(compile_model(model_of(size[:2], 3, ("identity", "element"), [1.0])).plan)
+    of_bytes, of_numbers = NumbaState(program, None), NumbaState(program, None)
     for picture in moving(size, np.random.default_rng(0), 4):
-        for frame in (read_only(picture), read_only(picture.astype(np.float32).view(np.uint8)).view(np.float32)):
+        numbers = np.frombuffer(picture.astype(np.float32).tobytes(), np.float32).reshape(size)
+        for state, frame in ((of_bytes, read_only(picture)), (of_numbers, numbers)):
             state.take_in(frame)
             held = state._reader.pixels if frame.dtype == np.uint8 else state._reader.numbers
             assert np.shares_memory(held, frame)
             state.step(frame)
-            assert np.array_equal(state.value(state.program.plan.operations[0].output), picture)
+            assert np.array_equal(state.value(program.plan.operations[0].output), picture)
 
 
 def test_a_stream_holds_no_frame_of_the_caller() -> None:
