@@ -6,8 +6,8 @@ other numbers leaves no such bytes behind; they are taken up again from what the
 
 from __future__ import annotations
 
+import ctypes
 import math
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,16 @@ from deltafine.runtime.kernels.frames import reads_beyond
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Plan
 
+_BYTE, _NUMBER = np.dtype(np.uint8), np.dtype(np.float32)
 _NO_PIXELS = np.zeros(0, np.uint8)
 _LONGEST_WAIT = 64
+_SMALL = 1 << 16
+"""Bytes that are copied faster than their address is asked for."""
+
+_TO_WRITE = 0x200
+_lend = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
 
 
 class FrameReader:
@@ -57,6 +65,7 @@ class FrameReader:
     def release(self) -> None:
         """Hold no frame of the caller's."""
         self.numbers, self.pixels = self._buffer, _NO_PIXELS
+        self._lent: np.ndarray | None = None
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -65,24 +74,39 @@ class FrameReader:
 
     def take_in(self, frame: np.ndarray, fresh: bool) -> None:
         """Hold a frame (height, width, channels) of any number type ready, until the next one or ``release``."""
-        of_bytes = frame.dtype == np.uint8
-        as_it_is = frame.flags.c_contiguous and frame.flags.aligned and self._exact
-        self.release()
-        if of_bytes and not self._in_bytes and not fresh:
-            self._in_bytes = self._take_up_bytes()
-        self._in_bytes &= of_bytes
-        if not of_bytes:
-            self._wait = self._tried = 0
-        if self._in_bytes and as_it_is:
-            self.pixels = _borrowed(frame).reshape(-1)
-        elif self._in_bytes:
-            self._bytes[: self._size].reshape(frame.shape)[...] = frame
-            self.pixels = self._bytes
-        elif as_it_is and frame.dtype == np.float32:
-            self.numbers = _borrowed(frame).reshape(-1)
+        if frame.dtype == _BYTE:
+            if not self._in_bytes and not fresh:
+                self._in_bytes = self._take_up_bytes()
+            if self._in_bytes:
+                pixels = self._as_it_is(frame)
+                if pixels is None:
+                    self._bytes[: self._size].reshape(frame.shape)[...] = frame
+                    pixels = self._bytes
+                self.numbers, self.pixels = self._buffer, pixels
+                return
+            self._bytes_in_buffer = True
         else:
+            self._in_bytes = self._bytes_in_buffer = False
+            self._wait = self._tried = 0
+        numbers = self._as_it_is(frame) if frame.dtype == _NUMBER else None
+        if numbers is None:
             self._buffer[: self._size].reshape(frame.shape)[...] = frame
-        self._bytes_in_buffer = of_bytes and not self._in_bytes
+            numbers = self._buffer
+        self.numbers, self.pixels = numbers, _NO_PIXELS
+
+    def _as_it_is(self, frame: np.ndarray) -> np.ndarray | None:
+        """The frame, flat, where it lies; None if kernels cannot read it there."""
+        flags = frame.flags
+        if not (self._exact and flags.c_contiguous and flags.aligned):
+            return None
+        if flags.writeable:
+            return frame.reshape(-1)
+        if frame.nbytes <= _SMALL:
+            return None
+        # The kernels are compiled for arrays that may be written. They only read frames.
+        self._lent = frame
+        address, _ = frame.__array_interface__["data"]
+        return np.frombuffer(_lend(address, frame.nbytes, _TO_WRITE), frame.dtype)
 
     def _take_up_bytes(self) -> bool:
         """Find bytes that stand for what was sent last; False if some of it never was a byte."""
@@ -102,17 +126,3 @@ class FrameReader:
             self._tried += 1
             self._wait = min(1 << self._tried, _LONGEST_WAIT)
         return same
-
-
-class _Borrowed:
-    """An array that says of itself that it may be written; the kernels, compiled for such, only read frames."""
-
-    def __init__(self, frame: np.ndarray) -> None:
-        self.frame = frame
-        self.__array_interface__: dict[str, Any] = {
-            **frame.__array_interface__, "data": (frame.ctypes.data, False),
-        }  # fmt: skip
-
-
-def _borrowed(frame: np.ndarray) -> np.ndarray:
-    return frame if frame.flags.writeable else np.asarray(_Borrowed(frame))

@@ -57,21 +57,21 @@ def plan(folder: Path, source: str) -> Plan | None:
     except FileNotFoundError:
         return None
     except (OSError, DeltafineError) as error:
-        _say_damaged(folder / SOURCE, error)
+        _say_unused(folder / SOURCE, error)
         return None
     if not _SOURCE.fullmatch(text):
-        _say_damaged(folder / SOURCE, "it holds no digests")
+        _say_unused(folder / SOURCE, "it holds no digests")
         return None
     of_model, *others = text.decode().split()
     if of_model != source or not others or others[0] != _compiler():
         return None  # of another model, or by another version of this program: nothing is wrong with it
     try:
         if others[1] != _digest_of_plan(folder):
-            _say_damaged(folder, "its files are not those that were written")
+            _say_unused(folder, "its files are not those that were written")
             return None
         return Plan.load(folder)
     except (OSError, DeltafineError) as error:
-        _say_damaged(folder, error)
+        _say_unused(folder, error)
         return None
 
 
@@ -99,7 +99,7 @@ def choice(folder: Path | None, source: str, plan: Plan) -> dict[str, float] | N
     except FileNotFoundError:
         return None
     except (OSError, DeltafineError) as error:
-        _say_damaged(folder / CHOICE, error)
+        _say_unused(folder / CHOICE, error)
         return None
     try:
         document = json.loads(text)
@@ -107,11 +107,11 @@ def choice(folder: Path | None, source: str, plan: Plan) -> dict[str, float] | N
             return None
         events = {str(name): float(price) for name, price in document["events"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _say_damaged(folder / CHOICE, error)
+        _say_unused(folder / CHOICE, error)
         return None
     known = {operation.name for operation in plan.operations if can_run_by_events(operation)}
     if not known.issuperset(events) or not all(0 <= price <= _DEAREST for price in events.values()):
-        _say_damaged(folder / CHOICE, "it names other layers, or prices that are none")
+        _say_unused(folder / CHOICE, "it names other layers, or prices that are none")
         return None
     return events
 
@@ -161,8 +161,8 @@ def _remove(path: Path) -> None:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _say_damaged(path: Path, why: object) -> None:
-    _say(f"What was kept is not used, and made anew: {path} is damaged ({_reason(why)}).")
+def _say_unused(path: Path, why: object) -> None:
+    _say(f"What was kept is not used, and made anew: {path} ({_reason(why)}).")
 
 
 def _reason(why: object) -> str:

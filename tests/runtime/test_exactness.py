@@ -14,10 +14,13 @@ from deltafine import DeltaRuntime
 from deltafine.layers import Stream
 from deltafine.model import delta_layers
 from deltafine.runtime.runtime import DeltaStream
-from tests.runtime.models import MODELS, frame_shape, refined, video
+from tests.runtime.models import MODELS, frame_shape, refined, video, weighted
 
 CLOSE = 1e-5
-"""Largest difference, relative to the largest value of a prediction."""
+"""Largest difference, relative to the largest value of a prediction; of networks of a few layers."""
+
+AS_CLOSE = 4
+"""How many times as far as TensorFlow from double precision."""
 
 IN_NUMPY = ("convolutions", "pools", "sums", "with_unknown_layers")
 
@@ -61,6 +64,53 @@ def test_a_model_without_deltas_predicts_what_keras_predicts(name: str, engine: 
     runtime = DeltaRuntime(model, engine=engine)
     for frame, prediction in zip(frames, expected, strict=True):
         assert np.abs(runtime.step(frame) - prediction).max() < CLOSE * scale
+
+
+def deep() -> Any:
+    """60 convolutions, each rounding what the one before has rounded."""
+    inputs = x = keras.Input((12, 12, 3))
+    for number in range(60):
+        y = keras.layers.Conv2D(8, 1 + 2 * (number % 2), padding="same", use_bias=False)(x)
+        y = keras.layers.ReLU()(keras.layers.BatchNormalization()(y))
+        x = keras.layers.Add()([x, y]) if number % 5 == 4 else y
+    return weighted(keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))))
+
+
+def application(name: str) -> Any:
+    build = getattr(keras.applications, name)
+    return weighted(build(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None))
+
+
+def in_double_precision(model: Any) -> Any:
+    def wide(layer: Any) -> Any:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+    copy = keras.models.clone_model(model, clone_function=wide)
+    copy.set_weights([weight.astype(np.float64) for weight in model.get_weights()])
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("make", "engine"),
+    [
+        (deep, "numba"),
+        (deep, "numpy"),
+        pytest.param(lambda: application("MobileNetV2"), "numba", marks=pytest.mark.slow),
+        pytest.param(lambda: application("ResNet50"), "numba", marks=pytest.mark.slow),
+    ],
+)
+def test_deep_networks_are_as_close_to_double_precision_as_tensorflow_is(make: Any, engine: str) -> None:
+    model = make()
+    exact, runtime = in_double_precision(model), DeltaRuntime(model, engine=engine)
+    frames = [frame / 127.5 - 1 for frame in video(frame_shape(model), 8, seed=5)]
+    truth = exact(np.stack(frames), training=False).numpy()
+    of_tensorflow = max(
+        far(model(frame[None], training=False).numpy()[0], right) for frame, right in zip(frames, truth, strict=True)
+    )
+    ours = max(far(runtime.step(frame), right) for frame, right in zip(frames, truth, strict=True))
+    assert truth.dtype == np.float64
+    assert 0 < of_tensorflow < 1e-4
+    assert ours < AS_CLOSE * of_tensorflow + 1e-6, (ours, of_tensorflow)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_choice_of_no_prices_or_of_other_layers_is_not_taken(whole: Path, tmp_
     run = damaged(whole, tmp_path / "run", "choice.json", change)
     said = started(run, engine="auto")[1]
     assert len(said) == 1
-    with pytest.warns(DeltafineWarning, match="is damaged"):
+    with pytest.warns(DeltafineWarning, match="made anew"):
         assert not DeltaRuntime(run).calibrated
     assert DeltaRuntime(whole).calibrated
 

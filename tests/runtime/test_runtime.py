@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,10 +114,68 @@ def test_another_model_in_its_place_is_compiled_anew(run: Path, tmp_path: Path) 
     assert np.array_equal(other.step(frame), DeltaRuntime(copy).step(frame))
 
 
-def test_memory_is_stated_by_model_and_by_stream() -> None:
-    memory = DeltaRuntime(MODELS["convolutions"]()).memory
-    assert memory["weights"] > 0
-    assert memory["state"] > 0
+def _arrays(start: object, without: set[int] = frozenset()) -> dict[int, np.ndarray]:  # type: ignore[assignment]
+    """All arrays that own memory and can be reached from an object, by identity."""
+    found, seen, left = {}, set(without), [start]
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or isinstance(thing, type | types.ModuleType | types.FunctionType):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, np.ndarray) and thing.base is None:
+            found[id(thing)] = thing
+        left += [thing.base] if isinstance(thing, np.ndarray) else gc.get_referents(thing)
+    return found
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("rule", ["send-on-delta", "identity"])
+def test_memory_is_that_of_all_arrays_of_the_model_and_of_a_stream(engine: str, rule: str) -> None:
+    runtime = DeltaRuntime(refined(MODELS["convolutions"](), rule), engine=engine)
+    if engine == "numba":  # sums that events are added to take memory, too
+        runtime._choose({operation.name: 1.0 for operation in runtime.plan.operations if operation.kind == "conv"})
+    for frame in video(SIZE, 3):
+        runtime.step(frame)
+    stream = runtime._stream
+    shared = [runtime.plan, getattr(stream.state, "program", None), getattr(stream.state, "_weights", None)]
+    of_model = _arrays(shared)
+    of_stream = _arrays(stream, set(of_model))
+    assert runtime.memory == {
+        "weights": sum(array.nbytes for array in of_model.values()),
+        "state": sum(array.nbytes for array in of_stream.values()),
+    }
+    assert stream.memory == runtime.stream().memory
+
+
+def test_memory_counts_the_weights_of_layers_left_to_keras() -> None:
+    inputs = keras.Input((4, 4, 3))
+    here = keras.Model(inputs, keras.layers.Conv2D(8, 1)(inputs))
+    there = keras.Model(inputs, keras.layers.Conv2D(8, 1)(keras.layers.Conv2DTranspose(100, 5)(inputs)))
+    gained = DeltaRuntime(there).memory["weights"] - DeltaRuntime(here).memory["weights"]
+    assert gained >= 4 * (25 * 3 * 100 + 100)
+
+
+def test_numpy_with_a_kept_plan_loads_neither_tensorflow_nor_keras_nor_numba(tmp_path: Path) -> None:
+    for rule in ("send-on-delta", "quantize", "identity"):
+        run = tmp_path / rule
+        run.mkdir()
+        refined(MODELS["convolutions"](), rule, "pixel").save(run / "refined.keras")
+        frames = list(video(SIZE, 6))
+        runtime = DeltaRuntime(run, engine="numpy")
+        np.savez(run / "video.npz", frames=frames, expected=[runtime.step(frame) for frame in frames])
+    program = (
+        "import sys, pathlib, numpy as np, deltafine\n"
+        "for run in pathlib.Path(sys.argv[1]).iterdir():\n"
+        "    video = np.load(run / 'video.npz')\n"
+        "    runtime = deltafine.DeltaRuntime(run, engine='numpy')\n"
+        "    assert runtime.calibrated and runtime.calibrate([]) == {}\n"
+        "    for frame, expected in zip(video['frames'], video['expected']):\n"
+        "        assert np.array_equal(runtime.step(frame), expected)\n"
+        "    runtime.counts, runtime.sent(), runtime.memory, runtime.reset()\n"
+        "print([name for name in ('tensorflow', 'keras', 'numba', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_layers_that_only_keras_knows_are_named() -> None:
@@ -170,6 +230,25 @@ def test_run_says_predictions_events_and_times(deltafine_command: Command, tmp_p
     assert lines[23].endswith(" ms")
     assert "24 frames: median" in lines[-1]
     assert deltafine_command("run", model, tmp_path / "none.avi").refusal.startswith("There is no video")
+
+
+def test_run_names_layers_left_to_keras_and_counts_them_whole(deltafine_command: Command, tmp_path: Path) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 1, activation="relu", name="stem")(inputs)
+    x = keras.layers.Conv2DTranspose(4, 3, name="up")(x)
+    keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)).save(tmp_path / "small.keras")
+    folder = tmp_path / "frames"
+    for number in range(4):
+        picture = np.full((16, 16, 3), 90, np.uint8)
+        picture[2, 2] = 200 if number == 2 else 90
+        write_image(folder / f"frame{number}.png", picture)
+    done = deltafine_command("run", tmp_path / "small.keras", folder)
+    assert done.code == 0, done
+    note, *lines = done.output.strip().splitlines()
+    assert note == "'up' (Conv2DTranspose) runs densely through Keras, with 92.3% of the MACs"
+    shares = [line.partition("MACs ")[2].split(",")[0] for line in lines[:4]]
+    assert shares == ["100.0%", "0.0%", "92.3%", "92.3%"]
+    assert "MACs after the first 61.6% of dense" in lines[-1]
 
 
 def test_run_reads_a_folder_of_frames_in_order(deltafine_command: Command, tmp_path: Path) -> None:

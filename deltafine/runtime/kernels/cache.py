@@ -58,12 +58,12 @@ class _CheckedFiles(IndexDataCacheFile):
         except FileNotFoundError:
             return None
         except OSError as error:
-            _say_damaged(path, f"not to be read ({error.strerror or error})")
+            _say_unused(path, f"cannot be read: {error.strerror or error}")
             return None
         begin = len(_HEADER) + _DIGEST
         body = content[begin:]
         if content[:begin] != _HEADER + hashlib.sha256(body).digest():
-            _say_damaged(path, "damaged, or of another version")
+            _say_unused(path, "damaged, or of another version")
             return None
         return pickle.loads(body)
 
@@ -97,7 +97,7 @@ class KernelCache(FunctionCache):
         try:
             return super().load_overload(signature, target_context)
         except Exception as error:  # the file is as it was written, and yet not what this numba can load
-            _say_damaged(Path(self._cache_path), f"not to be loaded ({type(error).__name__})")
+            _say_unused(Path(self._cache_path), f"cannot be loaded: {type(error).__name__}")
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -107,5 +107,5 @@ class KernelCache(FunctionCache):
             warnings.warn(NOWHERE.format(f" in {self._cache_path} ({error})"), DeltafineWarning, stacklevel=2)
 
 
-def _say_damaged(path: Path, why: str) -> None:
-    warnings.warn(f"Kept kernels are not used, and compiled anew: {path} is {why}.", DeltafineWarning, stacklevel=2)
+def _say_unused(path: Path, why: str) -> None:
+    warnings.warn(f"Kept kernels are not used, and compiled anew: {path} ({why}).", DeltafineWarning, stacklevel=2)
