@@ -8,29 +8,49 @@ from typing import Any
 import keras
 import numpy as np
 
+from deltafine.errors import DeltafineError
 from deltafine.model.trace import Call, Value
 from deltafine.runtime.plan import Operation
+
+LARGEST_INTEGER = 1 << 24
+"""Up to which 32-bit floating point numbers hold all integers."""
 
 
 class KerasCalls:
     """Computes operations of kind ``keras``; several threads take turns."""
 
-    def __init__(self, calls: dict[str, Call]) -> None:
+    def __init__(self, calls: dict[str, tuple[Call, int]]) -> None:
         self._calls = calls
         self._lock = threading.Lock()
 
     def __call__(self, operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
-        """The output of one call, without the batch axis; inputs likewise, in the order of the call's."""
-        call = self._calls[operation.name]
+        """The output of one call, without the batch axis; inputs likewise, in the order of the call's.
+
+        Raises:
+            DeltafineError: the call gives what it did not announce, or numbers that the runtime cannot hold.
+        """
+        call, place = self._calls[operation.name]
         given = dict(zip(call.inputs, inputs, strict=True))
 
         def tensor(leaf: Any) -> Any:
-            return keras.ops.convert_to_tensor(given[leaf][None], leaf.dtype) if isinstance(leaf, Value) else leaf
+            if not isinstance(leaf, Value):
+                return leaf
+            values = given[leaf].reshape(1, *leaf.sample_shape)
+            return keras.ops.cast(keras.ops.convert_to_tensor(values), leaf.dtype)
 
         args, kwargs = keras.tree.map_structure(tensor, (call.args, call.kwargs))
         if getattr(call.operation, "_call_has_training_arg", False):
-            kwargs = {"training": False, **kwargs}
+            kwargs["training"] = False  # whatever the model was built with, as model.predict does
         with self._lock:
-            outputs = keras.tree.flatten(call.operation(*args, **kwargs))
-        place = int(operation.name.rpartition(":")[2]) if len(outputs) > 1 and ":" in operation.name else 0
-        return np.asarray(outputs[place], np.float32)[0]
+            result = np.asarray(keras.tree.flatten(call.operation(*args, **kwargs))[place])
+        shape = (1, *call.outputs[place].sample_shape)
+        if result.shape != shape:
+            raise DeltafineError(
+                f"Layer '{call.path}' announces an output of shape {shape} and gives {result.shape}: correct its "
+                "compute_output_shape()."
+            )
+        if result.dtype.itemsize > 2 and result.dtype.kind in "iu" and np.abs(result).max() > LARGEST_INTEGER:
+            raise DeltafineError(
+                f"Layer '{call.path}' gives integers above {LARGEST_INTEGER}, which the runtime does not hold exactly."
+            )
+        return result.astype(np.float32)[0]
