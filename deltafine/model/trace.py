@@ -194,20 +194,22 @@ def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """Shapes of the outputs: those recorded in the model where the inputs' shapes are, else computed.
 
     What a layer says of its outputs may leave sizes open that are known here (EinsumDense), or be wrong: a ``glu``
-    inside another layer halves the channels, which Keras overlooks. Then the call itself is asked.
+    inside another layer halves the channels, and RandomCrop crops in training alone. Then the call itself is asked.
     """
     given = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value)]
     recorded = [tuple(tensor.shape)[1:] for tensor in node.input_tensors]
-    outputs = node.outputs
+    operation, outputs = node.operation, node.outputs
+    symbolic = keras.tree.map_structure(_symbolic, (args, kwargs))
     if [value.shape[1:] for value in given] != recorded:
-        args, kwargs = keras.tree.map_structure(_symbolic, (args, kwargs))
-        outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        outputs = keras.tree.flatten(operation.compute_output_spec(*symbolic[0], **symbolic[1]))
     sizes_known = all(None not in value.shape[1:] for value in given)
     sizes_open = any(None in tuple(tensor.shape)[1:] for tensor in outputs)
-    if (sizes_known and sizes_open) or getattr(node.operation, "activation", None) is keras.activations.glu:
-        args, kwargs = keras.tree.map_structure(_symbolic, (args, kwargs))
+    mistaken = getattr(operation, "activation", None) is keras.activations.glu
+    if (sizes_known and sizes_open) or mistaken or isinstance(operation, keras.layers.RandomCrop):
+        used = {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
         with contextlib.suppress(ValueError):  # a call that cannot be made fails in Keras, too, with its own words
-            outputs = keras.tree.flatten(keras.Operation.compute_output_spec(node.operation, *args, **kwargs))
+            spec = keras.Operation.compute_output_spec(operation, *symbolic[0], **{**symbolic[1], **used})
+            outputs = keras.tree.flatten(spec)
     return [Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)) for tensor in outputs]
 
 

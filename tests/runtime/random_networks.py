@@ -164,7 +164,9 @@ def _place(net: Network, x: Any) -> Any:
     inner = [layers.ZeroPadding2D(((1, 0), (2, 1))), layers.UpSampling2D((2, 1)), layers.UpSampling2D(2)]
     inner += [layers.UpSampling2D(2, interpolation="bilinear"), layers.Conv2DTranspose(2, 2, strides=2)]
     if min(x.shape[1:3]) > 2:
-        inner += [layers.Cropping2D(((1, 0), (0, 1))), layers.RandomCrop(x.shape[1] - 1, x.shape[2] - 1)]
+        inner += [layers.Cropping2D(((1, 0), (0, 1)))] * 2
+        cropped = layers.RandomCrop(x.shape[1] - 1, x.shape[2] - 1)(x)  # announces what it does in training
+        net.open_ends.append(layers.GlobalMaxPooling2D()(cropped))
     return net.pick(inner)(x)
 
 
@@ -243,7 +245,7 @@ def _binary(net: Network, x: Any) -> Any:
             lambda: ops.divide(x, np.abs(other) + 0.5 if kind < 2 else 4.0),
             lambda: 2.0 - x, lambda: x * 0.5 + 1.0, lambda: 3.0 / (ops.abs(x) + 1.0),
             lambda: ops.maximum(one, two), lambda: ops.minimum(one, two),
-            lambda: ops.power(ops.abs(one) + 0.5, ops.clip(two, -1.0, 1.0)), lambda: (ops.abs(x) + 0.1) ** 2.0,
+            lambda: ops.power(ops.abs(x) + 0.5, ops.clip(ops.multiply(two, one), -1.0, 1.0)), lambda: (ops.abs(x) + 0.1) ** 2.0,
         ]
     )()  # fmt: skip
 
@@ -294,7 +296,6 @@ def _sequence(net: Network, x: Any) -> Any:
         lambda: layers.GlobalMaxPooling1D()(x),
         lambda: layers.MaxPooling1D(2, padding="same")(x),
         lambda: layers.Bidirectional(layers.SimpleRNN(2))(x),
-        lambda: layers.Softmax(axis=-1)(x),
     ]
     return net.pick(made)()
 
