@@ -15,18 +15,12 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
 from deltafine.video.files import is_image_folder, relative_name, subfolders
 from deltafine.video.layouts.below import Below
-from deltafine.video.layouts.common import (
-    MOST_CLASSES,
-    list_folders,
-    number_labels,
-    refuse_missing,
-    some,
-    whole_number,
-)
+from deltafine.video.layouts.common import list_folders, refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
 from deltafine.video.layouts.leftover import looks_like_classes
 from deltafine.video.layouts.listed import SUFFIXES, Entry, Listing, NotAListError, read_classes, read_listing
 from deltafine.video.layouts.naming import split_of
+from deltafine.video.layouts.numbering import Labelled, number_rows
 from deltafine.video.layouts.tables import say_unknown
 
 LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists", "annotations/labels")
@@ -199,7 +193,7 @@ class Lists:
         others = [listing for listing in listings if listing.labelled and listing not in chosen]
         if len(others) == 1:
             used = self._look_up(others[0])
-            chosen.append(others[0])
+            self._known.append(others[0].path)
             return {path: entry.label for entry, path in used.there if entry.label is not None}
         try:
             folders = find_class_folders(self._root)
@@ -210,7 +204,7 @@ class Lists:
         return {video.path: folders.classes[video.label] for video in folders.videos if video.label is not None}
 
     def _found(self, used: list[_Used], labels: dict[Path, str]) -> Found:
-        rows: list[tuple[Path, str | None, str | None, Split | None]] = []
+        rows: list[Labelled] = []
         seen: dict[Path, tuple[str | None, Split | None, str]] = {}
         for one in used:
             for entry, path in one.there:
@@ -224,12 +218,19 @@ class Lists:
                     )
                 if before[2] != entry.where and before[1] == split:
                     continue  # named a second time
-                rows.append((path, label, entry.target, split))
-        classes, numbers, notes = self._classes(rows)
-        has_splits = all(split for *_, split in rows)
+                rows.append(Labelled(path, label, entry.target, split))
+        class_list, listed = self._class_list()
+        classes, numbers, notes, is_used = number_rows(rows, listed)
+        if class_list is not None and is_used:
+            self._known.append(class_list)
         videos = [
-            Video(path, relative_name(path, self._root), None if label is None else numbers[label], split or "train")
-            for path, label, _, split in rows
+            Video(
+                row.path,
+                relative_name(row.path, self._root),
+                None if row.label is None else numbers[row.label],
+                row.split or "train",
+            )
+            for row in rows
         ]
         names = [one.listing.path for one in used]
         problems = [
@@ -247,68 +248,19 @@ class Lists:
             f"lists {some(relative_name(path, self._root) for path in names)}",
             videos,
             classes,
-            has_splits=has_splits,
+            has_splits=all(row.split for row in rows),
             problems=problems,
             notes=notes,
             lists=names + self._known,
         )
 
-    def _classes(
-        self, rows: list[tuple[Path, str | None, str | None, Split | None]]
-    ) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
-        """Class names, the number of every label, and what is to be said of them."""
-        labels = {label for _, label, *_ in rows if label is not None}
-        if not labels:
-            return (), {}, []
-        targets = {label: target for _, label, target, _ in rows if label is not None and target is not None}
-        listed = next(
-            ((path, names) for path in self.candidates() if looks_like_classes(path) and (names := read_classes(path))),
-            None,
-        )
-        whole = {label: whole_number(label, MOST_CLASSES) for label in labels}
-        numbers = {label: number for label, number in whole.items() if number is not None}
-        if len(numbers) < len(labels):  # names
-            if listed and labels <= set(listed[1]):
-                self._known.append(listed[0])
-                return listed[1], {name: number for number, name in enumerate(listed[1])}, []
-            if set(targets) == labels and all(
-                whole_number(target, MOST_CLASSES) is not None for target in targets.values()
-            ):
-                by_number = {int(target): label for label, target in targets.items()}
-                if len(by_number) == len(labels):
-                    classes = tuple(by_number.get(number, str(number)) for number in range(max(by_number) + 1))
-                    return classes, {label: int(target) for label, target in targets.items()}, []
-            classes, said = number_labels(labels)
-            return classes, {name: number for number, name in enumerate(classes)}, said
-        first = self._first_number(rows, numbers, listed[1] if listed else ())
-        top = max(numbers.values())
-        indices = {label: number - first for label, number in numbers.items()}
-        if listed and top - first < len(listed[1]):
-            self._known.append(listed[0])
-            return listed[1], indices, []
-        said = ["The labels begin at 1: class 1 is the model's first output."] if first else []
-        return tuple(str(number) for number in range(first, top + 1)), indices, said
-
-    def _first_number(
-        self,
-        rows: list[tuple[Path, str | None, str | None, Split | None]],
-        numbers: dict[str, int],
-        names: tuple[str, ...],
-    ) -> int:
-        """Whether classes are numbered from 0 or from 1."""
-        if min(numbers.values()) != 1:
-            return 0
-        if not names:
-            return 1
-        place = {name: number for number, name in enumerate(names)}
-        told = [
-            numbers[label] - place[path.parent.name]
-            for path, label, *_ in rows
-            if label is not None and path.parent.name in place
-        ]
-        if told:
-            return int(sum(told) > len(told) / 2)
-        return int(max(numbers.values()) == len(names))
+    def _class_list(self) -> tuple[Path | None, tuple[str, ...]]:
+        """The first file that lists class names, and these; None and () where there is none."""
+        for path in self.candidates():
+            names = read_classes(path) if looks_like_classes(path) else None
+            if names:
+                return path, names
+        return None, ()
 
 
 def _inner(folder: Path) -> list[Path]:
