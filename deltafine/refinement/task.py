@@ -18,6 +18,7 @@ from deltafine.refinement.losses import are_probabilities
 from deltafine.video import Dataset, open_dataset
 from deltafine.video.catalogue import Found, Video
 from deltafine.video.labels import numbers_of
+from deltafine.video.layouts.naming import split_of
 from deltafine.video.opening import TEST_VALIDATES
 from deltafine.video.splitting import refuse_shared
 
@@ -120,7 +121,8 @@ def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, all
 
     Their labels are numbered as those of the data; labels that are numbers may be others.
     """
-    streams = _all_measured(open_dataset(path, validation=1.0, allow_outside=allow_outside))
+    like_splits = data.classes if any(map(split_of, data.classes)) else None  # else their folders are taken for splits
+    streams = _all_measured(open_dataset(path, classes=like_splits, validation=1.0, allow_outside=allow_outside))
     if data.classes and streams.classes and task != "distill":  # what has no labels can be measured as well
         classes = data.classes
         if task == "regression":
