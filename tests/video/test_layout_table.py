@@ -426,6 +426,22 @@ CASES = {
         (r"^Found jester-v1-test\.csv, not used because no video that it names is there\.$",),
         missing=("7",),
     ),
+    "Jester as on Kaggle": Case(
+        clips("{Train/1,Validation/2,Test/3}/"),
+        {"Train/1": "train Swiping Left", "Validation/2": "validation No gesture", "Test/3": "test"},
+        ("No gesture", "1", "Swiping Left"),
+        "lists Train.csv, Validation.csv, Test.csv",
+        {
+            "Train.csv": "video_id,label,frames,label_id\n1,Swiping Left,37,2\n",
+            "Validation.csv": "video_id,label,frames,label_id\n2,No gesture,37,0\n",
+            "Test.csv": "id,frames\n3,37\n",
+        },
+        (
+            r"^Train\.csv has the column 'frames', which is not used\.$",
+            r"^Validation\.csv has the column 'frames', which is not used\.$",
+            r"^Test\.csv has the column 'frames', which is not used\.$",
+        ),
+    ),
     "Charades": Case(
         clips("Charades_v1_480/{AAA1,BBB2}.mp4"),
         files={
@@ -457,6 +473,34 @@ CASES = {
         "lists mine/tags.csv",
         {"mine/tags.csv": "Video Path\tTag\n1.mp4\twalk\n2.mp4\trun\n"},
     ),
+    "labels of another kind beside class folders": Case(
+        clips("{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        files={"predictions.csv": "video,label\na/1.mp4,b\nb/1.mp4,b\n"},
+        said=(r"^Found predictions\.csv, not used because the class folders go first: give its path to use it\.$",),
+    ),
+    "predictions in a folder beside videos without labels": Case(
+        clips("{1,2}.mp4"),
+        each("*", "{1,2}.mp4"),
+        layout="unlabelled videos",
+        files={"results/predictions.csv": "video,label\n1.mp4,b\n2.mp4,b\n"},
+        said=(r"^Found results/predictions\.csv, not used because it is called like no list of labels: give its path",),
+    ),
+    "a model beside class folders": Case(
+        clips("{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        files={"model.h5": "no videos"},
+        said=(r"^Found an HDF5 file, not used because it is no data set of videos \(.*model\.h5 is not a sound",),
+    ),
+    "one split of several that is given alone": Case(
+        clips("{train,val}/{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        path="train",
+        said=(r"^Found \.\./val beside the data folder, not used: give .*data for all splits\.$",),
+    ),
     "lists that contradict each other": Case(
         clips("{1,2}.mp4"),
         files={"train.csv": "video_name,tag\n1.mp4,a\n1.mp4,b\n", "test.csv": "video_name,tag\n2.mp4,a\n"},
@@ -474,8 +518,8 @@ CASES = {
     ),
     "a name that may be any of two videos": Case(
         clips("{a,b}/1.mp4"),
-        files={"train.csv": "video_name,tag\n1.mp4,x\n"},
-        refused=r"train\.csv names '1\.mp4', which may be any of a/1\.mp4, b/1\.mp4",
+        files={"metadata.csv": "file_name,label\n1.mp4,x\n"},
+        refused=r"metadata\.csv names '1\.mp4', which may be any of a/1\.mp4, b/1\.mp4",
     ),
     "tables and texts that are something else": Case(
         clips("{a,b}/1.mp4"),

@@ -17,7 +17,7 @@ from deltafine.video.files import is_image_folder, relative_name, subfolders
 from deltafine.video.layouts.below import Below
 from deltafine.video.layouts.common import list_folders, refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
-from deltafine.video.layouts.leftover import looks_like_classes
+from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
 from deltafine.video.layouts.listed import SUFFIXES, Entry, Listing, NotAListError, read_classes, read_listing
 from deltafine.video.layouts.naming import split_of
 from deltafine.video.layouts.numbering import Labelled, number_rows
@@ -137,7 +137,32 @@ class Lists:
         for listing in listings:
             if not listing.has_splits and not listing.labelled:
                 self.why_not[listing.path] = "it gives neither labels nor splits"
-        return self._one(labelled, refuse=True)
+        return self._one(self._without_folders(labelled), refuse=True)
+
+    def _without_folders(self, labelled: list[Listing]) -> list[Listing]:
+        """Lists of everything, but for those that may be anything where class folders give the labels.
+
+        Only Hugging Face's list goes before class folders, as it does there.
+        """
+        if self._path.is_file() or not labelled:
+            return labelled
+        try:
+            folders = find_class_folders(self._root)
+        except DeltafineError:  # of folders called like splits
+            return labelled
+        in_classes = folders is not None and len(folders.classes) > 1
+        kept = []
+        for listing in labelled:
+            if listing.path.stem == "metadata" or not (in_classes or self._is_aside(listing)):
+                kept.append(listing)
+            else:
+                first = "the class folders go first" if in_classes else "it is called like no list of labels"
+                self.why_not[listing.path] = f"{first}: give its path to use it"
+        return kept
+
+    def _is_aside(self, listing: Listing) -> bool:
+        """Whether a list lies in another folder and is called like something else, such as what a model predicts."""
+        return listing.path.parent.resolve() != self._root.resolve() and not sounds_like_list(listing.path)
 
     def _numbered(self, listings: list[Listing]) -> list[Listing]:
         """Those of the division that was chosen, where lists say which they are of."""
