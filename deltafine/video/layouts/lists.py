@@ -115,9 +115,9 @@ class Lists:
 
     def _folder_split(self, entry: Entry) -> Split | None:
         """The split that the video of an entry lies in, where folders are called after splits."""
-        path = self._below.find(entry.name, self._root / "list", entry.split) if self._below.has(entry.name) else None
-        parts = () if path is None else Path(relative_name(path, self._root)).parts[:-1]
-        return next((split for split in map(split_of, parts[:2]) if split), None)
+        parts = {Path(relative_name(path, self._root)).parts[:-1][:2] for path in self._below.all(entry.name)}
+        splits = {next((split for split in map(split_of, of_one) if split), None) for of_one in parts}
+        return splits.pop() if len(splits) == 1 else None
 
     def _choose(self, listings: list[Listing]) -> list[Listing]:
         """One list for every split, or else the only one with labels."""
