@@ -270,7 +270,7 @@ CASES = {
             "annotations/kinetics_val.csv": "label,youtube_id,time_start,time_end\nb,y,1,11\n",
             "annotations/kinetics_test.csv": "youtube_id,time_start,time_end,split\nz,1,11,test\n",
         },
-        (r"^Found annotations/kinetics_test\.csv, not used because the layout is Kinetics layout\.$",),
+        (r"^Found annotations/kinetics_test\.csv, not used because its first line names no column of files\.$",),
     ),
     # Lists of others
     "Hugging Face's VideoFolder": Case(
@@ -537,7 +537,7 @@ CASES = {
         AB,
         "manifest manifest.csv",
         {"manifest.csv": "path,label\n1.mp4,a\n2.mp4,b\n", "metadata.csv": "file_name,label\n1.mp4,b\n"},
-        (r"^Found metadata\.csv, not used because the layout is manifest manifest\.csv\.$",),
+        (r"^Found metadata\.csv, not used because the videos are read as manifest manifest\.csv\.$",),
     ),
     "a list of names that are not relative to it, given itself": Case(
         clips("train/{1,2}.mp4"),
@@ -615,3 +615,33 @@ def test_layout(name: str, tmp_path: Path, encoded: bytes, picture: bytes) -> No
     assert_said(data.notes, case.said)
     assert tuple(problem.video for problem in data.problems) == case.missing
     assert [problem for problem in data.scan() if problem.kind != "missing"] == []
+
+
+NOISE = {
+    "README.md": "Videos of train and test.",
+    "LICENSE.txt": "Free.",
+    "notes.csv": "when,who\nnow,me\n",
+    ".DS_Store": "",
+    "__MACOSX/train/._v.mp4": "",
+    "logs/run.log": "epoch 1",
+    "logs/labels.log": "",
+    "annotations/readme.md": "",
+    "tmp/.keep": "",
+}
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.refused])
+def test_what_else_lies_in_the_folder_does_not_matter(
+    name: str, tmp_path: Path, encoded: bytes, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[name]
+    path = write(tmp_path / "data", case, encoded, picture)
+    for other, text in NOISE.items():
+        (tmp_path / "data" / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / other).write_text(text)
+    monkeypatch.chdir(path if path.is_dir() else path.parent)
+    data = open_dataset("." if path.is_dir() else path.name, **case.options)  # type: ignore[arg-type]
+    drawn = any(value.startswith("*") for value in case.shown.values())
+    assert (data.classes, shown(data, drawn=drawn)) == (case.classes, case.shown)
+    if path.is_dir() and path == tmp_path / "data":
+        assert any("notes.csv" in note for note in data.notes)

@@ -52,7 +52,7 @@ def unused_lists(root: Path, found: Found, lists: Lists) -> list[str]:
         if path.resolve() in used or path.stem in stems:  # the latter lies beside its video, and is about that one
             continue
         if _may_be_list(path, stems):
-            reason = lists.why_not.get(path, f"the layout is {found.layout}")
+            reason = lists.why_not.get(path) or lists.not_a_list(path) or f"the videos are read as {found.layout}"
             by_reason[reason].append(relative_name(path, root))
     hdf5 = [path for path in sorted(root.iterdir()) if path.suffix.lower() in HDF5 and path.resolve() not in used]
     if len(hdf5) > 1:

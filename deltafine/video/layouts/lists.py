@@ -82,6 +82,14 @@ class Lists:
             if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
         ]
 
+    def not_a_list(self, path: Path) -> str | None:
+        """Why a file is no list of videos; None when it is one, or may be."""
+        try:
+            read_listing(path, self._below.has)
+        except NotAListError as error:
+            return str(error)
+        return None
+
     def _candidates(self) -> list[Path]:
         if self._path.is_dir():
             return self.candidates()
