@@ -149,6 +149,21 @@ def test_streams_have_a_label_per_frame_and_gaps_have_none(tmp_path: Path) -> No
     np.testing.assert_array_equal(data.frame_labels(data.videos[0]), [*expected, -1, -1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Video;Frame;Label;Split\nlong.avi;0;b;val\nlong.avi;3;a;val\n",
+        "file_name\tframe_number\tclass\nlong.avi\t0\tb\n\nlong.avi\t3\ta\n",
+    ],
+)
+def test_streams_may_call_their_columns_otherwise_and_separate_them_otherwise(tmp_path: Path, text: str) -> None:
+    write_video(tmp_path / "long.avi", 4)
+    (tmp_path / "labels.csv").write_text(text)
+    data = open_dataset(tmp_path)
+    assert data.classes == ("a", "b")
+    np.testing.assert_array_equal(data.frame_labels(data.videos[0]), [1, -1, -1, 0])
+
+
 def test_labels_beyond_the_end_of_a_stream_are_a_problem(tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", 4)
     write_video(tmp_path / "b.avi", 4, first=9)
