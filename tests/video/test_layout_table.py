@@ -355,6 +355,7 @@ CASES = {
             "ucf101_train_split_2_rawframes.txt": "walk/y 2 1\n",
             "ucf101_val_split_2_rawframes.txt": "run/x 2 0\n",
         },
+        (r"^Found ucf101_train_split_2_raw.* not used because it is of another split than 1 \(--split 2\)\.$",),
     ),
     "mmaction2's second division": Case(
         clips("videos/{run/x,walk/y}.avi"),
@@ -372,6 +373,7 @@ CASES = {
             },
             "annotations/classInd.txt": "1 run\n2 walk\n",
         },
+        (r"^Found ucf101_train_split_1_videos.* not used because it is of another split than 2 \(--split 1\)\.$",),
         options={"split": 2},
     ),
     "several labels for a video (mmaction2)": Case(
@@ -385,6 +387,29 @@ CASES = {
         ("0", "1", "2"),
         "lists train.csv, val.csv, test.csv",
         {"train.csv": "clips/x 1.mp4 0\n", "val.csv": "clips/y.mp4 2\n", "test.csv": "/other/machine/clips/z.mp4 1\n"},
+    ),
+    "a test list with -1 for labels that are not told": Case(
+        clips("{x,y,z}.mp4"),
+        {"x.mp4": "train 0", "y.mp4": "validation 1", "z.mp4": "test"},
+        ("0", "1"),
+        "lists train.csv, val.csv, test.csv",
+        {"train.csv": "x.mp4 0\n", "val.csv": "y.mp4 1\n", "test.csv": "z.mp4 -1\n"},
+        (r"^The label -1 is read as no label\.$",),
+    ),
+    "a list of labels that is called as a list of classes might be": Case(
+        clips("{x,y}.mp4"),
+        {"x.mp4": "* 1", "y.mp4": "* 0"},
+        ("0", "1"),
+        "lists labels.csv",
+        {"labels.csv": "file,label\nx.mp4,1\ny.mp4,0\n", "class_notes.csv": "file,label\ngone.mp4,1\n"},
+        (r"^Found class_notes\.csv, not used because no video that it names is there\.$",),
+    ),
+    "a text of numbers for each video beside class folders": Case(
+        clips("{a,b}/{one,two}.mp4"),
+        {**each("* a", "a/{one,two}.mp4"), **each("* b", "b/{one,two}.mp4")},
+        AB,
+        files={"speeds.txt": "a/one.mp4 10 20 30\nb/one.mp4 1 2 3\n"},
+        said=(r"^Found speeds\.txt, not used because it gives a video several labels\.$",),
     ),
     "PyTorchVideo's CSV with classes from 1": Case(
         clips("{x,y}.mp4"),

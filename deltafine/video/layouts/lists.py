@@ -13,17 +13,23 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
-from deltafine.video.files import is_image_folder, relative_name, subfolders
+from deltafine.video.files import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
-from deltafine.video.layouts.common import list_folders, refuse_missing, some
+from deltafine.video.layouts.common import refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
 from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
-from deltafine.video.layouts.listed import SUFFIXES, Entry, Listing, NotAListError, read_classes, read_listing
+from deltafine.video.layouts.listed import (
+    SUFFIXES,
+    Entry,
+    Listing,
+    NotAListError,
+    files_of_lists,
+    read_classes,
+    read_listing,
+)
 from deltafine.video.layouts.naming import split_of
 from deltafine.video.layouts.numbering import Labelled, number_rows
 from deltafine.video.layouts.tables import say_unknown
-
-LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists", "annotations/labels")
 
 
 @dataclass(frozen=True)
@@ -69,18 +75,8 @@ class Lists:
         return self._found(used, self._labels_from(listings, chosen))
 
     def candidates(self) -> list[Path]:
-        """Files that may be lists, right in the data folder, in folders of lists, and in those of the splits."""
-        folders = [*list_folders(self._root, LIST_FOLDERS), *(f for f in subfolders(self._root) if split_of(f.name))]
-        folders += [inner for folder in folders if folder != self._root for inner in _inner(folder)]
-        once: dict[Path, Path] = {}
-        for folder in folders:
-            once.setdefault(folder.resolve(), folder)
-        return [
-            entry
-            for folder in once.values()
-            for entry in sorted(folder.iterdir())
-            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        ]
+        """Files that may be lists."""
+        return files_of_lists(self._root)
 
     def not_a_list(self, path: Path) -> str | None:
         """Why a file is no list of videos; None when it is one, or may be."""
@@ -110,6 +106,9 @@ class Lists:
             )
             return None
         if any(entry.several for entry in there):
+            if not sounds_like_list(path):
+                self.why_not[path] = "it gives a video several labels"
+                return None
             raise DeltafineError(
                 f"{path} gives a video several labels, and deltafine needs one: write a manifest.csv of parts that "
                 "have one (path, label, start, end), or choose --layout unlabelled to follow the model's own answers."
@@ -181,9 +180,10 @@ class Lists:
             raise DeltafineError(
                 f"{self._root} has no lists for split {self._split}: choose one of {', '.join(map(str, numbers))}."
             )
-        chosen = [listing for listing in listings if listing.number in (None, self._split)]
-        self._known += [listing.path for listing in listings if listing not in chosen]
-        return chosen
+        for listing in listings:
+            if listing.number not in (None, self._split):
+                self.why_not[listing.path] = f"it is of another split than {self._split} (--split {listing.number})"
+        return [listing for listing in listings if listing.number in (None, self._split)]
 
     def _one(self, listings: list[Listing], *, refuse: bool = False) -> list[Listing]:
         """The list to use of several: the one of videos that names most of those that are there."""
@@ -260,7 +260,7 @@ class Lists:
             Video(
                 row.path,
                 relative_name(row.path, self._root),
-                None if row.label is None else numbers[row.label],
+                None if row.label is None else numbers.get(row.label),
                 row.split or "train",
             )
             for row in rows
@@ -290,12 +290,13 @@ class Lists:
     def _class_list(self) -> tuple[Path | None, tuple[str, ...]]:
         """The first file that lists class names, and these; None and () where there is none."""
         for path in self.candidates():
-            names = read_classes(path) if looks_like_classes(path) else None
+            names = read_classes(path) if looks_like_classes(path) and not self._names_videos(path) else None
             if names:
                 return path, names
         return None, ()
 
-
-def _inner(folder: Path) -> list[Path]:
-    """Folders of lists in a folder of lists."""
-    return [inner for inner in subfolders(folder) if any(e.suffix.lower() in SUFFIXES for e in inner.iterdir())][:20]
+    def _names_videos(self, path: Path) -> bool:
+        try:
+            return any(self._below.has(entry.name) for entry in read_listing(path, self._below.has).entries)
+        except NotAListError:
+            return False

@@ -24,6 +24,10 @@ Numbering = tuple[tuple[str, ...], dict[str, int], list[str], bool]
 """Class names, the number of every label, what is to be said, and whether the class list was used."""
 
 
+NONE = "-1"
+"""What stands for an unknown label among class numbers."""
+
+
 def number_rows(rows: Sequence[Labelled], listed: tuple[str, ...]) -> Numbering:
     """Number the classes.
 
@@ -31,7 +35,12 @@ def number_rows(rows: Sequence[Labelled], listed: tuple[str, ...]) -> Numbering:
         rows: What the lists say.
         listed: Class names in the order of their numbers, where there is a class list.
     """
-    labels = {row.label for row in rows if row.label is not None}
+    labels = {row.label for row in rows if row.label not in (None, NONE)}
+    if any(row.label == NONE for row in rows):
+        if all(whole_number(label, MOST_CLASSES) is not None for label in labels):
+            classes, indices, said, used = number_rows([row for row in rows if row.label != NONE], listed)
+            return classes, indices, [*said, f"The label {NONE} is read as no label."], used
+        labels.add(NONE)
     whole = {label: whole_number(label, MOST_CLASSES) for label in labels}
     numbers = {label: number for label, number in whole.items() if number is not None}
     if len(numbers) < len(labels):
