@@ -197,6 +197,23 @@ CASES = {
             r"^All videos are in the one folder mine, .* if the folders in it \(a, b\) are the classes, give .*mine\.$",
         ),
     ),
+    "splits in the class folders": Case(
+        clips("{a,b}/{train,val}/{1,2}.mp4"),
+        {
+            **each("train a", "a/train/{1,2}.mp4"),
+            **each("train b", "b/train/{1,2}.mp4"),
+            **each("validation a", "a/val/{1,2}.mp4"),
+            **each("validation b", "b/val/{1,2}.mp4"),
+        },
+        AB,
+        said=(r"^The splits are those of the folders in the class folders\.$",),
+    ),
+    "splits in some class folders": Case(
+        clips("a/{train,val}/1.mp4", "b/1.mp4"),
+        {**each("* a", "a/{train,val}/1.mp4"), **each("* b", "b/1.mp4")},
+        AB,
+        said=(r"^Found folders called like splits in class folders, not used because not all videos are in one\.$",),
+    ),
     "flat UCF101": Case(
         FLAT_UCF,
         {**each("* Archery", *FLAT_UCF[:2]), **each("* Biking", *FLAT_UCF[2:])},

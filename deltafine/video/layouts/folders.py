@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
@@ -90,6 +90,19 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
         for video in in_class
     ]
     notes = list(divided.notes)
+    has_splits = divided.has_splits
+    inner = (
+        {} if has_splits else {video: split_of(_first(video, path)) for path, inside, _ in holders for video in inside}
+    )
+    if len(set(inner.values()) - {None}) > 1:
+        has_splits = all(inner.values())
+        if has_splits:
+            videos = [replace(video, split=inner[video.path] or "train") for video in videos]
+            notes.append("The splits are those of the folders in the class folders.")
+        else:
+            notes.append(
+                "Found folders called like splits in class folders, not used because not all videos are in one."
+            )
     if stray:
         names = some(relative_name(video, root) for video in stray)
         notes.append(f"Found {names} beside the class folders, not used because it is in none of them.")
@@ -98,7 +111,7 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
             f"All videos are in the one folder {classes[0]}, which is taken for the only class: if the folders in it "
             f"({some(deeper)}) are the classes, give {holders[0][0]}."
         )
-    return Found("folder per class", videos, classes, has_splits=divided.has_splits, notes=notes)
+    return Found("folder per class", videos, classes, has_splits=has_splits, notes=notes)
 
 
 def find_unlabelled(root: Path) -> Found | None:
@@ -189,6 +202,12 @@ def look_into(root: Path) -> Folder:
         elif folder not in direct and is_image_folder(folder):
             direct.append(folder)
     return Folder(root, direct, holders)
+
+
+def _first(video: Path, folder: Path) -> str:
+    """The first folder on the way from a class folder to a video in it; "" where there is none."""
+    parts = video.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _too_many(folder: Folder, classes: int) -> bool:
