@@ -48,7 +48,7 @@ def unused_lists(root: Path, found: Found, lists: Lists) -> list[str]:
     used = {path.resolve() for path in found.lists}
     stems = {video.path.stem for video in found.videos}
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for path in lists.candidates():
+    for path in lists.candidates:
         if path.resolve() in used or path.stem in stems:  # the latter lies beside its video, and is about that one
             continue
         if _may_be_list(path, stems):

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
@@ -31,7 +30,7 @@ from deltafine.video.layouts.tables import (
 
 LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists")
 MOST_FOLDERS = 20
-"""In a folder of lists that are looked into."""
+"""In a folder of lists: one with more holds videos."""
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json")
 CALLED = {
     **COLUMNS,
@@ -98,8 +97,9 @@ def files_of_lists(root: Path) -> list[Path]:
     """Files that may be lists, right in a data folder, in folders of lists, and in those of the splits."""
     folders = [*list_folders(root, LIST_FOLDERS), *(folder for folder in subfolders(root) if split_of(folder.name))]
     for folder in [folder for folder in folders if folder != root]:
-        inner = (one for one in subfolders(folder) if any(entry.suffix.lower() in SUFFIXES for entry in one.iterdir()))
-        folders += islice(inner, MOST_FOLDERS)
+        inner = subfolders(folder)
+        if len(inner) <= MOST_FOLDERS:
+            folders += (one for one in inner if any(entry.suffix.lower() in SUFFIXES for entry in one.iterdir()))
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
@@ -74,6 +75,7 @@ class Lists:
         used = [self._look_up(listing) for listing in chosen]
         return self._found(used, self._labels_from(listings, chosen))
 
+    @cached_property
     def candidates(self) -> list[Path]:
         """Files that may be lists."""
         return files_of_lists(self._root)
@@ -88,7 +90,7 @@ class Lists:
 
     def _candidates(self) -> list[Path]:
         if self._path.is_dir():
-            return self.candidates()
+            return self.candidates
         return [self._path] if self._path.suffix.lower() in SUFFIXES and self._path.is_file() else []
 
     def _read(self, path: Path) -> Listing | None:
@@ -289,7 +291,7 @@ class Lists:
 
     def _class_list(self) -> tuple[Path | None, tuple[str, ...]]:
         """The first file that lists class names, and these; None and () where there is none."""
-        for path in self.candidates():
+        for path in self.candidates:
             names = read_classes(path) if looks_like_classes(path) and not self._names_videos(path) else None
             if names:
                 return path, names
