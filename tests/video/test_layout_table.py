@@ -189,6 +189,11 @@ CASES = {
         {"hmdb51_org/a/1.avi": "* a", "hmdb51_org/b/1.avi": "* b"},
         AB,
     ),
+    "videos of images in JPEGImages/480p (DAVIS)": Case(
+        clips("JPEGImages/480p/{bear,bus}/"),
+        each("*", "JPEGImages/480p/{bear,bus}"),
+        layout="unlabelled videos",
+    ),
     "all classes in one folder of another name": Case(
         clips("mine/{a,b}/1.mp4"),
         each("* mine", "mine/{a,b}/1.mp4"),
