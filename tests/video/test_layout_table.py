@@ -534,6 +534,22 @@ CASES = {
         files={"results/predictions.csv": "video,label\n1.mp4,b\n2.mp4,b\n"},
         said=(r"^Found results/predictions\.csv, not used because it is called like no list of labels: give its path",),
     ),
+    "lists of kinds that are not read": Case(
+        clips("{one,two}.mp4"),
+        each("*", "{one,two}.mp4"),
+        layout="unlabelled videos",
+        files={
+            "metadata.parquet": "",
+            "splits/train_split.mat": "",
+            "settings.yaml": "",
+            "groundTruth/one.txt": "walk\nwalk\n",
+            "groundTruth/two.txt": "run\nrun\n",
+        },
+        said=(
+            r"^Found metadata\.parquet, splits/train_split\.mat, not used because such files are not read",
+            r"^Found groundTruth/one\.txt, groundTruth/two\.txt, not used because labels in a file for each video",
+        ),
+    ),
     "a model beside class folders": Case(
         clips("{a,b}/1.mp4"),
         {"a/1.mp4": "* a", "b/1.mp4": "* b"},

@@ -11,7 +11,7 @@ from deltafine.video.catalogue import Found
 from deltafine.video.files import relative_name, subfolders
 from deltafine.video.layouts.common import some
 from deltafine.video.layouts.hdf5 import SUFFIXES as HDF5
-from deltafine.video.layouts.listed import SUFFIXES
+from deltafine.video.layouts.listed import SUFFIXES, files_of_lists
 from deltafine.video.layouts.naming import split_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _CLASSES = re.compile(r"(?<![a-z])(labels?|class(es|ind|names)?|categor(y|ies)|label_?map)(?![a-z])", re.IGNORECASE)
+_SHEETS = (".parquet", ".xlsx", ".xls", ".ods")
+UNREAD = (*_SHEETS, ".mat", ".pkl", ".pickle", ".npy", ".npz", ".xml", ".yaml", ".yml")
 _TABLES = (".csv", ".tsv", ".jsonl")
 _ELSEWHERE = (
     *("splits", "annotations", "labels", "lists", "test_train_splits", "test_train_splits/testTrainMulti_7030_splits"),
@@ -49,11 +51,17 @@ def unused_lists(root: Path, found: Found, lists: Lists) -> list[str]:
     stems = {video.path.stem for video in found.videos}
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path in lists.candidates:
-        if path.resolve() in used or path.stem in stems:  # the latter lies beside its video, and is about that one
+        if path.resolve() in used:
             continue
-        if _may_be_list(path, stems):
+        if path.stem in stems:
+            reason = "labels in a file for each video are not read: write a labels.csv (video, frame, label)"
+            by_reason[reason].append(relative_name(path, root))
+        elif _may_be_list(path, stems):
             reason = lists.why_not.get(path) or lists.not_a_list(path) or f"the videos are read as {found.layout}"
             by_reason[reason].append(relative_name(path, root))
+    for path in files_of_lists(root, UNREAD):
+        if path.suffix.lower() in _SHEETS or sounds_like_list(path):
+            by_reason["such files are not read: save it as CSV"].append(relative_name(path, root))
     hdf5 = [path for path in sorted(root.iterdir()) if path.suffix.lower() in HDF5 and path.resolve() not in used]
     if len(hdf5) > 1:
         by_reason["there are several HDF5 files: give the path of one"] = [path.name for path in hdf5]

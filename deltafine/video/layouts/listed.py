@@ -93,13 +93,13 @@ class NotAListError(Exception):
     """Why a file is no list of videos: a part of a sentence after "because"."""
 
 
-def files_of_lists(root: Path) -> list[Path]:
+def files_of_lists(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Files that may be lists, right in a data folder, in folders of lists, and in those of the splits."""
     folders = [*list_folders(root, LIST_FOLDERS), *(folder for folder in subfolders(root) if split_of(folder.name))]
     for folder in [folder for folder in folders if folder != root]:
         inner = subfolders(folder)
         if len(inner) <= MOST_FOLDERS:
-            folders += (one for one in inner if any(entry.suffix.lower() in SUFFIXES for entry in one.iterdir()))
+            folders += (one for one in inner if any(entry.suffix.lower() in suffixes for entry in one.iterdir()))
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)
@@ -107,7 +107,7 @@ def files_of_lists(root: Path) -> list[Path]:
         entry
         for folder in once.values()
         for entry in sorted(folder.iterdir())
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
     ]
 
 
