@@ -459,6 +459,23 @@ CASES = {
         },
         missing=("999",),
     ),
+    "Something-Something V2 as it was first called": Case(
+        clips("20bn-something-something-v2/{101,102,103}.webm"),
+        {
+            "20bn-something-something-v2/101.webm": "train Moving something",
+            "20bn-something-something-v2/102.webm": "train Holding something",
+            "20bn-something-something-v2/103.webm": "validation Holding something",
+        },
+        ("Holding something", "Moving something"),
+        "lists something-something-v2-train.json, something-something-v2-validation.json",
+        {
+            "something-something-v2-labels.json": json.dumps({"Holding something": "0", "Moving something": "1"}),
+            "something-something-v2-train.json": json.dumps(SOMETHING),
+            "something-something-v2-validation.json": json.dumps(SOMETHING_VALIDATION),
+            "something-something-v2-test.json": json.dumps([{"id": "104"}]),
+        },
+        (r"^Found something-something-v2-test\.json, not used because no video that it names is there\.$",),
+    ),
     "Jester, frames in folders": Case(
         clips("20bn-jester-v1/{1,2}/"),
         {"20bn-jester-v1/1": "train Swiping Left", "20bn-jester-v1/2": "validation Doing other things"},
@@ -708,3 +725,23 @@ def test_what_else_lies_in_the_folder_does_not_matter(
     assert (data.classes, shown(data, drawn=drawn)) == (case.classes, case.shown)
     if path.is_dir() and path == tmp_path / "data":
         assert any("notes.csv" in note for note in data.notes)
+
+
+def test_absolute_paths_of_a_list_lead_into_the_folder_or_are_named(tmp_path: Path, encoded: bytes) -> None:
+    case = CASES["PyTorchVideo's CSV"]
+    write(tmp_path / "data", case, encoded, b"")
+    inside = tmp_path / "data" / "clips"
+    (tmp_path / "data" / "train.csv").write_text(f"{inside}/x 1.mp4 0\n")
+    assert shown(open_dataset(tmp_path / "data"), drawn=False) == case.shown
+    (tmp_path / "outside.mp4").write_bytes(encoded)
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text(f"{tmp_path}/outside.mp4 0\n")
+    (note,) = open_dataset(tmp_path / "data").notes
+    assert "not used because the files that it names are outside the data folder" in note
+    (tmp_path / "data" / "val.csv").write_text("clips/y.mp4 1\n")
+    (tmp_path / "data" / "test.csv").unlink()
+    data = open_dataset(tmp_path / "data", allow_outside=True)
+    assert [(Path(video.name).name, video.split) for video in data.videos] == [
+        ("outside.mp4", "train"),
+        ("y.mp4", "validation"),
+    ]
