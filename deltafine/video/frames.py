@@ -6,12 +6,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter
+if TYPE_CHECKING:
+    from deltafine.video.conversion import Converter
 
 
 @dataclass(frozen=True)

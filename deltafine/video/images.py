@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from deltafine.video.conversion import Converter, shown_size
 from deltafine.video.files import image_files
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.orientation import of_image
 
 FRAMES_PER_SECOND = 25
 """What a folder of images counts as, having no times of its own."""
@@ -80,11 +81,13 @@ def _folder_stamp(files: list[Path]) -> tuple[int, int]:
 def _decode(path: Path, limits: Limits) -> VideoFrame:
     suffix = path.suffix.lower()
     try:
+        content = path.read_bytes()
         decoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "r")
-        decoder.options = {"max_pixels": str(limits.pixels)}
-        frames = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)]
+        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": "explode"}
+        frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"has the unreadable image {path.name}") from error
     if len(frames) != 1 or frames[0].is_corrupt:
         raise UnreadableVideo(f"has the unreadable image {path.name}")
+    frames[0].opaque = of_image(content)  # PyAV does not give what the decoder says
     return frames[0]
