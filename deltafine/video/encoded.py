@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut"
 )
 """Formats that FFmpeg may recognise: none that is a list of other files or addresses."""
+
+LENIENT = ("h264", "mpeg4", "mpeg1video", "mpeg2video")
+"""Codecs of which FFmpeg flags every frame that it had to guess. Being strict besides finds no more, and refuses
+videos that are cut out of longer ones, or made by old programs, and are shown without a fault."""
+STRICT = {
+    "hevc": "explode+crccheck",
+    "png": "explode+crccheck",
+    "ffv1": "explode+crccheck",
+    **dict.fromkeys(("wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"), "explode+bitstream+buffer"),
+}
+"""What a decoder takes for an error, rather than guess on: FFmpeg's ``err_detect``, "explode" for all others."""
 
 
 class EncodedVideo:
@@ -60,6 +72,8 @@ class EncodedVideo:
                 stamps.append(frame.pts)
                 if sink is not None:
                     sink(frame)
+            if container.format.name == "gif" and not _ends_as_gif(self._path):
+                raise UnreadableVideo("is cut off")  # which no decoder tells: the rest is guessed
             unit = float(stream.time_base)
             declared = _declared_seconds(container, stream)
             codec = str(stream.codec_context.name)
@@ -119,7 +133,7 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
             _check_pixels(context.width, context.height, limits)
             context.thread_type = "NONE"
             context.thread_count = 1
-            context.options = {"max_pixels": str(limits.pixels)}
+            context.options = _options(context.name, limits)
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"cannot be decoded ({_plain(error)})") from error
@@ -131,11 +145,14 @@ def _frames(container: Any, stream: Any, limits: Limits, *, deadline: float = ma
     A deadline only makes sense where nobody uses the frames meanwhile, however long that takes.
     """
     number = 0
+    decode = _decoder(stream, limits)
     for packet in _packets(container, stream):
         if time.monotonic() > deadline:
             raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+        if packet.is_corrupt:
+            raise UnreadableVideo(f"is damaged at frame {number}")
         try:
-            frames = packet.decode()
+            frames = decode(packet)
         except av.error.FFmpegError as error:
             if not number:
                 raise
@@ -148,6 +165,48 @@ def _frames(container: Any, stream: Any, limits: Limits, *, deadline: float = ma
             _check_pixels(frame.width, frame.height, limits)
             yield frame
             number += 1
+
+
+def _options(codec: str, limits: Limits) -> dict[str, str]:
+    options = {"max_pixels": str(limits.pixels)}
+    return options if codec in LENIENT else {**options, "err_detect": STRICT.get(codec, "explode")}
+
+
+def _decoder(stream: Any, limits: Limits) -> Callable[[Any], list[VideoFrame]]:
+    """What makes frames of packets: the stream's own decoder, or one that finds more damage and gives the same frames.
+
+    FFmpeg's own VP9 decoder shows whatever becomes of damaged data. That of libvpx looks whether all were used up.
+    """
+    context = stream.codec_context
+    if context.name != "vp9" or context.pix_fmt != "yuv420p" or not _has_decoder("libvpx-vp9"):
+        return lambda packet: packet.decode()
+    careful = av.CodecContext.create("libvpx-vp9", "r")
+    careful.thread_count = 1
+    careful.extradata = context.extradata
+    careful.options = _options("libvpx-vp9", limits)
+
+    def decode(packet: Any) -> list[VideoFrame]:
+        frames = careful.decode(packet if packet.size else None)
+        for frame in frames:
+            frame.key_frame = packet.is_keyframe  # it does not say that itself
+        return frames
+
+    return decode
+
+
+@lru_cache
+def _has_decoder(name: str) -> bool:
+    try:
+        return bool(av.Codec(name, "r"))
+    except ValueError:  # PyAV's error for a codec that its FFmpeg was built without
+        return False
+
+
+def _ends_as_gif(path: Path) -> bool:
+    """Whether the last byte that is not 0 is GIF's trailer."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _declared_seconds(container: Any, stream: Any) -> float:

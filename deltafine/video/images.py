@@ -79,11 +79,10 @@ def _folder_stamp(files: list[Path]) -> tuple[int, int]:
 
 
 def _decode(path: Path, limits: Limits) -> VideoFrame:
-    suffix = path.suffix.lower()
     try:
         content = path.read_bytes()
-        decoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "r")
-        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": "explode"}
+        decoder = av.CodecContext.create("png" if content.startswith(b"\x89PNG") else "mjpeg", "r")
+        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": "explode+crccheck"}
         frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"has the unreadable image {path.name}") from error
