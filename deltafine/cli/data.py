@@ -77,6 +77,8 @@ def _show(found: Dataset, console: Console) -> None:
     from deltafine.video.overview import overview
 
     console.print(Text(found.summary()), soft_wrap=True)
+    for note in found.notes:
+        console.print(Text(as_text(note)), soft_wrap=True)
     facts = overview(found)
     if facts.classes:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

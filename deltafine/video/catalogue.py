@@ -70,6 +70,7 @@ class Found:
         classes: Class names; () when unlabelled.
         has_splits: Whether the data says itself which videos train and which validate.
         problems: What is known to be wrong before anything is decoded.
+        notes: What the user should know of how the data was read, one sentence each: lists that are not used and why.
     """
 
     layout: str
@@ -77,3 +78,4 @@ class Found:
     classes: tuple[str, ...] = ()
     has_splits: bool = False
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -29,6 +29,7 @@ class Dataset:
         classes: Class names in the order of the labels; () when unlabelled.
         videos: All videos, bad ones included.
         examination: What is known of each video.
+        notes: What the user should know of how the data was read, such as lists that are not used.
         cache: Where decoded frames are kept; None to decode them each time.
     """
 
@@ -37,6 +38,7 @@ class Dataset:
         self.layout = found.layout
         self.classes = found.classes
         self.videos: tuple[Video, ...] = tuple(found.videos)
+        self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems)
         self.cache: CacheSettings | None = None
         self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
