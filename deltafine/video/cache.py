@@ -32,6 +32,7 @@ class FrameCache:
         path: The file.
         size: Height and width of the frames.
         channels: 3 or 1.
+        bits: How many bits were taken for used in pictures of 16 bits; 0 where there are none.
         indexes: What reading through each source had shown; a text where it was unreadable.
     """
 
@@ -39,6 +40,7 @@ class FrameCache:
         self.path = path
         self.size = size
         self.channels = channels
+        self.bits = 0
         self.indexes: dict[SourceKey, FrameIndex | str] = {}
         self._places: dict[SourceKey, _Place] = {}
         self._sound: dict[SourceKey, bool] = {}
@@ -127,6 +129,7 @@ def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int
 def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache:
     height, width, channels = (int(value) for value in file.attrs["shape"])
     cache = FrameCache(path, (height, width), channels)
+    cache.bits = int(file.attrs.get("bits", 0))
     entries = json.loads(file["table"][()])
     times = file["times"][()]
     passed = 0
@@ -142,6 +145,7 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
             int(entry["height"]),
             str(entry["codec"]),
             stamp,
+            peak=int(entry.get("peak", 0)),
         )
         passed += count
         frames = file[f"videos/{number:06d}/frames"]

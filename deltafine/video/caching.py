@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
 from deltafine.video.catalogue import Video
-from deltafine.video.conversion import VERSION, Converter
+from deltafine.video.conversion import VERSION, is_deep
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.pipeline import ordered
@@ -72,7 +72,9 @@ def open_or_build(
     path = settings.directory / f"frames-{key.hexdigest()}.h5"
     stamps = [examination.stamp(video) for video in firsts]
     cache = open_cache(path, sources, stamps)
-    if cache is not None:
+    if cache is not None and cache.bits:  # of all videos, of which the others may have changed
+        examination.adopt(cache.indexes)
+    if cache is not None and (not cache.bits or cache.bits == examination.depth()):
         return cache
     frames = sum(ordered(examination.estimate, firsts, workers=workers))
     expected = frames * reader.size[0] * reader.size[1] * reader.channels
@@ -137,13 +139,14 @@ def _build(
                 table.append({"problem": str(error)})
                 continue
             shape = {"width": index.width, "height": index.height}
-            rest = {"codec": index.codec, "checksum": checksum}
+            rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
             table.append({"count": index.count, "first": first, **shape, **rest})
             times.append(index.times)
         file["times"] = np.concatenate(times) if times else np.empty(0)
         file["table"] = json.dumps(table)
         file.attrs["shape"] = (*reader.size, reader.channels)
         file.attrs["format"] = FORMAT
+        file.attrs["bits"] = examination.depth() if any(entry.get("peak") for entry in table) else 0
         file.attrs["complete"] = True
     with path.open("rb+") as written:
         os.fsync(written.fileno())
@@ -167,12 +170,12 @@ def _decode(
 
     A source that was not read through yet is examined and decoded in one go.
     """
-    convert = Converter(reader.size, reader.channels)
+    convert = reader.converter()
     most = HELD_BYTES // int(np.prod(convert.shape))
     held: list[np.ndarray] = []
 
     def keep(frame: VideoFrame) -> None:
-        if len(held) <= most:
+        if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
             held.append(convert(frame).copy())
 
     index = examination.index(videos[0], sink=keep)

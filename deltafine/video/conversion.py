@@ -11,6 +11,7 @@ are honoured; interlaced video is shown as it is stored; transparency is ignored
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -48,13 +49,13 @@ class Converter:
     Args:
         size: Height and width in pixels.
         channels: 3 or 1.
-        bits: How many bits the values of pictures of 16 bits really use: 2^bits - 1 becomes 255. None where it is not
-            known; such pictures raise ``UnreadableVideo`` then.
+        depth: Tells how many bits the values of pictures of 16 bits really use: 2^bits - 1 becomes 255. None where
+            that is not known; such pictures raise ``UnreadableVideo`` then.
     """
 
-    def __init__(self, size: tuple[int, int], channels: int, bits: int | None = 16) -> None:
+    def __init__(self, size: tuple[int, int], channels: int, depth: Callable[[], int] | None = None) -> None:
         self.shape = (*size, channels)
-        self.bits = bits
+        self._depth = depth
         self._scaler = VideoReformatter()  # kept, because it keeps swscale's tables
         self._packer = VideoReformatter()
 
@@ -63,11 +64,14 @@ class Converter:
         upright_height, upright_width, channels = self.shape
         height, width = (upright_width, upright_height) if orientation.transposed else (upright_height, upright_width)
         name = frame.format.name
-        if self.bits is None and is_deep(name):
-            raise UnreadableVideo("has pictures of 16 bits, of which nothing tells how many are used")
+        bits = 16
+        if is_deep(name):
+            if self._depth is None:
+                raise UnreadableVideo("has pictures of 16 bits, of which nothing tells how many are used")
+            bits = self._depth()
         if name == "rgb24" and channels == 3 and (height, width) == (frame.height, frame.width):
             return orientation(_plane(frame.planes[0], np.uint8, 3))
-        way = _way(name, frame.colorspace, frame.color_range, channels, self.bits or 16)
+        way = _way(name, frame.colorspace, frame.color_range, channels, bits)
         if way.wider is not None and _is_beyond_blue(frame, way):
             way = way.wider
         scaled = self._scale(frame, width, height, way.format)
@@ -196,7 +200,7 @@ def _rounded(values: Any) -> np.ndarray:
     return (values + np.float32(0.5)).astype(np.uint8)
 
 
-def _plane(plane: VideoPlane, kind: type, values: int = 0) -> np.ndarray:
+def _plane(plane: VideoPlane, kind: Any, values: int = 0) -> np.ndarray:
     """(H, W) of a plane, or (H, W, values) where it holds so many for every pixel."""
     each = np.dtype(kind).itemsize
     if not values:
@@ -217,6 +221,25 @@ def is_deep(pixel_format: str) -> bool:
     """Whether a pixel format has 16 bits, which need not be used up: cameras give 10, 12 or 14."""
     kind, depth = _kind_and_depth(pixel_format)
     return depth == 16 and kind in ("grey", "rgb")
+
+
+def peak_of(frame: VideoFrame) -> int:
+    """The highest value of a frame of 16 bits, transparency left out; 0 for other frames."""
+    name = frame.format.name
+    if not is_deep(name):
+        return 0
+    kind = np.dtype(">u2" if name.endswith("be") else "<u2")
+    components = frame.format.components
+    packed = len(frame.planes) == 1
+    colours = [place for place, component in enumerate(components) if not component.is_alpha]
+    if packed:
+        return int(_plane(frame.planes[0], kind, len(components))[..., colours].max())
+    return max(int(_plane(frame.planes[place], kind).max()) for place in colours)
+
+
+def bits_for(peak: int) -> int:
+    """How many bits a camera has whose highest value is this: 8, 10, 12, 14 or 16."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if peak < 1 << bits)
 
 
 def shown_size(frame: VideoFrame) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter, shown_size
+from deltafine.video.conversion import Converter, peak_of, shown_size
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
 
 CONTAINERS = (
@@ -62,6 +62,7 @@ class EncodedVideo:
         stamps: list[int | None] = []
         keys: list[int] = []
         size = (0, 0)
+        peak = 0
         with open_video(self._path, limits) as (container, stream):
             per_second = float(stream.average_rate or stream.guessed_rate or 25)
             for frame in _frames(container, stream, limits, deadline=time.monotonic() + limits.seconds):
@@ -70,6 +71,7 @@ class EncodedVideo:
                 if not stamps:
                     size = shown_size(frame)
                 stamps.append(frame.pts)
+                peak = max(peak, peak_of(frame))
                 if sink is not None:
                     sink(frame)
             if container.format.name == "gif" and not _ends_as_gif(self._path):
@@ -86,7 +88,7 @@ class EncodedVideo:
             ticks = None
         times = np.arange(len(stamps)) / per_second if ticks is None else (ticks - ticks[0]) * unit
         entries = np.array([0, *(key for key in keys if key)], np.int64)
-        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks)
+        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks, peak)
         if index.seconds < 0.9 * declared - 0.1:  # headers may be off by a frame or two
             raise UnreadableVideo(f"ends after {index.seconds:.1f} of {declared:.1f} seconds")
         return index

@@ -47,6 +47,7 @@ class FrameIndex:
         keys: (keys,) int64, frames at which decoding can start, ascending, the first of them 0.
         stamps: (count,) int64 time stamps in the container's unit, strictly increasing; None where the file
             has none that single out every frame.
+        peak: The highest value of pictures of 16 bits, of which cameras do not use all; 0 for others.
     """
 
     count: int
@@ -57,6 +58,7 @@ class FrameIndex:
     stamp: tuple[int, int]
     keys: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     stamps: np.ndarray | None = None
+    peak: int = 0
 
     @property
     def seconds(self) -> float:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter, shown_size
+from deltafine.video.conversion import Converter, peak_of, shown_size
 from deltafine.video.files import image_files
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
 from deltafine.video.orientation import of_image
@@ -41,15 +41,17 @@ class ImageFolder:
         stamp = _folder_stamp(files)
         deadline = time.monotonic() + limits.seconds
         size = (0, 0)
+        peak = 0
         for number, file in enumerate(files):
             frame = _decode(file, limits)
             size = size if number else shown_size(frame)
+            peak = max(peak, peak_of(frame))
             if sink is not None:
                 sink(frame)
             if time.monotonic() > deadline:
                 raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
         times = np.arange(len(files)) / FRAMES_PER_SECOND
-        return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)))
+        return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)), peak=peak)
 
     def pictures(
         self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
