@@ -38,6 +38,11 @@ class Video:
     end: float | None = None
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is less than its whole file."""
+        return any(bound is not None for bound in (self.start, self.end))
+
+    @property
     def source(self) -> tuple[str, str | None]:
         """What it is read from: the same for two parts of one file."""
         return str(self.path), self.entry
