@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from deltafine.video.frames import FrameIndex
+from deltafine.video.frames import Damage, FrameIndex
 
 FORMAT = 2
 BLOCK = 8 << 20
@@ -157,6 +157,7 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
             str(entry["codec"]),
             stamp,
             peak=int(entry.get("peak", 0)),
+            damage=tuple(Damage(*damage) for damage in entry.get("damage", ())),
         )
         passed += count
         frames = file[f"videos/{number:06d}/frames"]

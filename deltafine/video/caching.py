@@ -10,7 +10,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.pipeline import ordered
 from deltafine.video.reading import DecodedFrames
+from deltafine.video.sources import source_of
 
 HELD_BYTES = 32 << 20
 """Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
@@ -125,7 +126,9 @@ def _build(
     times: list[np.ndarray] = []
 
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
-        return videos, *_decode(examination, videos, reader)
+        index, frames = _decode(examination, videos, reader)
+        usable = [video for video in videos if examination.index(video) is not None]  # parts beside damage are sound
+        return usable or videos, index, frames
 
     with h5py.File(path, "w") as file:
         file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
@@ -149,6 +152,7 @@ def _build(
                 continue
             shape = {"width": index.width, "height": index.height}
             rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
+            rest["damage"] = [astuple(damage) for damage in index.damage]
             table.append({"count": index.count, "runs": runs, **shape, **rest})
             times.append(index.times)
         file["times"] = np.concatenate(times) if times else np.empty(0)
@@ -187,7 +191,8 @@ def _decode(
         if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
             held.append(convert(frame).copy())
 
-    index = examination.index(videos[0], sink=keep)
+    found = [examination.index(video, sink=keep) for video in videos]
+    index = next((index for index in found if index is not None), None)
     if index is None:
         return None, None
     numbers = _shown(examination, videos)
@@ -197,7 +202,7 @@ def _decode(
     if not 0 < len(numbers) <= most:
         return index, None
     try:
-        source, _ = examination.source(videos[0])
+        source = source_of(videos[0])
         frames = np.empty((len(numbers), *convert.shape), np.uint8)
         filled = 0
         for first, count in _runs(numbers):  # one by one, because what is between may be long, or damaged

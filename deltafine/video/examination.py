@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from deltafine.video.files import content_hash
 from deltafine.video.frames import FrameIndex, FrameSource, Limits, UnreadableVideo
 from deltafine.video.pipeline import ordered
 from deltafine.video.sources import source_of
-from deltafine.video.windows import chosen_frames
+from deltafine.video.windows import TICK, chosen_frames
 
 
 class Examination:
@@ -35,6 +36,7 @@ class Examination:
     def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
         self.limits = limits
         self._videos = videos
+        self._parted = {video.source for video in videos if video.is_part}
         self._bits: int | None = None
         self._settling = threading.Lock()
         self._problems: dict[tuple[str, str], Problem] = {(p.video, p.kind): p for p in problems}
@@ -76,11 +78,11 @@ class Examination:
         index = self._indexes.get(video.source)
         if index is None:
             try:
-                index = source_of(video).scan(self.limits, sink)
+                index = source_of(video).scan(self.limits, sink, whole=video.source not in self._parted)
             except UnreadableVideo as error:
                 index = str(error)
             self._indexes[video.source] = index
-        reason = index if isinstance(index, str) else _mislabelled(video, index.count)
+        reason = index if isinstance(index, str) else _mislabelled(video, index.count) or _damaged(video, index)
         if reason is not None:
             self.note_problem(video, reason)
         return None if reason is not None or isinstance(index, str) else index
@@ -182,6 +184,12 @@ def _mislabelled(video: Video, count: int) -> str | None:
     if video.frame_labels is None or len(video.frame_labels) <= count:
         return None
     return f"has {count_of(count, 'frame')}, but frame {len(video.frame_labels) - 1} has a label"
+
+
+def _damaged(video: Video, index: FrameIndex) -> str | None:
+    start, end = video.start or 0.0, math.inf if video.end is None else video.end
+    hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
+    return hit[0] if hit else None
 
 
 def count_of(number: int, one: str, many: str | None = None) -> str:

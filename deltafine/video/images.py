@@ -33,7 +33,9 @@ class ImageFolder:
         """See ``FrameSource``."""
         return len(self._files())
 
-    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+    def scan(
+        self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None, *, whole: bool = True
+    ) -> FrameIndex:
         """See ``FrameSource``."""
         files = self._files()
         if len(files) > limits.frames:
