@@ -42,7 +42,7 @@ class Dataset:
         self.values = values_of(found.classes)
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
-        self.examination = Examination(limits, found.problems)
+        self.examination = Examination(limits, found.problems, self.videos)
         self.cache: CacheSettings | None = None
         self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
         self._continuities: dict[tuple[Split | None, tuple[int, int], int, float | None], Continuity] = {}

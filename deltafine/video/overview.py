@@ -57,6 +57,7 @@ class _Shown:
     rate: float
     size: str
     codec: str
+    peak: int
 
 
 def overview(data: Dataset) -> Overview:
@@ -68,11 +69,14 @@ def overview(data: Dataset) -> Overview:
         if index is not None:
             numbers = data.examination.frame_numbers(video)
             size = f"{index.width}x{index.height}"
-            shown.append(_Shown(video, numbers, index.count / index.seconds, size, index.codec))
-    if data.values:
-        return Overview((), (*_numbers(data, shown), *_lines(shown)))
-    classes = tuple(_count(data, shown, label, name) for label, name in enumerate(data.classes))
-    return Overview(classes, tuple(_lines(shown)))
+            shown.append(_Shown(video, numbers, index.count / index.seconds, size, index.codec, index.peak))
+    names = () if data.values else data.classes
+    classes = tuple(_count(data, shown, label, name) for label, name in enumerate(names))
+    lines = [*(_numbers(data, shown) if data.values else ()), *_lines(shown)]
+    if any(one.peak for one in shown):
+        bits = data.examination.depth()
+        lines.append(f"Depth: the 16-bit pictures use {bits} bits, so that {2**bits - 1} is shown as 255")
+    return Overview(classes, tuple(lines))
 
 
 def _numbers(data: Dataset, shown: list[_Shown]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.files import find_videos, is_image_folder, is_video, natural_key, relative_name, subfolders
+from deltafine.video.files import find_videos, image_folders, is_image_folder, is_video, relative_name, subfolders
 from deltafine.video.layouts.common import number_classes, some
 from deltafine.video.layouts.naming import is_container, split_of
+from deltafine.video.sequences import aside_of, natural_key
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
     classes = number_classes(path.name for path, *_ in holders)
     if not holders or any(_too_many(folder, len(classes)) for folder, _ in divided.parts):
         return None
+    if not divided.has_splits and len(holders) == 1 and _has_masks(divided.parts[0][0].path, holders[0][0]):
+        return None
     like_splits = [name for name in classes if split_of(name) and name not in (chosen or ())]
     if like_splits:
         raise DeltafineError(
@@ -114,6 +117,13 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
     return Found("folder per class", videos, classes, has_splits=has_splits, notes=notes)
 
 
+def _has_masks(base: Path, folder: Path) -> bool:
+    """Whether images in another folder belong to those in this one, which is no class then: DAVIS' JPEGImages."""
+    return any(
+        aside_of(images, base) for other in subfolders(base) if other != folder for images in image_folders(other)
+    )
+
+
 def find_unlabelled(root: Path) -> Found | None:
     """Videos without labels, wherever they lie below ``root``; in the splits that the folders are called after."""
     divided = divide(root, quiet=True)
@@ -122,7 +132,7 @@ def find_unlabelled(root: Path) -> Found | None:
     if divided.has_splits:
         videos = [Video(path, relative_name(path, root), split=split) for path, split in divided.videos]
         return Found("unlabelled videos", videos, has_splits=True, notes=divided.notes)
-    videos = [Video(path, relative_name(path, root)) for path in find_videos(root)]
+    videos = [Video(path, relative_name(path, root)) for path in find_videos(root, given=True)]
     folder = divided.parts[0][0]
     notes = []
     if folder.direct and len(folder.holders) > 1:
@@ -138,7 +148,7 @@ def find_single(path: Path) -> Found | None:
     """One video, a file or a folder of frame images, used for validation (there is nothing to split)."""
     notes = []
     if path.is_dir():
-        if not is_image_folder(path):
+        if not is_image_folder(path, given=True):
             return None
         below = [video for folder in subfolders(path) for video in find_videos(folder)]
         images = sum(1 for entry in path.iterdir() if entry.is_file())
