@@ -102,7 +102,8 @@ class Lists:
             return None
         there = [entry for entry in listing.entries if self._below.has(entry.name)]
         if not there:
-            outside = any(self._below.is_outside(entry.name) for entry in listing.entries)
+            names = [entry.name for entry in listing.entries if self._below.is_outside(entry.name)]
+            outside = any((path.parent / name).exists() for name in names)
             self.why_not[path] = (
                 "the files that it names are outside the data folder" if outside else "no video that it names is there"
             )
