@@ -60,6 +60,12 @@ def test_a_class_list_with_endless_numbers(root: Path) -> None:
         open_dataset(root)
 
 
+def test_a_list_of_names_that_no_file_can_have_does_not_matter(root: Path) -> None:
+    (root / "train.csv").write_text(f"/{'x' * 5000}.mp4 0\n../{'y' * 5000}.mp4 1\n")
+    (note,) = open_dataset(root).notes
+    assert note == "Found train.csv, not used because no video that it names is there."
+
+
 @pytest.mark.parametrize("content", ["Straße,x\n".encode("latin1"), bytes(range(256)), b"a,b\n" + b"x" * 200_000])
 def test_tables_that_are_something_else_do_not_matter(root: Path, content: bytes) -> None:
     (root / "notes.csv").write_bytes(content)

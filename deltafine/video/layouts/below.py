@@ -45,7 +45,7 @@ class Below:
 
     def has(self, name: str) -> bool:
         """Whether a name stands for one or several videos, or for an allowed one elsewhere."""
-        return bool(self.all(name)) or (self._allow_outside and self.is_outside(name) and (self.root / name).exists())
+        return bool(self.all(name)) or (self._allow_outside and self.lies_outside(name, self.root / "list"))
 
     def find(self, name: str, listed_in: Path, split: Split | None) -> Path | None:
         """The video that a name stands for; None when there is none.
@@ -73,6 +73,13 @@ class Below:
             path = listed_in.parent / name
             return path if path.exists() else None
         return found[0] if found else None
+
+    def lies_outside(self, name: str, listed_in: Path) -> bool:
+        """Whether there is something elsewhere that a name stands for."""
+        try:
+            return self.is_outside(name) and (listed_in.parent / name).exists()
+        except OSError:  # a name that no file can have
+            return False
 
     def is_outside(self, name: str) -> bool:
         """Whether a name is an absolute path or climbs with ".."."""

@@ -102,7 +102,7 @@ class Lists:
             return None
         there = [entry for entry in listing.entries if self._below.has(entry.name)]
         if not there:
-            outside = any(self._below.is_outside(entry.name) for entry in listing.entries)
+            outside = any(self._below.lies_outside(entry.name, path) for entry in listing.entries)
             self.why_not[path] = (
                 "the files that it names are outside the data folder" if outside else "no video that it names is there"
             )
