@@ -46,6 +46,7 @@ def test_the_masks_of_davis_are_no_videos(tmp_path: Path) -> None:
     assert shown(data) == {f"JPEGImages/480p/{name}": [0, 1, 2, 3, 4] for name in ("bear", "swan")}
     assert data.classes == ()
     assert data.notes == (
+        "Found ImageSets/480p/train.txt, not used because no video that it names is there.",
         "Found Annotations with 2 folders of images, not used because these are annotations of JPEGImages.",
     )
 
