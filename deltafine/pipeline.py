@@ -209,7 +209,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             frozen=outcome.frozen if settings.epochs else None,
         ),
         data=data_info(prepared.data),
-        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams),
+        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams, beside=prepared.data),
         sites=[
             SiteInfo(
                 name=site.name,

@@ -10,8 +10,8 @@ import av
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.video.conversion import Converter
-from deltafine.video.encoded import open_video
+from deltafine.video.conversion import Converter, bits_for, is_deep
+from deltafine.video.encoded import EncodedVideo, open_video
 from deltafine.video.frames import Limits, UnreadableVideo
 from deltafine.video.images import ImageFolder
 
@@ -37,10 +37,14 @@ def live_frames(source: str, size: tuple[int, int], channels: int) -> Iterator[n
         elif path.is_dir():
             folder = ImageFolder(path)
             index = folder.scan(Limits())
+            convert = Converter(size, channels, lambda: bits_for(index.peak))
             for _, picture in folder.pictures(index, convert, Limits(), 0, None):
                 yield picture
         else:
             with open_video(path, Limits()) as (container, stream):
+                if stream.codec_context.pix_fmt and is_deep(stream.codec_context.pix_fmt):
+                    peak = EncodedVideo(path).scan(Limits()).peak
+                    convert = Converter(size, channels, lambda: bits_for(peak))
                 for frame in container.decode(stream):
                     yield convert(frame)
     except UnreadableVideo as error:

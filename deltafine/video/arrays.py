@@ -47,7 +47,9 @@ class ArrayVideo:
         """See ``FrameSource``."""
         return self._measure()[0]
 
-    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+    def scan(
+        self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None, *, whole: bool = True
+    ) -> FrameIndex:
         """See ``FrameSource``."""
         stamp = file_stamp(self._path)
         count, height, width, rate = self._measure()

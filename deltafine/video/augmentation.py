@@ -11,10 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.video.conversion import Converter, array_frame
-
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
-"""Share of red, green and blue in the luma (ITU-R BT.601)."""
+from deltafine.video.conversion import LUMA, Converter, array_frame
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Augmentation:
         if self.flip and mirrored < 0.5:
             clip = clip[:, :, ::-1]
         if self.saturation and clip.shape[-1] == 3:
-            grey = (clip @ GREY)[..., None]
+            grey = (clip @ LUMA)[..., None]
             factor = np.float32(1 + self.saturation * (2 * colour - 1))
             clip = np.clip(grey + factor * (clip - grey) + 0.5, 0, 255).astype(np.uint8)
         if self.brightness or self.contrast:

@@ -18,9 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from deltafine.video.frames import FrameIndex
+from deltafine.video.frames import Damage, FrameIndex
 
-FORMAT = 1
+FORMAT = 2
 BLOCK = 8 << 20
 SourceKey = tuple[str, str | None]
 
@@ -32,6 +32,7 @@ class FrameCache:
         path: The file.
         size: Height and width of the frames.
         channels: 3 or 1.
+        bits: How many bits were taken for used in pictures of 16 bits; 0 where there are none.
         indexes: What reading through each source had shown; a text where it was unreadable.
     """
 
@@ -39,6 +40,7 @@ class FrameCache:
         self.path = path
         self.size = size
         self.channels = channels
+        self.bits = 0
         self.indexes: dict[SourceKey, FrameIndex | str] = {}
         self._places: dict[SourceKey, _Place] = {}
         self._sound: dict[SourceKey, bool] = {}
@@ -48,7 +50,8 @@ class FrameCache:
     def read(self, source: SourceKey, wanted: np.ndarray, out: np.ndarray) -> bool:
         """Read frames ``wanted`` into ``out`` (len(wanted), H, W, C); False when they are not here or damaged."""
         place = self._places.get(source)
-        if place is None or wanted[0] < place.first:
+        positions = None if place is None else place.positions(wanted)
+        if place is None or positions is None:
             return False
         try:
             if not self._is_sound(source, place):
@@ -58,9 +61,9 @@ class FrameCache:
             return False  # another thread found it damaged, or somebody removed it
         frame_bytes = out[0].nbytes
         # one read for each stretch of neighbouring frames
-        cuts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist(), len(wanted)]
+        cuts = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(wanted)]
         for begin, stop in pairwise(cuts):
-            file.seek(place.offset + (int(wanted[begin]) - place.first) * frame_bytes)
+            file.seek(place.offset + int(positions[begin]) * frame_bytes)
             if not _fill(file, out[begin:stop].reshape(-1).data):
                 return False
         return True
@@ -92,15 +95,25 @@ class FrameCache:
 
 
 class _Place:
-    """Where a source's frames are in the file: from byte ``offset`` on, beginning with frame ``first``."""
+    """Where a source's frames are in the file: from byte ``offset`` on, in runs of neighbouring frames."""
 
-    __slots__ = ("bytes", "checksum", "first", "offset")
+    __slots__ = ("_before", "_counts", "_firsts", "bytes", "checksum", "offset")
 
-    def __init__(self, first: int, offset: int, size: int, checksum: int) -> None:
-        self.first = first
+    def __init__(self, runs: list[list[int]], offset: int, size: int, checksum: int) -> None:
         self.offset = offset
         self.bytes = size
         self.checksum = checksum
+        self._firsts, self._counts = np.array(runs, np.int64).T
+        self._before = np.cumsum(self._counts) - self._counts
+
+    def positions(self, wanted: np.ndarray) -> np.ndarray | None:
+        """Which of the stored frames the frames ``wanted`` are; None when one is not here."""
+        run = np.searchsorted(self._firsts, wanted, side="right") - 1
+        inside = wanted - self._firsts[run]
+        if (run < 0).any() or (inside >= self._counts[run]).any():
+            return None
+        positions: np.ndarray = self._before[run] + inside
+        return positions
 
 
 def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache | None:
@@ -127,6 +140,7 @@ def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int
 def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache:
     height, width, channels = (int(value) for value in file.attrs["shape"])
     cache = FrameCache(path, (height, width), channels)
+    cache.bits = int(file.attrs.get("bits", 0))
     entries = json.loads(file["table"][()])
     times = file["times"][()]
     passed = 0
@@ -142,12 +156,14 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
             int(entry["height"]),
             str(entry["codec"]),
             stamp,
+            peak=int(entry.get("peak", 0)),
+            damage=tuple(Damage(*damage) for damage in entry.get("damage", ())),
         )
         passed += count
         frames = file[f"videos/{number:06d}/frames"]
         offset = frames.id.get_offset()
         if offset is not None:  # it has none when no frame is shown
-            cache._places[source] = _Place(int(entry["first"]), offset, frames.size, int(entry["checksum"]))
+            cache._places[source] = _Place(entry["runs"], offset, frames.size, int(entry["checksum"]))
     return cache
 
 

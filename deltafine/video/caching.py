@@ -10,7 +10,8 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from av.video.frame import VideoFrame
 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
 from deltafine.video.catalogue import Video
-from deltafine.video.conversion import VERSION, Converter
+from deltafine.video.conversion import VERSION, is_deep
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.pipeline import ordered
 from deltafine.video.reading import DecodedFrames
+from deltafine.video.sources import source_of
 
 HELD_BYTES = 32 << 20
 """Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
@@ -72,9 +74,17 @@ def open_or_build(
     path = settings.directory / f"frames-{key.hexdigest()}.h5"
     stamps = [examination.stamp(video) for video in firsts]
     cache = open_cache(path, sources, stamps)
-    if cache is not None:
+    if cache is not None and cache.bits:  # of all videos, of which the others may have changed
+        examination.adopt(cache.indexes)
+    if cache is not None and (not cache.bits or cache.bits == examination.depth()):
         return cache
-    frames = sum(ordered(examination.estimate, firsts, workers=workers))
+    parts = [video for video in videos if video.is_part]
+    examination.scan(parts, workers)  # only the frames of parts are kept, and reading through tells how many these are
+    parted = {video.source for video in parts}
+    frames = sum(
+        ordered(examination.estimate, [video for video in firsts if video.source not in parted], workers=workers)
+    )
+    frames += sum(len(_shown(examination, by_source[source])) for source in parted)
     expected = frames * reader.size[0] * reader.size[1] * reader.channels
     try:
         settings.directory.mkdir(parents=True, exist_ok=True)
@@ -116,7 +126,9 @@ def _build(
     times: list[np.ndarray] = []
 
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
-        return videos, *_decode(examination, videos, reader)
+        index, frames = _decode(examination, videos, reader)
+        usable = [video for video in videos if examination.index(video) is not None]  # parts beside damage are sound
+        return usable or videos, index, frames
 
     with h5py.File(path, "w") as file:
         file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
@@ -125,25 +137,29 @@ def _build(
             if index is None:
                 table.append({"problem": examination.reason(videos[0])})
                 continue
-            first, stop = _stretch(examination, videos)
+            runs = _runs(_shown(examination, videos))
             group = file.create_group(f"videos/{number:06d}")
             _describe(group, videos)
-            chunks = reader.stream(videos[0], np.arange(first, stop), 64) if frames is None else [frames]
+            streams = (reader.stream(videos[0], np.arange(first, first + count), 64) for first, count in runs)
+            chunks = chain.from_iterable(streams) if frames is None else [frames]
             try:
-                checksum = _store(group, chunks, (stop - first, *reader.size, reader.channels))
+                kept = sum(count for _, count in runs)
+                checksum = _store(group, chunks, (kept, *reader.size, reader.channels))
             except UnreadableVideo as error:
                 examination.note_bad_source(videos[0], str(error))
                 del file[group.name]
                 table.append({"problem": str(error)})
                 continue
             shape = {"width": index.width, "height": index.height}
-            rest = {"codec": index.codec, "checksum": checksum}
-            table.append({"count": index.count, "first": first, **shape, **rest})
+            rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
+            rest["damage"] = [astuple(damage) for damage in index.damage]
+            table.append({"count": index.count, "runs": runs, **shape, **rest})
             times.append(index.times)
         file["times"] = np.concatenate(times) if times else np.empty(0)
         file["table"] = json.dumps(table)
         file.attrs["shape"] = (*reader.size, reader.channels)
         file.attrs["format"] = FORMAT
+        file.attrs["bits"] = examination.depth() if any(entry.get("peak") for entry in table) else 0
         file.attrs["complete"] = True
     with path.open("rb+") as written:
         os.fsync(written.fileno())
@@ -167,43 +183,64 @@ def _decode(
 
     A source that was not read through yet is examined and decoded in one go.
     """
-    convert = Converter(reader.size, reader.channels)
+    convert = reader.converter()
     most = HELD_BYTES // int(np.prod(convert.shape))
     held: list[np.ndarray] = []
 
     def keep(frame: VideoFrame) -> None:
-        if len(held) <= most:
+        if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
             held.append(convert(frame).copy())
 
-    index = examination.index(videos[0], sink=keep)
+    found = [examination.index(video, sink=keep) for video in videos]
+    index = next((index for index in found if index is not None), None)
     if index is None:
         return None, None
-    first, stop = _stretch(examination, videos)
+    numbers = _shown(examination, videos)
     if held:
-        return index, np.stack(held[first:stop]) if len(held) == index.count and stop > first else None
-    if not 0 < stop - first <= most:
+        whole = len(held) == index.count and len(numbers)
+        return index, np.stack([held[number] for number in numbers]) if whole else None
+    if not 0 < len(numbers) <= most:
         return index, None
     try:
-        source, _ = examination.source(videos[0])
-        return index, read_frames(source, index, range(first, stop), convert, examination.limits)
+        source = source_of(videos[0])
+        frames = np.empty((len(numbers), *convert.shape), np.uint8)
+        filled = 0
+        for first, count in _runs(numbers):  # one by one, because what is between may be long, or damaged
+            read_frames(
+                source,
+                index,
+                range(first, first + count),
+                convert,
+                examination.limits,
+                frames[filled : filled + count],
+            )
+            filled += count
+        return index, frames
     except UnreadableVideo as error:
         examination.note_bad_source(videos[0], str(error))
         return None, None
 
 
-def _stretch(examination: Examination, videos: list[Video]) -> tuple[int, int]:
-    """First frame, and one past the last, that any of the videos of one source shows."""
-    shown = [frames for frames in map(examination.frame_numbers, videos) if len(frames)]
-    if not shown:
-        return 0, 0
-    return min(int(frames[0]) for frames in shown), max(int(frames[-1]) for frames in shown) + 1
+def _shown(examination: Examination, videos: list[Video]) -> np.ndarray:
+    """(frames,) int64, ascending: the frames of one source that any of the videos shows."""
+    shown = [examination.frame_numbers(video) for video in videos]
+    return np.unique(np.concatenate(shown)) if shown else np.empty(0, np.int64)
+
+
+def _runs(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """First frame and number of frames of every stretch of neighbouring frames."""
+    if not len(numbers):
+        return []
+    begins = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) != 1)
+    counts = np.diff(begins, append=len(numbers))
+    return list(zip(numbers[begins].tolist(), counts.tolist(), strict=True))
 
 
 def _describe(group: h5py.Group, videos: list[Video]) -> None:
     """Name, label and split, so that the file is a dataset of its own; not for parts of one file."""
     group.attrs["name"] = _bytes(videos[0].name)
     group.attrs["split"] = videos[0].split
-    if len(videos) > 1 or videos[0].start is not None or videos[0].end is not None:
+    if len(videos) > 1 or videos[0].is_part:
         return
     if videos[0].frame_labels is not None:
         group["labels"] = videos[0].frame_labels

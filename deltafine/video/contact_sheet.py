@@ -91,7 +91,9 @@ def _rows(data: Dataset, videos_per_class: int) -> list[tuple[Video, np.ndarray]
         share = min(HEIGHT / index.height, WIDTH / index.width)
         size = (max(1, round(share * index.height)), max(1, round(share * index.width)))
         try:
-            frames = read_frames(source, index, shown.tolist(), Converter(size, 3), data.examination.limits)
+            frames = read_frames(
+                source, index, shown.tolist(), Converter(size, 3, data.examination.depth), data.examination.limits
+            )
         except UnreadableVideo as error:
             data.examination.note_problem(video, str(error))
             continue

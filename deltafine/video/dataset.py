@@ -28,6 +28,7 @@ class Dataset:
         path: Where the data lies.
         layout: How it lies there, for the user.
         classes: Class names in the order of the labels; () when unlabelled.
+        values: What the labels stand for where they are numbers, such as angles; () where they name classes.
         videos: All videos, bad ones included.
         examination: What is known of each video.
         notes: What the user should know of how the data was read, such as lists that are not used.
@@ -38,9 +39,10 @@ class Dataset:
         self.path = path
         self.layout = found.layout
         self.classes = found.classes
+        self.values = values_of(found.classes)
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
-        self.examination = Examination(limits, found.problems)
+        self.examination = Examination(limits, found.problems, self.videos)
         self.cache: CacheSettings | None = None
         self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
         self._continuities: dict[tuple[Split | None, tuple[int, int], int, float | None], Continuity] = {}
@@ -59,7 +61,7 @@ class Dataset:
     def summary(self) -> str:
         """One line, such as "UCF101 layout, split 1: 366 videos, 3 classes, 250 train / 116 validation"."""
         classes = count_of(len(self.classes), "class", "classes") if self.classes else "no labels"
-        if values_of(self.classes):
+        if self.values:
             classes = "numbers as labels"
         splits = [split for split in SPLITS if split != "test" or self.select(split)]
         return (
@@ -200,6 +202,7 @@ class Dataset:
             part=part,
             batches=batches,
             chain=self._continuity(reader, split, fps, workers).chain if continued else None,
+            values=self.values,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))

@@ -11,6 +11,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,24 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter, shown_size
-from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.conversion import Converter, peak_of, shown_size
+from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
 
 CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut"
 )
 """Formats that FFmpeg may recognise: none that is a list of other files or addresses."""
+
+LENIENT = ("h264", "mpeg4", "mpeg1video", "mpeg2video")
+"""Codecs of which FFmpeg flags every frame that it had to guess. Being strict besides finds no more, and refuses
+videos that are cut out of longer ones, or made by old programs, and are shown without a fault."""
+STRICT = {
+    "hevc": "explode+crccheck",
+    "png": "explode+crccheck",
+    "ffv1": "explode+crccheck",
+    **dict.fromkeys(("wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"), "explode+bitstream+buffer"),
+}
+"""What a decoder takes for an error, rather than guess on: FFmpeg's ``err_detect``, "explode" for all others."""
 
 
 class EncodedVideo:
@@ -44,27 +57,42 @@ class EncodedVideo:
             seconds = (container.duration or 0) / av.time_base
             return stream.frames or round(seconds * float(stream.average_rate or stream.guessed_rate or 25))
 
-    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+    def scan(
+        self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None, *, whole: bool = True
+    ) -> FrameIndex:
         """See ``FrameSource``."""
         stamp = file_stamp(self._path)
         stamps: list[int | None] = []
         keys: list[int] = []
         size = (0, 0)
+        peak = 0
+        breaks: list[tuple[int, int | None, str]] = []  # frames from and to which it is damaged, and why
+
+        def note(reason: str) -> None:
+            if not breaks or breaks[-1][1] is not None:
+                breaks.append((len(stamps), None, reason))
+
         with open_video(self._path, limits) as (container, stream):
             per_second = float(stream.average_rate or stream.guessed_rate or 25)
-            for frame in _frames(container, stream, limits, deadline=time.monotonic() + limits.seconds):
+            deadline = time.monotonic() + limits.seconds
+            for frame in _frames(container, stream, limits, deadline=deadline, damaged=None if whole else note):
                 if frame.key_frame:
                     keys.append(len(stamps))
+                if breaks and breaks[-1][1] is None:
+                    breaks[-1] = breaks[-1][0], len(stamps), breaks[-1][2]
                 if not stamps:
                     size = shown_size(frame)
                 stamps.append(frame.pts)
+                peak = max(peak, peak_of(frame))
                 if sink is not None:
                     sink(frame)
+            if container.format.name == "gif" and not _ends_as_gif(self._path):
+                raise UnreadableVideo("is cut off")  # which no decoder tells: the rest is guessed
             unit = float(stream.time_base)
             declared = _declared_seconds(container, stream)
             codec = str(stream.codec_context.name)
         if not stamps:
-            raise UnreadableVideo("holds no frame")
+            raise UnreadableVideo(breaks[0][2] if breaks else "holds no frame")
         if file_stamp(self._path) != stamp:
             raise UnreadableVideo("changed while it was read")
         ticks = np.array(stamps, np.int64) if None not in stamps else None
@@ -72,10 +100,15 @@ class EncodedVideo:
             ticks = None
         times = np.arange(len(stamps)) / per_second if ticks is None else (ticks - ticks[0]) * unit
         entries = np.array([0, *(key for key in keys if key)], np.int64)
-        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks)
+        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks, peak)
         if index.seconds < 0.9 * declared - 0.1:  # headers may be off by a frame or two
-            raise UnreadableVideo(f"ends after {index.seconds:.1f} of {declared:.1f} seconds")
-        return index
+            reason = f"ends after {index.seconds:.1f} of {declared:.1f} seconds"
+            if whole:
+                raise UnreadableVideo(reason)
+            note(reason)
+        if breaks and ticks is None:
+            raise UnreadableVideo(breaks[0][2])  # without times, nothing tells where a part is
+        return replace(index, damage=tuple(_stretch(index, *found) for found in breaks))
 
     def pictures(
         self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
@@ -119,35 +152,109 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
             _check_pixels(context.width, context.height, limits)
             context.thread_type = "NONE"
             context.thread_count = 1
-            context.options = {"max_pixels": str(limits.pixels)}
+            context.options = _options(context.name, limits)
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"cannot be decoded ({_plain(error)})") from error
 
 
-def _frames(container: Any, stream: Any, limits: Limits, *, deadline: float = math.inf) -> Iterator[VideoFrame]:
+def _frames(
+    container: Any,
+    stream: Any,
+    limits: Limits,
+    *,
+    deadline: float = math.inf,
+    damaged: Callable[[str], None] | None = None,
+) -> Iterator[VideoFrame]:
     """Decoded frames in the order in which they are shown, while they are sound and within the limits.
 
-    A deadline only makes sense where nobody uses the frames meanwhile, however long that takes.
+    A deadline only makes sense where nobody uses the frames meanwhile, however long that takes. Where ``damaged`` is
+    given, it is told what is wrong, and the frames go on from the next key frame, which needs nothing from before.
     """
     number = 0
-    for packet in _packets(container, stream):
+    broken = False
+    decode = _decoder(stream, limits)
+
+    def complain(reason: str, error: Exception | None = None) -> None:
+        nonlocal broken
+        if damaged is None:
+            raise UnreadableVideo(reason) from error
+        broken = True
+        damaged(reason)
+
+    for packet in _packets(container, stream, damaged):
         if time.monotonic() > deadline:
             raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+        if packet.is_corrupt:
+            complain(f"is damaged at frame {number}")
         try:
-            frames = packet.decode()
+            frames = decode(packet)
         except av.error.FFmpegError as error:
-            if not number:
+            if not number and damaged is None:
                 raise
-            raise UnreadableVideo(f"cannot be decoded beyond frame {number - 1} ({_plain(error)})") from error
+            beyond = f" beyond frame {number - 1}" if number else ""
+            complain(f"cannot be decoded{beyond} ({_plain(error)})", error)
+            continue
         for frame in frames:
             if frame.is_corrupt:
-                raise UnreadableVideo(f"is damaged at frame {number}")
+                complain(f"is damaged at frame {number}")
+            broken = broken and (frame.is_corrupt or not frame.key_frame)
+            if broken:
+                continue
             if number >= limits.frames:
                 raise UnreadableVideo(f"has more than {limits.frames} frames")
             _check_pixels(frame.width, frame.height, limits)
             yield frame
             number += 1
+
+
+def _stretch(index: FrameIndex, first: int, stop: int | None, reason: str) -> Damage:
+    """The damage before which frame ``first - 1`` was the last sound one, and ``stop`` the first sound one after it."""
+    step = float(np.median(np.diff(index.times))) if index.count > 1 else 0.0
+    start = float(index.times[first - 1]) + step if first else 0.0
+    return Damage(start, math.inf if stop is None else float(index.times[stop]), first, reason)
+
+
+def _options(codec: str, limits: Limits) -> dict[str, str]:
+    options = {"max_pixels": str(limits.pixels)}
+    return options if codec in LENIENT else {**options, "err_detect": STRICT.get(codec, "explode")}
+
+
+def _decoder(stream: Any, limits: Limits) -> Callable[[Any], list[VideoFrame]]:
+    """What makes frames of packets: the stream's own decoder, or one that finds more damage and gives the same frames.
+
+    FFmpeg's own VP9 decoder shows whatever becomes of damaged data. That of libvpx looks whether all were used up.
+    """
+    context = stream.codec_context
+    if context.name != "vp9" or context.pix_fmt != "yuv420p" or not _has_decoder("libvpx-vp9"):
+        return lambda packet: packet.decode()
+    careful = av.CodecContext.create("libvpx-vp9", "r")
+    careful.thread_count = 1
+    careful.extradata = context.extradata
+    careful.options = _options("libvpx-vp9", limits)
+
+    def decode(packet: Any) -> list[VideoFrame]:
+        frames = careful.decode(packet if packet.size else None)
+        for frame in frames:
+            frame.key_frame = packet.is_keyframe  # it does not say that itself
+        return frames
+
+    return decode
+
+
+@lru_cache
+def _has_decoder(name: str) -> bool:
+    try:
+        return bool(av.Codec(name, "r"))
+    except ValueError:  # PyAV's error for a codec that its FFmpeg was built without
+        return False
+
+
+def _ends_as_gif(path: Path) -> bool:
+    """Whether the last byte that is not 0 is GIF's trailer."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _declared_seconds(container: Any, stream: Any) -> float:
@@ -168,13 +275,18 @@ def _entries(index: FrameIndex, start: int) -> list[int]:
     return list(dict.fromkeys([int(index.keys[max(0, last - back)]) for back in (0, 1, 2, 8)] + [0]))
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, damaged: Callable[[str], None] | None) -> Iterator[Any]:
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
         except IndexError as error:  # PyAV's own, where a stream appears that was not there at the beginning
             raise UnreadableVideo("has a stream that begins in its middle, which is not supported") from error
+        except av.error.FFmpegError as error:
+            if damaged is None:
+                raise
+            damaged(f"cannot be read to its end ({_plain(error)})")
+            return
         if packet is None:
             return
         yield packet
@@ -184,6 +296,9 @@ def _numbered(
     container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Frames with their numbers, from the key frame ``key`` or one before it; ends where they stop matching."""
+    if index.damage:
+        yield from _numbered_around_damage(container, stream, index, key, limits)
+        return
     if key == 0 or index.stamps is None:
         yield from enumerate(_frames(container, stream, limits))
         return
@@ -198,6 +313,25 @@ def _numbered(
             return
         yield number, frame
         number += 1
+
+
+def _numbered_around_damage(
+    container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The same for a file of which only some is sound: frames that it does not count are passed over."""
+    assert index.stamps is not None
+    if key:
+        container.seek(int(index.stamps[key]), stream=stream, backward=True)
+    begun = not key
+    for frame in _frames(container, stream, limits, damaged=_ignore):
+        begun = begun or frame.key_frame
+        number = int(np.searchsorted(index.stamps, frame.pts)) if begun and frame.pts is not None else index.count
+        if number < index.count and index.stamps[number] == frame.pts:
+            yield number, frame
+
+
+def _ignore(reason: str) -> None:
+    pass
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:

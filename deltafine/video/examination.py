@@ -6,13 +6,14 @@ import hashlib
 import math
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.video.cache import SourceKey
 from deltafine.video.catalogue import Problem, Video
+from deltafine.video.conversion import bits_for
 from deltafine.video.files import content_hash
 from deltafine.video.frames import FrameIndex, FrameSource, Limits, UnreadableVideo
 from deltafine.video.pipeline import ordered
@@ -28,10 +29,19 @@ class Examination:
 
     Attributes:
         limits: What one file may take.
+
+    Args:
+        limits: The same.
+        problems: What is known to be wrong already.
+        videos: All videos of the data set, over which pictures of 16 bits are scaled alike.
     """
 
-    def __init__(self, limits: Limits, problems: Iterable[Problem] = ()) -> None:
+    def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
         self.limits = limits
+        self._videos = videos
+        self._parted = {video.source for video in videos if video.is_part}
+        self._bits: int | None = None
+        self._settling = threading.Lock()
         self._problems: dict[tuple[str, str], Problem] = {(p.video, p.kind): p for p in problems}
         self._indexes: dict[SourceKey, FrameIndex | str] = {}  # a text says why it is bad
         self._contents: dict[tuple[str, tuple[int, int]], str] = {}
@@ -73,14 +83,23 @@ class Examination:
         index = self._indexes.get(video.source)
         if index is None:
             try:
-                index = source_of(video).scan(self.limits, sink)
+                index = source_of(video).scan(self.limits, sink, whole=video.source not in self._parted)
             except UnreadableVideo as error:
                 index = str(error)
             self._indexes[video.source] = index
-        reason = index if isinstance(index, str) else _mislabelled(video, index.count)
+        reason = index if isinstance(index, str) else _mislabelled(video, index.count) or _damaged(video, index)
         if reason is not None:
             self.note_problem(video, reason)
         return None if reason is not None or isinstance(index, str) else index
+
+    def depth(self) -> int:
+        """How many bits the 16-bit pictures of all videos use, 8 to 16; reads through those not read yet, once."""
+        with self._settling:
+            if self._bits is None:
+                self.scan(self._videos, workers=2)
+                known = [index for index in self._indexes.values() if isinstance(index, FrameIndex)]
+                self._bits = bits_for(max((index.peak for index in known), default=0))
+            return self._bits
 
     def source(self, video: Video) -> tuple[FrameSource, FrameIndex]:
         """The frames of a video. Raises ``UnreadableVideo`` when it is bad."""
@@ -191,6 +210,12 @@ def _mislabelled(video: Video, count: int) -> str | None:
     if video.frame_labels is None or len(video.frame_labels) <= count:
         return None
     return f"has {count_of(count, 'frame')}, but frame {len(video.frame_labels) - 1} has a label"
+
+
+def _damaged(video: Video, index: FrameIndex) -> str | None:
+    start, end = video.start or 0.0, math.inf if video.end is None else video.end
+    hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
+    return hit[0] if hit else None
 
 
 def count_of(number: int, one: str, many: str | None = None) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
+from deltafine.video.sequences import ImageNames, aside_of, choose_frames, image_area, is_image, natural_key
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
     | {".ts", ".m2ts", ".mts", ".ogv", ".3gp", ".gif"}
 )
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def is_video(path: Path) -> bool:
@@ -22,18 +21,15 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sorting key that puts ``frame2`` before ``frame10``."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
 def image_files(folder: Path) -> list[Path]:
-    """The images right in a folder, in natural order."""
-    files = [
-        entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
-    ]
-    return sorted(files, key=lambda file: natural_key(file.name))
+    """The images right in a folder that are the frames of a video, in natural order."""
+    return [folder / name for name in images_of(folder).frames]
+
+
+def images_of(folder: Path) -> ImageNames:
+    """The images right in a folder: frames, and what lies beside them."""
+    names = [entry.name for entry in folder.iterdir() if is_image(entry.name)]
+    return choose_frames(names, lambda name: image_area(folder / name))
 
 
 def subfolders(root: Path) -> list[Path]:
@@ -42,26 +38,42 @@ def subfolders(root: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: natural_key(folder.name))
 
 
-def find_videos(root: Path) -> list[Path]:
+def find_videos(root: Path, *, given: bool = False) -> list[Path]:
     """Every video below ``root``, in natural order: files by their name, and folders that hold frame images.
 
-    A folder counts as a video when two or more images lie in it and no video file.
+    A folder counts as a video when two or more images lie in it that are frames, no video file, and it does not
+    belong to another one, as masks do. With ``given`` the user has named ``root`` itself, which is no such folder then.
     """
-    return [path for folder, names in _walk(root) for path in _videos_in(folder, names, root)]
+    found = []
+    for folder, names in _walk(root):
+        videos = [folder / name for name in names if is_video(Path(name))]
+        if videos or folder == root:
+            found += videos
+        elif _holds_frames(folder, names) and aside_of(folder, root if given else root.parent) is None:
+            found.append(folder)
+    return found
 
 
-def _videos_in(folder: Path, names: list[str], root: Path) -> list[Path]:
-    videos = [folder / name for name in names if is_video(Path(name))]
-    if videos or folder == root:
-        return videos
-    images = sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-    return [folder] if images > 1 else []
+def is_image_folder(folder: Path, *, given: bool = False) -> bool:
+    """Whether the folder itself is one video, kept as images; see ``find_videos``."""
+    names = [entry.name for entry in folder.iterdir()]
+    if any(is_video(Path(name)) for name in names) or not _holds_frames(folder, names):
+        return False
+    return given or aside_of(folder, folder.parent) is None
 
 
-def is_image_folder(folder: Path) -> bool:
-    """Whether the folder itself is one video, kept as images."""
-    entries = list(folder.iterdir())
-    return len(image_files(folder)) > 1 and not any(is_video(entry) for entry in entries)
+def image_folders(root: Path) -> list[Path]:
+    """Every folder below ``root``, and it itself, in which images and no video files lie."""
+    return [
+        folder
+        for folder, names in _walk(root)
+        if any(map(is_image, names)) and not any(is_video(Path(name)) for name in names)
+    ]
+
+
+def _holds_frames(folder: Path, names: Iterable[str]) -> bool:
+    images = [name for name in names if is_image(name)]
+    return len(images) > 1 and len(choose_frames(images, lambda name: image_area(folder / name)).frames) > 1
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

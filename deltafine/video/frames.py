@@ -6,12 +6,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter
+if TYPE_CHECKING:
+    from deltafine.video.conversion import Converter
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class UnreadableVideo(Exception):
     """A video cannot be used; the message says why, to follow the video's name."""
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A stretch of a file that cannot be used.
+
+    Attributes:
+        start, end: Seconds since the first frame, from the last sound frame before it to the first one after it.
+        frame: The first frame that is not sound. Numbers of later frames mean nothing, because some may be missing.
+        reason: What is wrong, as in ``UnreadableVideo``.
+    """
+
+    start: float
+    end: float
+    frame: int
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
     """What reading through a video has shown.
@@ -46,6 +63,8 @@ class FrameIndex:
         keys: (keys,) int64, frames at which decoding can start, ascending, the first of them 0.
         stamps: (count,) int64 time stamps in the container's unit, strictly increasing; None where the file
             has none that single out every frame.
+        damage: What of it cannot be used, where the rest was asked for.
+        peak: The highest value of pictures of 16 bits, of which cameras do not use all; 0 for others.
     """
 
     count: int
@@ -56,6 +75,8 @@ class FrameIndex:
     stamp: tuple[int, int]
     keys: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     stamps: np.ndarray | None = None
+    peak: int = 0
+    damage: tuple[Damage, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -72,8 +93,15 @@ class FrameSource(Protocol):
     def estimate(self, limits: Limits) -> int:
         """About how many frames there are, without reading them. Raises ``UnreadableVideo``."""
 
-    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+    def scan(
+        self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None, *, whole: bool = True
+    ) -> FrameIndex:
         """Read through all frames and note what there is, giving every frame to ``sink``.
+
+        Args:
+            limits: What it may take.
+            sink: Is given every frame.
+            whole: Whether all of it must be sound. Otherwise damage is noted where that is possible.
 
         Raises:
             UnreadableVideo: The video cannot be read from beginning to end, or is beyond the limits.

@@ -10,9 +10,10 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.conversion import Converter, shown_size
+from deltafine.video.conversion import Converter, peak_of, shown_size
 from deltafine.video.files import image_files
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.orientation import of_image
 
 FRAMES_PER_SECOND = 25
 """What a folder of images counts as, having no times of its own."""
@@ -32,7 +33,9 @@ class ImageFolder:
         """See ``FrameSource``."""
         return len(self._files())
 
-    def scan(self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex:
+    def scan(
+        self, limits: Limits, sink: Callable[[VideoFrame], None] | None = None, *, whole: bool = True
+    ) -> FrameIndex:
         """See ``FrameSource``."""
         files = self._files()
         if len(files) > limits.frames:
@@ -40,15 +43,17 @@ class ImageFolder:
         stamp = _folder_stamp(files)
         deadline = time.monotonic() + limits.seconds
         size = (0, 0)
+        peak = 0
         for number, file in enumerate(files):
             frame = _decode(file, limits)
             size = size if number else shown_size(frame)
+            peak = max(peak, peak_of(frame))
             if sink is not None:
                 sink(frame)
             if time.monotonic() > deadline:
                 raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
         times = np.arange(len(files)) / FRAMES_PER_SECOND
-        return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)))
+        return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)), peak=peak)
 
     def pictures(
         self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
@@ -78,13 +83,14 @@ def _folder_stamp(files: list[Path]) -> tuple[int, int]:
 
 
 def _decode(path: Path, limits: Limits) -> VideoFrame:
-    suffix = path.suffix.lower()
     try:
-        decoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "r")
-        decoder.options = {"max_pixels": str(limits.pixels)}
-        frames = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)]
+        content = path.read_bytes()
+        decoder = av.CodecContext.create("png" if content.startswith(b"\x89PNG") else "mjpeg", "r")
+        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": "explode+crccheck"}
+        frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"has the unreadable image {path.name}") from error
     if len(frames) != 1 or frames[0].is_corrupt:
         raise UnreadableVideo(f"has the unreadable image {path.name}")
+    frames[0].opaque = of_image(content)  # PyAV does not give what the decoder says
     return frames[0]

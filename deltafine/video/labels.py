@@ -24,11 +24,16 @@ def numbers_of(classes: Sequence[str]) -> tuple[float, ...]:
         return ()
 
 
-def middle(labels: np.ndarray, values: Sequence[float]) -> int:
-    """The label of a clip's frames that stands for the middle one of their numbers; -1 when none has a label."""
+def label_of(labels: np.ndarray, values: Sequence[float] = ()) -> int:
+    """What stands for a clip whose frames have labels of their own; -1 when none has one.
+
+    That is the commonest, the lowest of several; or, where labels stand for these values, that of the middle number.
+    """
     known = labels[labels >= 0]
     if not len(known):
         return -1
+    if not values:
+        return int(np.bincount(known).argmax())
     order = np.argsort(np.asarray(values, np.float64)[known], kind="stable")
     return int(known[order[(len(known) - 1) // 2]])
 

@@ -12,9 +12,11 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
+from deltafine.video.files import image_folders, images_of
 from deltafine.video.frames import Limits
 from deltafine.video.layouts import find
 from deltafine.video.layouts.common import nearest, some
+from deltafine.video.sequences import notes_on_images
 from deltafine.video.splitting import draw_split, refuse_shared, split_in_time
 
 TEST_VALIDATES = "The data has no validation split: its test split is what is validated on."
@@ -52,6 +54,8 @@ def open_dataset(
     root = Path(path)
     try:
         found = find(root, layout, split=split, allow_outside=allow_outside, classes=classes)
+        if root.is_dir() and any(video.path.is_dir() for video in found.videos):
+            found = replace(found, notes=[*found.notes, *notes_on_images(root, image_folders(root), images_of)])
         if classes is not None:
             found = _choose_classes(found, tuple(classes), root)
         if found.has_splits:

@@ -45,11 +45,15 @@ class DecodedFrames:
         self._examination = examination
         self._of_thread = threading.local()
 
+    def converter(self) -> Converter:
+        """What makes these frames, for one thread."""
+        return Converter(self.size, self.channels, self._examination.depth)
+
     def read(self, video: Video, wanted: np.ndarray, out: np.ndarray) -> None:
         """See ``Reader``."""
         converter = getattr(self._of_thread, "converter", None)
         if converter is None:
-            converter = self._of_thread.converter = Converter(self.size, self.channels)
+            converter = self._of_thread.converter = self.converter()
         source, index = self._examination.source(video)
         read_frames(source, index, wanted.tolist(), converter, self._examination.limits, out)
 
@@ -58,7 +62,7 @@ class DecodedFrames:
         if not len(wanted):
             return
         source, index = self._examination.source(video)
-        convert = Converter(self.size, self.channels)
+        convert = self.converter()
         keep = None if len(wanted) == index.count else set(wanted.tolist())
         held = np.empty((min(chunk, len(wanted)), *convert.shape), np.uint8)
         given = filled = 0

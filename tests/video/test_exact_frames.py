@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -207,32 +208,78 @@ def _edit(content: bytes, edits: list[tuple[int, int | None]]) -> bytes:
     return bytes(whole)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_tags_turn_the_picture_upright(tmp_path: Path, degrees: int) -> None:
-    upright = np.zeros((64, 32, 3), np.uint8)
-    upright[:16, :16] = 255  # bright at the top left
-    stored = np.rot90(upright, degrees // 90)
-    plain = write_video(tmp_path / "plain.mp4", pictures=[stored] * 3, codec="libx264", pixels="yuv444p")
-    rotated = tmp_path / "rotated.mp4"
-    _rotate(plain, rotated, degrees)
-    source = EncodedVideo(rotated)
+UPRIGHT = np.zeros((64, 32, 3), np.uint8)
+UPRIGHT[:16, :16] = 255  # bright at the top left, and grey below it
+UPRIGHT[16:32, :16] = 128
+STORED = {  # how each of Exif's eight orientations stores it
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.transpose(1, 0, 2),
+    6: np.rot90(UPRIGHT, 1),
+    7: np.rot90(UPRIGHT, 1)[:, ::-1],
+    8: np.rot90(UPRIGHT, -1),
+}
+MATRICES = {  # x' = a x + c y and y' = b x + d y of the stored pixel, as (a, b, c, d)
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+
+
+@pytest.mark.parametrize("number", STORED)
+def test_turned_and_mirrored_videos_are_shown_upright(tmp_path: Path, number: int) -> None:
+    plain = write_video(tmp_path / "plain.mp4", pictures=[STORED[number]] * 3, codec="libx264", pixels="yuv444p")
+    tagged = tmp_path / "tagged.mp4"
+    _orient(plain, tagged, MATRICES[number])
+    source = EncodedVideo(tagged)
     index = source.scan(Limits())
     assert (index.width, index.height) == (32, 64)
-    (frame,) = read_frames(source, index, [1], Converter((64, 32), 3), Limits())
-    assert np.abs(frame.astype(int) - upright).mean() < 6
+    for size in ((64, 32), (32, 16)):
+        (frame,) = read_frames(source, index, [1], Converter(size, 3), Limits())
+        expected = UPRIGHT[:: 64 // size[0], :: 32 // size[1]]
+        assert np.abs(frame.astype(int) - expected).mean() < 6
 
 
-def _rotate(path: Path, target: Path, degrees: int) -> None:
-    """Write the display matrix "turn clockwise by so many degrees" into the track header of an mp4."""
+@pytest.mark.parametrize("number", STORED)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_turned_and_mirrored_images_are_shown_upright(tmp_path: Path, number: int, suffix: str) -> None:
+    for place in range(2):
+        path = tmp_path / f"clip/{place}.{suffix}"
+        write_image(path, np.ascontiguousarray(STORED[number]))
+        path.write_bytes(_with_exif(path.read_bytes(), number))
+    ((_, stream),) = open_dataset(tmp_path / "clip").streams(None, size=(64, 32))
+    frames, _ = next(stream)
+    assert np.abs(frames.astype(int) - UPRIGHT).mean() < 6
+
+
+def _orient(path: Path, target: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a display matrix into the track header of an mp4."""
     whole = bytearray(path.read_bytes())
-    one = 1 << 16
-    matrices = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}
-    a, b, c, d = matrices[degrees]
+    a, b, c, d = (value << 16 for value in matrix)
     numbers = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
     header = whole.index(b"tkhd") + 4
     place = header + (52 if whole[header] else 40)
     whole[place : place + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in numbers)
     target.write_bytes(whole)
+
+
+def _with_exif(content: bytes, orientation: int) -> bytes:
+    """A JPEG or PNG file with the orientation in its Exif data."""
+    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    if content.startswith(b"\x89PNG"):
+        chunk = b"eXIf" + exif
+        boxed = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        place = content.index(b"IDAT") - 4
+        return content[:place] + boxed + content[place:]
+    body = b"Exif\0\0" + exif
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body + content[2:]
 
 
 def test_black_and_white_come_out_as_0_and_255(tmp_path: Path) -> None:

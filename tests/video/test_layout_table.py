@@ -189,6 +189,11 @@ CASES = {
         {"hmdb51_org/a/1.avi": "* a", "hmdb51_org/b/1.avi": "* b"},
         AB,
     ),
+    "videos of images in JPEGImages/480p (DAVIS)": Case(
+        clips("JPEGImages/480p/{bear,bus}/"),
+        each("*", "JPEGImages/480p/{bear,bus}"),
+        layout="unlabelled videos",
+    ),
     "all classes in one folder of another name": Case(
         clips("mine/{a,b}/1.mp4"),
         each("* mine", "mine/{a,b}/1.mp4"),
@@ -196,6 +201,23 @@ CASES = {
         said=(
             r"^All videos are in the one folder mine, .* if the folders in it \(a, b\) are the classes, give .*mine\.$",
         ),
+    ),
+    "splits in the class folders": Case(
+        clips("{a,b}/{train,val}/{1,2}.mp4"),
+        {
+            **each("train a", "a/train/{1,2}.mp4"),
+            **each("train b", "b/train/{1,2}.mp4"),
+            **each("validation a", "a/val/{1,2}.mp4"),
+            **each("validation b", "b/val/{1,2}.mp4"),
+        },
+        AB,
+        said=(r"^The splits are those of the folders in the class folders\.$",),
+    ),
+    "splits in some class folders": Case(
+        clips("a/{train,val}/1.mp4", "b/1.mp4"),
+        {**each("* a", "a/{train,val}/1.mp4"), **each("* b", "b/1.mp4")},
+        AB,
+        said=(r"^Found folders called like splits in class folders, not used because not all videos are in one\.$",),
     ),
     "flat UCF101": Case(
         FLAT_UCF,
@@ -270,7 +292,7 @@ CASES = {
             "annotations/kinetics_val.csv": "label,youtube_id,time_start,time_end\nb,y,1,11\n",
             "annotations/kinetics_test.csv": "youtube_id,time_start,time_end,split\nz,1,11,test\n",
         },
-        (r"^Found annotations/kinetics_test\.csv, not used because the layout is Kinetics layout\.$",),
+        (r"^Found annotations/kinetics_test\.csv, not used because its first line names no column of files\.$",),
     ),
     # Lists of others
     "Hugging Face's VideoFolder": Case(
@@ -355,6 +377,7 @@ CASES = {
             "ucf101_train_split_2_rawframes.txt": "walk/y 2 1\n",
             "ucf101_val_split_2_rawframes.txt": "run/x 2 0\n",
         },
+        (r"^Found ucf101_train_split_2_raw.* not used because it is of another split than 1 \(--split 2\)\.$",),
     ),
     "mmaction2's second division": Case(
         clips("videos/{run/x,walk/y}.avi"),
@@ -372,6 +395,7 @@ CASES = {
             },
             "annotations/classInd.txt": "1 run\n2 walk\n",
         },
+        (r"^Found ucf101_train_split_1_videos.* not used because it is of another split than 2 \(--split 1\)\.$",),
         options={"split": 2},
     ),
     "several labels for a video (mmaction2)": Case(
@@ -385,6 +409,29 @@ CASES = {
         ("0", "1", "2"),
         "lists train.csv, val.csv, test.csv",
         {"train.csv": "clips/x 1.mp4 0\n", "val.csv": "clips/y.mp4 2\n", "test.csv": "/other/machine/clips/z.mp4 1\n"},
+    ),
+    "a test list with -1 for labels that are not told": Case(
+        clips("{x,y,z}.mp4"),
+        {"x.mp4": "train 0", "y.mp4": "validation 1", "z.mp4": "test"},
+        ("0", "1"),
+        "lists train.csv, val.csv, test.csv",
+        {"train.csv": "x.mp4 0\n", "val.csv": "y.mp4 1\n", "test.csv": "z.mp4 -1\n"},
+        (r"^The label -1 is read as no label\.$",),
+    ),
+    "a list of labels that is called as a list of classes might be": Case(
+        clips("{x,y}.mp4"),
+        {"x.mp4": "* 1", "y.mp4": "* 0"},
+        ("0", "1"),
+        "lists labels.csv",
+        {"labels.csv": "file,label\nx.mp4,1\ny.mp4,0\n", "class_notes.csv": "file,label\ngone.mp4,1\n"},
+        (r"^Found class_notes\.csv, not used because no video that it names is there\.$",),
+    ),
+    "a text of numbers for each video beside class folders": Case(
+        clips("{a,b}/{one,two}.mp4"),
+        {**each("* a", "a/{one,two}.mp4"), **each("* b", "b/{one,two}.mp4")},
+        AB,
+        files={"speeds.txt": "a/one.mp4 10 20 30\nb/one.mp4 1 2 3\n"},
+        said=(r"^Found speeds\.txt, not used because it gives a video several labels\.$",),
     ),
     "PyTorchVideo's CSV with classes from 1": Case(
         clips("{x,y}.mp4"),
@@ -412,6 +459,23 @@ CASES = {
         },
         missing=("999",),
     ),
+    "Something-Something V2 as it was first called": Case(
+        clips("20bn-something-something-v2/{101,102,103}.webm"),
+        {
+            "20bn-something-something-v2/101.webm": "train Moving something",
+            "20bn-something-something-v2/102.webm": "train Holding something",
+            "20bn-something-something-v2/103.webm": "validation Holding something",
+        },
+        ("Holding something", "Moving something"),
+        "lists something-something-v2-train.json, something-something-v2-validation.json",
+        {
+            "something-something-v2-labels.json": json.dumps({"Holding something": "0", "Moving something": "1"}),
+            "something-something-v2-train.json": json.dumps(SOMETHING),
+            "something-something-v2-validation.json": json.dumps(SOMETHING_VALIDATION),
+            "something-something-v2-test.json": json.dumps([{"id": "104"}]),
+        },
+        (r"^Found something-something-v2-test\.json, not used because no video that it names is there\.$",),
+    ),
     "Jester, frames in folders": Case(
         clips("20bn-jester-v1/{1,2}/"),
         {"20bn-jester-v1/1": "train Swiping Left", "20bn-jester-v1/2": "validation Doing other things"},
@@ -425,6 +489,22 @@ CASES = {
         },
         (r"^Found jester-v1-test\.csv, not used because no video that it names is there\.$",),
         missing=("7",),
+    ),
+    "Jester as on Kaggle": Case(
+        clips("{Train/1,Validation/2,Test/3}/"),
+        {"Train/1": "train Swiping Left", "Validation/2": "validation No gesture", "Test/3": "test"},
+        ("No gesture", "1", "Swiping Left"),
+        "lists Train.csv, Validation.csv, Test.csv",
+        {
+            "Train.csv": "video_id,label,frames,label_id\n1,Swiping Left,37,2\n",
+            "Validation.csv": "video_id,label,frames,label_id\n2,No gesture,37,0\n",
+            "Test.csv": "id,frames\n3,37\n",
+        },
+        (
+            r"^Train\.csv has the column 'frames', which is not used\.$",
+            r"^Validation\.csv has the column 'frames', which is not used\.$",
+            r"^Test\.csv has the column 'frames', which is not used\.$",
+        ),
     ),
     "Charades": Case(
         clips("Charades_v1_480/{AAA1,BBB2}.mp4"),
@@ -457,6 +537,50 @@ CASES = {
         "lists mine/tags.csv",
         {"mine/tags.csv": "Video Path\tTag\n1.mp4\twalk\n2.mp4\trun\n"},
     ),
+    "labels of another kind beside class folders": Case(
+        clips("{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        files={"predictions.csv": "video,label\na/1.mp4,b\nb/1.mp4,b\n"},
+        said=(r"^Found predictions\.csv, not used because the class folders go first: give its path to use it\.$",),
+    ),
+    "predictions in a folder beside videos without labels": Case(
+        clips("{1,2}.mp4"),
+        each("*", "{1,2}.mp4"),
+        layout="unlabelled videos",
+        files={"results/predictions.csv": "video,label\n1.mp4,b\n2.mp4,b\n"},
+        said=(r"^Found results/predictions\.csv, not used because it is called like no list of labels: give its path",),
+    ),
+    "lists of kinds that are not read": Case(
+        clips("{one,two}.mp4"),
+        each("*", "{one,two}.mp4"),
+        layout="unlabelled videos",
+        files={
+            "metadata.parquet": "",
+            "splits/train_split.mat": "",
+            "settings.yaml": "",
+            "groundTruth/one.txt": "walk\nwalk\n",
+            "groundTruth/two.txt": "run\nrun\n",
+        },
+        said=(
+            r"^Found metadata\.parquet, splits/train_split\.mat, not used because such files are not read",
+            r"^Found groundTruth/one\.txt, groundTruth/two\.txt, not used because labels in a file for each video",
+        ),
+    ),
+    "a model beside class folders": Case(
+        clips("{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        files={"model.h5": "no videos"},
+        said=(r"^Found an HDF5 file, not used because it is no data set of videos \(.*model\.h5 is not a sound",),
+    ),
+    "one split of several that is given alone": Case(
+        clips("{train,val}/{a,b}/1.mp4"),
+        {"a/1.mp4": "* a", "b/1.mp4": "* b"},
+        AB,
+        path="train",
+        said=(r"^Found \.\./val beside the data folder, not used: give .*data for all splits\.$",),
+    ),
     "lists that contradict each other": Case(
         clips("{1,2}.mp4"),
         files={"train.csv": "video_name,tag\n1.mp4,a\n1.mp4,b\n", "test.csv": "video_name,tag\n2.mp4,a\n"},
@@ -474,8 +598,8 @@ CASES = {
     ),
     "a name that may be any of two videos": Case(
         clips("{a,b}/1.mp4"),
-        files={"train.csv": "video_name,tag\n1.mp4,x\n"},
-        refused=r"train\.csv names '1\.mp4', which may be any of a/1\.mp4, b/1\.mp4",
+        files={"metadata.csv": "file_name,label\n1.mp4,x\n"},
+        refused=r"metadata\.csv names '1\.mp4', which may be any of a/1\.mp4, b/1\.mp4",
     ),
     "tables and texts that are something else": Case(
         clips("{a,b}/1.mp4"),
@@ -493,7 +617,7 @@ CASES = {
         AB,
         "manifest manifest.csv",
         {"manifest.csv": "path,label\n1.mp4,a\n2.mp4,b\n", "metadata.csv": "file_name,label\n1.mp4,b\n"},
-        (r"^Found metadata\.csv, not used because the layout is manifest manifest\.csv\.$",),
+        (r"^Found metadata\.csv, not used because the videos are read as manifest manifest\.csv\.$",),
     ),
     "a list of names that are not relative to it, given itself": Case(
         clips("train/{1,2}.mp4"),
@@ -571,3 +695,53 @@ def test_layout(name: str, tmp_path: Path, encoded: bytes, picture: bytes) -> No
     assert_said(data.notes, case.said)
     assert tuple(problem.video for problem in data.problems) == case.missing
     assert [problem for problem in data.scan() if problem.kind != "missing"] == []
+
+
+NOISE = {
+    "README.md": "Videos of train and test.",
+    "LICENSE.txt": "Free.",
+    "notes.csv": "when,who\nnow,me\n",
+    ".DS_Store": "",
+    "__MACOSX/train/._v.mp4": "",
+    "logs/run.log": "epoch 1",
+    "logs/labels.log": "",
+    "annotations/readme.md": "",
+    "tmp/.keep": "",
+}
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.refused])
+def test_what_else_lies_in_the_folder_does_not_matter(
+    name: str, tmp_path: Path, encoded: bytes, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[name]
+    path = write(tmp_path / "data", case, encoded, picture)
+    for other, text in NOISE.items():
+        (tmp_path / "data" / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / other).write_text(text)
+    monkeypatch.chdir(path if path.is_dir() else path.parent)
+    data = open_dataset("." if path.is_dir() else path.name, **case.options)  # type: ignore[arg-type]
+    drawn = any(value.startswith("*") for value in case.shown.values())
+    assert (data.classes, shown(data, drawn=drawn)) == (case.classes, case.shown)
+    if path.is_dir() and path == tmp_path / "data":
+        assert any("notes.csv" in note for note in data.notes)
+
+
+def test_absolute_paths_of_a_list_lead_into_the_folder_or_are_named(tmp_path: Path, encoded: bytes) -> None:
+    case = CASES["PyTorchVideo's CSV"]
+    write(tmp_path / "data", case, encoded, b"")
+    inside = tmp_path / "data" / "clips"
+    (tmp_path / "data" / "train.csv").write_text(f"{inside}/x 1.mp4 0\n")
+    assert shown(open_dataset(tmp_path / "data"), drawn=False) == case.shown
+    (tmp_path / "outside.mp4").write_bytes(encoded)
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text(f"{tmp_path}/outside.mp4 0\n")
+    (note,) = open_dataset(tmp_path / "data").notes
+    assert "not used because the files that it names are outside the data folder" in note
+    (tmp_path / "data" / "val.csv").write_text("clips/y.mp4 1\n")
+    (tmp_path / "data" / "test.csv").unlink()
+    data = open_dataset(tmp_path / "data", allow_outside=True)
+    assert [(Path(video.name).name, video.split) for video in data.videos] == [
+        ("outside.mp4", "train"),
+        ("y.mp4", "validation"),
+    ]

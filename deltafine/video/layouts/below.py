@@ -45,7 +45,7 @@ class Below:
 
     def has(self, name: str) -> bool:
         """Whether a name stands for one or several videos, or for an allowed one elsewhere."""
-        return bool(self._all(name)) or (self._allow_outside and self.is_outside(name) and (self.root / name).exists())
+        return bool(self.all(name)) or (self._allow_outside and self.lies_outside(name, self.root / "list"))
 
     def find(self, name: str, listed_in: Path, split: Split | None) -> Path | None:
         """The video that a name stands for; None when there is none.
@@ -53,7 +53,7 @@ class Below:
         Raises:
             DeltafineError: It may be any of several, or lies outside the data folder.
         """
-        found = self._all(name)
+        found = self.all(name)
         if len(found) > 1:
             near = [path for path in found if path.is_relative_to(listed_in.parent)]
             near = near if 0 < len(near) < len(found) else found
@@ -74,13 +74,21 @@ class Below:
             return path if path.exists() else None
         return found[0] if found else None
 
+    def lies_outside(self, name: str, listed_in: Path) -> bool:
+        """Whether there is something elsewhere that a name stands for."""
+        try:
+            return self.is_outside(name) and (listed_in.parent / name).exists()
+        except OSError:  # a name that no file can have
+            return False
+
     def is_outside(self, name: str) -> bool:
         """Whether a name is an absolute path or climbs with ".."."""
         pure = PurePosixPath(name.replace("\\", "/"))
         absolute = pure.is_absolute() or re.match(r"[A-Za-z]:", name) is not None
         return (absolute and relative_to(self.root, name) is None) or ".." in pure.parts
 
-    def _all(self, name: str) -> list[Path]:
+    def all(self, name: str) -> list[Path]:
+        """The videos that a name may stand for."""
         pure = relative_to(self.root, name) or PurePosixPath(name.replace("\\", "/"))
         parts = tuple(part for part in pure.parts if part not in ("/", "."))
         if not parts or ".." in parts:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found
+from deltafine.video.files import find_videos
 from deltafine.video.layouts.common import nearest
 from deltafine.video.layouts.folders import find_class_folders, find_single, find_unlabelled
 from deltafine.video.layouts.hdf5 import find_hdf5
@@ -69,13 +70,20 @@ def find(
         "names": partial(find_named, path),
         "unlabelled": partial(find_unlabelled, path),
     }
+    other = ""
     for name in [layout] if layout else (LAYOUTS if path.is_dir() else OF_FILES):
-        found = finders[name]()
+        try:
+            found = finders[name]()
+        except DeltafineError as error:
+            if name != "hdf5" or layout or not path.is_dir() or not find_videos(path):
+                raise
+            other = f"Found an HDF5 file, not used because it is no data set of videos ({str(error).rstrip('.')})."
+            continue
         if found is not None and not found.videos:
             raise DeltafineError(f"{path} is in the layout '{name}', but no video is in it: check the lists.")
         if found is not None:
             if path.is_dir():
-                found.notes += unused_lists(path, found, name, lists)
+                found.notes += [*([other] if other else []), *unused_lists(path, found, lists)]
             return found
     if layout is not None:
         raise DeltafineError(f"No videos were found in {path} in the layout '{layout}': check the folder.")

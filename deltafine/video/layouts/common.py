@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
-from deltafine.video.files import IMAGE_SUFFIXES, is_video, subfolders
+from deltafine.video.files import is_video, subfolders
+from deltafine.video.sequences import is_image
 
 MOST_LIST_BYTES = 1 << 28
 MOST_CLASSES = 1_000_000
@@ -87,7 +88,7 @@ def list_folders(root: Path, known: Sequence[str]) -> list[Path]:
 
 
 def _is_shown(path: Path) -> bool:
-    return is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
+    return is_video(path) or is_image(path.name)
 
 
 def relative_to(root: Path, name: str) -> PurePosixPath | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.files import find_videos, is_image_folder, is_video, natural_key, relative_name, subfolders
+from deltafine.video.files import find_videos, image_folders, is_image_folder, is_video, relative_name, subfolders
 from deltafine.video.layouts.common import number_classes, some
 from deltafine.video.layouts.naming import is_container, split_of
+from deltafine.video.sequences import aside_of, natural_key
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
     classes = number_classes(path.name for path, *_ in holders)
     if not holders or any(_too_many(folder, len(classes)) for folder, _ in divided.parts):
         return None
+    if not divided.has_splits and len(holders) == 1 and _has_masks(divided.parts[0][0].path, holders[0][0]):
+        return None
     like_splits = [name for name in classes if split_of(name) and name not in (chosen or ())]
     if like_splits:
         raise DeltafineError(
@@ -90,6 +93,19 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
         for video in in_class
     ]
     notes = list(divided.notes)
+    has_splits = divided.has_splits
+    inner = (
+        {} if has_splits else {video: split_of(_first(video, path)) for path, inside, _ in holders for video in inside}
+    )
+    if len(set(inner.values()) - {None}) > 1:
+        has_splits = all(inner.values())
+        if has_splits:
+            videos = [replace(video, split=inner[video.path] or "train") for video in videos]
+            notes.append("The splits are those of the folders in the class folders.")
+        else:
+            notes.append(
+                "Found folders called like splits in class folders, not used because not all videos are in one."
+            )
     if stray:
         names = some(relative_name(video, root) for video in stray)
         notes.append(f"Found {names} beside the class folders, not used because it is in none of them.")
@@ -98,7 +114,14 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
             f"All videos are in the one folder {classes[0]}, which is taken for the only class: if the folders in it "
             f"({some(deeper)}) are the classes, give {holders[0][0]}."
         )
-    return Found("folder per class", videos, classes, has_splits=divided.has_splits, notes=notes)
+    return Found("folder per class", videos, classes, has_splits=has_splits, notes=notes)
+
+
+def _has_masks(base: Path, folder: Path) -> bool:
+    """Whether images in another folder belong to those in this one, which is no class then: DAVIS' JPEGImages."""
+    return any(
+        aside_of(images, base) for other in subfolders(base) if other != folder for images in image_folders(other)
+    )
 
 
 def find_unlabelled(root: Path) -> Found | None:
@@ -109,7 +132,7 @@ def find_unlabelled(root: Path) -> Found | None:
     if divided.has_splits:
         videos = [Video(path, relative_name(path, root), split=split) for path, split in divided.videos]
         return Found("unlabelled videos", videos, has_splits=True, notes=divided.notes)
-    videos = [Video(path, relative_name(path, root)) for path in find_videos(root)]
+    videos = [Video(path, relative_name(path, root)) for path in find_videos(root, given=True)]
     folder = divided.parts[0][0]
     notes = []
     if folder.direct and len(folder.holders) > 1:
@@ -125,7 +148,7 @@ def find_single(path: Path) -> Found | None:
     """One video, a file or a folder of frame images, used for validation (there is nothing to split)."""
     notes = []
     if path.is_dir():
-        if not is_image_folder(path):
+        if not is_image_folder(path, given=True):
             return None
         below = [video for folder in subfolders(path) for video in find_videos(folder)]
         images = sum(1 for entry in path.iterdir() if entry.is_file())
@@ -189,6 +212,12 @@ def look_into(root: Path) -> Folder:
         elif folder not in direct and is_image_folder(folder):
             direct.append(folder)
     return Folder(root, direct, holders)
+
+
+def _first(video: Path, folder: Path) -> str:
+    """The first folder on the way from a class folder to a video in it; "" where there is none."""
+    parts = video.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _too_many(folder: Folder, classes: int) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltafine.video.catalogue import Found
-from deltafine.video.files import relative_name
+from deltafine.video.files import relative_name, subfolders
 from deltafine.video.layouts.common import some
-from deltafine.video.layouts.listed import SUFFIXES
+from deltafine.video.layouts.hdf5 import SUFFIXES as HDF5
+from deltafine.video.layouts.listed import SUFFIXES, files_of_lists
+from deltafine.video.layouts.naming import split_of
 
 if TYPE_CHECKING:
     from deltafine.video.layouts.lists import Lists
@@ -23,6 +25,8 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _CLASSES = re.compile(r"(?<![a-z])(labels?|class(es|ind|names)?|categor(y|ies)|label_?map)(?![a-z])", re.IGNORECASE)
+_SHEETS = (".parquet", ".xlsx", ".xls", ".ods")
+UNREAD = (*_SHEETS, ".mat", ".pkl", ".pickle", ".npy", ".npz", ".xml", ".yaml", ".yml")
 _TABLES = (".csv", ".tsv", ".jsonl")
 _ELSEWHERE = (
     *("splits", "annotations", "labels", "lists", "test_train_splits", "test_train_splits/testTrainMulti_7030_splits"),
@@ -36,17 +40,31 @@ def looks_like_classes(path: Path) -> bool:
     return _CLASSES.search(path.stem) is not None
 
 
-def unused_lists(root: Path, found: Found, layout: str, lists: Lists) -> list[str]:
+def sounds_like_list(path: Path) -> bool:
+    """Whether a file's name says that it lists videos, their labels or their splits."""
+    return _WORDS.search(path.stem) is not None
+
+
+def unused_lists(root: Path, found: Found, lists: Lists) -> list[str]:
     """One sentence for every reason for which files that may be lists are not used."""
     used = {path.resolve() for path in found.lists}
     stems = {video.path.stem for video in found.videos}
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for path in lists.candidates():
-        if path.resolve() in used or path.stem in stems:  # the latter lies beside its video, and is about that one
+    for path in lists.candidates:
+        if path.resolve() in used:
             continue
-        if _may_be_list(path, stems):
-            reason = lists.why_not.get(path, f"the layout is {found.layout}")
+        if path.stem in stems:
+            reason = "labels in a file for each video are not read: write a labels.csv (video, frame, label)"
             by_reason[reason].append(relative_name(path, root))
+        elif _may_be_list(path, stems):
+            reason = lists.why_not.get(path) or lists.not_a_list(path) or f"the videos are read as {found.layout}"
+            by_reason[reason].append(relative_name(path, root))
+    for path in files_of_lists(root, UNREAD):
+        if path.suffix.lower() in _SHEETS or sounds_like_list(path):
+            by_reason["such files are not read: save it as CSV"].append(relative_name(path, root))
+    hdf5 = [path for path in sorted(root.iterdir()) if path.suffix.lower() in HDF5 and path.resolve() not in used]
+    if len(hdf5) > 1:
+        by_reason["there are several HDF5 files: give the path of one"] = [path.name for path in hdf5]
     notes = [f"Found {some(names)}, not used because {reason}." for reason, names in by_reason.items()]
     return notes + _beside(root, stems)
 
@@ -68,11 +86,24 @@ def _beside(root: Path, stems: set[str]) -> list[str]:
         for entry in _lists_in(folder)
         if _names_videos(entry, stems)
     ]
+    splits = (
+        {folder.name: split_of(folder.name) for folder in _folders(around)} if split_of(root.resolve().name) else {}
+    )
+    others = [f"../{name}" for name, split in splits.items() if split and name != root.resolve().name]
+    if others:
+        return [f"Found {some(others)} beside the data folder, not used: give {around} for all splits."]
     if not found:
         return []
     names = some(f"../{relative_name(entry, around)}" for entry in found)
     it = "it is" if len(found) == 1 else "they are"
     return [f"Found {names}, not used because {it} not in the data folder: give {around} to use what is there."]
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return subfolders(folder)
+    except OSError:
+        return []
 
 
 def _lists_in(folder: Path) -> list[Path]:

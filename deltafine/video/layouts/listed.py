@@ -15,7 +15,8 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Split
-from deltafine.video.layouts.common import MOST_CLASSES, read_text, some, whole_number
+from deltafine.video.files import subfolders
+from deltafine.video.layouts.common import MOST_CLASSES, list_folders, read_text, some, whole_number
 from deltafine.video.layouts.naming import SPLIT_NAMES, split_number, split_of, split_of_list
 from deltafine.video.layouts.tables import (
     COLUMNS,
@@ -27,6 +28,9 @@ from deltafine.video.layouts.tables import (
     recognise,
 )
 
+LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists")
+MOST_FOLDERS = 20
+"""In a folder of lists: one with more holds videos."""
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json")
 CALLED = {
     **COLUMNS,
@@ -87,6 +91,24 @@ class Listing:
 
 class NotAListError(Exception):
     """Why a file is no list of videos: a part of a sentence after "because"."""
+
+
+def files_of_lists(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Files that may be lists, right in a data folder, in folders of lists, and in those of the splits."""
+    folders = [*list_folders(root, LIST_FOLDERS), *(folder for folder in subfolders(root) if split_of(folder.name))]
+    for folder in [folder for folder in folders if folder != root]:
+        inner = subfolders(folder)
+        if len(inner) <= MOST_FOLDERS:
+            folders += (one for one in inner if any(entry.suffix.lower() in suffixes for entry in one.iterdir()))
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    return [
+        entry
+        for folder in once.values()
+        for entry in sorted(folder.iterdir())
+        if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
+    ]
 
 
 def read_listing(path: Path, is_video: Callable[[str], bool]) -> Listing:
@@ -217,6 +239,9 @@ def read_classes(path: Path) -> tuple[str, ...] | None:
         if path.suffix.lower() == ".json":
             return _classes_of_json(json.loads(read_text(path)))
         lines = [line.strip().strip('"') for line in read_text(path).splitlines() if line.strip()]
+        columns = first_cells(lines[0]) if lines else []
+        if len(columns) > 1 and {plain(name) for name in columns} & set(CALLED["path"]):
+            return None
     except (DeltafineError, ValueError, RecursionError):
         return None
     numbered = [re.fullmatch(r"([0-9]{1,7})[\s,;:]+(.+)", line) for line in lines]

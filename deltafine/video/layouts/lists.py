@@ -9,27 +9,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
-from deltafine.video.files import is_image_folder, relative_name, subfolders
+from deltafine.video.files import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
-from deltafine.video.layouts.common import (
-    MOST_CLASSES,
-    list_folders,
-    number_labels,
-    refuse_missing,
-    some,
-    whole_number,
-)
+from deltafine.video.layouts.common import refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
-from deltafine.video.layouts.leftover import looks_like_classes
-from deltafine.video.layouts.listed import SUFFIXES, Entry, Listing, NotAListError, read_classes, read_listing
+from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
+from deltafine.video.layouts.listed import (
+    SUFFIXES,
+    Entry,
+    Listing,
+    NotAListError,
+    files_of_lists,
+    read_classes,
+    read_listing,
+)
 from deltafine.video.layouts.naming import split_of
+from deltafine.video.layouts.numbering import Labelled, number_rows
 from deltafine.video.layouts.tables import say_unknown
-
-LIST_FOLDERS = (".", "annotations", "labels", "splits", "lists", "annotations/labels")
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,22 @@ class Lists:
         used = [self._look_up(listing) for listing in chosen]
         return self._found(used, self._labels_from(listings, chosen))
 
+    @cached_property
     def candidates(self) -> list[Path]:
-        """Files that may be lists, right in the data folder, in folders of lists, and in those of the splits."""
-        folders = [*list_folders(self._root, LIST_FOLDERS), *(f for f in subfolders(self._root) if split_of(f.name))]
-        folders += [inner for folder in folders if folder != self._root for inner in _inner(folder)]
-        once: dict[Path, Path] = {}
-        for folder in folders:
-            once.setdefault(folder.resolve(), folder)
-        return [
-            entry
-            for folder in once.values()
-            for entry in sorted(folder.iterdir())
-            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        ]
+        """Files that may be lists."""
+        return files_of_lists(self._root)
+
+    def not_a_list(self, path: Path) -> str | None:
+        """Why a file is no list of videos; None when it is one, or may be."""
+        try:
+            read_listing(path, self._below.has)
+        except NotAListError as error:
+            return str(error)
+        return None
 
     def _candidates(self) -> list[Path]:
         if self._path.is_dir():
-            return self.candidates()
+            return self.candidates
         return [self._path] if self._path.suffix.lower() in SUFFIXES and self._path.is_file() else []
 
     def _read(self, path: Path) -> Listing | None:
@@ -102,12 +102,15 @@ class Lists:
             return None
         there = [entry for entry in listing.entries if self._below.has(entry.name)]
         if not there:
-            outside = any(self._below.is_outside(entry.name) for entry in listing.entries)
+            outside = any(self._below.lies_outside(entry.name, path) for entry in listing.entries)
             self.why_not[path] = (
                 "the files that it names are outside the data folder" if outside else "no video that it names is there"
             )
             return None
         if any(entry.several for entry in there):
+            if not sounds_like_list(path):
+                self.why_not[path] = "it gives a video several labels"
+                return None
             raise DeltafineError(
                 f"{path} gives a video several labels, and deltafine needs one: write a manifest.csv of parts that "
                 "have one (path, label, start, end), or choose --layout unlabelled to follow the model's own answers."
@@ -121,9 +124,9 @@ class Lists:
 
     def _folder_split(self, entry: Entry) -> Split | None:
         """The split that the video of an entry lies in, where folders are called after splits."""
-        path = self._below.find(entry.name, self._root / "list", entry.split) if self._below.has(entry.name) else None
-        parts = () if path is None else Path(relative_name(path, self._root)).parts[:-1]
-        return next((split for split in map(split_of, parts[:2]) if split), None)
+        parts = {Path(relative_name(path, self._root)).parts[:-1][:2] for path in self._below.all(entry.name)}
+        splits = {next((split for split in map(split_of, of_one) if split), None) for of_one in parts}
+        return splits.pop() if len(splits) == 1 else None
 
     def _choose(self, listings: list[Listing]) -> list[Listing]:
         """One list for every split, or else the only one with labels."""
@@ -143,7 +146,32 @@ class Lists:
         for listing in listings:
             if not listing.has_splits and not listing.labelled:
                 self.why_not[listing.path] = "it gives neither labels nor splits"
-        return self._one(labelled, refuse=True)
+        return self._one(self._without_folders(labelled), refuse=True)
+
+    def _without_folders(self, labelled: list[Listing]) -> list[Listing]:
+        """Lists of everything, but for those that may be anything where class folders give the labels.
+
+        Only Hugging Face's list goes before class folders, as it does there.
+        """
+        if self._path.is_file() or not labelled:
+            return labelled
+        try:
+            folders = find_class_folders(self._root)
+        except DeltafineError:  # of folders called like splits
+            return labelled
+        in_classes = folders is not None and len(folders.classes) > 1
+        kept = []
+        for listing in labelled:
+            if listing.path.stem == "metadata" or not (in_classes or self._is_aside(listing)):
+                kept.append(listing)
+            else:
+                first = "the class folders go first" if in_classes else "it is called like no list of labels"
+                self.why_not[listing.path] = f"{first}: give its path to use it"
+        return kept
+
+    def _is_aside(self, listing: Listing) -> bool:
+        """Whether a list lies in another folder and is called like something else, such as what a model predicts."""
+        return listing.path.parent.resolve() != self._root.resolve() and not sounds_like_list(listing.path)
 
     def _numbered(self, listings: list[Listing]) -> list[Listing]:
         """Those of the division that was chosen, where lists say which they are of."""
@@ -154,9 +182,10 @@ class Lists:
             raise DeltafineError(
                 f"{self._root} has no lists for split {self._split}: choose one of {', '.join(map(str, numbers))}."
             )
-        chosen = [listing for listing in listings if listing.number in (None, self._split)]
-        self._known += [listing.path for listing in listings if listing not in chosen]
-        return chosen
+        for listing in listings:
+            if listing.number not in (None, self._split):
+                self.why_not[listing.path] = f"it is of another split than {self._split} (--split {listing.number})"
+        return [listing for listing in listings if listing.number in (None, self._split)]
 
     def _one(self, listings: list[Listing], *, refuse: bool = False) -> list[Listing]:
         """The list to use of several: the one of videos that names most of those that are there."""
@@ -199,7 +228,7 @@ class Lists:
         others = [listing for listing in listings if listing.labelled and listing not in chosen]
         if len(others) == 1:
             used = self._look_up(others[0])
-            chosen.append(others[0])
+            self._known.append(others[0].path)
             return {path: entry.label for entry, path in used.there if entry.label is not None}
         try:
             folders = find_class_folders(self._root)
@@ -210,7 +239,7 @@ class Lists:
         return {video.path: folders.classes[video.label] for video in folders.videos if video.label is not None}
 
     def _found(self, used: list[_Used], labels: dict[Path, str]) -> Found:
-        rows: list[tuple[Path, str | None, str | None, Split | None]] = []
+        rows: list[Labelled] = []
         seen: dict[Path, tuple[str | None, Split | None, str]] = {}
         for one in used:
             for entry, path in one.there:
@@ -224,12 +253,19 @@ class Lists:
                     )
                 if before[2] != entry.where and before[1] == split:
                     continue  # named a second time
-                rows.append((path, label, entry.target, split))
-        classes, numbers, notes = self._classes(rows)
-        has_splits = all(split for *_, split in rows)
+                rows.append(Labelled(path, label, entry.target, split))
+        class_list, listed = self._class_list()
+        classes, numbers, notes, is_used = number_rows(rows, listed)
+        if class_list is not None and is_used:
+            self._known.append(class_list)
         videos = [
-            Video(path, relative_name(path, self._root), None if label is None else numbers[label], split or "train")
-            for path, label, _, split in rows
+            Video(
+                row.path,
+                relative_name(row.path, self._root),
+                None if row.label is None else numbers.get(row.label),
+                row.split or "train",
+            )
+            for row in rows
         ]
         names = [one.listing.path for one in used]
         problems = [
@@ -247,70 +283,22 @@ class Lists:
             f"lists {some(relative_name(path, self._root) for path in names)}",
             videos,
             classes,
-            has_splits=has_splits,
+            has_splits=all(row.split for row in rows),
             problems=problems,
             notes=notes,
             lists=names + self._known,
         )
 
-    def _classes(
-        self, rows: list[tuple[Path, str | None, str | None, Split | None]]
-    ) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
-        """Class names, the number of every label, and what is to be said of them."""
-        labels = {label for _, label, *_ in rows if label is not None}
-        if not labels:
-            return (), {}, []
-        targets = {label: target for _, label, target, _ in rows if label is not None and target is not None}
-        listed = next(
-            ((path, names) for path in self.candidates() if looks_like_classes(path) and (names := read_classes(path))),
-            None,
-        )
-        whole = {label: whole_number(label, MOST_CLASSES) for label in labels}
-        numbers = {label: number for label, number in whole.items() if number is not None}
-        if len(numbers) < len(labels):  # names
-            if listed and labels <= set(listed[1]):
-                self._known.append(listed[0])
-                return listed[1], {name: number for number, name in enumerate(listed[1])}, []
-            if set(targets) == labels and all(
-                whole_number(target, MOST_CLASSES) is not None for target in targets.values()
-            ):
-                by_number = {int(target): label for label, target in targets.items()}
-                if len(by_number) == len(labels):
-                    classes = tuple(by_number.get(number, str(number)) for number in range(max(by_number) + 1))
-                    return classes, {label: int(target) for label, target in targets.items()}, []
-            classes, said = number_labels(labels)
-            return classes, {name: number for number, name in enumerate(classes)}, said
-        first = self._first_number(rows, numbers, listed[1] if listed else ())
-        top = max(numbers.values())
-        indices = {label: number - first for label, number in numbers.items()}
-        if listed and top - first < len(listed[1]):
-            self._known.append(listed[0])
-            return listed[1], indices, []
-        said = ["The labels begin at 1: class 1 is the model's first output."] if first else []
-        return tuple(str(number) for number in range(first, top + 1)), indices, said
+    def _class_list(self) -> tuple[Path | None, tuple[str, ...]]:
+        """The first file that lists class names, and these; None and () where there is none."""
+        for path in self.candidates:
+            names = read_classes(path) if looks_like_classes(path) and not self._names_videos(path) else None
+            if names:
+                return path, names
+        return None, ()
 
-    def _first_number(
-        self,
-        rows: list[tuple[Path, str | None, str | None, Split | None]],
-        numbers: dict[str, int],
-        names: tuple[str, ...],
-    ) -> int:
-        """Whether classes are numbered from 0 or from 1."""
-        if min(numbers.values()) != 1:
-            return 0
-        if not names:
-            return 1
-        place = {name: number for number, name in enumerate(names)}
-        told = [
-            numbers[label] - place[path.parent.name]
-            for path, label, *_ in rows
-            if label is not None and path.parent.name in place
-        ]
-        if told:
-            return int(sum(told) > len(told) / 2)
-        return int(max(numbers.values()) == len(names))
-
-
-def _inner(folder: Path) -> list[Path]:
-    """Folders of lists in a folder of lists."""
-    return [inner for inner in subfolders(folder) if any(e.suffix.lower() in SUFFIXES for e in inner.iterdir())][:20]
+    def _names_videos(self, path: Path) -> bool:
+        try:
+            return any(self._below.has(entry.name) for entry in read_listing(path, self._below.has).entries)
+        except NotAListError:
+            return False

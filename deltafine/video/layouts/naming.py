@@ -22,7 +22,7 @@ SPLIT_NAMES: dict[str, Split] = {
 _FILLERS = ("videos", "video", "clips", "clip", "dataset", "data", "set", "split", "rawframes", "frames", "images")
 _OF_LISTS = (*_FILLERS, "lists", "list", "files", "file")
 _CONTAINER = re.compile(
-    r"videos?|clips?|data(set)?s?|(raw)?frames|images|jpe?gs?"
+    r"videos?|clips?|data(set)?s?|(raw)?frames|images|jpe?g(s|images)?|[0-9]{3,4}p"
     r"|ucf[-_]?(101|50|11|sports)|hmdb[-_]?51([-_]org)?|kinetics[-_]?\d*|20bn-.+|something-something-v\d",
     re.IGNORECASE,
 )

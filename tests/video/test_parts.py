@@ -1,0 +1,112 @@
+"""Parts of long files: cached alone, and usable where damage lies elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from deltafine.video import Dataset, open_dataset
+from tests.video.painted import SIZE, numbers_of, write_video
+
+
+def write_parts(root: Path, name: str, parts: list[tuple[float, float]]) -> Dataset:
+    rows = [{"path": name, "start": start, "end": end, "split": "train"} for start, end in parts]
+    (root / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return open_dataset(root)
+
+
+def shown(data: Dataset) -> list[list[int]]:
+    return [
+        [number for frames, _ in stream for number in numbers_of(frames)]
+        for _, stream in data.streams("train", size=SIZE)
+    ]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_only_the_frames_of_parts_are_cached(tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not held:
+        monkeypatch.setattr("deltafine.video.caching.HELD_BYTES", 5 * SIZE[0] * SIZE[1] * 3)
+    write_video(tmp_path / "long.mp4", 250, codec="libx264", size=(32, 64), group=10)
+    data = write_parts(tmp_path, "long.mp4", [(0.2, 0.6), (0.4, 0.8), (9.2, 9.6)])
+    said: list[str] = []
+    data.use_cache(tmp_path / "cache", announce=said.append)
+    assert shown(data) == [list(range(5, 15)), list(range(10, 20)), list(range(230, 240))]
+    (cache,) = (tmp_path / "cache").iterdir()
+    frame = SIZE[0] * SIZE[1] * 3
+    assert cache.stat().st_size < 25 * frame + 50_000
+    assert f"about {25 * frame / 1000:.1f} kB" in said[0]
+    again = open_dataset(tmp_path)
+    again.use_cache(tmp_path / "cache")
+    assert shown(again) == shown(data)
+    for batch in again.clips("train", size=SIZE, frames=5, shuffle=True, batch=2):
+        for clip, start in zip(batch.frames, batch.starts, strict=True):
+            assert numbers_of(clip) == list(range(start, start + 5))
+
+
+def test_frames_between_the_parts_of_a_cache_are_decoded(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    data = write_parts(tmp_path, "long.avi", [(0.4, 0.8), (3.2, 3.6)])
+    data.use_cache(tmp_path / "cache")
+    data.clips("train", size=SIZE, frames=5)
+    (reader,) = data._cached.values()
+    out = np.empty((3, *SIZE, 3), np.uint8)
+    reader.read(data.videos[0], np.array([12, 40, 82]), out)
+    assert numbers_of(out) == [12, 40, 82]
+
+
+def damage(path: Path, number: int = 100) -> None:
+    """Overwrite bytes of a frame, and of those after it where it is small; less than a packet of a transport stream."""
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.pos is not None][number]
+    content = bytearray(path.read_bytes())
+    content[place + 40 : place + 180] = np.random.default_rng(0).bytes(140)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("v.mp4", "libx264", {"bf": "2"}), ("v.avi", "mpeg4", {}), ("v.mkv", "libx264", {})],
+)
+def test_parts_that_are_cut_around_damage_are_used(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], cached: bool
+) -> None:
+    path = write_video(tmp_path / name, 200, codec=codec, group=20, options=options)
+    damage(path)
+    data = write_parts(tmp_path, name, [(0.4, 0.8), (3.0, 5.0), (6.4, 6.8), (0.0, 8.0)])
+    if cached:
+        data.use_cache(tmp_path / "cache")
+    used = {
+        video.name: numbers for (video, _), numbers in zip(data.streams("train", size=SIZE), shown(data), strict=True)
+    }
+    assert list(used) == [f"{name} [0.4-0.8 s]", f"{name} [6.4-6.8 s]"]
+    assert list(used.values()) == [list(range(10, 20)), list(range(160, 170))]
+    assert {problem.video for problem in data.problems} == {f"{name} [3-5 s]", f"{name} [0-8 s]"}
+    if cached:
+        again = open_dataset(tmp_path)
+        again.use_cache(tmp_path / "cache")
+        assert shown(again) == list(used.values())
+        assert set(again.problems) == set(data.problems)
+
+
+def test_parts_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv", 200, codec="libx264", group=20)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    data = write_parts(tmp_path, "v.mkv", [(0.4, 0.8), (7.0, 7.4), (1.0, 7.0)])
+    assert shown(data) == [list(range(10, 20))]
+    assert {problem.video for problem in data.problems} == {"v.mkv [7-7.4 s]", "v.mkv [1-7 s]"}
+
+
+def test_a_whole_video_is_not_used_beside_its_sound_parts(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
+    damage(path)
+    rows = [{"path": "v.mp4", "split": "train"}, {"path": "v.mp4", "start": 0.4, "end": 0.8, "split": "train"}]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    data = open_dataset(tmp_path)
+    assert shown(data) == [list(range(10, 20))]
+    assert [problem.video for problem in data.problems] == ["v.mp4"]
