@@ -112,7 +112,7 @@ def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None
 def open_data(path: str | os.PathLike[str], task: Task, *, classes: Sequence[str] | None, **how: Any) -> Dataset:
     """The videos, without labels where these are not looked at; ``how`` is for ``open_dataset``."""
     if task == "distill":
-        return without_labels(open_dataset(path, **how))
+        return without_labels(open_dataset(path, classes=_like_splits(classes), **how))
     return open_dataset(path, classes=classes, **how)
 
 
@@ -121,8 +121,8 @@ def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, all
 
     Their labels are numbered as those of the data; labels that are numbers may be others.
     """
-    like_splits = data.classes if any(map(split_of, data.classes)) else None  # else their folders are taken for splits
-    streams = _all_measured(open_dataset(path, classes=like_splits, validation=1.0, allow_outside=allow_outside))
+    named = _like_splits(data.classes)
+    streams = _all_measured(open_dataset(path, classes=named, validation=1.0, allow_outside=allow_outside))
     if data.classes and streams.classes and task != "distill":  # what has no labels can be measured as well
         classes = data.classes
         if task == "regression":
@@ -136,6 +136,11 @@ def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, all
         streams = _all_measured(open_dataset(path, classes=classes, validation=1.0, allow_outside=allow_outside))
     refuse_shared([*data.select("train"), *streams.select("validation")])
     return without_labels(streams) if task == "distill" else streams
+
+
+def _like_splits(classes: Sequence[str] | None) -> Sequence[str] | None:
+    """The classes where one is called like a split, as its folder would be taken for one; None where none is."""
+    return classes if any(map(split_of, classes or ())) else None
 
 
 def _all_measured(streams: Dataset) -> Dataset:

@@ -13,7 +13,7 @@ import pytest
 from deltafine import refine
 from deltafine.errors import DeltafineError
 from deltafine.measuring import measure_model
-from deltafine.refinement.task import held_out, open_streams
+from deltafine.refinement.task import held_out, open_data, open_streams
 from deltafine.report import Report
 from deltafine.video import open_dataset
 from tests.small_runs import FAST, SIZE, write_small_model, write_small_video
@@ -101,6 +101,18 @@ def test_streams_of_three_splits_are_measured_on_but_for_those_to_train(three_sp
     streams = open_streams(three_splits, open_dataset(tmp_path / "data"), "classification")
     assert len(streams.select("validation")) == 4
     assert not streams.select("test")
+
+
+def test_a_class_called_like_a_split_is_one_in_the_streams_and_without_labels_too(tmp_path: Path) -> None:
+    classes = ("bus", "train")
+    for number, folder in enumerate(("data", "streams")):
+        for other, name in enumerate(classes):
+            write_video(tmp_path / folder / name / "0.avi", 3, first=10 * number + 4 * other)
+    data = open_data(tmp_path / "data", "classification", classes=classes)
+    assert len(open_streams(tmp_path / "streams", data, "classification").select("validation")) == 2
+    assert len(open_data(tmp_path / "data", "distill", classes=classes).videos) == 2
+    with pytest.raises(DeltafineError, match="called like a split, beside bus"):
+        open_data(tmp_path / "data", "distill", classes=None)
 
 
 def write_angles(folder: Path, names: str, split: str, seed: int) -> dict[str, list[float]]:
