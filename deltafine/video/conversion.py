@@ -248,6 +248,11 @@ def bits_for(peak: int) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if peak < 1 << bits)
 
 
+def say_depth(bits: int) -> str:
+    """What was done with pictures of 16 bits, in one sentence."""
+    return f"Pictures of 16 bits use {bits} of them here, so that {2**bits - 1} is shown as 255."
+
+
 def shown_size(frame: VideoFrame) -> tuple[int, int]:
     """Width and height of the picture as it is shown, after rotation."""
     return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deltafine.video.conversion import say_depth
+
 if TYPE_CHECKING:
     from deltafine.video.catalogue import Video
     from deltafine.video.dataset import Dataset
@@ -67,8 +69,7 @@ def overview(data: Dataset) -> Overview:
     classes = tuple(_count(data, shown, label, name) for label, name in enumerate(data.classes))
     lines = _lines(shown)
     if any(one.peak for one in shown):
-        bits = data.examination.depth()
-        lines.append(f"Depth: the 16-bit pictures use {bits} bits, so that {2**bits - 1} is shown as 255")
+        lines.append(say_depth(data.examination.depth()).rstrip("."))
     return Overview(classes, tuple(lines))
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from deltafine.cli.data import data
 from deltafine.errors import DeltafineError
-from tests.video.painted import write_classes
+from tests.video.painted import paint, write_classes
+from tests.video.test_exact_frames import write_image
 
 app = typer.Typer()
 app.command()(data)
@@ -37,6 +38,18 @@ def test_it_says_what_was_found_and_what_is_not_used(root: Path) -> None:
     assert "Frames per video: 8; 40 in all" in shown.stdout
     assert "Not used: 1" in shown.stdout
     assert "run/[bold]bad.avi cannot be decoded (" in shown.stdout
+
+
+def test_it_says_which_images_are_no_frames(tmp_path: Path) -> None:
+    for number in range(3):
+        for name in ("img", "flow_x"):
+            write_image(tmp_path / f"run/v0/{name}_{number}.jpg", paint(number))
+    shown = run(tmp_path)
+    assert (
+        "Found 3 images flow_x_*.jpg, not used because they are optical flow beside the frames img_*.jpg."
+        in shown.stdout
+    )
+    assert "Frames per video: 3; 3 in all" in shown.stdout
 
 
 def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:
