@@ -11,7 +11,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.video.conversion import Converter, bits_for, is_deep
-from deltafine.video.encoded import EncodedVideo, open_video
+from deltafine.video.decoding import open_video
+from deltafine.video.encoded import EncodedVideo
 from deltafine.video.frames import Limits, UnreadableVideo
 from deltafine.video.images import ImageFolder
 

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
 from deltafine.video.catalogue import Video
-from deltafine.video.conversion import VERSION, is_deep
+from deltafine.video.conversion import VERSION, is_deep, say_depth
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.pipeline import ordered
@@ -159,7 +159,10 @@ def _build(
         file["table"] = json.dumps(table)
         file.attrs["shape"] = (*reader.size, reader.channels)
         file.attrs["format"] = FORMAT
-        file.attrs["bits"] = examination.depth() if any(entry.get("peak") for entry in table) else 0
+        bits = examination.depth() if any(entry.get("peak") for entry in table) else 0
+        if bits:
+            settings.announce(say_depth(bits))
+        file.attrs["bits"] = bits
         file.attrs["complete"] = True
     with path.open("rb+") as written:
         os.fsync(written.fileno())

@@ -166,14 +166,20 @@ def _is_beyond_blue(frame: VideoFrame, way: _Way) -> bool:
     """
     planes = frame.planes
     kind, step = (np.uint8, 1) if way.depth <= 8 else (np.uint16, 1 << (way.depth - 8))
-    chroma = _plane(planes[1], kind, 0 if len(planes) > 2 else 2) if len(planes) > 1 else _plane(planes[0], kind, 2)
-    blue = 255 * 2 * (1 - 0.0593) * (int(chroma.max()) / step - 128) / 224  # at most, that of BT.2020
-    if 255 * 239 / 219 + blue < 511:
-        return False
+    chroma = planes[1] if len(planes) > 1 else planes[0]
+    if 255 * 239 / 219 + _blue_of(int(np.frombuffer(memoryview(chroma), kind).max()) / step) < 511:
+        return False  # not even with the padding of its lines, which is faster to look through than to leave out
+    blue = _blue_of(int(_plane(chroma, kind, 0 if len(planes) > 2 else 2).max()) / step)
     luma = int(_plane(planes[0], kind, 0 if len(planes) > 1 else 2).max()) / step
     return 255 * (luma - 16) / 219 + blue >= 511
 
 
+def _blue_of(chroma: float) -> float:
+    """What chroma adds to blue at most, that of BT.2020."""
+    return 255 * 2 * (1 - 0.0593) * (chroma - 128) / 224
+
+
+@lru_cache(maxsize=256)
 def _kind_and_depth(name: str) -> tuple[str, int]:
     """What the components of a pixel format are (grey, rgb, coded as luma and chroma, float), and their bits."""
     form = VideoFormat(name)
@@ -240,6 +246,11 @@ def peak_of(frame: VideoFrame) -> int:
 def bits_for(peak: int) -> int:
     """How many bits a camera has whose highest value is this: 8, 10, 12, 14 or 16."""
     return next(bits for bits in (8, 10, 12, 14, 16) if peak < 1 << bits)
+
+
+def say_depth(bits: int) -> str:
+    """What was done with pictures of 16 bits, in one sentence."""
+    return f"Pictures of 16 bits use {bits} of them here, so that {2**bits - 1} is shown as 255."
 
 
 def shown_size(frame: VideoFrame) -> tuple[int, int]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +19,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
+from deltafine.video.decoding import open_video, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
-
-CONTAINERS = (
-    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut"
-)
-"""Formats that FFmpeg may recognise: none that is a list of other files or addresses."""
-
-LENIENT = ("h264", "mpeg4", "mpeg1video", "mpeg2video")
-"""Codecs of which FFmpeg flags every frame that it had to guess. Being strict besides finds no more, and refuses
-videos that are cut out of longer ones, or made by old programs, and are shown without a fault."""
-STRICT = {
-    "hevc": "explode+crccheck",
-    "png": "explode+crccheck",
-    "ffv1": "explode+crccheck",
-    **dict.fromkeys(("wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"), "explode+bitstream+buffer"),
-}
-"""What a decoder takes for an error, rather than guess on: FFmpeg's ``err_detect``, "explode" for all others."""
 
 
 class EncodedVideo:
@@ -75,7 +58,7 @@ class EncodedVideo:
         with open_video(self._path, limits) as (container, stream):
             per_second = float(stream.average_rate or stream.guessed_rate or 25)
             deadline = time.monotonic() + limits.seconds
-            for frame in _frames(container, stream, limits, deadline=deadline, damaged=None if whole else note):
+            for frame in sound_frames(container, stream, limits, deadline=deadline, damaged=None if whole else note):
                 if frame.key_frame:
                     keys.append(len(stamps))
                 if breaks and breaks[-1][1] is None:
@@ -131,123 +114,11 @@ class EncodedVideo:
         raise UnreadableVideo(f"gave {position} of the {index.count} frames that it had before")
 
 
-@contextmanager
-def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
-    """Container and video stream of a file.
-
-    It decodes on one thread, because the threads are spent on several files at a time.
-
-    Raises:
-        UnreadableVideo: Whatever FFmpeg finds wrong, in here or while the file is open.
-    """
-    try:
-        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        with av.open(str(path), metadata_errors="replace", container_options=options) as container:
-            if not container.streams.video:
-                raise UnreadableVideo("has no video in it")
-            stream = container.streams.best("video") or container.streams.video[0]
-            context = stream.codec_context
-            if context is None:
-                raise UnreadableVideo("is in a codec that is not supported")
-            _check_pixels(context.width, context.height, limits)
-            context.thread_type = "NONE"
-            context.thread_count = 1
-            context.options = _options(context.name, limits)
-            yield container, stream
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"cannot be decoded ({_plain(error)})") from error
-
-
-def _frames(
-    container: Any,
-    stream: Any,
-    limits: Limits,
-    *,
-    deadline: float = math.inf,
-    damaged: Callable[[str], None] | None = None,
-) -> Iterator[VideoFrame]:
-    """Decoded frames in the order in which they are shown, while they are sound and within the limits.
-
-    A deadline only makes sense where nobody uses the frames meanwhile, however long that takes. Where ``damaged`` is
-    given, it is told what is wrong, and the frames go on from the next key frame, which needs nothing from before.
-    """
-    number = 0
-    broken = False
-    decode = _decoder(stream, limits)
-
-    def complain(reason: str, error: Exception | None = None) -> None:
-        nonlocal broken
-        if damaged is None:
-            raise UnreadableVideo(reason) from error
-        broken = True
-        damaged(reason)
-
-    for packet in _packets(container, stream, damaged):
-        if time.monotonic() > deadline:
-            raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
-        if packet.is_corrupt:
-            complain(f"is damaged at frame {number}")
-        try:
-            frames = decode(packet)
-        except av.error.FFmpegError as error:
-            if not number and damaged is None:
-                raise
-            beyond = f" beyond frame {number - 1}" if number else ""
-            complain(f"cannot be decoded{beyond} ({_plain(error)})", error)
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                complain(f"is damaged at frame {number}")
-            broken = broken and (frame.is_corrupt or not frame.key_frame)
-            if broken:
-                continue
-            if number >= limits.frames:
-                raise UnreadableVideo(f"has more than {limits.frames} frames")
-            _check_pixels(frame.width, frame.height, limits)
-            yield frame
-            number += 1
-
-
 def _stretch(index: FrameIndex, first: int, stop: int | None, reason: str) -> Damage:
     """The damage before which frame ``first - 1`` was the last sound one, and ``stop`` the first sound one after it."""
     step = float(np.median(np.diff(index.times))) if index.count > 1 else 0.0
     start = float(index.times[first - 1]) + step if first else 0.0
     return Damage(start, math.inf if stop is None else float(index.times[stop]), first, reason)
-
-
-def _options(codec: str, limits: Limits) -> dict[str, str]:
-    options = {"max_pixels": str(limits.pixels)}
-    return options if codec in LENIENT else {**options, "err_detect": STRICT.get(codec, "explode")}
-
-
-def _decoder(stream: Any, limits: Limits) -> Callable[[Any], list[VideoFrame]]:
-    """What makes frames of packets: the stream's own decoder, or one that finds more damage and gives the same frames.
-
-    FFmpeg's own VP9 decoder shows whatever becomes of damaged data. That of libvpx looks whether all were used up.
-    """
-    context = stream.codec_context
-    if context.name != "vp9" or context.pix_fmt != "yuv420p" or not _has_decoder("libvpx-vp9"):
-        return lambda packet: packet.decode()
-    careful = av.CodecContext.create("libvpx-vp9", "r")
-    careful.thread_count = 1
-    careful.extradata = context.extradata
-    careful.options = _options("libvpx-vp9", limits)
-
-    def decode(packet: Any) -> list[VideoFrame]:
-        frames = careful.decode(packet if packet.size else None)
-        for frame in frames:
-            frame.key_frame = packet.is_keyframe  # it does not say that itself
-        return frames
-
-    return decode
-
-
-@lru_cache
-def _has_decoder(name: str) -> bool:
-    try:
-        return bool(av.Codec(name, "r"))
-    except ValueError:  # PyAV's error for a codec that its FFmpeg was built without
-        return False
 
 
 def _ends_as_gif(path: Path) -> bool:
@@ -275,23 +146,6 @@ def _entries(index: FrameIndex, start: int) -> list[int]:
     return list(dict.fromkeys([int(index.keys[max(0, last - back)]) for back in (0, 1, 2, 8)] + [0]))
 
 
-def _packets(container: Any, stream: Any, damaged: Callable[[str], None] | None) -> Iterator[Any]:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except IndexError as error:  # PyAV's own, where a stream appears that was not there at the beginning
-            raise UnreadableVideo("has a stream that begins in its middle, which is not supported") from error
-        except av.error.FFmpegError as error:
-            if damaged is None:
-                raise
-            damaged(f"cannot be read to its end ({_plain(error)})")
-            return
-        if packet is None:
-            return
-        yield packet
-
-
 def _numbered(
     container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
 ) -> Iterator[tuple[int, VideoFrame]]:
@@ -300,11 +154,11 @@ def _numbered(
         yield from _numbered_around_damage(container, stream, index, key, limits)
         return
     if key == 0 or index.stamps is None:
-        yield from enumerate(_frames(container, stream, limits))
+        yield from enumerate(sound_frames(container, stream, limits))
         return
     container.seek(int(index.stamps[key]), stream=stream, backward=True)
     number = -1
-    for frame in _frames(container, stream, limits):
+    for frame in sound_frames(container, stream, limits):
         if number < 0:
             if not frame.key_frame or frame.pts is None:
                 continue  # shown before the key frame, and may lack the pictures it was coded from
@@ -323,7 +177,7 @@ def _numbered_around_damage(
     if key:
         container.seek(int(index.stamps[key]), stream=stream, backward=True)
     begun = not key
-    for frame in _frames(container, stream, limits, damaged=_ignore):
+    for frame in sound_frames(container, stream, limits, damaged=_ignore):
         begun = begun or frame.key_frame
         number = int(np.searchsorted(index.stamps, frame.pts)) if begun and frame.pts is not None else index.count
         if number < index.count and index.stamps[number] == frame.pts:
@@ -332,12 +186,3 @@ def _numbered_around_damage(
 
 def _ignore(reason: str) -> None:
     pass
-
-
-def _check_pixels(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.pixels:
-        raise UnreadableVideo(f"has pictures of {width}x{height}, more than {limits.pixels} pixels")
-
-
-def _plain(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltafine.video.catalogue import SPLITS
+from deltafine.video.conversion import say_depth
 from deltafine.video.labels import spread_of
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def overview(data: Dataset) -> Overview:
     classes = tuple(_count(data, shown, label, name) for label, name in enumerate(names))
     lines = [*(_numbers(data, shown) if data.values else ()), *_lines(shown)]
     if any(one.peak for one in shown):
-        bits = data.examination.depth()
-        lines.append(f"Depth: the 16-bit pictures use {bits} bits, so that {2**bits - 1} is shown as 255")
+        lines.append(say_depth(data.examination.depth()).rstrip("."))
     return Overview(classes, tuple(lines))
 
 

@@ -28,6 +28,8 @@ _MEANING = {word: meaning for meaning, words in _OTHERS.items() for word in word
 _THUMBNAILS = frozenset(_OTHERS["thumbnails"])
 _ALWAYS_ASIDE = frozenset({"@eadir", "__macosx"})
 """Where Synology and macOS keep pictures and files of their own."""
+_DIGITS = re.compile(r"[0-9]+")
+_SPLIT = re.compile(r"([0-9]+)")
 LEVELS = 4
 """So far above a folder of images its masks may lie in a folder beside: Annotations/480p/bear."""
 IRREGULAR = 8
@@ -49,13 +51,13 @@ class ImageNames:
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A sorting key that puts ``frame2`` before ``frame10``."""
-    parts = re.split(r"([0-9]+)", text)
+    parts = _SPLIT.split(text)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name says that it is a visible image."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    return _parted(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def choose_frames(names: Iterable[str], area: Callable[[str], int] = lambda name: 0) -> ImageNames:
@@ -103,24 +105,31 @@ def _main_series(series: dict[str, list[str]], area: Callable[[str], int]) -> li
 
 def _one_of_each(names: list[str]) -> list[str]:
     """Without images that are called like another one but for the suffix: the masks 00000.png beside 00000.jpg."""
-    paths = [Path(name) for name in names]
-    if len({path.stem for path in paths}) == len(paths):
+    stems, suffixes = zip(*map(_parted, names), strict=True) if names else ((), ())
+    if len(set(stems)) == len(names):
         return names
-    count = Counter(path.suffix for path in paths)
+    count = Counter(suffixes)
     order = sorted(count, key=lambda suffix: (-count[suffix], suffix.lower() == ".png", suffix))
     best: dict[str, str] = {}
-    for path in sorted(paths, key=lambda path: order.index(path.suffix)):
-        best.setdefault(path.stem, path.name)
-    kept = set(best.values())
-    return [name for name in names if name in kept]
+    for suffix in order:
+        for stem, of_stem in zip(stems, suffixes, strict=True):
+            if of_stem == suffix:
+                best.setdefault(stem, suffix)
+    return [name for name, stem, suffix in zip(names, stems, suffixes, strict=True) if best[stem] == suffix]
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Stem and suffix of a file's name; faster than by a path, of which there may be millions."""
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if stem else (name, "")
 
 
 def _series(name: str) -> str:
-    return re.sub(r"[0-9]+", "*", Path(name).stem)
+    return _DIGITS.sub("*", _parted(name)[0])
 
 
 def _pattern(name: str) -> str:
-    return _series(name) + Path(name).suffix
+    return _series(name) + _parted(name)[1]
 
 
 def _meaning(name: str) -> str | None:
@@ -177,7 +186,7 @@ def _numbers(folder: Path) -> frozenset[int]:
 @lru_cache(maxsize=1024)
 def _numbers_of(folder: Path, changed: int) -> frozenset[int]:
     """The last number in every image's name."""
-    found = (re.findall(r"[0-9]+", path.stem) for path in folder.iterdir() if is_image(path.name))
+    found = (_DIGITS.findall(_parted(path.name)[0]) for path in folder.iterdir() if is_image(path.name))
     return frozenset(int(numbers[-1]) for numbers in found if numbers)
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from deltafine.cli.data import data
 from deltafine.errors import DeltafineError
-from tests.video.painted import write_classes, write_video
+from tests.video.painted import paint, write_classes, write_video
+from tests.video.test_exact_frames import write_image
 
 app = typer.Typer()
 app.command()(data)
@@ -70,6 +71,18 @@ def test_it_tells_parts_that_end_early_from_those_that_are_not_used(tmp_path: Pa
     shown = run(tmp_path).stdout
     assert "Not used: 1\n  v.avi [2-3 s] begins at 2 s, and its file ends at 2 s" in shown
     assert "Used in part: 1\n  v.avi [1-9 s] is used up to the end of its file at 2 s, and not to 9 s" in shown
+
+
+def test_it_says_which_images_are_no_frames(tmp_path: Path) -> None:
+    for number in range(3):
+        for name in ("img", "flow_x"):
+            write_image(tmp_path / f"run/v0/{name}_{number}.jpg", paint(number))
+    shown = run(tmp_path)
+    assert (
+        "Found 3 images flow_x_*.jpg, not used because they are optical flow beside the frames img_*.jpg."
+        in shown.stdout
+    )
+    assert "Frames per video: 3; 3 in all" in shown.stdout
 
 
 def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:

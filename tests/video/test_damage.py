@@ -25,6 +25,7 @@ MADE: dict[str, tuple[float, dict[str, Any]]] = {  # and what share of the damag
     "mpeg4.avi": (1.0, {"codec": "mpeg4"}),
     "mpeg2.ts": (1.0, {"codec": "mpeg2video"}),
     "mjpeg.avi": (0.5, {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    "ffv1.mkv": (1.0, {"codec": "ffv1"}),
     "png.mov": (1.0, {"codec": "png", "pixels": "rgb24"}),
     "windows.wmv": (0.8, {"codec": "wmv2"}),
 }
@@ -84,6 +85,14 @@ def test_a_cut_file_shows_no_frame_that_the_whole_one_does_not(tmp_path: Path, n
         path.write_bytes(whole[: int(share * len(whole))])
         frames = shown(path)
         assert frames is None or frames == sound[: len(frames)]
+
+
+@pytest.mark.parametrize("options", [{"level": "1"}, {"level": "3", "slicecrc": "0"}, {"level": "3", "slices": "9"}])
+def test_ffv1_is_read_with_checksums_and_without(tmp_path: Path, options: dict[str, str]) -> None:
+    path = write_video(tmp_path / "v.mkv", pictures=textured(5), codec="ffv1", options=options)
+    frames = shown(path)
+    assert frames is not None
+    assert len(frames) == 5
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -66,7 +66,12 @@ def test_a_dark_video_is_scaled_like_the_bright_ones_on_the_other_side(tmp_path:
 
 def test_the_depth_is_said(tmp_path: Path) -> None:
     root = write_clips(tmp_path, {"a": [7200, 16000], "b": [1, 2]})
-    assert "Depth: the 16-bit pictures use 14 bits, so that 16383 is shown as 255" in overview(open_dataset(root)).lines
+    data = open_dataset(root)
+    assert "Pictures of 16 bits use 14 of them here, so that 16383 is shown as 255" in overview(data).lines
+    said: list[str] = []
+    data.use_cache(tmp_path / "cache", announce=said.append)
+    levels(data)
+    assert said[1:] == ["Pictures of 16 bits use 14 of them here, so that 16383 is shown as 255."]
 
 
 def test_a_cache_holds_the_same_and_is_made_anew_when_the_depth_changes(tmp_path: Path) -> None:
