@@ -214,6 +214,10 @@ class _Tensor:
         inputs = [self.frames, *self._into_delta, *self._before]
         if in_graph:
             return graph_counting.count(self.questions, *inputs)
+        # NumPy knows half precision only in part; every value of it is one of single precision.
+        inputs = [
+            tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value for value in inputs
+        ]
         types = [tf.int64]
         if self.questions.layer is not None:
             types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
