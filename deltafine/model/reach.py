@@ -107,9 +107,9 @@ def _joined_input_mask(call: Call, masks: Masks) -> np.ndarray:
 
 
 def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
-    if not entry.covered:
+    layer, total = entry.counted_as, 0
+    if layer is None:
         return entry.dense_macs or 0
-    layer, total = call.operation, 0
     for stage in fan_out.stages(layer):
         if stage == "pointwise":
             mask = _depthwise_mask(layer, mask)

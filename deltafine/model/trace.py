@@ -55,6 +55,7 @@ class Call:
         kwargs: keyword arguments, likewise.
         repeats: how often it runs per sample of the model's input; more than 1 inside ``TimeDistributed``.
         site_name: the path at the first call of a nested model, as later calls share its layers.
+        masked: whether a mask of Keras comes with its inputs.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     repeats: int = 1
     site_name: str = ""
+    masked: bool = False
 
 
 class Trace:
@@ -150,7 +152,8 @@ def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Tra
         if isinstance(operation, keras.layers.TimeDistributed):
             return _trace_time_distributed(operation, name, args, kwargs, level, result)
         outputs = _output_values(node, args, kwargs)
-        _add(result, level, name, operation, outputs, args, kwargs)
+        masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.input_tensors)
+        _add(result, level, name, operation, outputs, args, kwargs, masked)
         return outputs
 
     result.names[level.site.removesuffix("/")] = set(graph.operation_names(model))
@@ -184,11 +187,13 @@ def _inside(inner: Any, name: str, level: _Level, result: Trace) -> _Level:
 
 def _add(
     result: Trace, level: _Level, name: str, operation: Any, outputs: Sequence[Value],
-    args: tuple[Any, ...], kwargs: dict[str, Any],
+    args: tuple[Any, ...], kwargs: dict[str, Any], masked: bool = False,
 ) -> None:  # fmt: skip
     inputs = tuple(leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value))
     result.add(
-        Call(level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name)
+        Call(
+            level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name, masked
+        )
     )
 
 
@@ -200,7 +205,20 @@ def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if [value.shape[1:] for value in given] != recorded:
         args, kwargs = keras.tree.map_structure(_symbolic, (args, kwargs))
         outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
-    return [Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)) for tensor in outputs]
+    shapes = [tuple(tensor.shape) for tensor in outputs]
+    if isinstance(node.operation, keras.layers.EinsumDense):
+        shapes = [_shape_of_einsum(node.operation, given[0].shape, shape) for shape in shapes]
+    kinds = [keras.backend.standardize_dtype(tensor.dtype) for tensor in outputs]
+    return [Value(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
+
+
+def _shape_of_einsum(layer: Any, shape: tuple[int | None, ...], known: tuple[int | None, ...]) -> tuple[Any, ...]:
+    """The output's shape by the input's; Keras leaves sizes open that the layer was not told, as attention does."""
+    inputs, output = layer.equation.replace(" ", "").split(",")[0], layer.equation.replace(" ", "").split("->")[1]
+    if "..." in layer.equation:
+        return known
+    sizes = dict(zip(inputs, shape, strict=True))
+    return tuple(sizes.get(label, size) if size is None else size for label, size in zip(output, known, strict=True))
 
 
 def _symbolic(leaf: Any) -> Any:

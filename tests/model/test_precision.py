@@ -89,7 +89,8 @@ def test_a_model_in_half_precision_becomes_a_tflite_file_in_single(policy, form)
 
 def test_in_single_precision_nothing_is_in_half_any_more():
     inputs = keras.Input((6, 4))
-    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True, dtype="mixed_bfloat16"), dtype="mixed_bfloat16")(inputs)
+    recurrent = layers.LSTM(3, return_sequences=True, dtype="mixed_bfloat16")
+    x = layers.Bidirectional(recurrent, dtype="mixed_bfloat16")(inputs)
     inner = keras.Input((6, 6))
     block = keras.Model(inner, layers.Dense(2, dtype="mixed_float16")(inner))
     model = randomise(keras.Model(inputs, ops.cast(block(ops.cast(x, "float16")), "bfloat16")))
