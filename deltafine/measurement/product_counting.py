@@ -71,8 +71,8 @@ def count(product: Product, continued: bool, *arrays: np.ndarray) -> np.ndarray:
     first, second = _size_alone(product, 0), _size_alone(product, 1)
     spatial = (nonzero[0] * nonzero[1]).sum(axis=-1)
     delta = (first * second - (first - changed[0]) * (second - changed[1])).sum(axis=-1)
-    units = np.logical_and.reduce([side.units for side in sides])
-    before = np.concatenate([np.logical_and.reduce([side.units_before for side in sides]), units[:, :-1]], axis=1)
+    units = sides[0].units & sides[1].units
+    before = np.concatenate([sides[0].units_before & sides[1].units_before, units[:, :-1]], axis=1)
     rows: list[Any] = [
         sum(_sums(side.nonzero) for side in flowing),
         sum(_sums(side.changed) for side in flowing),

@@ -17,10 +17,6 @@ from deltafine.model.trace import Call, Value
 
 layers = keras.layers
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-_PRODUCTS = frozenset({
-    "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "XlaEinsum", "Conv", "Conv2D", "Conv3D",
-    "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "SparseTensorDenseMatMul",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ def opened(call: Call) -> Inside | None:
     try:
         # What a layer would assign to its variables is dropped with the scope.
         with keras.StatelessScope():
-            args, kwargs = _bound(call, inputs)
+            args, kwargs = bound(call, inputs)
             outputs = keras.tree.flatten(call.operation.call(*args, **kwargs))
             function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
     except Exception:  # a layer of the user's own may raise anything where it is not given numbers
@@ -59,26 +55,7 @@ def opened(call: Call) -> Inside | None:
     return Inside(function, tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)))
 
 
-def multiplies(call: Call) -> bool:
-    """Whether a layer that is no graph of Keras' operations has TensorFlow multiply matrices, or convolve; or fails."""
-    import tensorflow as tf
-
-    @tf.autograph.experimental.do_not_convert
-    def compute(*tensors: Any) -> Any:
-        args, kwargs = _bound(call, tensors)
-        return call.operation.call(*args, **kwargs)
-
-    specs = [tf.TensorSpec((1, *value.shape[1:]), value.dtype) for value in call.inputs]
-    try:
-        with keras.StatelessScope():
-            definition = tf.function(compute).get_concrete_function(*specs).graph.as_graph_def()
-    except Exception:
-        return True  # nobody knows
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    return any(node.op in _PRODUCTS for node in nodes)
-
-
-def _bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
     """The call's arguments with these tensors in place of its own."""
     given = iter(tensors)
     args, kwargs = keras.tree.map_structure(

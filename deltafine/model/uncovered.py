@@ -11,7 +11,8 @@ from typing import Any
 
 import keras
 
-from deltafine.model import opening, products, recurrent
+from deltafine.model import products, recurrent
+from deltafine.model.tensorflow_macs import tensorflow_macs
 from deltafine.model.trace import Call
 
 layers = keras.layers
@@ -62,9 +63,8 @@ def may_do_macs(layer: Any) -> bool:
 
 
 def _of_layer(layer: Any, call: Call) -> tuple[int | None, str] | None:
-    if not may_do_macs(layer) or not opening.multiplies(call):
-        return None
-    return None, f"{type(layer).__name__} multiplies in a way that is not known"
+    macs = tensorflow_macs(call) if may_do_macs(layer) else 0
+    return None if macs == 0 else (macs, f"{type(layer).__name__} is no graph of Keras' layers and operations")
 
 
 def _of_attention(call: Call) -> int | None:
