@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.model import recurrent
 from deltafine.model.choose import addable
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Plan, Site, covered
@@ -102,6 +103,8 @@ def _not_behind(plan: Plan, union: Any) -> list[dict[str, Any]]:
         if not entry.dense_macs:
             continue
         reached = union.macs_at(call, plan.macs)
-        if reached < _REACHED * entry.dense_macs:
-            found.append({"layer": entry.path, "mac_share": (entry.dense_macs - reached) / plan.dense_macs})
+        state = 0 < reached < entry.dense_macs and recurrent.is_recurrent(entry.layer)
+        if state or reached < _REACHED * entry.dense_macs:
+            name = f"{entry.path}/state" if state else entry.path
+            found.append({"layer": name, "mac_share": (entry.dense_macs - reached) / plan.dense_macs})
     return found
