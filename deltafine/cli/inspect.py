@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _WIDE = 110
 _NAMES_SHOWN = 4
+_WORTH_SAYING = 0.0005
+"""A share that is not 0.0%."""
 
 
 def inspect(
@@ -85,7 +87,11 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
 
     model, totals = plan["model"], plan["totals"]
     line(f"{model['name']}: {_shape(model['input_shape'])} in, {_shape(model['output_shape'])} out", "bold")
-    line(f"{model['parameters']:,} parameters, {_short(model['dense_macs'])} MACs per {model['counted_per']}")
+    unknown = model["layers_of_unknown_macs"]
+    line(
+        f"{model['parameters']:,} parameters, {_short(model['dense_macs'])} MACs per {model['counted_per']}"
+        + (f", without those of {unknown} layer{'s' * (unknown > 1)}, which are not known" if unknown else "")
+    )
     if (frozen := model["frozen"])["parameters"]:
         line(
             f"{frozen['parameters']:,} of {frozen['of']:,} weights are frozen, in {_some(frozen['layers'])} "
@@ -94,7 +100,7 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     console.print()
     _print_sites([site for site in plan["sites"] if site["selected"]], console)
     line(
-        f"{totals['selected']} delta layers before {totals['coverage']:.1%} of the MACs, "
+        f"{totals['selected']} delta layers before {totals['coverage']:.1%} of the {'known ' * (unknown > 0)}MACs, "
         f"steps: {totals['steps']:,}, state with all sums: {_short(totals['state_bytes'])}B"
     )
     skipped = defaultdict(list)
@@ -104,12 +110,14 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     for reason, names in skipped.items():
         line(f"\nSkipped, {reason}", "bold")
         line(f"  {_some(names)}")
-    if plan["not_behind"]:
-        share = sum(entry["mac_share"] for entry in plan["not_behind"])
-        line(f"\nNot behind a delta layer: {share:.1%} of the MACs (add: --at default --at uncovered)", "bold")
-        line(f"  {_some([entry['layer'] for entry in plan['not_behind']])}")
+    apart = 1 - totals["coverage"]
+    if apart >= _WORTH_SAYING:
+        advice = " (add: --at default --at uncovered)" if plan["addable"] else ""
+        line(f"\nNot behind a delta layer: {apart:.1%} of the {'known ' * (unknown > 0)}MACs{advice}", "bold")
+        names = [entry["layer"] for entry in plan["not_behind"]]
+        line(f"  {_some(names) if names else 'parts of layers, such as those that only see zeros around a picture'}")
     if plan["not_counted"]:
-        line("\nLayers with MACs that are not counted", "bold")
+        line("\nLayers with MACs that are not measured", "bold")
         for entry in plan["not_counted"]:
             macs = "unknown" if entry["dense_macs"] is None else _short(entry["dense_macs"])
             line(f"  {entry['layer']} ({entry['type']}): {entry['reason']}; {macs} MACs")

@@ -10,20 +10,24 @@ the window's frames where they stand; a layer behind the end of time has one ste
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, Stream, current_stream
 from deltafine.measurement import counting, graph_counting
+from deltafine.measurement.factors import NOTHING, OUTPUTS, factors
+from deltafine.measurement.product_counting import Pair
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
-from deltafine.model.fan_out import fan_out, is_covered, stages
+from deltafine.model.macs import MacLayer, all_entries
+from deltafine.model.products import operands_of
+from deltafine.model.time_axis import Steps
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class Probe:
         self._in_graph = bool(tf.config.list_logical_devices("GPU")) if in_graph is None else in_graph
         self._taken: list[tuple[int, int | None]] = []  # of each place: which tensor, which fan-out
         self.frame_shape: tuple[int, int, int] = tuple(clip_model.inputs[0].shape[2:])
+        sample = (1, *self.frame_shape) if self.window is None else None
+        self._entries = {entry.path: entry for entry in all_entries(self.model, sample)}
         frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
         self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames])
         self._fresh.get_concrete_function()
@@ -133,56 +139,95 @@ class Probe:
         return Piece(predictions.numpy(), counts, steady, state_after)
 
     def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any]]:
-        def by_step(path: str, value: Any) -> Any:
+        self.layers, self.deltas, self.delta_layers = [], [], []
+        tensors: list[_Tensor | Pair] = []
+        at_layers: list[tuple[int, int | None]] = []
+        at_deltas: list[tuple[int, int | None]] = []
+
+        def by_step(time: Steps | None, value: Any) -> Any:
             """(batch, steps of time, ...)"""
-            time = self._times[path] if self._times is not None else None
             if self._times is not None and time is None:
                 return value[:, None]
             if time is not None and not time.folded:
                 return value
             return tf.reshape(value, (tf.shape(clips)[0], -1, *value.shape[1:]))
 
-        self.layers, self.deltas, self.delta_layers = [], [], []
-        tensors: list[_Tensor] = []
-        at_layers: list[tuple[int, int | None]] = []
-        at_deltas: list[tuple[int, int | None]] = []
-
-        def tensor_of(path: str, value: Any) -> int:
+        def tensor_of(time: Steps | None, value: Any) -> int:
             """A tensor that goes to several layers is looked at once."""
-            known = next((index for index, tensor in enumerate(tensors) if tensor.value is value), None)
-            if known is None:
-                tensors.append(_Tensor(value, by_step(path, value)))
-                return len(tensors) - 1
-            return known
+            for index, known in enumerate(tensors):
+                if isinstance(known, _Tensor) and known.value is value:
+                    return index
+            tensors.append(_Tensor(value, by_step(time, value)))
+            return len(tensors) - 1
+
+        def observe_product(entry: MacLayer, time: Steps | None, operands: list[Any], outputs: Any) -> None:
+            assert entry.product is not None
+            time = time if time is not None and time.folded else None  # else it goes over time
+            flags = entry.product.constant
+            pair = Pair(entry.product, [v if c else by_step(time, v) for v, c in zip(operands, flags, strict=True)])
+            made = math.prod(by_step(time, outputs).shape[2:])
+            macs, steps = entry.product.dense_macs, 1 if time is None else time.steps
+            place = Place(entry.path, type(entry.layer).__name__, pair.elements, pair.positions, steps * macs, made)
+            at_layers.append((len(tensors), 0))
+            self.layers.append(place if self._times is None else replace(place, step_macs=(macs,) * steps))
+            tensors.append(pair)
 
         @tf.autograph.experimental.do_not_convert
-        def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+        def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
             if isinstance(operation, DeltaActivation):
-                index = tensor_of(path, outputs)
-                tensors[index].of_delta_layer(operation, by_step(path, args[0]))
-                self.deltas.append(_delta_place(path, operation, tensors[index].frames))
+                time = self._time_at(path, args[0])
+                index = tensor_of(time, outputs)
+                of_layer = tensors[index]
+                assert isinstance(of_layer, _Tensor)
+                of_layer.of_delta_layer(operation, by_step(time, args[0]))
+                self.deltas.append(_delta_place(path, operation, of_layer.frames))
                 self.delta_layers.append(operation)
                 at_deltas.append((index, None))
-            elif is_covered(operation):
-                for stage, value in _stage_inputs(operation, args[0]):
-                    fan = fan_out(operation, args[0].shape[1:], stage=stage)
-                    index = tensor_of(path, value)
-                    place = _mac_place(path, operation, stage, tensors[index].frames, by_step(path, outputs))
-                    self.layers.append(self._with_macs(place, fan, path, value.shape[1:]))
-                    at_layers.append((index, len(tensors[index].questions.fans)))
-                    tensors[index].questions.fans.append(fan)
+                return
+            entry = self._entries.get(path)
+            if entry is None or not entry.covered or entry.layer is not operation:
+                return
+            if entry.inside is not None:
+                graph.run(entry.inside.function, entry.inside.inputs(args, kwargs), observe, prefix=f"{path}/")
+                return
+            operands = operands_of(args, kwargs)
+            if entry.product is not None:
+                observe_product(entry, self._time_at(path, outputs), operands, outputs)
+                return
+            for factor in factors(entry, operands[0]):
+                time = self._time_at(path, factor.value)
+                index = tensor_of(time, factor.value)
+                tensor = tensors[index]
+                assert isinstance(tensor, _Tensor)
+                made = by_step(self._time_at(path, outputs), outputs) if factor.writes == OUTPUTS else tensor.frames
+                written = 0 if factor.writes == NOTHING else math.prod(made.shape[2:])
+                place = _mac_place(factor.name, entry, tensor.frames, written)
+                self.layers.append(self._with_macs(place, factor.fan, time, factor.value.shape[1:]))
+                at_layers.append((index, len(tensor.questions.fans)))
+                tensor.questions.fans.append(factor.fan)
 
         with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
         self._taken = at_layers + at_deltas
         return predictions, [tensor.count(in_graph=self._in_graph) for tensor in tensors], stream.state
 
-    def _with_macs(self, place: Place, fan: np.ndarray, path: str, shape: Any) -> Place:
+    def _time_at(self, path: str, value: Any) -> Steps | None:
+        """Where a value has its time; inside a layer that was opened as the layer has it, if the value still may."""
+        if self._times is None:
+            return None
+        outer = path
+        while outer not in self._times:
+            outer = outer.rpartition("/")[0]
+        time = self._times[outer]
+        if time is None or time.folded or outer == path:
+            return time
+        return time if len(value.shape) >= 3 and value.shape[1] == time.steps else None
+
+    def _with_macs(self, place: Place, fan: np.ndarray, time: Steps | None, shape: Any) -> Place:
         """The place with its MACs per frame; or per window, and at each of its steps."""
         macs = np.broadcast_to(fan, shape)
         if self._times is None:
             return replace(place, dense_macs=int(macs.sum(dtype=np.int64)))
-        time = self._times[path]
         if time is not None and not time.folded:
             steps = macs.reshape(len(macs), -1).sum(axis=1, dtype=np.int64).tolist()
         else:
@@ -214,6 +259,8 @@ class _Tensor:
         inputs = [self.frames, *self._into_delta, *self._before]
         if in_graph:
             return graph_counting.count(self.questions, *inputs)
+        # NumPy knows half precision only in part; every value of it is one of single precision.
+        inputs = [tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value for value in inputs]
         types = [tf.int64]
         if self.questions.layer is not None:
             types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
@@ -232,31 +279,10 @@ def _counts(arrays: list[np.ndarray], fan: int | None) -> Counts:
     return Counts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)
 
 
-def _stage_inputs(layer: Any, x: Any) -> list[tuple[str | None, Any]]:
-    """The inputs of a layer's MAC operations; a separable convolution has an intermediate one."""
-    if len(stages(layer)) == 1:
-        return [(None, x)]
-    between = keras.ops.depthwise_conv(
-        x,
-        layer.depthwise_kernel,
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation_rate=layer.dilation_rate,
-        data_format=layer.data_format,
-    )
-    return [("depthwise", x), ("pointwise", between)]
-
-
-def _mac_place(path: str, layer: Any, stage: str | None, sequence: Any, outputs: Any) -> Place:
-    elements = int(np.prod(sequence.shape[2:]))
-    return Place(
-        name=f"{path}/{stage}" if stage else path,
-        kind=type(layer).__name__,
-        elements=elements,
-        positions=elements // sequence.shape[-1],
-        dense_macs=0,
-        output_elements=0 if stage == "depthwise" else int(np.prod(outputs.shape[2:])),
-    )
+def _mac_place(name: str, entry: MacLayer, sequence: Any, written: int) -> Place:
+    elements = math.prod(sequence.shape[2:])
+    positions = math.prod(sequence.shape[2:-1])
+    return Place(name, type(entry.layer).__name__, elements, positions, dense_macs=0, output_elements=written)
 
 
 def _delta_place(path: str, layer: DeltaActivation, sent: Any) -> Place:

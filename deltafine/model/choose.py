@@ -11,12 +11,16 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.model.reach import PADDINGS
 from deltafine.model.sites import Plan, Site, covered, make_sites
+from deltafine.model.trace import FoldFrames, UnfoldFrames
 
 DEFAULT = "default"
 UNCOVERED = "uncovered"
 
 # A delta layer stands better before these: without a border of zeros, with its channels, without noise in training.
-_LOOKED_THROUGH = (*PADDINGS, keras.layers.Flatten, keras.layers.Dropout, keras.layers.SpatialDropout2D)
+# What TimeDistributed does around its layer is no place at all.
+_LOOKED_THROUGH = (
+    *PADDINGS, keras.layers.Flatten, keras.layers.Dropout, keras.layers.SpatialDropout2D, FoldFrames, UnfoldFrames,
+)  # fmt: skip
 
 
 def choose(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Site]:
@@ -89,17 +93,23 @@ def _matches(pattern: str, sites: Sequence[Site], option: str) -> list[str]:
     )
 
 
+def addable(sites: Sequence[Site]) -> list[str]:
+    """The places that the word ``uncovered`` would add to the selected sites."""
+    selected = {site.name for site in sites if site.selected}
+    return [name for name in _inputs_of_uncovered(sites) if name not in selected]
+
+
 def _inputs_of_uncovered(sites: Sequence[Site]) -> list[str]:
     """Places that feed layers with MACs which no selected site reaches; gates stay as they are."""
     reached, plan = covered(sites)
     names = {value: name for name, values in plan.places.items() for value in values}
     found: dict[str, None] = {}
     for call, entry in plan.macs.items():
-        if not entry.covered or call in reached.masks or call in plan.gates:
+        if not entry.dense_macs or call in reached.masks or call in plan.gates:
             continue
-        value = call.inputs[0]
-        while (maker := plan.trace.maker.get(value)) is not None and isinstance(maker.operation, _LOOKED_THROUGH):
-            value = maker.inputs[0]
-        if value in names and value in plan.with_frames and plan.trace.maker.get(value) not in plan.gates:
-            found[names[value]] = None
+        for value in dict.fromkeys(call.inputs):
+            while (maker := plan.trace.maker.get(value)) is not None and isinstance(maker.operation, _LOOKED_THROUGH):
+                value = maker.inputs[0]
+            if value in names and value in plan.with_frames and plan.trace.maker.get(value) not in plan.gates:
+                found[names[value]] = None
     return list(found)

@@ -15,6 +15,7 @@ from deltafine.errors import DeltafineError
 from deltafine.layers.time import TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.names import Names
+from deltafine.model.precision import HALF_PRECISION
 from deltafine.model.time_axis import Steps, takes_clips, times_of_values
 from deltafine.model.trace import trace
 
@@ -22,8 +23,6 @@ FRAME_PREDICTIONS = "frame_predictions"
 """Layer of a clip model of a per-frame network that gives one prediction per frame."""
 CLIP_PREDICTION = "clip_prediction"
 """Layer that gives the prediction for a clip; the only one of a network that takes clips."""
-HALF_PRECISION = ("float16", "bfloat16")
-"""Types that NumPy knows only in part, and that are too coarse to add up losses in."""
 
 
 def frame_layers(model: Any) -> list[Any]:

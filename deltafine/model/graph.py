@@ -180,7 +180,7 @@ def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
 def run(
     model: Any,
     inputs: Sequence[Any],
-    observe: Callable[[str, Any, tuple[Any, ...], Any], None],
+    observe: Callable[[str, Any, tuple[Any, ...], dict[str, Any], Any], None],
     *,
     training: bool = False,
     prefix: str = "",
@@ -190,7 +190,7 @@ def run(
     Args:
         model: a Functional or Sequential model.
         inputs: one tensor for each input of the model, flat.
-        observe: called as ``observe(path, operation, args, outputs)`` after each call of a layer or
+        observe: called as ``observe(path, operation, args, kwargs, outputs)`` after each call of a layer or
             operation that is not itself a graph.
         training: passed on to the operations that know it.
         prefix: put before every path.
@@ -208,7 +208,7 @@ def run(
         if getattr(operation, "_call_has_training_arg", False):
             kwargs = {**kwargs, "training": training}  # whatever the model was built with, as Keras does
         outputs = operation(*args, **kwargs)
-        observe(prefix + name, operation, args, outputs)
+        observe(prefix + name, operation, args, kwargs, outputs)
         return outputs
 
     return walk(model, inputs, on_call)

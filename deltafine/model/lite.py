@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.model.precision import in_single_precision
 
 _CLIP_RANK = 5
 
@@ -36,13 +37,14 @@ class Agreement:
 
 
 def to_tflite(model: Any) -> bytes:
-    """Convert a plain Keras model.
+    """Convert a plain Keras model; one in half precision is converted in single, which is what TFLite has.
 
     Raises:
         DeltafineError: an operation of the model has no TFLite form.
     """
     import tensorflow as tf
 
+    model = in_single_precision(model)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,7 +93,7 @@ def compare(content: bytes, model: Any, inputs: Sequence[np.ndarray]) -> Agreeme
         runner.set_tensor(source["index"], value.astype(source["dtype"]))
         runner.invoke()
         found = runner.get_tensor(target["index"])
-        expected = keras.ops.convert_to_numpy(model(value, training=False))
+        expected = keras.ops.convert_to_numpy(keras.ops.cast(model(value, training=False), "float32"))
         largest = max(largest, float(np.abs(found - expected).max()))
         same += int(found.reshape(-1).argmax() == expected.reshape(-1).argmax())
     return Agreement(len(inputs), largest, same / len(inputs))

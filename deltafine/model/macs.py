@@ -1,14 +1,19 @@
-"""The layers of a model that do multiply-accumulates (MACs), covered by the fan-out rules or not."""
+"""The layers of a model that do multiply-accumulates (MACs), covered by the measurement or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from deltafine.model import fan_out
-from deltafine.model.trace import Call, Trace, trace
-from deltafine.model.uncovered import uncovered_macs
+import keras
+
+from deltafine.model import fan_out, opening, recurrent
+from deltafine.model.products import Product, operands_of, product_of
+from deltafine.model.time_axis import takes_clips_as_traced
+from deltafine.model.trace import Call, Trace, Value, trace
+from deltafine.model.uncovered import may_do_macs, uncovered_macs
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,12 @@ class MacLayer:
         output_shape: likewise of its (first) output.
         repeats: calls per sample of the model's input; more than 1 inside ``TimeDistributed``.
         dense_macs: MACs per sample of the model's input, all repeats together; None where unknown.
-        covered: whether ``fan_out`` counts it.
+        covered: whether the measurement counts it.
         reason: why it is not covered; empty if it is.
+        counted_as: the layer whose fan-out its input has; itself, or for an operation one that does the same.
+        product: how the elements of two tensors meet, where it is a product of two.
+        inside: what is inside it, where it is made of other layers.
+        parts: the entries of that graph, their paths inside its own.
     """
 
     path: str
@@ -36,6 +45,10 @@ class MacLayer:
     dense_macs: int | None
     covered: bool
     reason: str
+    counted_as: Any = None
+    product: Product | None = None
+    inside: opening.Inside | None = None
+    parts: tuple[MacLayer, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.path, self.layer))
@@ -49,29 +62,100 @@ def mac_layers(model: Any, frame_shape: Sequence[int] | None = None) -> list[Mac
         frame_shape: shape of one input sample, for a model that takes any size.
 
     Returns:
-        One entry per call. Layers that the fan-out rules do not cover (recurrent, attention, products of two
-        tensors, layers of the user's own with weights) are there too, marked, with the reason.
+        One entry per call. Layers that the measurement does not cover (over masked values, or made of what is no
+        graph of Keras' layers and operations) are there too, marked, with the reason.
     """
     return list(mac_calls(trace(model, frame_shape)).values())
 
 
+def all_entries(model: Any, frame_shape: Sequence[int] | None = None) -> Iterator[MacLayer]:
+    """The same, and behind each the entries of what is inside it."""
+    waiting = mac_layers(model, frame_shape)[::-1]
+    while waiting:
+        entry = waiting.pop()
+        yield entry
+        waiting.extend(entry.parts[::-1])
+
+
 def mac_calls(traced: Trace) -> dict[Call, MacLayer]:
     """The calls with MACs of a traced model, in order of computation."""
-    found = ((call, mac_call(call)) for call in traced.calls)
-    return {call: entry for call, entry in found if entry is not None}
+    found = {call: entry for call in traced.calls if (entry := mac_call(call)) is not None}
+    if takes_clips_as_traced(traced):
+        return found
+    return {call: _apart(entry) if call.repeats > 1 else entry for call, entry in found.items()}
+
+
+def _apart(entry: MacLayer) -> MacLayer:
+    """The entry of a call inside TimeDistributed in a model without time: it stays as it is, unmeasured."""
+    return replace(entry, covered=False, reason="inside TimeDistributed over parts of a frame")
 
 
 def mac_call(call: Call) -> MacLayer | None:
     """The entry of one traced call, or None if it does no MACs."""
     if not call.inputs:
         return None
-    shape, output_shape = call.inputs[0].sample_shape, call.outputs[0].sample_shape
-    if fan_out.is_covered(call.operation):
-        macs = call.repeats * fan_out.dense_macs(call.operation, shape)
-        return MacLayer(call.path, call.operation, shape, output_shape, call.repeats, macs, True, "")
+    operation, shape = call.operation, call.inputs[0].sample_shape
+    entry = partial(MacLayer, call.path, operation, shape, call.outputs[0].sample_shape, call.repeats)
+    counted_as = _as_layer(call)
+    if counted_as is not None:
+        macs = call.repeats * fan_out.dense_macs(counted_as, shape)
+        return entry(macs, True, "", counted_as)
+    if recurrent.is_recurrent(operation) and recurrent.is_covered(operation) and len(call.inputs) == 1:
+        reason = "recurrent over masked steps" if call.masked else ""
+        return entry(call.repeats * (recurrent.dense_macs(operation, shape) or 0), not reason, reason)
+    product = product_of(call)
+    if product is not None:
+        return entry(call.repeats * product.dense_macs, True, "", product=product)
+    if _may_be_opened(operation):
+        inside = opening.opened(call)
+        if inside is not None:
+            return _of_parts(call, inside, entry)
     known = uncovered_macs(call)
     if known is None:
         return None
     macs_once, reason = known
-    total = None if macs_once is None else call.repeats * macs_once
-    return MacLayer(call.path, call.operation, shape, output_shape, call.repeats, total, False, reason)
+    return entry(None if macs_once is None else call.repeats * macs_once, False, reason)
+
+
+def _as_layer(call: Call) -> Any:
+    """The layer whose fan-out the call's input has; None where it has none."""
+    operation, kind = call.operation, type(call.operation).__name__
+    if fan_out.is_covered(operation):
+        return operation
+    if isinstance(operation, keras.layers.Layer) or ".ops." not in type(operation).__module__:
+        return None
+    values = operands_of(call.args, call.kwargs)
+    if len(values) != 2 or not isinstance(values[0], Value) or isinstance(values[1], Value):
+        return None
+    shape = tuple(getattr(values[1], "shape", ()))
+    if kind in ("Matmul", "Dot") and len(shape) == 2 and len(values[0].shape) > 1:
+        return keras.layers.Dense(shape[-1])
+    if kind not in ("Conv", "DepthwiseConv") or operation.data_format == "channels_first":
+        return None
+    rank = len(shape) - 2
+    how = {name: getattr(operation, name) for name in ("strides", "padding", "dilation_rate")}
+    how["data_format"] = "channels_last"
+    if kind == "DepthwiseConv":
+        return fan_out.DEPTHWISE[rank - 1](shape[:rank], depth_multiplier=shape[-1], **how) if rank < 3 else None
+    groups = values[0].shape[-1] // shape[-2]
+    return fan_out.CONVOLUTIONS[rank - 1](shape[-1], shape[:rank], groups=groups, **how)
+
+
+def _may_be_opened(operation: Any) -> bool:
+    is_layer = isinstance(operation, keras.layers.Layer) and not recurrent.is_recurrent(operation)
+    return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
+
+
+def _of_parts(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
+    """The entry of a layer by those of what is inside."""
+    parts = tuple(
+        replace(part, path=f"{call.path}/{part.path}", repeats=call.repeats * part.repeats)
+        for part in mac_calls(trace(inside.function)).values()
+    )
+    if not parts:
+        return None
+    known = [part.dense_macs for part in parts if part.dense_macs is not None]
+    total = call.repeats * sum(known) if len(known) == len(parts) else None
+    apart = next((f"{part.path}: {part.reason}" for part in parts if not part.covered), "")
+    reason = f"{type(call.operation).__name__} over masked values" if call.masked else apart
+    return entry(total, not reason, reason, inside=inside, parts=parts)

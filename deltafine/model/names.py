@@ -58,6 +58,21 @@ class Names:
             inputs, outputs: symbolic tensors, alone, in a list or in a dict.
             name: of the model.
         """
+        self._make_unique(inputs, outputs)
+        return graph.new_model(inputs, outputs, name)
+
+    def function(self, inputs: list[Any], outputs: list[Any]) -> Any:
+        """The ``keras.Function`` of some calls; layers keep their names, and operations are named in their order."""
+        operations = graph.operations_between(inputs, outputs)
+        for operation in operations:
+            if isinstance(operation, keras.layers.Layer):
+                self.keep(operation)
+        for operation in operations:
+            if not isinstance(operation, keras.layers.Layer):
+                operation.name = self.free(type(operation).__name__.lower())
+        return keras.Function(inputs, outputs)
+
+    def _make_unique(self, inputs: Any, outputs: Any) -> None:
         kept = {id(operation) for operation in self._kept}
         taken = {operation.name for operation in self._kept}
         for operation in graph.operations_between(inputs, outputs):
@@ -67,4 +82,3 @@ class Names:
                 operation.name = self.free(operation.name)
             taken.add(operation.name)
             self._used.add(operation.name)
-        return graph.new_model(inputs, outputs, name)

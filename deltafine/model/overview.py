@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.model import graph
+from deltafine.model import graph, recurrent
+from deltafine.model.choose import addable
 from deltafine.model.freezing import frozen_weights
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Plan, Site, covered
@@ -31,10 +32,11 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
         settings: of the delta layers; they decide how many step sizes there are.
 
     Returns:
-        ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame), ``sites``, ``totals``
-        (coverage, step count and state in bytes), ``not_behind`` (layers with MACs that no delta layer feeds) and
-        ``not_counted`` (layers with MACs that the fan-out rules do not cover). For a model that takes clips, counts
-        are per clip.
+        ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame as far as they are known,
+        and how many layers' are not), ``sites``, ``totals`` (coverage, step count and state in bytes), ``not_behind``
+        (layers with MACs that no delta layer feeds, and the share of all MACs that is in them and fed by none),
+        ``addable`` (places where more delta layers would feed them) and ``not_counted`` (layers with MACs that the
+        measurement does not cover). For a model that takes clips, counts are per clip.
 
     Raises:
         DeltafineError: there are no sites.
@@ -55,6 +57,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
             "parameters": model.count_params(),
             "frozen": asdict(frozen_weights(model)),
             "dense_macs": plan.dense_macs,
+            "layers_of_unknown_macs": sum(entry.dense_macs is None for entry in plan.macs.values()),
             "counted_per": "clip" if takes_clips(model) else "frame",
         },
         "sites": listed,
@@ -65,6 +68,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
             "state_bytes": sum(entry["state_bytes"] for entry in chosen) + sums * BYTES_PER_VALUE,
         },
         "not_behind": _not_behind(plan, union),
+        "addable": addable(sites),
         "not_counted": [
             {
                 "layer": entry.path,
@@ -104,9 +108,11 @@ def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
 def _not_behind(plan: Plan, union: Any) -> list[dict[str, Any]]:
     found = []
     for call, entry in plan.macs.items():
-        if not entry.covered or not entry.dense_macs:
+        if not entry.dense_macs:
             continue
-        reached = union.macs_at(call, plan.macs) / entry.dense_macs
-        if reached < _REACHED:
-            found.append({"layer": entry.path, "mac_share": entry.dense_macs / plan.dense_macs})
+        reached = union.macs_at(call, plan.macs)
+        state = 0 < reached < entry.dense_macs and recurrent.is_recurrent(entry.layer)
+        if state or reached < _REACHED * entry.dense_macs:
+            name = f"{entry.path}/state" if state else entry.path
+            found.append({"layer": name, "mac_share": (entry.dense_macs - reached) / plan.dense_macs})
     return found

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from deltafine.model import fan_out
+from deltafine.model import fan_out, recurrent
 from deltafine.model.macs import MacLayer
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value
 
@@ -107,9 +107,13 @@ def _joined_input_mask(call: Call, masks: Masks) -> np.ndarray:
 
 
 def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
-    if not entry.covered:
+    layer, total = entry.counted_as, 0
+    if entry.covered and recurrent.is_recurrent(entry.layer):
+        # What the layer keeps from step to step is behind no delta layer, whatever comes in.
+        inputs = [fan for _, _, kind, fan, _ in recurrent.products(entry.layer, entry.input_shape) if kind == "input"]
+        return entry.repeats * sum(int((fan * mask).sum()) for fan in inputs)
+    if layer is None:
         return entry.dense_macs or 0
-    layer, total = call.operation, 0
     for stage in fan_out.stages(layer):
         if stage == "pointwise":
             mask = _depthwise_mask(layer, mask)

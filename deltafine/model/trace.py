@@ -56,6 +56,7 @@ class Call:
         kwargs: keyword arguments, likewise.
         repeats: how often it runs per sample of the model's input; more than 1 inside ``TimeDistributed``.
         site_name: the path at the first call of a nested model, as later calls share its layers.
+        masked: whether a mask of Keras comes with its inputs.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     repeats: int = 1
     site_name: str = ""
+    masked: bool = False
 
 
 class Trace:
@@ -153,7 +155,8 @@ def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Tra
         if isinstance(operation, keras.layers.TimeDistributed) and result.open_wrappers:
             return _trace_time_distributed(operation, name, args, kwargs, level, result)
         outputs = _output_values(node, args, kwargs)
-        _add(result, level, name, operation, outputs, args, kwargs)
+        masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.input_tensors)
+        _add(result, level, name, operation, outputs, args, kwargs, masked)
         return outputs
 
     result.names[level.site.removesuffix("/")] = set(graph.operation_names(model))
@@ -187,11 +190,13 @@ def _inside(inner: Any, name: str, level: _Level, result: Trace) -> _Level:
 
 def _add(
     result: Trace, level: _Level, name: str, operation: Any, outputs: Sequence[Value],
-    args: tuple[Any, ...], kwargs: dict[str, Any],
+    args: tuple[Any, ...], kwargs: dict[str, Any], masked: bool = False,
 ) -> None:  # fmt: skip
     inputs = tuple(leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value))
     result.add(
-        Call(level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name)
+        Call(
+            level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name, masked
+        )
     )
 
 

@@ -60,7 +60,7 @@ def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np
     def squares(frames: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
 
-        def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+        def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
             if isinstance(operation, DeltaActivation):
                 x = tf.cast(args[0], tf.float64)
                 found[path] = tf.reduce_mean(tf.square(x), axis=list(range(len(x.shape) - 1)))

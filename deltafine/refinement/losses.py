@@ -12,12 +12,27 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement.relative_error import SMALLEST_SPREAD
 
 SMALLEST_PROBABILITY = 1e-7
+EXACT, ROUNDED = 1e-3, 2e-2
+"""How far probabilities may sum beside 1, computed in single and in half precision."""
 
 
 def are_probabilities(predictions: np.ndarray) -> bool:
-    """Whether predictions (..., classes) are probabilities, not logits: within 0..1, and summing to 1."""
+    """Whether predictions (..., classes) are probabilities, not logits: within 0..1, and summing to 1.
+
+    Those of a model that answers in half precision sum to 1 only as nearly as that can tell.
+    """
+    predictions = np.asarray(predictions, np.float32)
     inside = bool(np.all(predictions >= 0) and np.all(predictions <= 1 + 1e-5))
-    return inside and (predictions.shape[-1] == 1 or np.allclose(predictions.sum(-1), 1, atol=1e-3))
+    near = ROUNDED if _in_half_precision(predictions) else EXACT
+    return inside and (predictions.shape[-1] == 1 or np.allclose(predictions.sum(-1), 1, atol=near))
+
+
+def _in_half_precision(values: np.ndarray) -> bool:
+    """Whether all values are some of float16's, or of bfloat16's: float32 with nothing in its lower 16 bits."""
+    as_bfloat16 = (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF) == 0
+    with np.errstate(over="ignore"):
+        as_float16 = values.astype(np.float16).astype(np.float32) == values
+    return bool(as_bfloat16.all() or as_float16.all())
 
 
 class Loss(Protocol):

@@ -122,6 +122,9 @@ def cautions(report: Report) -> list[str]:
             f"{share(1 - report.model.coverage)} of the model's MACs are in layers that are not measured"
             + (f": {uncovered}." if uncovered else ".")
         )
+    unknown = [layer.name for layer in report.model.uncovered if layer.dense_macs is None]
+    if unknown:
+        found.append(f"Nobody knows the MACs of {listed(unknown)}: no figure here has anything of them.")
     problems = len(report.data.problems) + len(report.stream_data.problems if report.stream_data else ())
     if problems:
         were = "was" if problems == 1 else "were"

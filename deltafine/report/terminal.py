@@ -222,10 +222,11 @@ def _show_problems(report: Report, console: Console) -> None:
 
 def _show_origin(report: Report, console: Console) -> None:
     data, versions = report.data, report.versions
+    unknown = any(layer.dense_macs is None for layer in report.model.uncovered)
     line(
         console,
         f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
-        f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its MACs measured. "
+        f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its {'known ' * unknown}MACs measured. "
         f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate"
         + (f", {data.test_videos} to test." if data.test_videos else ".")
         + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),

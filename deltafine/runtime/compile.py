@@ -48,13 +48,13 @@ def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Comp
         frame_size: (height, width), for a model that takes any size.
 
     Raises:
-        DeltafineError: the model is not one of single frames, has several inputs, or computes in half precision.
+        DeltafineError: the model is not one of single frames, has several inputs, or computes in double precision.
     """
     tensors = graph.input_tensors(model)
     if len(tensors) != 1:
         raise DeltafineError(f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time.")
     require_channels_last(model)
-    _require_float32(model)
+    _require_single(model)
     shape = tuple(tensors[0].shape)
     clips = any(isinstance(layer, FoldTime) for _, layer in graph.all_layers_by_path(model))
     if len(shape) == 5 and not clips:
@@ -111,9 +111,10 @@ def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | No
     return call.inputs[0] if call is not None and call.inputs else None
 
 
-def _require_float32(model: Any) -> None:
+def _require_single(model: Any) -> None:
+    """Half precision is computed in single, which holds all of its values; double is more than there is here."""
     for path, layer in graph.all_layers_by_path(model):
-        if "float" in str(layer.compute_dtype) and layer.compute_dtype != "float32":
+        if layer.compute_dtype == "float64":
             raise DeltafineError(
                 f"Layer '{path}' of model '{model.name}' computes in {layer.compute_dtype}, and the runtime in "
                 "float32: set keras.config.set_dtype_policy('float32') and build the model again with the same weights."

@@ -55,7 +55,7 @@ class Lowering:
     def array(self, name: str, values: Any) -> str:
         """Keep an array; returns its name."""
         values = np.asarray(values)
-        self.plan.arrays[name] = values.astype(np.float64) if values.dtype.kind == "f" else values
+        self.plan.arrays[name] = values if values.dtype.kind in "iub" else values.astype(np.float64)
         return name
 
     def fan(self, call: Call, stage: str | None = None, name: str = "") -> dict[str, Any]:

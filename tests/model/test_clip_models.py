@@ -136,9 +136,9 @@ def test_a_model_of_any_clip_length_gets_the_length_that_is_asked_for():
     assert insert_deltas(model, sites).input_shape == (None, None, *SHAPE[1:])
 
 
-def test_recurrent_layers_are_listed_as_not_covered_with_their_macs():
+def test_recurrent_layers_are_covered_with_the_macs_of_input_and_state():
     entries = {entry.path: entry for entry in mac_layers(of_backbone())}
-    assert not entries["recurrent"].covered
+    assert entries["recurrent"].covered
     assert entries["recurrent"].dense_macs == 4 * 4 * 6 * (5 + 6)
     first = {entry.path: entry for entry in mac_layers(of_recurrent_convolutions())}["recurrent"]
     of_state = layers.Conv2D(16, 3, padding="same")
@@ -227,12 +227,8 @@ def test_a_layer_behind_the_end_of_time_counts_once_a_window_and_dense_in_the_fi
     frozen = np.repeat(clips[:, :1], 4, axis=1)
     before = probe.run(frozen)
     still.update(probe.run(frozen, before.state))
-    assert {layer.name: layer.mac_density for layer in still.layers()} == dict.fromkeys(
-        ["frames/conv", "frames/conv2", "features", "hidden", "head"], 0.0
-    )
-    assert still.operations().frame_macs_worst == 0
-    assert still.operations().mac_density_with_first == 0.0
+    found = {layer.name: layer.mac_density for layer in still.layers()}
+    assert found.pop("recurrent/state") > 0  # it begins with zeros in every window, and goes from there
+    assert found == dict.fromkeys(["frames/conv", "frames/conv2", "features", "recurrent/input", "hidden", "head"], 0.0)
     assert fresh.operations().dense_macs == sum(layer.dense_macs for layer in fresh.layers())
-    assert {layer.name: layer.dense_macs for layer in fresh.layers()} == {
-        entry.path: entry.dense_macs for entry in mac_layers(of_backbone()) if entry.covered
-    }
+    assert fresh.operations().dense_macs == sum(entry.dense_macs for entry in mac_layers(of_backbone()))

@@ -55,7 +55,7 @@ def test_calls_of_the_same_layers_in_another_model_do_not_count():
 def test_run_computes_what_the_model_computes_and_shows_nested_calls():
     model, frames = small_models.nested(), small_models.clips((2, 12, 10, 3))
     seen = {}
-    outputs = graph.run(model, [frames], lambda path, operation, args, outputs: seen.update({path: outputs}))
+    outputs = graph.run(model, [frames], lambda path, operation, args, kwargs, outputs: seen.update({path: outputs}))
     np.testing.assert_array_equal(outputs[0], model(frames))
     assert {"backbone/stem/conv", "backbone/stem/relu", "backbone/conv", "head"} <= set(seen)
     np.testing.assert_array_equal(seen["head"], outputs[0])

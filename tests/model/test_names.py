@@ -69,10 +69,16 @@ def of_clips(names=OURS):
     return randomise(keras.Model(inputs, layers.Dense(2, name="head")(x), name="attention"))
 
 
-EVERY = [*names_of_operations(), *(f"{name}_1" for name in ("reshape", "expand_dims", "where", "cast")), *OURS]
+MANY = [
+    "reshape", "reshape_1", "expand_dims", "expand_dims_1", "where", "where_1", "cast", "cast_1", "get_item", "stack",
+    "subtract", "subtract_1", "abs", "absolute", "square", "mean", "sum", "sqrt", "divide", "true_divide", "multiply",
+    "multiply_1", "add", "round", "floor", "greater_equal", "greater_equal_1", "less", "sign", "maximum", *OURS,
+]  # fmt: skip
+EVERY = [*names_of_operations(), *OURS]
+EVERY_NAME = pytest.param("float32", EVERY, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("policy", "names"), [("float32", EVERY), ("mixed_float16", OURS)])
+@pytest.mark.parametrize(("policy", "names"), [("float32", MANY), ("mixed_float16", OURS), EVERY_NAME])
 def test_inserting_measuring_and_exporting_mind_no_name(policy, names, tmp_path):
     model = per_frame(names, policy)
     sites = choose(find_activations(model), at=["default"])
@@ -96,7 +102,8 @@ def test_no_value_changes_whatever_layers_are_called(tmp_path):
     assert_identical_also_when_reloaded(per_frame(), clips(), tmp_path)
 
 
-@pytest.mark.parametrize(("form", "names"), [("stripped", OURS), ("quantized", EVERY)])
+@pytest.mark.parametrize("names", [MANY, pytest.param(EVERY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["stripped", "quantized"])
 def test_models_that_take_clips_mind_no_name(form, names, tmp_path):
     model = of_clips(names)
     refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
+from rich.console import Console
 
+from deltafine.cli.inspect import show_plan
 from deltafine.errors import DeltafineError
 from deltafine.model import DeltaSettings, choose, find_activations, overview
 from deltafine.model.custom_objects import import_objects
@@ -60,13 +65,105 @@ def test_adding_the_uncovered_leaves_gates_alone():
     assert [site.name for site in sites if site.selected] == ["input", "stem", "after_sum", "swish"]
 
 
-def test_layers_that_are_not_counted_are_listed():
+def test_layers_that_are_not_measured_are_listed():
     inputs = keras.Input((7, 5))
-    x = layers.LSTM(4, name="recurrent")(layers.ReLU(name="relu")(inputs))
+    x = layers.RNN(layers.LSTMCell(4), name="cells")(layers.ReLU(name="relu")(inputs))
     plan = plan_of(keras.Model(inputs, layers.Dense(2, name="head")(x)))
     assert plan["not_counted"] == [
-        {"layer": "recurrent", "type": "LSTM", "dense_macs": 7 * 4 * 4 * 9, "reason": "recurrent"}
+        {"layer": "cells", "type": "RNN", "dense_macs": 7 * 4 * 4 * 9, "reason": "recurrent"}
     ]
+
+
+def two_recurrent_layers():
+    """Of clips; nothing stands between the two recurrent layers."""
+    inputs = keras.Input((6, 8, 8, 3))
+    x = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"), name="frames")(inputs)
+    x = layers.LSTM(8, return_sequences=True, name="first")(layers.TimeDistributed(layers.Flatten(), name="flat")(x))
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(8, name="second")(x)))
+
+
+def inside_time_distributed():
+    """A convolution without activation before another one, each wrapped by itself."""
+    inputs = keras.Input((6, 8, 8, 3))
+    x = layers.TimeDistributed(layers.Conv2D(4, 3), name="first")(inputs)
+    x = layers.TimeDistributed(layers.Dropout(0.1), name="dropped")(x)
+    x = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"), name="second")(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling3D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "apart", "added"),
+    [
+        (two_recurrent_layers, ["second", "head"], "first"),
+        (inside_time_distributed, ["second", "head"], "first"),
+        (bottleneck, ["expand"], "linear"),
+        (lambda: tiny_transformer(), ["attention", "into", "head"], "norm"),
+    ],
+)
+def test_what_is_behind_a_delta_layer_and_what_is_not_are_all_there_is(make, apart, added):
+    model = make()
+    plan = plan_of(model)
+    behind = [entry["layer"] for entry in plan["not_behind"]]
+    assert [name for name in behind if name != "head" and "/state" not in name] == [
+        name for name in apart if name != "head"
+    ]
+    assert plan["totals"]["coverage"] + sum(entry["mac_share"] for entry in plan["not_behind"]) == pytest.approx(
+        1, abs=0.08
+    )
+    assert added in plan["addable"]
+    more = plan_of(model, at=["default", "uncovered"])
+    assert more["addable"] == []
+    assert more["totals"]["coverage"] > plan["totals"]["coverage"]
+    assert {site["name"] for site in more["sites"] if site["selected"]} >= set(plan["addable"])
+
+
+def tiny_transformer():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 6))(layers.Conv2D(6, 2, 2, name="patches")(inputs))
+    z = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, name="attention")(z, z)])
+    z = layers.Dense(12, activation="gelu", name="into")(layers.LayerNormalization(name="norm2")(x))
+    x = layers.GlobalAveragePooling1D()(layers.Add()([x, layers.Dense(6, name="out")(z)]))
+    return keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+
+def test_the_state_of_a_recurrent_layer_is_behind_no_delta_layer():
+    inputs = keras.Input((4, 8, 8, 3))
+    x = layers.ConvLSTM2D(4, 3, name="steps")(inputs)
+    plan = plan_of(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x))))
+    of_input, of_state = 4 * 6 * 6 * 9 * 3 * 16, 4 * (16 * 9 + 16 * 6 + 4 * 4) * 4 * 16
+    assert plan["totals"]["coverage"] == pytest.approx(of_input / (of_input + of_state + 8))
+    assert [entry["layer"] for entry in plan["not_behind"]] == ["steps/state", "head"]
+    assert plan["addable"] == []
+
+
+def shown(model, **patterns):
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_plan(plan_of(model, **patterns), console)
+    return console.export_text()
+
+
+def test_the_plan_in_words_adds_up_and_gives_advice_only_where_it_helps():
+    text = shown(two_recurrent_layers())
+    before, after = (float(found) for found in re.findall(r"([\d.]+)% of the MACs", text)[:2])
+    assert before + after == pytest.approx(100, abs=0.11)
+    assert "--at uncovered" in text
+    text = shown(two_recurrent_layers(), at=["default", "uncovered"])
+    assert "--at uncovered" not in text
+    assert "first/state, second/state, head" in text
+
+
+def test_a_share_says_of_what_where_layers_have_unknown_macs():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.Lambda(lambda x: tf.nn.conv2d(tf.convert_to_tensor(x), tf.ones((3, 3, 4, 4)), 1, "SAME"), name="own")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+    plan = plan_of(model)
+    assert plan["model"]["layers_of_unknown_macs"] == 1
+    text = shown(model)
+    assert "without those of 1 layer, which are not known" in text
+    assert "% of the known MACs" in text
+    assert "own (Lambda)" in text
 
 
 def test_a_size_fills_in_what_the_model_leaves_open():

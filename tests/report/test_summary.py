@@ -125,10 +125,12 @@ def test_training_that_did_not_pay_is_said() -> None:
 def test_uncovered_layers_silent_layers_and_few_videos_are_named() -> None:
     report = make_report()
     report.model.coverage = 0.8
+    report.model.uncovered[0].dense_macs = None
     streams(report).deltas[2].silent_channels = 1.0
     streams(report).videos = 3
     found = " ".join(cautions(report))
     assert "20.0% of the model's MACs are in layers that are not measured: gate." in found
+    assert "Nobody knows the MACs of gate: no figure here has anything of them." in found
     assert "never fired after the first frame: block1_pointwise_delta." in found
     assert "Only 3 videos" in found
 

@@ -143,7 +143,7 @@ def refined(model: Any, rule: str, unit: str = "element", relative_step: float =
     clips = insert_deltas(model, sites, DeltaSettings(rule="identity"), head="per-frame")
     seen: dict[str, float] = {}
 
-    def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+    def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
         if type(operation).__name__ == "DeltaActivation":
             seen[path] = float(np.sqrt(np.mean(np.square(outputs))))
 

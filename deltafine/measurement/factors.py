@@ -1,0 +1,63 @@
+"""What a layer with MACs multiplies by its weights, as it runs: its input, and what it has inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from deltafine.model import recurrent
+from deltafine.model.fan_out import fan_out, stages
+from deltafine.model.macs import MacLayer
+
+NOTHING, OUTPUTS, ITSELF = "nothing", "outputs", "itself"
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One tensor that is multiplied.
+
+    Attributes:
+        name: path of the layer, with the part of it that multiplies.
+        value: the tensor, batch first.
+        fan: how many weights each element meets; broadcasts to the value without the batch axis.
+        writes: what the product is written to: ``NOTHING`` of its own, the layer's ``OUTPUTS``, or a state of the
+            size of the value ``ITSELF``.
+    """
+
+    name: str
+    value: Any
+    fan: np.ndarray
+    writes: str
+
+
+def factors(entry: MacLayer, x: Any) -> Iterator[Factor]:
+    """The factors of a covered call of a layer or operation on ``x`` that is no product of two tensors."""
+    layer, shape = entry.counted_as, x.shape[1:]
+    if layer is None:
+        yield from _of_recurrent(entry, x)
+    elif len(stages(layer)) == 1:
+        yield Factor(entry.path, x, fan_out(layer, shape), OUTPUTS)
+    else:
+        between = keras.ops.depthwise_conv(
+            x,
+            layer.depthwise_kernel,
+            strides=layer.strides,
+            padding=layer.padding,
+            dilation_rate=layer.dilation_rate,
+            data_format=layer.data_format,
+        )
+        yield Factor(f"{entry.path}/depthwise", x, fan_out(layer, shape, stage="depthwise"), NOTHING)
+        yield Factor(f"{entry.path}/pointwise", between, fan_out(layer, shape, stage="pointwise"), OUTPUTS)
+
+
+def _of_recurrent(entry: MacLayer, x: Any) -> Iterator[Factor]:
+    for name, part, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
+        if kind == recurrent.STATE:
+            yield Factor(f"{entry.path}/{name}", recurrent.states(part, x), fan, ITSELF)
+        else:
+            in_order = keras.ops.flip(x, axis=1) if part.go_backwards else x
+            yield Factor(f"{entry.path}/{name}", in_order, fan, NOTHING)

@@ -1,0 +1,195 @@
+"""What is counted inside attention, recurrent layers and layers made of others, against brute force on their values."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+
+from deltafine.measurement import Probe, product_counting
+from deltafine.measurement.collector import Collector
+from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas, mac_layers
+from deltafine.model.products import Product
+from tests.measurement.by_hand import changes, macs_that_meet
+from tests.model.small_models import randomise
+
+LABELS = "abcde"
+
+
+def everywhere(mask: np.ndarray, own: str, sizes: dict[str, int]) -> np.ndarray:
+    """A mask (batch, time, own labels...) spread over all labels."""
+    order = sorted(sizes)
+    spread = mask.transpose(0, 1, *(2 + own.index(name) for name in order if name in own))
+    spread = spread.reshape(*mask.shape[:2], *(sizes[name] if name in own else 1 for name in order))
+    return np.broadcast_to(spread, (*mask.shape[:2], *(sizes[name] for name in order)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_counts_in_a_product_equal_brute_force(data):
+    sizes = {name: data.draw(st.integers(1, 3)) for name in LABELS}
+    own = [data.draw(st.permutations(LABELS).map(lambda names: "".join(names[:3]))) for _ in range(2)]
+    sizes = {name: size for name, size in sizes.items() if name in own[0] + own[1]}
+    constant = data.draw(st.sampled_from([(False, False), (True, False), (False, True)]))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    continued = data.draw(st.booleans())
+    arrays, masks = [], []
+    for labels, fixed in zip(own, constant, strict=True):
+        shape = tuple(sizes[name] for name in labels)
+        values = random.integers(0, 3, (2, 4, *shape)).astype("float32")
+        if fixed:
+            values = np.broadcast_to(values[:1, :1], values.shape)
+        changed = changes(values)
+        arrays.append(values[0, 0] if fixed else values)
+        if continued and not fixed:
+            before = random.integers(0, 3, (2, *shape)).astype("float32")
+            arrays.append(before)
+            changed[:, 0] = values[:, 0] != before
+        masks.append((everywhere(changed, labels, sizes), everywhere(values != 0, labels, sizes)))
+    product = Product((own[0], own[1]), sizes, constant)
+    rows = product_counting.count(product, continued, *arrays)
+    axes = tuple(range(2, 2 + len(sizes)))
+    np.testing.assert_array_equal(rows[6], (masks[0][0] | masks[1][0]).sum(axis=axes))
+    np.testing.assert_array_equal(rows[5], (masks[0][1] & masks[1][1]).sum(axis=axes))
+    assert product.dense_macs == np.prod(list(sizes.values()))
+
+
+def transformer():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 5), name="tokens")(layers.Conv2D(5, 2, 2, activation="relu", name="patches")(inputs))
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, name="attention")(x, x)])
+    return randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x))))
+
+
+def streams(model, video, step=0.3, **choice):
+    sites = choose(find_activations(model), **choice)
+    refined = insert_deltas(model, sites, DeltaSettings(initial_step=step), frames=video.shape[1] if choice else None)
+    collector = Collector(Probe(refined))
+    piece = collector.probe.run(video)
+    collector.update(piece)
+    return refined, collector, dict(zip([place.name for place in collector.probe.layers], piece.counts, strict=False))
+
+
+def still_corner(shape, seed=0):
+    """Noise of which a part holds still."""
+    random = np.random.default_rng(seed)
+    video = np.repeat(random.uniform(0, 2, (shape[0], 1, *shape[2:])), shape[1], axis=1)
+    video[:, :, : shape[2] // 2] = random.uniform(0, 2, (*shape[:2], shape[2] // 2, *shape[3:]))
+    return video.astype("float32")
+
+
+def test_attention_is_counted_product_by_product():
+    model, video = transformer(), still_corner((2, 4, 8, 8, 3))
+    refined, collector, counts = streams(model, video)
+    attention = refined.get_layer("attention")
+    tokens = keras.Model(refined.inputs, refined.get_layer("tokens").output)
+    x = np.asarray(tokens(video)).reshape(2, 4, 16, 5)
+    flat = x.reshape(8, 16, 5)
+    query, key, value = (
+        np.asarray(dense(flat)).reshape(2, 4, 16, 2, 3)
+        for dense in (attention._query_dense, attention._key_dense, attention._value_dense)
+    )
+    _, scores = attention(flat, flat, return_attention_scores=True)
+    scores = np.asarray(scores).reshape(2, 4, 2, 16, 16)
+    for name, size in (("query", 6), ("key", 6), ("value", 6)):
+        np.testing.assert_array_equal(counts[f"attention/{name}"].macs_delta, changes(x).sum((2, 3)) * size)
+    q, k = (changes(part).transpose(0, 1, 3, 2, 4) for part in (query, key))
+    met = q[:, :, :, :, None] | k[:, :, :, None]  # heads, queries, keys, size
+    first, second = (found for name, found in counts.items() if "einsum" in name)
+    np.testing.assert_array_equal(first.macs_delta, met.sum((2, 3, 4, 5)))
+    s, v = changes(scores), changes(value).transpose(0, 1, 3, 2, 4)
+    met = s[..., None] | v[:, :, :, None]
+    np.testing.assert_array_equal(second.macs_delta, met.sum((2, 3, 4, 5)))
+    assert 0 < first.macs_delta[:, 1:].mean() < first.macs_delta.shape[0] * 2 * 16 * 16 * 3
+    dense = {layer.name: layer.dense_macs for layer in collector.layers()}
+    assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+def test_the_names_of_what_is_inside_are_the_same_every_time():
+    video = still_corner((1, 2, 8, 8, 3))
+    names = [list(streams(transformer(), video)[2]) for _ in range(2)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(("layer", "gates"), [(layers.LSTM, 4), (layers.GRU, 3), (layers.SimpleRNN, 1)])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_recurrent_layers_are_counted_step_by_step(layer, gates, both_ways):
+    inputs = keras.Input((5, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Conv2D(3, 3, strides=2, activation="relu"), name="frames")(inputs)
+    x = layers.TimeDistributed(layers.GlobalMaxPooling2D(), name="pool")(x)
+    inner = layer(4, name="steps")
+    x = layers.Bidirectional(inner, name="steps")(x) if both_ways else inner(x)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+    video = still_corner((2, 5, 6, 6, 2))
+    refined, collector, counts = streams(model, video, at=["default"])
+    recurrent = refined.get_layer("steps")
+    pooled = np.asarray(keras.Model(refined.inputs, recurrent.input)(video))
+    ways = (
+        [("forward/", recurrent.forward_layer), ("backward/", recurrent.backward_layer)]
+        if both_ways
+        else [("", recurrent)]
+    )
+    for name, way in ways:
+        x = pooled[:, ::-1] if way.go_backwards else pooled
+        way.return_sequences = True
+        states = np.asarray(way(pooled))
+        before = np.concatenate([np.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
+        for kind, values in (("input", x), ("state", before)):
+            found = counts[f"steps/{name}{kind}"]
+            np.testing.assert_array_equal(found.macs_delta, changes(values).sum(2) * gates * 4)
+            np.testing.assert_array_equal(found.macs_spatial, (values != 0).sum(2) * gates * 4)
+    dense = {found.name: found.dense_macs for found in collector.layers()}
+    assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])
+def test_convolutional_recurrent_layers_are_counted_like_their_convolutions(options):
+    inputs = keras.Input((4, 7, 6, 2))
+    x = layers.ConvLSTM2D(3, 3, name="steps", **options)(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x))))
+    video = still_corner((2, 4, 7, 6, 2))
+    refined, collector, counts = streams(model, video, at=["input"])
+    recurrent = refined.get_layer("steps")
+    sent = np.asarray(keras.Model(refined.inputs, recurrent.input)(video))
+    recurrent.return_sequences = True
+    states = np.asarray(recurrent(sent))
+    before = np.concatenate([np.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
+    of_input, of_state = layers.Conv2D(12, 3, **options), layers.Conv2D(12, 3, padding="same")
+    for kind, convolution, values in (("input", of_input, sent), ("state", of_state, before)):
+        convolution.build((None, *values.shape[2:]))
+        mask = changes(values)
+        expected = macs_that_meet(convolution, mask.reshape(8, *mask.shape[2:])).reshape(2, 4)
+        np.testing.assert_array_equal(counts[f"steps/{kind}"].macs_delta, expected)
+    assert collector.operations().dense_macs == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+def test_layers_made_of_others_are_counted_inside(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    x = layers.SpectralNormalization(layers.Conv2D(5, 3, name="inner"), name="wrapped")(x)
+    x = ops.matmul(layers.Flatten()(x), np.ones((80, 3), "float32"))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+    video = still_corner((1, 3, 8, 8, 3))
+    refined, _, counts = streams(model, video)
+    inner = keras.Model(refined.inputs, refined.get_layer("wrapped").input)
+    mask = changes(np.asarray(inner(video)).reshape(1, 3, 6, 6, 4))
+    expected = macs_that_meet(refined.get_layer("wrapped").layer, mask.reshape(3, 6, 6, 4)).reshape(1, 3)
+    np.testing.assert_array_equal(counts["wrapped/inner"].macs_delta, expected)
+    assert next(found for name, found in counts.items() if "matmul" in name).macs_delta[0, 1:].sum() > 0
+
+
+def test_a_stream_in_pieces_counts_as_in_one():
+    model, video = transformer(), still_corner((1, 6, 8, 8, 3))
+    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3))
+    whole, pieces = Collector(Probe(refined)), Collector(Probe(refined))
+    whole.update(whole.probe.run(video))
+    state = None
+    for start in (0, 2, 4):
+        piece = pieces.probe.run(video[:, start : start + 2], state)
+        state = piece.state
+        pieces.update(piece)
+    found = [{layer.name: layer.effective_macs_delta for layer in one.layers()} for one in (whole, pieces)]
+    assert found[0] == found[1]
