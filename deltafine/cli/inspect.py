@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
+from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,29 +31,48 @@ def inspect(
     step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size, for a model that takes any.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
-    custom_objects: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.")
-    ] = None,
-    unsafe_lambda: Annotated[
-        bool, typer.Option("--unsafe-lambda", help="Run Python code stored in the model file.")
-    ] = False,
+    custom_objects: CustomObjects = None,
+    unsafe_lambda: UnsafeLambda = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show where delta layers would go, what they would feed, and why others are skipped."""
     from rich.console import Console
 
-    from deltafine.model import DeltaSettings, choose, find_activations, load, overview
-    from deltafine.model.custom_objects import import_objects
-    from deltafine.model.frame_size import frame_shape
-
-    loaded = load(model, custom_objects=import_objects(custom_objects or ()), unsafe_lambda=unsafe_lambda)
-    sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size, frames)), at or (), skip or ())
-    plan = overview(loaded, sites, DeltaSettings(step_per=step_per))
+    plan = plan_of(model, at, skip, step_per, size, frames, custom_objects, unsafe_lambda)
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
         print()
     else:
         show_plan(plan, Console(highlight=False))
+
+
+def plan_of(
+    model: Path | str,
+    at: Sequence[str] | None,
+    skip: Sequence[str] | None,
+    step_per: str,
+    size: str | None,
+    frames: int | None,
+    custom_objects: Sequence[str] | None,
+    unsafe_lambda: bool,
+    head: str | None = None,
+) -> dict[str, Any]:
+    """What a refinement would do to a model, made as far as that goes without videos.
+
+    Raises:
+        DeltafineError: what the refinement would say.
+    """
+    from deltafine.layers.delta_activation import STEP_SCOPES
+    from deltafine.model import DeltaSettings, load, overview
+    from deltafine.refinement.fitting import fitting
+
+    if step_per not in STEP_SCOPES:
+        raise DeltafineError(f"--step-per must be one of {', '.join(STEP_SCOPES)}, not '{step_per}'.")
+    loaded = load(model, **trust_in(custom_objects, unsafe_lambda))
+    fits = fitting(loaded, size=size, frames=frames, head=head)
+    sites, settings = fits.sites(at or (), skip or ()), DeltaSettings(step_per=step_per)
+    fits.clip_model(sites, settings)  # whatever stands in the way is found here
+    return overview(loaded, sites, settings)
 
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,12 @@ class DeltaRuntime:
                 prediction = runtime.step(frame)
 
     Args:
-        source: a run directory, a ``.keras`` or ``.h5`` file, or a loaded Keras model.
+        source: a run directory, a model file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
         frame_size: (height, width), for a model that takes any size.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache.
+        custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
+            ``deltafine.model.load``.
 
     Attributes:
         plan: what is computed, operation by operation.
@@ -113,12 +115,17 @@ class DeltaRuntime:
         engine: str = "auto",
         frame_size: tuple[int, int] | None = None,
         cache: bool = True,
+        custom_objects: Mapping[str, Any] | None = None,
+        unsafe_lambda: bool = False,
     ) -> None:
         self.engine = _engine(engine)
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
         if isinstance(source, str | os.PathLike):
-            self.plan = self._from_path(Path(source), frame_size, cache)
+            trust = {"custom_objects": custom_objects, "unsafe_lambda": unsafe_lambda}
+            # A kept plan would not follow changes of the user's own code.
+            own_code = bool(custom_objects) or unsafe_lambda
+            self.plan = self._from_path(Path(source), frame_size, cache and not own_code, trust)
         else:
             self.plan = self._compile(source, frame_size)
         self._choose(kept.choice(self._folder))
@@ -187,7 +194,7 @@ class DeltaRuntime:
     def __exit__(self, *exception: object) -> None:
         self.reset()
 
-    def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool) -> Plan:
+    def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool, trust: Mapping[str, Any]) -> Plan:
         file = path / REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
@@ -199,7 +206,7 @@ class DeltaRuntime:
             return plan
         from deltafine.model import load
 
-        plan = self._compile(load(file), frame_size)
+        plan = self._compile(load(file, **trust), frame_size)
         if cache and not plan.unknown:
             kept.keep_plan(plan, folder, digest)
         return plan
