@@ -22,7 +22,7 @@ _NAMES_SHOWN = 4
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model (.keras, .h5 or .hdf5).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model file (.keras or .h5).")],
     at: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Only after these layers; the words default and uncovered work too."),
