@@ -13,6 +13,7 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 
 _UNFINISHED = "writing"
+_LFS = b"version https://git-lfs.github.com/spec/"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -47,6 +48,12 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
         _sync_folder(path.parent)
     except OSError as error:
         raise CannotWrite(f"{path} cannot be written: {_reason(error)}.") from error
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git keeps in place of a large one until ``git lfs pull`` fetches that."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
 
 
 def make_folder(folder: Path) -> None:

@@ -196,18 +196,16 @@ class _Measurable:
 
 def _measurable(model: Any, size: str | None, frames: int | None, rescale: str | None) -> _Measurable:
     from deltafine.layers.time import TimeLast, TimeMean
-    from deltafine.model import graph, insert_deltas
+    from deltafine.model import graph
     from deltafine.model.clip_model import frame_layers, window_layer, window_of, with_time
     from deltafine.model.frame_size import sample_shape
-    from deltafine.model.time_axis import takes_clips
-    from deltafine.refinement.task import Answers, answers_of
+    from deltafine.refinement.fitting import fitting
+    from deltafine.refinement.task import Answers
 
     if not frame_layers(model) and window_layer(model) is None:
-        sample, length = sample_shape(model, size, frames)
-        window = length if takes_clips(model) else None
-        answers = answers_of(model, sample, window)
-        clip_model = insert_deltas(model, [], frames=window, frame_shape=sample[-3:], rescale=rescale)
-        return _Measurable(model, clip_model, sample, length, window, answers, "mean")
+        fits = fitting(model, size=size, frames=frames)
+        clip_model = fits.clip_model([], rescale=rescale)
+        return _Measurable(model, clip_model, fits.sample, fits.frames, fits.window, fits.answers, "mean")
     if rescale is not None:
         raise DeltafineError("A refined model scales its pixels itself: leave --rescale out.")
     window = window_of(model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
@@ -31,24 +32,29 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the dense runtimes; one, then all, if not given.")
     ] = None,
+    custom_objects: CustomObjects = None,
+    unsafe_lambda: UnsafeLambda = False,
 ) -> None:
     """Time a refined model frame by frame against TensorFlow, ONNX Runtime and OpenVINO."""
-    if threads is not None:
-        _bench(run, data, frames, threads)
-        return
     from deltafine.runtime.kept import available_cores
 
-    _bench(run, data, frames, 1)
+    _bench(run, data, frames, threads or 1, custom_objects, unsafe_lambda)
+    if threads is not None:
+        return
     if (cores := available_cores()) > 1:
         # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
         command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
+        command += [part for name in custom_objects or () for part in ("--custom-objects", name)]
+        command += ["--unsafe-lambda"] * unsafe_lambda
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "deltafine", *command], check=False)
         if done.returncode:
             raise typer.Exit(done.returncode)
 
 
-def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
+def _bench(
+    run: Path, data: Path, frames: int, threads: int, custom_objects: list[str] | None, unsafe_lambda: bool
+) -> None:
     from deltafine.cli.output import load_tensorflow, printable, quiet_standard_error
 
     load_tensorflow()
@@ -61,10 +67,12 @@ def _bench(run: Path, data: Path, frames: int, threads: int) -> None:
     from deltafine.runtime.runtime import REFINED, DeltaRuntime
 
     set_threads(threads)
-    runtime = DeltaRuntime(run)
+    trust = trust_in(custom_objects, unsafe_lambda)  # the user's own code may compute something
+    runtime = DeltaRuntime(run, **trust)
     videos = _videos(data, runtime.plan.input_shape, frames)
     with quiet_standard_error():
-        dense, missing = dense_runtimes(per_frame(load(run / REFINED if run.is_dir() else run)), threads)
+        model = load(run / REFINED if run.is_dir() else run, **trust)
+        dense, missing = dense_runtimes(per_frame(model), threads)
     first = [pixels for pixels, _ in videos[0][:_CALIBRATION_FRAMES]]
     by_events = runtime.calibrate(first) if len(first) == _CALIBRATION_FRAMES else {}
     runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}

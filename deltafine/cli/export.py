@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
 from deltafine.files import make_folder, write_atomically
 
@@ -42,6 +43,8 @@ def export(
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare TFLite with Keras on real frames.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    custom_objects: CustomObjects = None,
+    unsafe_lambda: UnsafeLambda = False,
 ) -> None:
     """Write the refined model with plain Keras layers, as TFLite, or its steps as JSON."""
     import json
@@ -54,7 +57,7 @@ def export(
     target = output or path.parent / "export" / _file_name(form, format)
     if target.exists() and not overwrite:
         raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
-    refined = load(path)
+    refined = load(path, **trust_in(custom_objects, unsafe_lambda))
     make_folder(target.parent)
     said = f"Written to {target}"
     if format is Format.steps:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
+from deltafine.errors import DeltafineError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +24,7 @@ _WORTH_SAYING = 0.0005
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model (.keras, .h5 or .hdf5).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model file (.keras or .h5).")],
     at: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Only after these layers; the words default and uncovered work too."),
@@ -30,50 +33,52 @@ def inspect(
     step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size, for a model that takes any.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
-    custom_objects: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:NAME", help="A layer or function of your own.")
-    ] = None,
-    unsafe_lambda: Annotated[
-        bool, typer.Option("--unsafe-lambda", help="Run Python code stored in the model file.")
-    ] = False,
+    custom_objects: CustomObjects = None,
+    unsafe_lambda: UnsafeLambda = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show where delta layers would go, what they would feed, and why others are skipped."""
-    how: dict[str, Any] = {"size": size, "frames": frames, "custom_objects": custom_objects}
-    show(model, at, skip, step_per, unsafe_lambda=unsafe_lambda, as_json=as_json, **how)
-
-
-def show(
-    model: Path,
-    at: Sequence[str] | None,
-    skip: Sequence[str] | None,
-    step_per: str = "layer",
-    *,
-    size: str | None,
-    frames: int | None,
-    custom_objects: Sequence[str] | None,
-    unsafe_lambda: bool,
-    freeze: Sequence[str] | None = None,
-    unfreeze: Sequence[str] | None = None,
-    as_json: bool = False,
-) -> None:
-    """Print the plan of a refinement with these settings."""
     from rich.console import Console
 
-    from deltafine.model import DeltaSettings, choose, find_activations, load, overview
-    from deltafine.model.custom_objects import import_objects
-    from deltafine.model.frame_size import frame_shape
-    from deltafine.model.freezing import set_trainable
-
-    loaded = load(model, custom_objects=import_objects(custom_objects or ()), unsafe_lambda=unsafe_lambda)
-    sites = choose(find_activations(loaded, frame_shape=frame_shape(loaded, size, frames)), at or (), skip or ())
-    set_trainable(loaded, unfreeze=unfreeze or (), freeze=freeze or ())
-    plan = overview(loaded, sites, DeltaSettings(step_per=step_per))
+    plan = plan_of(model, at, skip, step_per, size, frames, custom_objects, unsafe_lambda)
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
         print()
     else:
         show_plan(plan, Console(highlight=False))
+
+
+def plan_of(
+    model: Path | str,
+    at: Sequence[str] | None,
+    skip: Sequence[str] | None,
+    step_per: str,
+    size: str | None,
+    frames: int | None,
+    custom_objects: Sequence[str] | None,
+    unsafe_lambda: bool,
+    head: str | None = None,
+    freeze: Sequence[str] = (),
+    unfreeze: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a refinement would do to a model, made as far as that goes without videos.
+
+    Raises:
+        DeltafineError: what the refinement would say.
+    """
+    from deltafine.layers.delta_activation import STEP_SCOPES
+    from deltafine.model import DeltaSettings, load, overview
+    from deltafine.model.freezing import set_trainable
+    from deltafine.refinement.fitting import fitting
+
+    if step_per not in STEP_SCOPES:
+        raise DeltafineError(f"--step-per must be one of {', '.join(STEP_SCOPES)}, not '{step_per}'.")
+    loaded = load(model, **trust_in(custom_objects, unsafe_lambda))
+    fits = fitting(loaded, size=size, frames=frames, head=head)
+    sites, settings = fits.sites(at or (), skip or ()), DeltaSettings(step_per=step_per)
+    fits.clip_model(sites, settings)  # whatever stands in the way is found here
+    set_trainable(loaded, unfreeze=unfreeze, freeze=freeze)
+    return overview(loaded, sites, settings)
 
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltafine.cli.inspect import show
+from deltafine.cli.inspect import plan_of, show_plan
 from deltafine.errors import DeltafineError
 
 _BUDGET, _MODEL, _DELTAS, _DATA, _TRAINING = "Budget", "Model", "Delta layers", "Data", "Training"
@@ -147,19 +147,6 @@ def refine(
     ] = False,
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report."""
-    if dry_run:
-        show(
-            model,
-            at,
-            skip,
-            size=size,
-            frames=frames,
-            custom_objects=custom_objects,
-            unsafe_lambda=unsafe_lambda,
-            freeze=freeze,
-            unfreeze=unfreeze,
-        )
-        return
     settings: dict[str, Any] = {
         "task": task,
         "head": head,
@@ -202,8 +189,34 @@ def refine(
         "deterministic": deterministic or None,
         "tensorboard": tensorboard or None,
     }
+    if dry_run:
+        _show_plan(recipe, model=str(model), data=str(data), **settings)
+        return
     how: dict[str, Any] = {"recipe": recipe, "overwrite": overwrite, "resume": resume, "pick": pick}
     run(model, data, out, workers=workers, worker_index=worker_index, **how, **settings)
+
+
+def _show_plan(recipe: Path | None, **given: Any) -> None:
+    """What `inspect` shows, with the settings of this run."""
+    from rich.console import Console
+
+    from deltafine.refinement.settings import resolve
+
+    chosen = resolve(recipe, **given)
+    plan = plan_of(
+        chosen.model,
+        chosen.at,
+        chosen.skip,
+        chosen.step_per,
+        chosen.size,
+        chosen.frames,
+        chosen.custom_objects,
+        chosen.unsafe_lambda,
+        chosen.head,
+        chosen.freeze,
+        chosen.unfreeze,
+    )
+    show_plan(plan, Console(highlight=False))
 
 
 def _share(text: str) -> float:

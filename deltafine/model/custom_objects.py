@@ -1,4 +1,4 @@
-"""The user's own layers and functions, named on the command line as ``module:name``."""
+"""The user's own layers and functions, named on the command line as ``module:name`` or ``saved_name=module:name``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def import_objects(names: Iterable[str]) -> dict[str, Any]:
     """Import what the names say; modules are also looked for in the current directory.
 
     Args:
-        names: each ``module:name``, or ``module:name=saved_name`` if the model knows it under another name.
+        names: each ``module:name``, or ``saved_name=module:name`` if the model knows it under another name, as for the
+            function of a ``Lambda`` layer, which goes by the layer's. ``module:name=saved_name`` is the same.
 
     Returns:
         The objects by the name under which a model file knows them.
@@ -27,10 +28,11 @@ def import_objects(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _imported(text: str) -> tuple[str, Any]:
-    reference, _, saved_name = text.partition("=")
+    before, equals, after = text.partition("=")
+    reference, saved_name = (after, before) if equals and ":" not in before else (before, after)
     module_name, _, name = reference.partition(":")
-    if not module_name or not name:
-        raise DeltafineError(f"--custom-objects wants module:name, not '{text}'.")
+    if not module_name or not name or bool(equals) != bool(saved_name):
+        raise DeltafineError(f"--custom-objects wants module:name, or layer=module:function, not '{text}'.")
     here = str(Path.cwd())
     added = here not in sys.path
     if added:

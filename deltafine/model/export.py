@@ -29,6 +29,7 @@ from deltafine.layers.rules import RULES
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
+from deltafine.model.cloning import clone
 from deltafine.model.insert import delta_layers
 from deltafine.model.names import Names
 
@@ -139,7 +140,7 @@ class _Exporter:
         if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
             return names.keep(operation)(*args, **kwargs)
         if id(operation) not in self._clones:
-            self._clones[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
+            self._clones[id(operation)] = (operation, clone(operation))
         return names.keep(self._clones[id(operation)][1])(*args, **kwargs)
 
     def _end(self, layer: Any, value: Any) -> Any:

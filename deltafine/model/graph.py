@@ -1,8 +1,8 @@
 """The functional graph of a Keras model, walked call by call.
 
 Keras keeps the graph of a Functional or Sequential model in private attributes. This file is the only
-one that touches them (``_functional``, ``_nodes_by_depth``, ``_inbound_nodes``, ``_keras_history`` and the
-members of nodes);
+one that touches them (``_functional``, ``_nodes_by_depth``, ``_inbound_nodes``, ``_keras_history``,
+``_flatten_layers`` and the members of nodes);
 everything else in this room goes through ``walk``.
 
 Names. Each call of an operation has a name that is unique in its graph: the operation's name, and for
@@ -145,6 +145,11 @@ def all_layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]
             inner: Any = getattr(operation, "layer", None)
             if isinstance(operation, keras.layers.Wrapper) and is_graph(inner):
                 yield from all_layers_by_path(inner, f"{prefix}{operation.name}/")
+
+
+def layers_inside(model: Any) -> list[Any]:
+    """Every layer of which the model consists, also those inside wrappers and other layers."""
+    return [layer for layer in model._flatten_layers(include_self=False) if not is_graph(layer)]
 
 
 def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:

@@ -16,10 +16,11 @@ from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS
+from deltafine.model.insertable import require_insertable
 from deltafine.model.names import Names
 from deltafine.model.rewrite import Rewriter
 from deltafine.model.settings import DeltaSettings
-from deltafine.model.sites import Site, require_no_deltas
+from deltafine.model.sites import Site
 from deltafine.model.time_axis import takes_clips
 
 HEADS = ("mean", "last", "per-frame")
@@ -61,7 +62,8 @@ def insert_deltas(
         A Functional Keras model with the weights and ``trainable`` flags of the original.
 
     Raises:
-        DeltafineError: none of the sites is selected, the model already has delta layers, or an argument is unknown.
+        DeltafineError: none of the sites is selected, the model cannot be rewritten (see ``require_insertable``), a
+            layer cannot be copied, or an argument is unknown.
     """
     _check(model, sites, frames, head, rescale)
     rewriter = Rewriter([site for site in sites if site.selected], settings or DeltaSettings())
@@ -111,7 +113,7 @@ def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, res
         raise DeltafineError(f"A clip needs at least one frame, not {frames}.")
     if sites and not any(site.selected for site in sites):
         raise DeltafineError("No place for a delta layer is selected.")
-    require_no_deltas(model)
+    require_insertable(model)
 
 
 def _clip_input(

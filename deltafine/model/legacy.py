@@ -1,13 +1,12 @@
 """Whole models in HDF5 files of Keras 1 and 2, rebuilt layer by layer.
 
 Keras 3 reads few of them. Here the configuration is read as plain data, each layer is made from its cleaned
-configuration, the graph is called anew, and the weights are assigned layer by layer in the order of the file.
+configuration, the graph is called anew, and the weights are assigned layer by layer (see ``stored_weights``).
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +14,13 @@ from typing import Any
 
 import h5py
 import keras
-import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.legacy_configs import cleaned, cleaned_name
 from deltafine.model.legacy_operations import call_function
+from deltafine.model.stored_weights import GRAPHS, part_of, read_weights, set_flags, text
 
-_GRAPHS = ("Functional", "Model", "Network")
 _FUNCTION_CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 _CONSTANT = "_CONSTANT_VALUE"
 
@@ -30,22 +28,27 @@ _CONSTANT = "_CONSTANT_VALUE"
 def is_legacy(path: Path) -> bool:
     """Whether an HDF5 file holds a model written by a Keras before 3."""
     with h5py.File(path, "r") as file:
-        version = _text(
-            file.attrs.get("keras_version", file.get("model_weights", file).attrs.get("keras_version", "1"))
-        )
+        version = text(file.attrs.get("keras_version", file.get("model_weights", file).attrs.get("keras_version", "1")))
     return int(version.split(".")[0]) < 3
 
 
-def load_legacy(path: Path, custom_objects: Mapping[str, Any]) -> Any:
+def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
     """Rebuild the model and read its weights.
+
+    Args:
+        path: of the file.
+        description: of the model, as the file has it.
+        custom_objects: the user's own layers and functions.
 
     Raises:
         DeltafineError: the model has a Lambda layer, or a function or weights for which there is no rule.
     """
     with h5py.File(path, "r") as file, keras.saving.custom_object_scope(dict(custom_objects)):
-        model = _build(json.loads(_text(file.attrs["model_config"])))
-        if graph.is_graph(model) and model.built:
-            _read_weights(file["model_weights"], model)
+        model = _build(description)
+        if graph.is_graph(model):
+            whole = part_of(description, model)
+            set_flags(whole)
+            read_weights(file["model_weights"], whole, keras_version=2)
     return model
 
 
@@ -55,22 +58,15 @@ def build_legacy(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> A
         return _build(config)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
 def _build(description: dict[str, Any]) -> Any:
     """A layer or model from its class name and configuration."""
     class_name, config = description["class_name"], description["config"]
     if class_name == "Sequential":
         return _build_sequential(config)
-    if class_name in _GRAPHS:
+    if class_name in GRAPHS:
         return _build_functional(config)
     if class_name == "Lambda":
-        raise DeltafineError(
-            f"Layer '{config.get('name')}' is a Lambda saved by Keras 2, that is Python bytecode which Keras 3 does "
-            "not read: replace it by a layer in the code that built the model, and save it with Keras 3 as .keras."
-        )
+        return _build_lambda(config)
     config = cleaned(class_name, config)
     if class_name == "InputLayer":
         shape = description["config"].get("batch_input_shape", config.get("batch_shape"))
@@ -82,6 +78,27 @@ def _build(description: dict[str, Any]) -> Any:
             config["backward_layer"] = _build(config["backward_layer"])
         return wrapper(**{**config, "layer": _build(inner)})
     return _layer_class(class_name, config).from_config(config)
+
+
+def _build_lambda(config: dict[str, Any]) -> Any:
+    """A Lambda layer whose function the user has given, by the layer's name or the function's own."""
+    name, stored, function = cleaned_name(config["name"]), config.get("function"), None
+    if isinstance(stored, dict):  # the user's own where one is given, see ``lambdas``
+        function = keras.saving.get_registered_object(config["name"])
+    elif isinstance(stored, str) and config.get("function_type") == "function":
+        function = keras.saving.get_registered_object(stored)
+    if function is None:
+        raise DeltafineError(
+            f"Layer '{config['name']}' is a Lambda saved by Keras 2, that is Python bytecode which Keras 3 does not "
+            f"read: give its function with --custom-objects {config['name']}=module:function."
+        )
+    shape = config.get("output_shape") if config.get("output_shape_type") == "raw" else None
+    return keras.layers.Lambda(
+        function,
+        output_shape=None if shape is None else tuple(shape),
+        arguments=config.get("arguments") or None,
+        name=name,
+    )
 
 
 def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
@@ -120,8 +137,7 @@ def _build_sequential(config: Any) -> Any:
         )
         if shape is not None:
             layers.insert(0, keras.layers.InputLayer(batch_shape=tuple(shape)))
-    model = keras.Sequential(layers, name=name)
-    return _with_flag(model, config if isinstance(config, dict) else {})
+    return keras.Sequential(layers, name=name)
 
 
 def _build_functional(config: dict[str, Any]) -> Any:
@@ -129,13 +145,7 @@ def _build_functional(config: dict[str, Any]) -> Any:
     calls.make_all()
     inputs = calls.resolve_ends(config["input_layers"])
     outputs = calls.resolve_ends(config["output_layers"])
-    return _with_flag(keras.Model(inputs, outputs, name=cleaned_name(config["name"])), config)
-
-
-def _with_flag(model: Any, config: dict[str, Any]) -> Any:
-    if config.get("trainable") is False:
-        model.trainable = False
-    return model
+    return keras.Model(inputs, outputs, name=cleaned_name(config["name"]))
 
 
 class _Calls:
@@ -182,7 +192,7 @@ class _Calls:
 
     def _call_index(self, name: str, index: int) -> int:
         # A nested model counts its own making as call 0.
-        nested = self._descriptions[name]["class_name"] in (*_GRAPHS, "Sequential")
+        nested = self._descriptions[name]["class_name"] in (*GRAPHS, "Sequential")
         return max(index - 1, 0) if nested and not self._counts_from_zero(name) else index
 
     def _counts_from_zero(self, name: str) -> bool:
@@ -245,25 +255,3 @@ def _references(value: Any) -> list[tuple[str, int, int]]:
         return own + (_references(value[3]) if len(value) == 4 else [])
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     return [reference for part in parts for reference in _references(part)]
-
-
-def _read_weights(group: Any, model: Any) -> None:
-    """Assign the weights of each layer, trainable ones first as Keras 2 wrote them."""
-    by_name = {layer.name: layer for layer in model.layers}
-    for stored in group.attrs["layer_names"]:
-        name = _text(stored)
-        values = [np.asarray(group[name][_text(weight)]) for weight in group[name].attrs["weight_names"]]
-        if not values:
-            continue
-        layer = by_name[cleaned_name(name)]
-        targets = [*layer.trainable_weights, *layer.non_trainable_weights]
-        if isinstance(layer, keras.layers.Normalization):
-            # Keras 2 also kept how many samples it had adapted to.
-            values = values[: len(targets)]
-        shapes = [tuple(value.shape) for value in values], [tuple(target.shape) for target in targets]
-        if shapes[0] != shapes[1]:
-            raise DeltafineError(f"The weights of layer '{name}' have shapes {shapes[0]}, the layer wants {shapes[1]}.")
-        for target, value in zip(targets, values, strict=True):
-            target.assign(value)
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,19 +16,21 @@ import keras
 from deltafine import hdf5
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.model.keras_hdf5 import build_hdf5, load_hdf5
+from deltafine.model.lambdas import refuse_code, supplied, write_with_config
 from deltafine.model.legacy import build_legacy, is_legacy, load_legacy
+from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
 from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
-
-_SUFFIXES = (".keras", ".h5", ".hdf5")
-_SAVE_AGAIN = "save it with model.save('model.keras')"
 
 
 def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, unsafe_lambda: bool = False) -> Any:
     """Load a built Functional or Sequential Keras model.
 
     Args:
-        path: a ``.keras``, ``.h5`` or ``.hdf5`` file that holds a whole model.
-        custom_objects: the user's own layers and functions, by the name under which they were saved.
+        path: a file that holds a whole model, as Keras saves it under a name that ends in ``.keras`` or ``.h5``,
+            whatever it is called now.
+        custom_objects: the user's own layers and functions, by the name under which they were saved, and the functions
+            of ``Lambda`` layers, by the layer's name.
         unsafe_lambda: allow ``Lambda`` layers, which run Python code stored in the file.
 
     Returns:
@@ -37,18 +41,14 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, u
             directory; or the model is subclassed or unbuilt, and has no graph to rewrite.
     """
     path = Path(path)
-    _check_file(path)
+    kind = kind_of(path)
     objects = dict(custom_objects or {})
     try:
-        _check_contents(path, objects, unsafe_lambda)
-        if path.suffix.lower() != ".keras" and is_legacy(path):
-            model = load_legacy(path, objects)
-        else:
-            model = keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=not unsafe_lambda)
+        model = _loaded(path, kind, objects, unsafe_lambda)
     except DeltafineError as error:
         raise DeltafineError(f"{path} cannot be used: {error}") from error
     except Exception as error:  # Keras raises whatever the layer at fault raises.
-        raise DeltafineError(_explanation(path, error)) from error
+        raise DeltafineError(_explanation(path, kind, error)) from error
     check_model(model, where=str(path))
     try:
         check_outputs(model)
@@ -57,26 +57,41 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, u
     return model
 
 
-def _check_contents(path: Path, objects: Mapping[str, Any], unsafe_lambda: bool) -> None:
-    """Look at a stranger's file before Keras believes it; see ``safety``."""
-    legacy = path.suffix.lower() != ".keras" and is_legacy(path)
-    if path.suffix.lower() == ".keras":
-        config = check_archive(path)
-    else:
-        with h5py.File(path, "r") as file:
-            hdf5.check(file)
-            config = parsed(file.attrs["model_config"])
+def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> Any:
+    """Look at a stranger's file before Keras believes it (see ``safety``), and load it."""
+    stored = _config_in(path, kind)
+    config = supplied(stored, objects)
+    legacy = kind is Kind.hdf5 and is_legacy(path)
+    if not unsafe_lambda and not legacy:  # no code of Keras 2 is ever run
+        refuse_code(config)
 
     def build() -> Any:
         if legacy:
             return build_legacy(deepcopy(config), objects)
-        if path.suffix.lower() != ".keras":  # HDF5 keeps the shape of configurations that Keras 2 had
-            kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
-            return kind.from_config(deepcopy(config["config"]), dict(objects))
+        if kind is Kind.hdf5:
+            return build_hdf5(deepcopy(config), objects, unsafe_lambda=unsafe_lambda)
         uncompiled, safe = _without_compilation(config), not unsafe_lambda
         return keras.saving.deserialize_keras_object(uncompiled, custom_objects=dict(objects), safe_mode=safe)
 
     check_config(config, build, path.stat().st_size, trusted=unsafe_lambda or bool(objects))
+    if legacy:
+        return load_legacy(path, config, objects)
+    if kind is Kind.hdf5:
+        return load_hdf5(path, config, objects, unsafe_lambda=unsafe_lambda)
+    how: dict[str, Any] = {"custom_objects": dict(objects), "compile": False, "safe_mode": not unsafe_lambda}
+    if config is stored:
+        with named_for_keras(path, kind) as file:
+            return keras.models.load_model(file, **how)
+    with tempfile.TemporaryDirectory(prefix="deltafine-") as folder:
+        return keras.models.load_model(write_with_config(path, config, Path(folder, "model.keras")), **how)
+
+
+def _config_in(path: Path, kind: Kind) -> dict[str, Any]:
+    if kind is Kind.archive:
+        return check_archive(path)
+    with h5py.File(path, "r") as file:
+        hdf5.check(file)
+        return parsed(file.attrs["model_config"])
 
 
 def _without_compilation(config: Any) -> Any:
@@ -96,7 +111,7 @@ def check_model(model: Any, where: str = "") -> None:
     if isinstance(model, keras.Sequential) and not model.built:
         raise DeltafineError(
             f"The Sequential model in {place} is not built, so its shapes are unknown: call "
-            f"model.build((None, height, width, channels)) or put keras.Input first, then {_SAVE_AGAIN}."
+            f"model.build((None, height, width, channels)) or put keras.Input first, then {SAVE_AGAIN}."
         )
     if isinstance(model, keras.Sequential) and not graph.is_graph(model):
         raise DeltafineError(
@@ -110,59 +125,13 @@ def check_model(model: Any, where: str = "") -> None:
         )
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise DeltafineError(f"There is no model file {path}.")
-    if path.is_dir():
-        what = "a SavedModel directory" if (path / "saved_model.pb").exists() else "a directory"
-        raise DeltafineError(
-            f"{path} is {what}, which holds no layer graph to rewrite: load it where it was made and {_SAVE_AGAIN}."
-        )
-    if path.suffix.lower() not in _SUFFIXES:
-        raise DeltafineError(f"{path} is not a Keras model file: its name must end in {', '.join(_SUFFIXES)}.")
-    if path.name.endswith(".weights.h5"):
-        raise _weights_only(path)
-    if path.suffix.lower() == ".keras":
-        _check_archive(path)
-    else:
-        _check_hdf5(path)
-
-
-def _check_archive(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
-        if h5py.is_hdf5(path):
-            raise DeltafineError(f"{path} is an HDF5 file under a .keras name: rename it to end in .h5.") from error
-        raise DeltafineError(
-            f"{path} is not a readable .keras file ({error}): it may be cut short; copy or {_SAVE_AGAIN} again."
-        ) from error
-
-
-def _check_hdf5(path: Path) -> None:
-    try:
-        with h5py.File(path, "r") as file:
-            has_model = "model_config" in file.attrs
-            has_weights = bool({"layer_names", "keras_version"} & set(file.attrs)) or "layers" in file
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # as the library finds it damaged
-        raise DeltafineError(f"{path} is not a readable HDF5 file ({error}).") from error
-    if has_model:
-        return
-    if has_weights:
-        raise _weights_only(path)
-    raise DeltafineError(f"{path} is an HDF5 file but holds no Keras model (no model_config in it).")
-
-
-def _weights_only(path: Path) -> DeltafineError:
-    return DeltafineError(
-        f"{path} holds weights only: build the model in Python, call model.load_weights('{path.name}') and "
-        f"{_SAVE_AGAIN}."
-    )
-
-
-def _explanation(path: Path, error: Exception) -> str:
+def _explanation(path: Path, kind: Kind, error: Exception) -> str:
     text = " ".join(str(error).split())
+    if kind is Kind.archive and (version := _version_in(path)) is not None and version < 3:
+        return (
+            f"{path} was written by Keras {version} in a form of .keras that Keras 3 does not read: load it with the "
+            "Keras that wrote it, and save it as .h5."
+        )
     if "Lambda" in text and ("unsafe" in text or "safe_mode" in text):
         return (
             f"{path} has a Lambda layer, that is Python code stored in the file, which would run with all your rights: "
@@ -174,3 +143,12 @@ def _explanation(path: Path, error: Exception) -> str:
             "--custom-objects module:name."
         )
     return f"Keras cannot load {path} ({type(error).__name__}: {text[:300]})."
+
+
+def _version_in(path: Path) -> int | None:
+    """The main version of the Keras that wrote an archive, where it says so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return int(json.loads(archive.read("metadata.json"))["keras_version"].split(".")[0])
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile):
+        return None

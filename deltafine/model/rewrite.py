@@ -12,6 +12,7 @@ from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.activations import has_fused_activation
 from deltafine.model.augmentation import is_augmentation
+from deltafine.model.cloning import clone
 from deltafine.model.names import Names
 from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Site
@@ -121,15 +122,14 @@ class Rewriter:
 
     def _clone(self, layer: Any, **changes: Any) -> Any:
         if id(layer) not in self._clones:
-            clone = type(layer).from_config({**layer.get_config(), **changes})
-            self._clones[id(layer)] = clone
-            self._layers.append((layer, clone))
+            self._clones[id(layer)] = clone(layer, **changes)
+            self._layers.append((layer, self._clones[id(layer)]))
         return self._clones[id(layer)]
 
     def _activation_of(self, layer: Any, name: str) -> Any:
         """A layer of its own for the activation fused into another."""
         if isinstance(layer.activation, keras.layers.Layer):
-            activation = type(layer.activation).from_config({**layer.activation.get_config(), "name": name})
+            activation = clone(layer.activation, name=name)
             self._layers.append((layer.activation, activation))
             return activation
         return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)

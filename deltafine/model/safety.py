@@ -88,7 +88,7 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         DeltafineError: a layer loads programs, or the weights cannot be those in the file.
     """
     if not trusted:
-        for part in _dicts(config):
+        for part in dicts(config):
             if part.get("class_name") in LOADERS:
                 raise DeltafineError(f"it has a {part['class_name']}, which loads a program: export it without.")
     # Keras would make the variables the next time that a graph is built; its memory of them ends with the thread.
@@ -135,7 +135,8 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _dicts(value: Any) -> Iterator[Mapping[str, Any]]:
+def dicts(value: Any) -> Iterator[Any]:
+    """Every dict in a configuration, outer ones first."""
     waiting = [value]
     while waiting:
         part = waiting.pop()

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from deltafine.errors import DeltafineError
-from deltafine.model import graph
 from deltafine.model.activations import activation_kind, is_activation
 from deltafine.model.gates import gate_calls, is_hard_sigmoid
+from deltafine.model.insertable import require_insertable
 from deltafine.model.macs import MacLayer, mac_calls
 from deltafine.model.names import Names
 from deltafine.model.reach import Reach, reach
@@ -156,11 +155,10 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
         The sites in order of computation.
 
     Raises:
-        DeltafineError: the model takes any size and ``frame_shape`` is missing; it has delta layers already, its
-            channels first, or an operation across the batch axis; or it is more than a graph of layers.
+        DeltafineError: the model takes any size and ``frame_shape`` is missing; it has its channels first, or an
+            operation across the batch axis; or it cannot be rewritten, see ``require_insertable``.
     """
-    graph.require_plain_graph(model)
-    require_no_deltas(model)
+    require_insertable(model)
     require_channels_last(model)
     plan = Plan(trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
@@ -246,18 +244,3 @@ def _default_reason(plan: Plan, name: str) -> str:
     if activation_kind(call.operation) in ("softmax", "log_softmax", "sparsemax"):
         return "attention weights: a softmax inside the network"
     return ""
-
-
-def require_no_deltas(model: Any) -> None:
-    """Refuse a model that already has delta layers.
-
-    Raises:
-        DeltafineError: naming the first one.
-    """
-    from deltafine.layers import DeltaActivation
-
-    for _, layer in graph.all_layers_by_path(model):
-        if isinstance(layer, DeltaActivation):
-            raise DeltafineError(
-                f"Model '{model.name}' already has delta layers ('{layer.name}'): give the original model."
-            )

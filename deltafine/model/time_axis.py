@@ -105,18 +105,19 @@ def require_frames_apart(model: Any, trace: Trace) -> None:
     """
     if any(tensor.shape[0] is not None for tensor in graph.input_tensors(model)):
         return
+    used = {*trace.readers, *trace.outputs}
     for call in trace.calls:
-        if call.inputs and call.inputs[0].shape[0] is None and _mixes_samples(call):
+        if call.inputs and call.inputs[0].shape[0] is None and _mixes_samples(call, used):
             raise DeltafineError(
                 f"Operation '{call.path}' ({type(call.operation).__name__}) of model '{model.name}' works across the "
                 "batch axis, which also holds the frames of a clip here: give it an axis other than 0."
             )
 
 
-def _mixes_samples(call: Call) -> bool:
-    if any(value.shape and value.shape[0] is not None for value in call.outputs):
-        return True
-    if any(not value.shape for value in call.outputs):
+def _mixes_samples(call: Call, used: set[Value]) -> bool:
+    """Whether an output that something reads is of the whole batch; what else a layer gives does not matter."""
+    outputs = [value for value in call.outputs if value in used]
+    if any(not value.shape or value.shape[0] is not None for value in outputs):
         return True
     axis = getattr(call.operation, "axis", 1)
     if axis is None:

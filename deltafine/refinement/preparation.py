@@ -14,13 +14,11 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement.output import Output
 from deltafine.model import Site
 from deltafine.model.custom_objects import import_objects
-from deltafine.model.frame_size import sample_shape
-from deltafine.model.time_axis import takes_clips
+from deltafine.refinement.fitting import fitting
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.task import (
-    answers_of,
     check_labels,
     held_out,
     open_data,
@@ -144,13 +142,11 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     model = models.load(
         settings.model, custom_objects=import_objects(settings.custom_objects), unsafe_lambda=settings.unsafe_lambda
     )
-    sample, frames = sample_shape(model, settings.size, settings.frames)
-    window = frames if takes_clips(model) else None
-    if window is not None and settings.head is not None:
-        raise DeltafineError("--head is for models that take single frames; this one takes clips as it stands.")
+    fits = fitting(model, size=settings.size, frames=settings.frames, head=settings.head)
+    sample, frames, window = fits.sample, fits.frames, fits.window
     if settings.recalibrate:
         _check_recalibration(window)
-    sites = models.choose(models.find_activations(model, frame_shape=sample), settings.at, settings.skip)
+    sites = fits.sites(settings.at, settings.skip)
     data = open_data(
         settings.data,
         settings.task,
@@ -165,7 +161,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     if settings.streams is not None:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     for labelled in (data,) if data.classes else (streams,):
-        check_labels(answers_of(model, sample, window), settings.task, labelled, window)
+        check_labels(fits.answers, settings.task, labelled, window)
     output, data, streams = output_of(model, settings.task, settings.head or "mean", data, streams)
     warnings = []
     if len(data.videos) == 1 and not data.select("train"):

@@ -226,7 +226,8 @@ def _show_origin(report: Report, console: Console) -> None:
     line(
         console,
         f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
-        f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its {'known ' * unknown}MACs measured. "
+        f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its "
+        f"{'known ' * unknown}MACs measured. "
         f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate"
         + (f", {data.test_videos} to test." if data.test_videos else ".")
         + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +132,13 @@ class DeltaRuntime(NotCopied):
     stood, unless layers are left to Keras.
 
     Args:
-        source: a run directory, a ``.keras`` or ``.h5`` file, or a loaded Keras model.
+        source: a run directory, a model file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
         frame_size: (height, width), for a model that takes any size.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
+        custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
+            ``deltafine.model.load``.
 
     Attributes:
         plan: what is computed, operation by operation.
@@ -153,13 +155,18 @@ class DeltaRuntime(NotCopied):
         engine: str = "auto",
         frame_size: tuple[int, int] | None = None,
         cache: bool = True,
+        custom_objects: Mapping[str, Any] | None = None,
+        unsafe_lambda: bool = False,
     ) -> None:
         self.engine = _engine(engine)
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
         self._source = ""
         if isinstance(source, str | os.PathLike):
-            self.plan = self._from_path(Path(source), frame_size, cache)
+            trust = {"custom_objects": custom_objects, "unsafe_lambda": unsafe_lambda}
+            # A kept plan would not follow changes of the user's own code.
+            own_code = bool(custom_objects) or unsafe_lambda
+            self.plan = self._from_path(Path(source), frame_size, cache and not own_code, trust)
         else:
             self.plan = self._compile(source, frame_size)
         self._choose(kept.choice(self._folder, self._source, self.plan))
@@ -232,27 +239,27 @@ class DeltaRuntime(NotCopied):
     def __exit__(self, *exception: object) -> None:
         self.reset()
 
-    def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool) -> Plan:
+    def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool, trust: Mapping[str, Any]) -> Plan:
         file = path / REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
         if not cache:
-            return self._load_and_compile(file, frame_size)
+            return self._load_and_compile(file, frame_size, trust)
         self._source = kept.digest(file, frame_size)
         cached = kept.user_cache()
         own = None if cached is None else cached / self._source[:16]
         self._folder = file.parent / "runtime" if path.is_dir() else own
         plan = kept.plan(self._folder, self._source) if self._folder else None
         if plan is None:
-            plan = self._load_and_compile(file, frame_size)
+            plan = self._load_and_compile(file, frame_size, trust)
             if not plan.unknown:
                 kept.keep_plan(plan, self._folder, self._source)
         return plan
 
-    def _load_and_compile(self, file: Path, frame_size: tuple[int, int] | None) -> Plan:
+    def _load_and_compile(self, file: Path, frame_size: tuple[int, int] | None, trust: Mapping[str, Any]) -> Plan:
         from deltafine.model import load
 
-        return self._compile(load(file), frame_size)
+        return self._compile(load(file, **trust), frame_size)
 
     def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
         from deltafine.model.load import check_model

@@ -59,7 +59,9 @@ def test_files_that_are_no_keras_model_are_refused(tmp_path):
     (tmp_path / "text.h5").write_text("not a model")
     refused(tmp_path / "text.h5", "not a readable HDF5 file")
     (tmp_path / "model.onnx").write_text("another format")
-    refused(tmp_path / "model.onnx", "must end in .keras")
+    refused(tmp_path / "model.onnx", r"neither what Keras saves as \.keras, nor as \.h5")
+    (tmp_path / "empty.keras").write_bytes(b"")
+    refused(tmp_path / "empty.keras", r"not a readable \.keras file")
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["numbers"] = [1, 2, 3]
     refused(tmp_path / "data.h5", "holds no Keras model")
@@ -72,10 +74,21 @@ def test_a_cut_file_is_refused(tmp_path):
     refused(tmp_path / "model.keras", r"not a readable \.keras file")
 
 
-def test_an_hdf5_file_under_a_keras_name_is_named_as_such(tmp_path):
-    small_models.plain().save(tmp_path / "model.h5")
-    (tmp_path / "model.h5").rename(tmp_path / "model.keras")
-    refused(tmp_path / "model.keras", r"rename it to end in \.h5")
+NAMES = [(".h5", "mask.model"), (".h5", "mask.keras"), (".h5", "MASK.H5"), (".keras", "mask.model"), (".keras", "mask")]
+
+
+@pytest.mark.parametrize(("saved", "called"), [*NAMES, (".keras", "mask.h5")])
+def test_a_model_is_known_by_its_contents_whatever_it_is_called(saved, called, tmp_path):
+    model, frames = small_models.plain(), small_models.clips((2, 12, 10, 3))
+    model.save(tmp_path / f"model{saved}")
+    path = (tmp_path / f"model{saved}").rename(tmp_path / called)
+    np.testing.assert_array_equal(load(path).predict(frames, verbose=0), model.predict(frames, verbose=0))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "mask.model"])
+def test_a_pointer_of_git_lfs_is_named_as_such(name, tmp_path):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    refused(tmp_path / name, "Git LFS pointer.*git lfs pull")
 
 
 def test_weights_alone_are_refused(tmp_path):
@@ -103,13 +116,49 @@ def test_an_unbuilt_sequential_model_is_refused(tmp_path):
     refused(tmp_path / "model.keras", "not built.*model.build")
 
 
-def test_a_lambda_layer_is_refused_unless_allowed(tmp_path):
+def with_lambda(nested: bool = False):
+    """A model with code in it, which says nothing of its shape; the Lambda in a nested model if asked for."""
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2, output_shape=(4,))(inputs))
+    outputs = keras.layers.Lambda(lambda x: x * 2, output_shape=lambda shape: shape, name="lambda_1")(inputs)
+    if not nested:
+        return keras.Model(inputs, outputs)
+    inner, outer = keras.Model(inputs, outputs, name="inner"), keras.Input((4,))
+    return keras.Model(outer, inner(outer))
+
+
+def threefold(x):
+    return 3 * x
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_layer_is_refused_unless_allowed(suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    with_lambda().save(path)
+    refused(
+        path, "'lambda_1'.*Python code stored in the file.*--custom-objects lambda_1=module:function.*--unsafe-lambda"
+    )
+    np.testing.assert_array_equal(load(path, unsafe_lambda=True)(np.ones((1, 4))), 2 * np.ones((1, 4)))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_function_given_for_a_lambda_layer_takes_the_place_of_the_code(suffix, nested, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    with_lambda(nested).save(path)
+    loaded = load(path, custom_objects={"lambda_1": threefold})
+    np.testing.assert_array_equal(loaded(np.ones((1, 4))), 3 * np.ones((1, 4)))
+    loaded.save(tmp_path / "again.keras")
+    again = load(tmp_path / "again.keras", custom_objects={"lambda_1": threefold})
+    np.testing.assert_array_equal(again(np.ones((1, 4))), 3 * np.ones((1, 4)))
+
+
+def test_weights_of_a_model_with_a_given_function_are_its_own(tmp_path):
+    inputs = keras.Input((4,))
+    x = keras.layers.Lambda(lambda x: x * 3, name="lambda_1")(keras.layers.Dense(3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
     model.save(tmp_path / "model.keras")
-    refused(tmp_path / "model.keras", "Python code stored in the file.*--unsafe-lambda")
-    loaded = load(tmp_path / "model.keras", unsafe_lambda=True)
-    np.testing.assert_array_equal(loaded(np.ones((1, 4))), 2 * np.ones((1, 4)))
+    loaded = load(tmp_path / "model.keras", custom_objects={"lambda_1": threefold})
+    np.testing.assert_array_equal(loaded(np.ones((1, 4))), model(np.ones((1, 4))))
 
 
 def test_a_custom_layer_is_refused_unless_named(tmp_path):
@@ -141,3 +190,21 @@ def test_a_sequential_model_without_a_graph_is_refused(tmp_path):
     model(np.zeros((1, 8, 8, 3)))
     model.save(tmp_path / "model.keras")
     refused(tmp_path / "model.keras", "no layer graph.*compute_output_shape")
+
+
+FREEZING = {"last thawed": [False, False, True], "middle thawed": [False, True, False], "last two": [False, True, True]}
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("freezing", FREEZING)
+def test_a_frozen_and_partly_thawed_sequential_part_keeps_its_weights_in_hdf5(freezing, norms, tmp_path):
+    convolutions = [keras.layers.Conv2D(3, 1, activation="relu") for _ in range(3)]
+    inside = [layer for one in convolutions for layer in ([one, keras.layers.BatchNormalization()] if norms else [one])]
+    base = keras.Sequential([keras.Input((4, 4, 3)), *inside], name="base")
+    model = small_models.randomise(keras.Sequential([keras.Input((4, 4, 3)), base, keras.layers.Flatten()]))
+    base.trainable = False
+    for layer, trainable in zip(convolutions, FREEZING[freezing], strict=True):
+        layer.trainable = trainable
+    model.save(tmp_path / "model.h5")
+    frames = small_models.clips((2, 4, 4, 3), high=1.0)
+    np.testing.assert_array_equal(load(tmp_path / "model.h5")(frames), model(frames))

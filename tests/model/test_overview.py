@@ -179,10 +179,13 @@ def test_a_size_fills_in_what_the_model_leaves_open():
 def test_custom_objects_are_imported_by_name(tmp_path, monkeypatch):
     (tmp_path / "my_layers_of_test.py").write_text("class Swirl: pass\n")
     monkeypatch.chdir(tmp_path)
-    found = import_objects(["my_layers_of_test:Swirl", "my_layers_of_test:Swirl=Old"])
-    assert set(found) == {"Swirl", "Old"}
+    found = import_objects(
+        ["my_layers_of_test:Swirl", "my_layers_of_test:Swirl=Old", "lambda_1=my_layers_of_test:Swirl"]
+    )
+    assert set(found) == {"Swirl", "Old", "lambda_1"}
     for name, match in [
         ("Swirl", "module:name"),
+        ("lambda_1=Swirl", "layer=module:function"),
         ("nowhere_at_all:x", "cannot be imported"),
         ("json:nope", "no 'nope'"),
     ]:

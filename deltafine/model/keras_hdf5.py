@@ -1,0 +1,46 @@
+"""Models in HDF5 files of Keras 3.
+
+Keras builds them, and reads their weights in the order of the file, which it does not always get back: a Sequential
+model that was frozen and in part thawed again has its weights exchanged. So only the building is left to Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+from keras.src.legacy.saving.saving_utils import model_from_config
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from deltafine.model import graph
+from deltafine.model.stored_weights import part_of, read_weights
+
+
+def load_hdf5(path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+    """Build the model of a file and read its weights.
+
+    Args:
+        path: of the file.
+        config: of the model.
+        custom_objects: the user's own layers and functions, by the name under which they were saved.
+        unsafe_lambda: allow Python code stored in the file.
+
+    Raises:
+        DeltafineError: the weights are not those of the model, or it cannot be told which is which.
+    """
+    model = build_hdf5(deepcopy(config), custom_objects, unsafe_lambda=unsafe_lambda)
+    if graph.is_graph(model):
+        with h5py.File(path, "r") as file:
+            read_weights(file["model_weights"], part_of(config, model), keras_version=3)
+    return model
+
+
+def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+    """The model of a configuration, without its weights; Keras changes the configuration."""
+    known = {**keras.saving.get_custom_objects(), **custom_objects}
+    with keras.saving.custom_object_scope(dict(custom_objects)), SafeModeScope(not unsafe_lambda):
+        return model_from_config(config, custom_objects=known)
