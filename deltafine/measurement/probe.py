@@ -10,6 +10,7 @@ the window's frames where they stand; a layer behind the end of time has one ste
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +25,9 @@ from deltafine.measurement import counting, graph_counting
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
 from deltafine.model.fan_out import fan_out, is_covered, stages
+
+MOST_FEATURES = 4096
+"""Values of a frame that are kept of what goes into the last layer with MACs."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Piece:
     counts: list[Counts]  # in the order of Probe.layers + Probe.deltas
     steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
     state: list[Any] = field(repr=False)  # to go on with
+    features: np.ndarray | None = None  # (batch, steps of time, values): some of what the last layer with MACs takes
 
     def steady_at(self, counts: Counts) -> np.ndarray:
         """(batch, steps) bool: whether a step at this place has one before it; all but the first of a clip do."""
@@ -117,7 +122,8 @@ class Probe:
             DeltafineError: the model puts frames into the batch in a way that is not understood.
         """
         clips = tf.cast(tf.convert_to_tensor(frames), tf.float32)
-        predictions, counted, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
+        run = self._fresh(clips) if state is None else self._continued(clips, state)
+        predictions, counted, state_after, features = run
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None:
             steady[:, 0] = False
@@ -130,9 +136,9 @@ class Probe:
                     "be told from clips; models exported as quantized with send-on-delta do so: measure the refined "
                     "model itself, or its stripped form."
                 )
-        return Piece(predictions.numpy(), counts, steady, state_after)
+        return Piece(predictions.numpy(), counts, steady, state_after, *(values.numpy() for values in features))
 
-    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any]]:
+    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any], list[Any]]:
         def by_step(path: str, value: Any) -> Any:
             """(batch, steps of time, ...)"""
             time = self._times[path] if self._times is not None else None
@@ -146,6 +152,7 @@ class Probe:
         tensors: list[_Tensor] = []
         at_layers: list[tuple[int, int | None]] = []
         at_deltas: list[tuple[int, int | None]] = []
+        into_last: list[Any] = []
 
         def tensor_of(path: str, value: Any) -> int:
             """A tensor that goes to several layers is looked at once."""
@@ -164,6 +171,7 @@ class Probe:
                 self.delta_layers.append(operation)
                 at_deltas.append((index, None))
             elif is_covered(operation):
+                into_last[:] = [by_step(path, args[0])]
                 for stage, value in _stage_inputs(operation, args[0]):
                     fan = fan_out(operation, args[0].shape[1:], stage=stage)
                     index = tensor_of(path, value)
@@ -175,7 +183,8 @@ class Probe:
         with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
         self._taken = at_layers + at_deltas
-        return predictions, [tensor.count(in_graph=self._in_graph) for tensor in tensors], stream.state
+        counted = [tensor.count(in_graph=self._in_graph) for tensor in tensors]
+        return predictions, counted, stream.state, [_some(features) for features in into_last]
 
     def _with_macs(self, place: Place, fan: np.ndarray, path: str, shape: Any) -> Place:
         """The place with its MACs per frame; or per window, and at each of its steps."""
@@ -218,6 +227,15 @@ class _Tensor:
         if self.questions.layer is not None:
             types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
         return list(tf.numpy_function(partial(counting.count, self.questions), inputs, types, stateful=False))
+
+
+def _some(frames: Any) -> Any:
+    """At most ``MOST_FEATURES`` values of each frame (batch, steps, ...), spread evenly over it, float32."""
+    size = math.prod(frames.shape[2:])
+    flat = tf.reshape(tf.cast(frames, tf.float32), (tf.shape(frames)[0], -1, size))
+    if size <= MOST_FEATURES:
+        return flat
+    return tf.gather(flat, np.linspace(0, size - 1, MOST_FEATURES).round().astype(np.int64), axis=-1)
 
 
 def _counts(arrays: list[np.ndarray], fan: int | None) -> Counts:
