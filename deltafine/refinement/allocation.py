@@ -67,7 +67,7 @@ class Allocation:
         self._videos = videos
         self._loss = loss
         probe = Probe(original)
-        pieces = [probe.run(video[None]) for video in videos]
+        pieces = play(probe, videos, carried=False)
         self._targets = [piece.predictions[0] for piece in pieces]
         self._seen = Seen.of(pieces, loss)
         self._alone: dict[str, list[Trial]] = {}

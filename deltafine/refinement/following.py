@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from deltafine.layers import DeltaActivation, Stream
 from deltafine.layers.rules import RULES
-from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.probe import MOST_FEATURES, Piece, Probe
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.losses import Loss
@@ -50,7 +50,7 @@ class Seen:
     @classmethod
     def of(cls, pieces: Sequence[Piece], loss: Loss) -> Seen:
         """What went by in these pieces, of one clip each."""
-        logits = np.concatenate([loss.logits(piece.predictions[0]) for piece in pieces])
+        logits = np.concatenate([loss.logits(some(piece.predictions[0])) for piece in pieces])
         if any(piece.features is None for piece in pieces):
             return cls(logits, None)
         return cls(logits, np.concatenate([piece.features[0] for piece in pieces if piece.features is not None]))
@@ -71,11 +71,25 @@ def error(targets: np.ndarray, values: np.ndarray) -> float:
     return float(missed / spread) if spread else float(missed > 0)
 
 
-def play(probe: Probe, videos: Sequence[np.ndarray]) -> list[Piece]:
-    """Videos (time, height, width, channels) one after the other, state carried over the cuts between them."""
+def some(predictions: np.ndarray) -> np.ndarray:
+    """Predictions (frames, ..., outputs) at positions spread over each frame: at most ``MOST_FEATURES`` values."""
+    by_position = predictions.reshape(len(predictions), -1, predictions.shape[-1])
+    positions = by_position.shape[1]
+    kept = min(positions, max(1, MOST_FEATURES // predictions.shape[-1]))
+    return by_position[:, np.linspace(0, positions - 1, kept).round().astype(int)]
+
+
+def play(probe: Probe, videos: Sequence[np.ndarray], *, carried: bool = True) -> list[Piece]:
+    """Videos (time, height, width, channels) one after the other, state carried over the cuts between them.
+
+    The states themselves, which are large, are not in what is returned.
+    """
     pieces: list[Piece] = []
+    state = None
     for video in videos:
-        pieces.append(probe.run(video[None], pieces[-1].state if pieces else None))
+        piece = probe.run(video[None], state)
+        state = piece.state if carried else None
+        pieces.append(replace(piece, state=[]))
     return pieces
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.model import delta_layers
-from deltafine.refinement.following import MOST_APART, error
+from deltafine.refinement.following import MOST_APART, error, some
 from deltafine.refinement.losses import Loss
 from deltafine.runtime.compile import compile_model
 from deltafine.runtime.compiled import NumbaState
@@ -160,7 +160,7 @@ class Recalibration:
             tables, frames = zip(*pool.map(play, range(max(len(batch.frames) for batch in self._batches))), strict=True)
         given = np.concatenate(predictions)
         task = float(self._loss(tf.constant(given), self._answers, tf.constant(self._labels)))
-        logits = self._loss.logits(given.reshape(-1, *self._shape))
+        logits = self._loss.logits(some(given.reshape(-1, *self._shape)))
         self._logits = logits if self._logits is None else self._logits
         share = self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1))
         return Trial(task, share, error(self._logits, logits))

@@ -20,7 +20,7 @@ from deltafine.model import DeltaSettings, delta_layers, find_activations, inser
 from deltafine.refinement import allocation
 from deltafine.refinement.allocation import Allocation
 from deltafine.refinement.calibrate import activation_rms
-from deltafine.refinement.following import MOST_APART, Seen, error, own_error, play, scale_that_follows, wake
+from deltafine.refinement.following import MOST_APART, Seen, error, own_error, play, scale_that_follows, some, wake
 from deltafine.refinement.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.report import Report
 from deltafine.report.summary import headline
@@ -102,6 +102,14 @@ def test_the_error_is_0_for_what_is_followed_1_for_the_mean_and_has_no_units() -
     assert error(1e6 * targets, 1e6 * other) == pytest.approx(error(targets, other))
     still = 100 + draw.normal(0, 1e-3, (50, 6))
     assert error(still, np.broadcast_to(still[0], still.shape)) < 0.01, "rounding is no change"
+
+
+def test_of_a_map_some_positions_are_looked_at_with_all_their_outputs() -> None:
+    maps = np.arange(2 * 100 * 100 * 3).reshape(2, 100, 100, 3)
+    found = some(maps)
+    assert found.shape == (2, 1365, 3)
+    np.testing.assert_array_equal(found[1, [0, -1]], maps[1, [0, -1], [0, -1]])
+    np.testing.assert_array_equal(some(maps[:, 0, 0]), maps[:, 0, :1])
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -104,6 +104,18 @@ def test_patterns_thaw_layers_and_whole_nested_models_and_leave_the_others_as_th
     assert frozen_weights(model).layers == ("base/norm1",), "freeze goes before unfreeze"
 
 
+def test_a_part_of_a_layer_that_is_frozen_stays_so() -> None:
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Reshape((16, 24))(layers.Conv2D(6, 4, strides=2, padding="same", activation="relu")(inputs))
+    attention = layers.MultiHeadAttention(2, 4, name="attention")
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(attention(x, x))))
+    attention.key_dense.trainable = False
+    clip_model = insert_deltas(model, find_activations(model))
+    assert frozen_weights(clip_model) == frozen_weights(model)
+    assert frozen_weights(model).layers == ("attention",)
+    assert frozen_weights(model).parameters == 24 * 8 + 8
+
+
 def test_steps_in_a_frozen_base_can_be_trained() -> None:
     model = nested_model()
     clip_model = insert_deltas(model, find_activations(model))
