@@ -106,8 +106,10 @@ class Refinement:
             prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
         self.frozen = frozen_weights(self.student)
         self.trains = settings.epochs > 0 and can_be_trained(self.student)
-        if settings.epochs and self.frozen.parameters:
+        if self.trains and self.frozen.parameters:
             listener.say(about_frozen(self.frozen, settings))
+        for said in () if self.trains else about_no_training(self.frozen, settings):
+            listener.say(said)
 
     def run(self, *, resume: bool = False, pick: int | None = None) -> Outcome:
         """Calibrate, train, choose, measure; writes ``refined.keras``, ``history.csv`` and checkpoints.

@@ -43,9 +43,13 @@ def moving(seed: int = 0, videos: int = 3, frames: int = 8) -> list[np.ndarray]:
 
 def certain_model() -> Any:
     """Its first class is sure, whatever it sees, so that its probabilities never change."""
-    model = small_model()
-    kernel, _ = model.get_layer("head").get_weights()
-    model.get_layer("head").set_weights([kernel, np.array([60.0, -60.0], "float32")])
+    return preferring(small_model(), 60.0)
+
+
+def preferring(model: Any, logit: float) -> Any:
+    """The model with a bias for its first class."""
+    kernel, _ = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, np.array([logit, -logit], "float32")])
     return model
 
 
@@ -55,7 +59,7 @@ def untrained_network() -> Any:
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.Conv2D(4, 3, strides=2, activation="relu")(layers.Rescaling(1 / 2550)(inputs))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(x))
-    return keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+    return preferring(keras.Model(inputs, layers.Dense(2, activation="softmax")(x)), 0.5)
 
 
 def untrained_network_of_clips() -> Any:
@@ -63,7 +67,7 @@ def untrained_network_of_clips() -> Any:
     inputs = keras.Input((4, SIZE, SIZE, 3))
     x = layers.Conv3D(4, (1, 3, 3), strides=(1, 2, 2), activation="relu")(layers.Rescaling(1 / 2550)(inputs))
     x = layers.GlobalAveragePooling3D()(layers.Conv3D(4, (1, 3, 3), activation="relu")(x))
-    return keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+    return preferring(keras.Model(inputs, layers.Dense(2, activation="softmax")(x)), 0.5)
 
 
 def students(model: Any, **settings: Any) -> tuple[Any, Any]:
