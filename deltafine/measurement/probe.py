@@ -29,6 +29,9 @@ from deltafine.model.macs import MacLayer, all_entries
 from deltafine.model.products import operands_of
 from deltafine.model.time_axis import Steps
 
+MOST_FEATURES = 4096
+"""Values of a frame that are kept of what goes into the last layer with MACs."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -72,6 +75,7 @@ class Piece:
     counts: list[Counts]  # in the order of Probe.layers + Probe.deltas
     steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
     state: list[Any] = field(repr=False)  # to go on with
+    features: np.ndarray | None = None  # (batch, steps of time, values): some of what the last layer with MACs takes
 
     def steady_at(self, counts: Counts) -> np.ndarray:
         """(batch, steps) bool: whether a step at this place has one before it; all but the first of a clip do."""
@@ -123,7 +127,8 @@ class Probe:
             DeltafineError: the model puts frames into the batch in a way that is not understood.
         """
         clips = tf.cast(tf.convert_to_tensor(frames), tf.float32)
-        predictions, counted, state_after = self._fresh(clips) if state is None else self._continued(clips, state)
+        run = self._fresh(clips) if state is None else self._continued(clips, state)
+        predictions, counted, state_after, features = run
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None:
             steady[:, 0] = False
@@ -136,13 +141,14 @@ class Probe:
                     "be told from clips; models exported as quantized with send-on-delta do so: measure the refined "
                     "model itself, or its stripped form."
                 )
-        return Piece(predictions.numpy(), counts, steady, state_after)
+        return Piece(predictions.numpy(), counts, steady, state_after, *(values.numpy() for values in features))
 
-    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any]]:
+    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any], list[Any]]:
         self.layers, self.deltas, self.delta_layers = [], [], []
         tensors: list[_Tensor | Pair] = []
         at_layers: list[tuple[int, int | None]] = []
         at_deltas: list[tuple[int, int | None]] = []
+        into_last: list[Any] = []
 
         def by_step(time: Steps | None, value: Any) -> Any:
             """(batch, steps of time, ...)"""
@@ -191,6 +197,7 @@ class Probe:
                 graph.run(entry.inside.function, entry.inside.inputs(args, kwargs), observe, prefix=f"{path}/")
                 return
             operands = operands_of(args, kwargs)
+            into_last[:] = [by_step(self._time_at(path, operands[0]), operands[0])]
             if entry.product is not None:
                 observe_product(entry, self._time_at(path, outputs), operands, outputs)
                 return
@@ -209,7 +216,8 @@ class Probe:
         with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
         self._taken = at_layers + at_deltas
-        return predictions, [tensor.count(in_graph=self._in_graph) for tensor in tensors], stream.state
+        counted = [tensor.count(in_graph=self._in_graph) for tensor in tensors]
+        return predictions, counted, stream.state, [_some(features) for features in into_last]
 
     def _time_at(self, path: str, value: Any) -> Steps | None:
         """Where a value has its time; inside a layer that was opened as the layer has it, if the value still may."""
@@ -265,6 +273,15 @@ class _Tensor:
         if self.questions.layer is not None:
             types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
         return list(tf.numpy_function(partial(counting.count, self.questions), inputs, types, stateful=False))
+
+
+def _some(frames: Any) -> Any:
+    """At most ``MOST_FEATURES`` values of each frame (batch, steps, ...), spread evenly over it, float32."""
+    size = math.prod(frames.shape[2:])
+    flat = tf.reshape(tf.cast(frames, tf.float32), (tf.shape(frames)[0], -1, size))
+    if size <= MOST_FEATURES:
+        return flat
+    return tf.gather(flat, np.linspace(0, size - 1, MOST_FEATURES).round().astype(np.int64), axis=-1)
 
 
 def _counts(arrays: list[np.ndarray], fan: int | None) -> Counts:

@@ -99,6 +99,11 @@ class Rewriter:
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
         for old, new in [(model, result), *self._models, *self._layers]:
             _copy_trainable(old, new)
+        for old, new in self._layers:
+            inside = [list(layer._flatten_layers(include_self=False)) for layer in (old, new)]
+            if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
+                for part, other in zip(*inside, strict=True):
+                    _copy_trainable(part, other)
         for delta in self._deltas.values():
             delta.trainable = True  # a frozen model around it says nothing of its steps
         for old, new in self._layers:

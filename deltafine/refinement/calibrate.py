@@ -14,7 +14,6 @@ from deltafine.layers import DeltaActivation, Stream
 from deltafine.model import graph
 from deltafine.refinement.preparation import Prepared
 
-SMALLEST_STEP = 1e-6
 PIECE = 24
 MOST_FRAMES = 12 * PIECE
 MOST_VALUES = 1 << 22

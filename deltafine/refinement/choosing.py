@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from deltafine.refinement.history import FrontPoint
 from deltafine.refinement.validating import Validation, point_of
 
 KEPT_CHECKPOINTS = 8
+LEAST_SCALE = 1e-3
+"""Of the steps: a network that stands still with even smaller ones has nothing left to wake."""
 
 
 class Choice:
@@ -27,16 +30,26 @@ class Choice:
         validation: of the student.
         budget: what the run is to come to.
         folder: of the checkpoints.
+        scale_that_follows: the factor on the student's steps with which it does not stand still inside; 1 if it does
+            not anyway.
 
     Attributes:
         points: what was measured.
         floor: accuracy on the validation videos that the budget allows.
     """
 
-    def __init__(self, student: Any, validation: Validation, budget: Budget, folder: Path) -> None:
+    def __init__(
+        self,
+        student: Any,
+        validation: Validation,
+        budget: Budget,
+        folder: Path,
+        scale_that_follows: Callable[[], float],
+    ) -> None:
         self.points: list[FrontPoint] = []
         self.floor = -math.inf
         self._student, self._validation, self._budget, self._folder = student, validation, budget, folder
+        self._scale_that_follows = scale_that_follows
 
     @property
     def _original(self) -> float:
@@ -83,9 +96,10 @@ class Choice:
             chosen = pick(self.points, self._original, self._budget.drop)
             if self._budget.spend and chosen.accuracy >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
+        chosen, said = self._following(chosen, keep=number is not None)
         self._load(chosen)
         self.points = [point.model_copy(update={"chosen": point == chosen}) for point in self.points]
-        return [] if number is not None else self._shortfall(chosen, penalty)
+        return said if number is not None else [*said, *self._shortfall(chosen, penalty)]
 
     def best_so_far(self) -> bool:
         """Give the student the best weights so far; False if no epoch was over."""
@@ -144,6 +158,25 @@ class Choice:
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         self._load(start.model_copy(update={"step_scale": scale}))
         return point_of(start.epoch, start.penalty, self._validation.student(), scale)
+
+    def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
+        """The point with steps at which it does not stand still inside, unless ``keep``; and what is said of it.
+
+        Where the answer never changes, accuracy is no reason for a training to update anything.
+        """
+        self._load(chosen)
+        scale = self._scale_that_follows()
+        if scale == 1:
+            return chosen, []
+        still = (
+            "The refined model hardly changed inside while the videos did, though its answers stayed as good: they "
+            "cannot show what it has lost; refine on videos in which the answer changes, or lower the penalty."
+        )
+        if keep or scale < LEAST_SCALE:
+            return chosen, [still]
+        awake = self._measure_scaled(chosen, chosen.step_scale * scale)
+        self.points.append(awake)
+        return awake, [f"{still} All its steps were divided by {1 / scale:.0f}, so that it follows them."]
 
     def _shortfall(self, chosen: FrontPoint, penalty: float) -> list[str]:
         budget, lost = self._budget, self._original - chosen.accuracy

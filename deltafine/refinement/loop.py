@@ -16,8 +16,10 @@ from deltafine.files import write_atomically
 from deltafine.measurement.figures import Figures
 from deltafine.refinement import checkpoints
 from deltafine.refinement.budget import Budget
+from deltafine.refinement.calibrate import calibration_videos
 from deltafine.refinement.carrying import by_name
 from deltafine.refinement.choosing import Choice
+from deltafine.refinement.following import scale_that_follows
 from deltafine.refinement.history import Epoch, FrontPoint, to_csv
 from deltafine.refinement.interruption import Interrupted, Requests
 from deltafine.refinement.listener import Listener
@@ -82,7 +84,7 @@ class Training:
         self.progress = Progress()
         self._trainer = trainer
         self._validation = Validation(prepared, original, student, listener, requests)
-        self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent)
+        self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent, self._scale_that_follows)
         self._variables = [*student.variables, *trainer.state]
         self._steering: Steering  # made once the original is measured
         self._requests = requests
@@ -270,6 +272,11 @@ class Training:
             return to_bytes(found.search(trainer.penalty, told, lossless=last))
 
         trainer.set_steps(from_bytes(self._workers.lead_bytes(search)))
+
+    def _scale_that_follows(self) -> float:
+        """Of the student, on the videos that were calibrated on."""
+        videos = calibration_videos(self.prepared)
+        return scale_that_follows(self._validation.probe_of_student, videos, self._trainer.loss)
 
     def _tidy(self) -> None:
         """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""

@@ -47,6 +47,9 @@ class Loss(Protocol):
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """How far predictions (frames, ..., outputs) are from the original's, in nats per frame."""
 
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """What stands behind predictions (frames, ..., outputs), as (frames, values): it varies where they do not."""
+
     def right(self, predictions: Any, labels: Any) -> Any:
         """Share of the clips with a label (batch,) that are answered right; NaN where that has no meaning."""
 
@@ -97,6 +100,17 @@ class ClassificationLoss:
         """Mean Kullback-Leibler divergence, in nats, of class predictions (frames, ..., classes)."""
         log_t, log_p = self.log_probabilities(original), self.log_probabilities(predictions)
         return float(tf.reduce_mean(tf.reduce_sum(tf.exp(log_t) * (log_t - log_p), axis=-1)))
+
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """The logits, less their mean over the classes; of probabilities, as far as float32 holds these."""
+        scores = np.asarray(predictions, np.float64)
+        if self.probabilities:
+            if scores.shape[-1] == 1:
+                scores = np.concatenate([1 - scores, scores], axis=-1)
+            scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        if scores.shape[-1] > 1:
+            scores = scores - scores.mean(-1, keepdims=True)
+        return scores.reshape(len(scores), -1)
 
     def right(self, predictions: Any, labels: Any) -> Any:
         """Share of the labelled clips whose class the mean over the frames names."""
@@ -169,6 +183,11 @@ class RegressionLoss:
         """Mean of half the squared error over the variance."""
         error = (np.asarray(predictions, np.float64) - original) / self._spread
         return float(np.mean(error**2) / 2)
+
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """The numbers themselves, in units of how much each of them varies."""
+        numbers = np.asarray(predictions, np.float64) / self._spread
+        return numbers.reshape(len(numbers), -1)
 
     def right(self, predictions: Any, labels: Any) -> Any:
         """NaN: numbers are near or far, not right or wrong."""

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.model import delta_layers
+from deltafine.refinement.following import MOST_APART, error, some
 from deltafine.refinement.losses import Loss
 from deltafine.runtime.compile import compile_model
 from deltafine.runtime.compiled import NumbaState
@@ -54,10 +55,13 @@ class Trial:
     Attributes:
         loss: of the task.
         share: of the MACs, or of the work, that is left in steady frames.
+        apart: how far the logits are from those with the steps that the search began with, in units of how much these
+            vary: the loss does not change where the answer never does.
     """
 
     loss: float
     share: float
+    apart: float = 0.0
 
     def total(self, penalty: float) -> float:
         """What is minimised."""
@@ -93,6 +97,7 @@ class Recalibration:
         self._steps = {path: np.asarray(layer.step) for path, layer in delta_layers(student).items()}
         deltas = [operation.finish.delta for operation in self._plan.operations if operation.finish.delta is not None]
         self._arrays = {delta.name: self._plan.arrays[delta.step] for delta in deltas}
+        self._logits: np.ndarray | None = None  # of the first steps that were tried
         self._by_position = all(delta.unit == "pixel" for delta in deltas)
 
     def search(
@@ -106,6 +111,7 @@ class Recalibration:
             lossless: take none that make the loss of the task larger than it was.
         """
         factors = dict.fromkeys(self._steps, 1.0)
+        self._logits = None
         best = first = self.play(factors)
         turns = [path for _ in range(SWEEPS) for path in reversed(self._steps)]
         for turn, path in enumerate(turns):
@@ -115,9 +121,8 @@ class Recalibration:
                     progress(turn + 1, len(turns))
                     tried = {**factors, path: factors[path] * change}
                     found = self.play(tried)
-                    if found.total(penalty) >= best.total(penalty) - LEAST_GAIN or (
-                        lossless and found.loss > first.loss
-                    ):
+                    no_gain = found.total(penalty) >= best.total(penalty) - LEAST_GAIN
+                    if no_gain or (lossless and found.loss > first.loss) or found.apart > MOST_APART:
                         break
                     best, factors, moves = found, tried, moves + 1
                 if moves:
@@ -153,8 +158,12 @@ class Recalibration:
 
         with ThreadPoolExecutor(available_cores()) as pool:
             tables, frames = zip(*pool.map(play, range(max(len(batch.frames) for batch in self._batches))), strict=True)
-        task = float(self._loss(tf.constant(np.concatenate(predictions)), self._answers, tf.constant(self._labels)))
-        return Trial(task, self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1)))
+        given = np.concatenate(predictions)
+        task = float(self._loss(tf.constant(given), self._answers, tf.constant(self._labels)))
+        logits = self._loss.logits(some(given.reshape(-1, *self._shape)))
+        self._logits = logits if self._logits is None else self._logits
+        share = self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1))
+        return Trial(task, share, error(self._logits, logits))
 
     def _share(self, counts: Counts, frames: int) -> float:
         if not self._by_position:

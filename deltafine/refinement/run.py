@@ -19,6 +19,7 @@ from deltafine.model import DeltaSettings
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement import calibrate, checkpoints
 from deltafine.refinement.allocation import Allocation
+from deltafine.refinement.following import SMALLEST_STEP, wake
 from deltafine.refinement.history import Epoch, FrontPoint
 from deltafine.refinement.identity import Identity
 from deltafine.refinement.interruption import Interrupted, Requests
@@ -80,7 +81,7 @@ class Refinement:
         self.prepared = self._prepare()
         deltas = DeltaSettings(
             rule=settings.layer_rule,
-            initial_step=calibrate.SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
+            initial_step=SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
             unit=settings.unit,
             step_per=settings.step_per,
             random_start=settings.noisy,
@@ -105,8 +106,10 @@ class Refinement:
             prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
         self.frozen = frozen_weights(self.student)
         self.trains = settings.epochs > 0 and can_be_trained(self.student)
-        if settings.epochs and self.frozen.parameters:
+        if self.trains and self.frozen.parameters:
             listener.say(about_frozen(self.frozen, settings))
+        for said in () if self.trains else about_no_training(self.frozen, settings):
+            listener.say(said)
 
     def run(self, *, resume: bool = False, pick: int | None = None) -> Outcome:
         """Calibrate, train, choose, measure; writes ``refined.keras``, ``history.csv`` and checkpoints.
@@ -218,17 +221,27 @@ class Refinement:
         settings = self.settings
         rms = calibrate.activation_rms(self.calibrated, [video[None] for video in videos])
         if settings.relative_step is not None:
-            for layers in (models.delta_layers(self.calibrated), models.delta_layers(self.student)):
-                for path, layer in layers.items():
-                    step = settings.relative_step * calibrate.step_unit(layer, rms[path])
-                    layer.set_step(np.maximum(step, calibrate.SMALLEST_STEP))  # an activation may be silent
+            for path, layer in models.delta_layers(self.calibrated).items():
+                step = settings.relative_step * calibrate.step_unit(layer, rms[path])
+                layer.set_step(np.maximum(step, SMALLEST_STEP))  # an activation may be silent
+            if lowered := wake(self.calibrated, videos):
+                self.listener.say(
+                    f"With relative_step these would never send, so it is less there: {', '.join(lowered)}."
+                )
+            self._give_steps_to_student()
             return
-        search = Allocation(self.calibrated, self.original, rms, videos, loss.divergence)
+        search = Allocation(self.calibrated, self.original, rms, videos, loss)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
-        steps = search.steps(search.allocate(settings.training_divergence))
-        for path, layer in models.delta_layers(self.student).items():
-            layer.set_step(steps[path])
+        search.allocate(settings.training_divergence)
+        wake(self.calibrated, videos)
+        self._give_steps_to_student()
         search.allocate(settings.max_divergence)
+        wake(self.calibrated, videos)
+
+    def _give_steps_to_student(self) -> None:
+        calibrated = models.delta_layers(self.calibrated)
+        for path, layer in models.delta_layers(self.student).items():
+            layer.log_step.assign(calibrated[path].log_step)
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings

@@ -15,13 +15,13 @@ def about_frozen(frozen: Frozen, settings: RefineSettings) -> str:
 
 
 def about_no_training(frozen: Frozen, settings: RefineSettings) -> list[str]:
-    """Why a run that was to train has only calibrated, and what of the settings only a training gives."""
+    """Why a run that was to train only calibrates, and what of the settings only a training gives."""
     if not settings.epochs:
         return []
     why = f"all {frozen.of:,} weights of the model are frozen" if frozen.of else "the model has no weights"
     way_out = " Give --unfreeze '*' to train it." if frozen.of else ""
-    found = [f"Nothing was trained, because {why}: the refined model is the calibrated one.{way_out}"]
+    found = [f"Nothing is trained, because {why}: the refined model is the calibrated one.{way_out}"]
     budget = Budget.of(settings)
     if budget.density is not None or budget.spend:
-        found.append("The budget was not aimed at: that takes a training.")
+        found.append("The budget is not aimed at: that takes a training.")
     return found

@@ -30,6 +30,10 @@ class Validation:
         self._probes = {"original": Probe(original), "refined": Probe(student)}
         self._listener, self._requests = listener, requests
 
+    @property
+    def probe_of_student(self) -> Probe:
+        return self._probes["refined"]
+
     def measure(self, names: Collection[str]) -> dict[str, Figures]:
         """Figures of ``"original"``, ``"refined"``, or both."""
 
