@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.errors import DeltafineError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -28,6 +30,11 @@ def run(
     from deltafine.runtime.runtime import DeltaRuntime
 
     runtime = DeltaRuntime(run)
+    if len(runtime.plan.input_shape) != 3:
+        raise DeltafineError(
+            f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
+            "(height, width, channels): feed deltafine.DeltaRuntime yourself."
+        )
     height, width, channels = runtime.plan.input_shape
     stream: Iterator[np.ndarray] = islice(live_frames(source, (height, width), channels), frames)
     if calibrate and not runtime.calibrated:
@@ -70,10 +77,12 @@ def _show(runtime: Any, frames: Any) -> None:
         )
 
 
-def _said(prediction: np.ndarray | tuple[np.ndarray, ...]) -> str:
-    """A prediction in a few words: the class and its score, or the values."""
-    if isinstance(prediction, tuple):
-        return ", ".join(_said(part) for part in prediction)
+def _said(prediction: Any, inside: bool = False) -> str:
+    """A prediction in a few words: the class and its score, or the values; of several outputs by their names."""
+    if isinstance(prediction, dict | tuple | list):
+        named = prediction.items() if isinstance(prediction, dict) else (("", part) for part in prediction)
+        parts = ", ".join((f"{name}: " if name != "" else "") + _said(part, inside=True) for name, part in named)
+        return f"({parts})" if inside else parts
     flat = prediction.ravel()
     if prediction.ndim == 1 and len(flat) > 1:
         return f"class {int(flat.argmax())} ({flat.max():.3g})"

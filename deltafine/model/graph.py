@@ -170,7 +170,7 @@ def run(
                 operation, nested_inputs(operation, args, kwargs), observe, training=training, prefix=f"{prefix}{name}/"
             )
         if getattr(operation, "_call_has_training_arg", False):
-            kwargs = {"training": training, **kwargs}
+            kwargs = {**kwargs, "training": training}  # whatever the model was built with, as Keras does
         outputs = operation(*args, **kwargs)
         observe(prefix + name, operation, args, outputs)
         return outputs

@@ -6,6 +6,7 @@ the fan-out of a site read; the rewriting walks the model itself by the same nam
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,8 +71,9 @@ class Call:
 class Trace:
     """The calls of a model in order of computation, and who makes and who reads each tensor."""
 
-    def __init__(self, inputs: dict[str, Value]) -> None:
+    def __init__(self, inputs: dict[str, Value], open_wrappers: bool = True) -> None:
         self.inputs = inputs
+        self.open_wrappers = open_wrappers
         self.outputs: list[Value] = []
         self.calls: list[Call] = []
         self.maker: dict[Value, Call] = {}
@@ -87,13 +89,14 @@ class Trace:
             self.readers[value].append(call)
 
 
-def trace(model: Any, frame_shape: Sequence[int | None] | None = None) -> Trace:
+def trace(model: Any, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
     """Trace a built Functional or Sequential model.
 
     Args:
         model: the model.
         frame_shape: shape of one input sample without the batch axis, for a model with one input that
             takes any size; by default the model's own.
+        open_wrappers: show what ``TimeDistributed`` runs on each frame; else it is one call.
 
     Raises:
         DeltafineError: an input size is unknown, or ``frame_shape`` does not fit the model.
@@ -113,7 +116,7 @@ def trace(model: Any, frame_shape: Sequence[int | None] | None = None) -> Trace:
         for tensor, shape in zip(tensors, shapes, strict=True)
     ]
     names = [tensor.name for tensor in tensors]
-    result = Trace(dict(zip(names, values, strict=True)))
+    result = Trace(dict(zip(names, values, strict=True)), open_wrappers)
     result.outputs = _trace_graph(model, values, _Level("", "", 1), result)
     return result
 
@@ -143,7 +146,7 @@ def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Tra
         if graph.is_graph(operation):
             inner = graph.nested_inputs(operation, args, kwargs)
             return _trace_graph(operation, inner, _inside(operation, name, level, result), result)
-        if isinstance(operation, keras.layers.TimeDistributed):
+        if isinstance(operation, keras.layers.TimeDistributed) and result.open_wrappers:
             return _trace_time_distributed(operation, name, args, kwargs, level, result)
         outputs = _output_values(node, args, kwargs)
         _add(result, level, name, operation, outputs, args, kwargs)
@@ -188,13 +191,25 @@ def _add(
 
 
 def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Value]:
-    """Shapes of the outputs: those recorded in the model where the inputs' shapes are, else computed."""
+    """Shapes of the outputs: those recorded in the model where the inputs' shapes are, else computed.
+
+    What a layer says of its outputs may leave sizes open that are known here (EinsumDense), or be wrong: a ``glu``
+    inside another layer halves the channels, and RandomCrop crops in training alone. Then the call itself is asked.
+    """
     given = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value)]
     recorded = [tuple(tensor.shape)[1:] for tensor in node.input_tensors]
-    outputs = node.outputs
+    operation, outputs = node.operation, node.outputs
+    symbolic = keras.tree.map_structure(_symbolic, (args, kwargs))
     if [value.shape[1:] for value in given] != recorded:
-        args, kwargs = keras.tree.map_structure(_symbolic, (args, kwargs))
-        outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        outputs = keras.tree.flatten(operation.compute_output_spec(*symbolic[0], **symbolic[1]))
+    sizes_known = all(None not in value.shape[1:] for value in given)
+    sizes_open = any(None in tuple(tensor.shape)[1:] for tensor in outputs)
+    mistaken = getattr(operation, "activation", None) is keras.activations.glu
+    if (sizes_known and sizes_open) or mistaken or isinstance(operation, keras.layers.RandomCrop):
+        used = {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
+        with contextlib.suppress(ValueError):  # a call that cannot be made fails in Keras, too, with its own words
+            spec = keras.Operation.compute_output_spec(operation, *symbolic[0], **{**symbolic[1], **used})
+            outputs = keras.tree.flatten(spec)
     return [Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)) for tensor in outputs]
 
 

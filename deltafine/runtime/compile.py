@@ -10,18 +10,22 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import FRAME_PREDICTIONS
-from deltafine.model.time_axis import require_channels_last
-from deltafine.model.trace import Call, Value, trace
+from deltafine.model.time_axis import require_channels_last, require_frames_apart
+from deltafine.model.trace import Call, Trace, Value, trace
 from deltafine.runtime.keras_macs import count_left_to_keras
 from deltafine.runtime.lowering import Lowering
+from deltafine.runtime.lowering_masks import Masks
 from deltafine.runtime.lowering_rules import lower
-from deltafine.runtime.plan import MACS, Operation, Plan
+from deltafine.runtime.plan import MACS, Finish, Operation, Plan
+from deltafine.runtime.structure import described
 
 _NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "keras")
 """Kinds that move values around and compute no rows that could be finished at once."""
@@ -29,10 +33,10 @@ _NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "keras")
 
 @dataclass
 class Compiled:
-    """A plan, and the calls that it leaves to Keras by the names of their operations."""
+    """A plan, and the calls that it leaves to Keras, with the place of the output, by the names of their operations."""
 
     plan: Plan
-    calls: dict[str, Call]
+    calls: dict[str, tuple[Call, int]]
 
 
 def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Compiled:
@@ -59,26 +63,51 @@ def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Comp
     frame_shape = shape[2:] if clips else shape[1:]
     if frame_size is not None:
         frame_shape = (*frame_size, *frame_shape[2:])
-    traced = trace(model, (1, *frame_shape) if clips else frame_shape)
+    traced = trace(model, (1, *frame_shape) if clips else frame_shape, open_wrappers=False)
+    if not clips:
+        require_frames_apart(model, traced)
     (source,) = traced.inputs.values()
     frame = Value((None, *source.shape[2:]), source.dtype) if clips else source
     lowering = Lowering(model.name, frame)
     if clips:
         lowering.alias(source, frame)
-    ends: list[Value] = []
+    masks = Masks(model.name)
     for call in traced.calls:
-        if clips and isinstance(call.operation, UnfoldTime) and call.path.startswith(FRAME_PREDICTIONS):
-            ends.append(call.inputs[0])
-        elif call.inputs and call.inputs[0] in lowering.known:  # else it works on whole clips, behind the frames
+        # What does not come from a frame alone works on whole clips, behind the frames.
+        if _is_of_frames(call, lowering) and not _ends_frames(call):
+            masks.follow(call)
             lower(lowering, call)
-    outputs = ends if clips else traced.outputs
-    if not outputs or not all(value in lowering.known for value in outputs):
+    ends = [_of_a_frame(value, traced) for value in traced.outputs] if clips else traced.outputs
+    outputs = [value for value in ends if value is not None and value in lowering.known]
+    if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
     plan = lowering.plan
-    plan.outputs = tuple(lowering.known[value] for value in outputs)
+    plan.outputs = tuple(
+        lowering.reshaped(value, f"{model.name}:{place}", value.sample_shape) for place, value in enumerate(outputs)
+    )
+    places = keras.tree.pack_sequence_as(graph.output_structure(model), range(len(outputs)))
+    plan.structure = described(places)
     _join(plan)
     count_left_to_keras(plan, lowering.calls)
     return Compiled(plan, {operation.name: lowering.calls[operation.name] for operation in plan.unknown})
+
+
+def _is_of_frames(call: Call, lowering: Lowering) -> bool:
+    known = [value in lowering.known for value in call.inputs]
+    with_clock = isinstance(call.operation, DeltaActivation | UnfoldTime)
+    return any(known[:1]) and (with_clock or all(known))
+
+
+def _ends_frames(call: Call) -> bool:
+    return isinstance(call.operation, UnfoldTime) and call.path.startswith(FRAME_PREDICTIONS)
+
+
+def _of_a_frame(value: Value, traced: Trace) -> Value | None:
+    """The prediction of a frame that an output of a clip model is made of."""
+    call = traced.maker.get(value)
+    while call is not None and call.inputs and not _ends_frames(call):
+        call = traced.maker.get(call.inputs[0])
+    return call.inputs[0] if call is not None and call.inputs else None
 
 
 def _require_float32(model: Any) -> None:
@@ -140,6 +169,13 @@ def _join_one(plan: Plan) -> bool:
 def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     """Let ``before`` do what ``after``, which only finishes rows, does."""
     first, second = before.finish, after.finish
+    shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
+    if before.kind == "input" and len(set(shapes)) > 1:
+        return False  # frames keep the shape that they come in
+    if second == Finish() and first.delta is None:  # the same values in another shape
+        before.output = after.output
+        plan.operations.remove(after)
+        return True
     if before.kind in _NOT_FINISHED_HERE or first.delta is not None:
         return False
     if before.kind == "input" and second.activation != "linear":

@@ -15,7 +15,7 @@ from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bits import BITS
 from deltafine.runtime.kernels.memory import OWN, Memory, addresses
-from deltafine.runtime.kernels.network import count_macs, run_network
+from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
 from deltafine.runtime.kernels.products import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
@@ -76,6 +76,8 @@ class NumbaState(NotCopied):
             changes=np.zeros(widest + 1, np.float64),
             sent_bytes=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
             stale=np.zeros(len(shapes), np.int64),
+            largest=np.zeros(len(shapes), np.float64),
+            looks=np.zeros(len(shapes), np.int64),
         )
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._table = addresses(self.memory_arrays)
@@ -93,6 +95,12 @@ class NumbaState(NotCopied):
             array[:] = 0
         self._reader.reset()
         self.fresh = True
+
+    @staticmethod
+    def is_finite(pixels: np.ndarray) -> bool:
+        """Whether a frame, float32, holds neither NaN nor infinity."""
+        flat = pixels.reshape(-1)
+        return bool(all_finite(flat if flat.flags.aligned and flat.flags.writeable else flat.copy()))
 
     @property
     def memory(self) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-DenseRun = Callable[[np.ndarray], np.ndarray]
-"""From a frame (height, width, channels) float32 to its prediction."""
+DenseRun = Callable[[np.ndarray], Any]
+"""From a frame (height, width, channels) float32 to its prediction; of several outputs, some give the first alone."""
 
 
 def set_threads(threads: int) -> None:
@@ -51,7 +51,11 @@ def dense_runtimes(model: Any, threads: int) -> tuple[dict[str, DenseRun], dict[
 
 def _tensorflow(model: Any) -> DenseRun:
     run = tf.function(lambda frames: model(frames, training=False), jit_compile=False)
-    return lambda frame: run(tf.constant(frame[None])).numpy()[0]
+
+    def predict(frame: np.ndarray) -> Any:
+        return tf.nest.map_structure(lambda output: output.numpy()[0], run(tf.constant(frame[None])))
+
+    return predict
 
 
 def _onnx(model: Any, folder: Path) -> Path:

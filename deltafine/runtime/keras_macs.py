@@ -13,16 +13,16 @@ from deltafine.runtime.lowering import as_image
 from deltafine.runtime.plan import Plan
 
 
-def count_left_to_keras(plan: Plan, calls: Mapping[str, Call]) -> None:
+def count_left_to_keras(plan: Plan, calls: Mapping[str, tuple[Call, int]]) -> None:
     """Set the dense MACs of these operations, and fan-outs where the report measures such a layer by its input.
 
     Args:
         plan: a plan as it will be run.
-        calls: by name of operation.
+        calls: by name of operation, and which of the call's outputs it is.
     """
     counted = set()
     for operation in plan.unknown:
-        call = calls[operation.name]
+        call, _ = calls[operation.name]
         entry = mac_call(call)
         if entry is None or call in counted:  # an operation for each output of a call
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deltafine.errors import DeltafineError
 from deltafine.model.fan_out import fan_out, intermediate_shape
 from deltafine.model.trace import Call, Value
 from deltafine.runtime.activations import of_function
@@ -14,12 +15,15 @@ from deltafine.runtime.plan import Finish, Operation, Plan, Tensor
 
 
 class Lowering:
-    """A plan in the making: which tensor each value of the Keras graph is, and the arrays gathered so far."""
+    """A plan in the making: which tensor each value of the Keras graph is, and the arrays gathered so far.
+
+    ``calls``: those left to Keras, by the operation's name, and which of their outputs the operation is.
+    """
 
     def __init__(self, name: str, frame: Value) -> None:
         self.plan = Plan(name, [], [], ())
         self.known: dict[Value, int] = {}
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, tuple[Call, int]] = {}
         self.known[frame] = self.add("input", "input", (), frame.sample_shape)
 
     def alias(self, value: Value, of: Value) -> None:
@@ -30,10 +34,23 @@ class Lowering:
         self, kind: str, name: str, inputs: tuple[int, ...], sample_shape: tuple[int, ...], **fields: Any
     ) -> int:  # fmt: skip
         """Append an operation and its output tensor; returns the tensor's index."""
+        if any(size is None for size in sample_shape):
+            raise DeltafineError(
+                f"Layer '{name}' of model '{self.plan.name}' gives {sample_shape} per frame, a size that depends on "
+                "the values, and the runtime needs one that is the same for every frame."
+            )
         index = len(self.plan.tensors)
         self.plan.tensors.append(Tensor(name, as_image(sample_shape), tuple(sample_shape)))
         self.plan.operations.append(Operation(kind, name, inputs, index, **fields))
         return index
+
+    def reshaped(self, value: Value, name: str, sample_shape: tuple[int, ...]) -> int:
+        """The tensor of a value, or the same values as a tensor of another shape."""
+        source = self.known[value]
+        if self.plan.tensors[source].sample_shape == tuple(sample_shape):
+            return source
+        same = self.plan.tensors[source].shape == as_image(sample_shape)
+        return self.add("identity" if same else "reshape", name, (source,), sample_shape, layer="Reshape")
 
     def array(self, name: str, values: Any) -> str:
         """Keep an array; returns its name."""

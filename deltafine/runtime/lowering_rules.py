@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, FoldTime, UnfoldTime
 from deltafine.model.augmentation import is_augmentation
-from deltafine.model.trace import Call, Value
+from deltafine.model.trace import Call
 from deltafine.runtime.activations import of_layer
 from deltafine.runtime.lowering import Lowering, add_call, as_image, pair, window
 from deltafine.runtime.lowering_macs import conv, dense, depthwise, separable
+from deltafine.runtime.lowering_merges import affine, divide, elementwise
 from deltafine.runtime.plan import Delta, Finish
 
 layers = keras.layers
 
 
 def lower(lowering: Lowering, call: Call) -> None:
-    """Append what computes a call to the plan."""
+    """Append what computes a call to the plan.
+
+    Raises:
+        DeltafineError: nothing can.
+    """
     operation = call.operation
-    if isinstance(operation, FoldTime | UnfoldTime):
-        lowering.alias(call.outputs[0], call.inputs[0])
-        return
-    if isinstance(operation, _NOTHING) or is_augmentation(operation):
+    if isinstance(operation, FoldTime | UnfoldTime) or (_does_nothing(operation) and _reads_one(call)):
         lowering.alias(call.outputs[0], call.inputs[0])
         return
     rule = _RULES.get(type(operation))
@@ -33,7 +37,7 @@ def lower(lowering: Lowering, call: Call) -> None:
         rule = _OPERATIONS.get(type(operation).__name__)
     if rule is None and of_layer(operation) is not None:
         rule = _activation
-    if len(call.outputs) == 1 and rule is not None:
+    if rule is not None and len(call.outputs) == 1 and _reads_one(call) and _in_floating_point(call):
         index = rule(lowering, call)
         if index is not None:
             lowering.known[call.outputs[0]] = index
@@ -41,25 +45,42 @@ def lower(lowering: Lowering, call: Call) -> None:
     _leave_to_keras(lowering, call)
 
 
+def _does_nothing(operation: Any) -> bool:
+    """Whether the layer only does something in training; a class of the user's own may do anything."""
+    plain = type(operation).__module__.startswith("keras.")
+    return plain and (isinstance(operation, _NOTHING) or is_augmentation(operation))
+
+
+def _reads_one(call: Call) -> bool:
+    """Whether a layer reads nothing beside its inputs: a mask, states, or whatever else it takes."""
+    if not isinstance(call.operation, layers.Layer) or isinstance(call.operation, DeltaActivation):
+        return True
+    unread = ("training", "mask") if isinstance(call.operation, layers.BatchNormalization) else ("training",)
+    named = [name for name, value in call.kwargs.items() if value is not None and name not in unread]
+    return len(call.args) + len(named) == 1
+
+
+def _in_floating_point(call: Call) -> bool:
+    """Whether Keras computes the call in floating point, as the engines do; integers wrap around and truncate."""
+    values = call.outputs if isinstance(call.operation, _TAKE_INTEGERS) else (*call.inputs[:1], *call.outputs)
+    if not isinstance(call.operation, layers.Layer):
+        values = (*call.inputs, *call.outputs)
+    return isinstance(call.operation, _MOVE_ONLY) or all("float" in value.dtype for value in values)
+
+
 def _leave_to_keras(lowering: Lowering, call: Call) -> None:
     inputs = tuple(lowering.known[value] for value in call.inputs)
     for place, value in enumerate(call.outputs):
+        if value.shape[:1] not in ((None,), (1,)) or not ("int" in value.dtype or value.dtype[:4] in ("floa", "bool")):
+            raise DeltafineError(
+                f"Operation '{call.path}' ({type(call.operation).__name__}) of model '{lowering.plan.name}' gives "
+                f"{value.dtype} of shape {value.shape}, and the runtime works on numbers of one frame at a time, "
+                "(batch, ...): give it an axis other than that of the batch."
+            )
         name = f"{call.path}:{place}" if place else call.path
-        lowering.calls[name] = call
+        lowering.calls[name] = call, place
         kind = type(call.operation).__name__
         lowering.known[value] = lowering.add("keras", name, inputs, value.sample_shape, layer=kind)
-
-
-def _affine(lowering: Lowering, call: Call, scale: Any, shift: Any) -> int | None:
-    """``scale * x + shift``, each a number or one per channel."""
-    channels = as_image(call.outputs[0].sample_shape)[2]
-    pieces = []
-    for part, values in (("scale", scale), ("shift", shift)):
-        values = np.asarray(values, np.float64)
-        if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != channels):
-            return None
-        pieces.append(lowering.array(f"{call.path}:{part}", np.broadcast_to(values.ravel(), (channels,))))
-    return add_call(lowering, call, "identity", finish=Finish(scale=pieces[0], shift=pieces[1]))
 
 
 def _batch_norm(lowering: Lowering, call: Call) -> int | None:
@@ -70,7 +91,7 @@ def _batch_norm(lowering: Lowering, call: Call) -> int | None:
     if layer.gamma is not None:
         scale = scale * np.asarray(layer.gamma, np.float64)
     shift = -np.asarray(layer.moving_mean, np.float64) * scale
-    return _affine(lowering, call, scale, shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64))
+    return affine(lowering, call, scale, shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64))
 
 
 def _normalization(lowering: Lowering, call: Call) -> int | None:
@@ -78,11 +99,11 @@ def _normalization(lowering: Lowering, call: Call) -> int | None:
     if layer.invert:
         return None
     scale = 1.0 / np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), keras.backend.epsilon())
-    return _affine(lowering, call, scale, -np.asarray(layer.mean, np.float64) * scale)
+    return affine(lowering, call, scale, -np.asarray(layer.mean, np.float64) * scale)
 
 
 def _rescaling(lowering: Lowering, call: Call) -> int | None:
-    return _affine(lowering, call, call.operation.scale, call.operation.offset)
+    return affine(lowering, call, call.operation.scale, call.operation.offset)
 
 
 def _activation(lowering: Lowering, call: Call) -> int | None:
@@ -142,10 +163,8 @@ def _upsampling(lowering: Lowering, call: Call) -> int | None:
     return add_call(lowering, call, "place", strides=pair(size))
 
 
-def _reshape(lowering: Lowering, call: Call) -> int | None:
-    if as_image(call.inputs[0].sample_shape) == as_image(call.outputs[0].sample_shape):
-        return lowering.known[call.inputs[0]]
-    return add_call(lowering, call, "reshape")
+def _reshape(lowering: Lowering, call: Call) -> int:
+    return lowering.reshaped(call.inputs[0], call.path, call.outputs[0].sample_shape)
 
 
 def _concatenate(lowering: Lowering, call: Call) -> int | None:
@@ -153,36 +172,21 @@ def _concatenate(lowering: Lowering, call: Call) -> int | None:
     return add_call(lowering, call, "concatenate") if call.operation.axis in (-1, rank - 1) and rank <= 4 else None
 
 
-def _elementwise(kind: str) -> Callable[[Lowering, Call], int | None]:
-    def rule(lowering: Lowering, call: Call) -> int | None:
-        leaves = keras.tree.flatten((call.args, call.kwargs))
-        if len(call.inputs) == 1 and len(leaves) == 2 and kind in ("add", "subtract", "multiply"):
-            return _with_constant(lowering, call, kind, leaves)
-        output = as_image(call.outputs[0].sample_shape)
-        shapes = [as_image(value.sample_shape) for value in call.inputs]
-        same_rank = len({len(value.shape) for value in call.inputs}) == 1
-        fits = all(shape[2] in (1, output[2]) and shape[:2] in ((1, 1), output[:2]) for shape in shapes)
-        return add_call(lowering, call, kind) if len(shapes) == len(leaves) > 1 and same_rank and fits else None
-
-    return rule
-
-
-def _with_constant(lowering: Lowering, call: Call, kind: str, leaves: list[Any]) -> int | None:
-    first = isinstance(leaves[0], Value)
-    constant = leaves[1] if first else leaves[0]
-    if not isinstance(constant, int | float | np.ndarray):
-        return None
-    if kind == "multiply":
-        return _affine(lowering, call, constant, 0.0)
-    if kind == "add":
-        return _affine(lowering, call, 1.0, constant)
-    return _affine(lowering, call, 1.0, -np.asarray(constant)) if first else _affine(lowering, call, -1.0, constant)
+def _time_distributed(lowering: Lowering, call: Call) -> int | None:
+    """What works on each position alone does so without the wrapper, too."""
+    inner = call.operation.layer
+    rule = dense if type(inner) is layers.Dense else _activation
+    return rule(lowering, replace(call, operation=inner))
 
 
 _NOTHING = (
     layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.GaussianNoise,
     layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization,
 )  # fmt: skip
+_MOVE_ONLY = (
+    layers.Flatten, layers.Reshape, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D,
+)  # fmt: skip
+_TAKE_INTEGERS = (layers.Rescaling, layers.Normalization)
 _RULES: dict[type, Callable[[Lowering, Call], int | None]] = {
     layers.Conv1D: conv, layers.Conv2D: conv, layers.DepthwiseConv1D: depthwise, layers.DepthwiseConv2D: depthwise,
     layers.SeparableConv1D: separable, layers.SeparableConv2D: separable, layers.Dense: dense,
@@ -196,12 +200,13 @@ _RULES: dict[type, Callable[[Lowering, Call], int | None]] = {
     layers.ZeroPadding1D: _place, layers.ZeroPadding2D: _place, layers.Cropping1D: _place, layers.Cropping2D: _place,
     layers.UpSampling1D: _upsampling, layers.UpSampling2D: _upsampling,
     layers.Flatten: _reshape, layers.Reshape: _reshape, layers.Concatenate: _concatenate,
-    layers.Add: _elementwise("add"), layers.Subtract: _elementwise("subtract"),
-    layers.Multiply: _elementwise("multiply"), layers.Average: _elementwise("average"),
-    layers.Maximum: _elementwise("maximum"), layers.Minimum: _elementwise("minimum"),
+    layers.TimeDistributed: _time_distributed,
+    layers.Add: elementwise("add"), layers.Subtract: elementwise("subtract"),
+    layers.Multiply: elementwise("multiply"), layers.Average: elementwise("average"),
+    layers.Maximum: elementwise("maximum"), layers.Minimum: elementwise("minimum"),
 }  # fmt: skip
 _OPERATIONS: dict[str, Callable[[Lowering, Call], int | None]] = {
-    "Add": _elementwise("add"), "Subtract": _elementwise("subtract"), "Multiply": _elementwise("multiply"),
-    "Maximum": _elementwise("maximum"), "Minimum": _elementwise("minimum"),
-    "Mean": _mean, "Concatenate": _concatenate,
+    "Add": elementwise("add"), "Subtract": elementwise("subtract"), "Multiply": elementwise("multiply"),
+    "Maximum": elementwise("maximum"), "Minimum": elementwise("minimum"),
+    "Divide": divide, "TrueDivide": divide, "Mean": _mean, "Concatenate": _concatenate,
 }  # fmt: skip

@@ -17,10 +17,12 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.files import make_folder, read_small, write_atomically
+from deltafine.runtime.structure import Structure, packed
 
 DOCUMENT, ARRAYS = "plan.json", "plan.npz"
 _MOST_BYTES = 64 << 20
-VERSION = 1
+VERSION = 2
+"""1 had no structure of outputs, and shapes that were not always the model's."""
 MACS = ("conv", "depthwise")
 """Kinds of operations that multiply and accumulate."""
 
@@ -131,6 +133,7 @@ class Plan:
         operations: in order of computation; the first is the input.
         outputs: indices of the tensors that are the predictions of a frame.
         arrays: weights, steps and fan-outs by name.
+        structure: how the outputs are given, see ``deltafine.runtime.structure``.
     """
 
     name: str
@@ -138,6 +141,7 @@ class Plan:
     operations: list[Operation]
     outputs: tuple[int, ...]
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+    structure: Structure = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -203,9 +207,9 @@ class Plan:
 
 def _plan(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
     tensors = [Tensor(t["name"], tuple(t["shape"]), tuple(t["sample_shape"])) for t in document["tensors"]]
-    return Plan(
-        document["name"], tensors, [_operation(o) for o in document["operations"]], tuple(document["outputs"]), arrays
-    )
+    outputs, structure = tuple(document["outputs"]), document["structure"]
+    packed(structure, outputs)  # fails here, not in the first step
+    return Plan(document["name"], tensors, [_operation(o) for o in document["operations"]], outputs, arrays, structure)
 
 
 def _operation(document: dict[str, Any]) -> Operation:

@@ -41,6 +41,11 @@ class NumpyState(NotCopied):
         """A copy of the current value of a tensor, (height, width, channels)."""
         return self.values[index].copy()
 
+    @staticmethod
+    def is_finite(pixels: np.ndarray) -> bool:
+        """Whether a frame holds neither NaN nor infinity."""
+        return bool(np.isfinite(pixels).all())
+
     @property
     def memory(self) -> int:
         """Bytes of state."""

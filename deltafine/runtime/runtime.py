@@ -17,6 +17,7 @@ from deltafine.runtime.alone import NotCopied, alone
 from deltafine.runtime.arrays import owned_bytes
 from deltafine.runtime.counts import Counts
 from deltafine.runtime.plan import Operation, Plan
+from deltafine.runtime.structure import packed
 
 ENGINES = ("auto", "numba", "numpy")
 REFINED = "refined.keras"
@@ -36,12 +37,13 @@ class DeltaStream(NotCopied):
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
         self._counts: Counts | None = None
+        self._underway = False
 
     @property
     @alone
     def counts(self) -> Counts | None:
         """What the last frame took; None before the first. It is counted when it is asked for."""
-        if self._counts is None and not self.state.fresh:
+        if self._counts is None and not self.state.fresh and not self._underway:
             self._counts = self.state.counts()
         return self._counts
 
@@ -53,10 +55,12 @@ class DeltaStream(NotCopied):
             frame: (height, width, channels), any number type, pixels as the model takes them.
 
         Returns:
-            The model's prediction for this frame, float32; a tuple of them for a model with several outputs.
+            The model's prediction for this frame, float32; of a model with several outputs a tuple, list or dict of
+            them, as the model gives them.
 
         Raises:
-            DeltafineError: the frame is not of the model's shape, or another thread is using this stream.
+            DeltafineError: the frame is not of the model's shape, or holds NaN or infinity; it is left out, and the
+                next is compared with the one before. Or another thread is using this stream.
         """
         pixels = np.asarray(frame)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
@@ -64,16 +68,36 @@ class DeltaStream(NotCopied):
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
-        self._counts = None
+        pixels = self._finite(pixels)
+        if self._underway:  # the step before broke off, and left values of two frames
+            self._reset()
+        self._counts, self._underway = None, True
         self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
-        predictions = tuple(self._of_sample(index) for index in self._plan.outputs)
-        return predictions[0] if len(predictions) == 1 else predictions
+        self._underway = False
+        return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
+
+    def _finite(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.dtype.kind != "f":
+            return pixels
+        with np.errstate(over="ignore"):
+            pixels = pixels.astype(np.float32, copy=False)
+        if not self.state.is_finite(pixels):
+            broken = np.argwhere(~np.isfinite(pixels))
+            raise DeltafineError(
+                f"The frame holds {len(broken)} values that are not finite in 32 bits (NaN or infinity), the first at "
+                f"{tuple(int(place) for place in broken[0])}: it is left out; repair it or leave it out."
+            )
+        return pixels
 
     @alone
     def reset(self) -> None:
         """Start a new video: the next frame is computed whole."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._underway = True  # in case that this, too, is broken off
         self.state.reset()
-        self._counts = None
+        self._counts, self._underway = None, False
 
     @alone
     def sent(self) -> dict[str, np.ndarray]:

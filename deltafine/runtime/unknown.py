@@ -15,6 +15,9 @@ from deltafine.runtime.alone import NotCopied
 from deltafine.runtime.frozen import FrozenWeights
 from deltafine.runtime.plan import Operation
 
+LARGEST_INTEGER = 1 << 24
+"""Up to which 32-bit floating point numbers hold all integers."""
+
 
 class KerasCalls(NotCopied):
     """Computes operations of kind ``keras``, with the weights that they have now; several threads take turns.
@@ -23,30 +26,47 @@ class KerasCalls(NotCopied):
         memory: bytes of these weights.
     """
 
-    def __init__(self, calls: dict[str, Call]) -> None:
+    def __init__(self, calls: dict[str, tuple[Call, int]]) -> None:
         self._calls = calls
         self._lock = threading.Lock()
-        self._weights = FrozenWeights(call.operation for call in calls.values())
+        self._weights = FrozenWeights(call.operation for call, _ in calls.values())
         self._process = os.getpid()
         self.memory = self._weights.memory
 
     def __call__(self, operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
-        """The output of one call, without the batch axis; inputs likewise, in the order of the call's."""
+        """The output of one call, without the batch axis; inputs likewise, in the order of the call's.
+
+        Raises:
+            DeltafineError: this is a forked process; or the call gives what it did not announce, or numbers that the
+                runtime cannot hold.
+        """
         if os.getpid() != self._process:
             raise DeltafineError(
                 f"Layer '{operation.name}' runs through Keras, which does not work in a forked process: make the "
                 "DeltaRuntime there."
             )
-        call = self._calls[operation.name]
+        call, place = self._calls[operation.name]
         given = dict(zip(call.inputs, inputs, strict=True))
 
         def tensor(leaf: Any) -> Any:
-            return keras.ops.convert_to_tensor(given[leaf][None], leaf.dtype) if isinstance(leaf, Value) else leaf
+            if not isinstance(leaf, Value):
+                return leaf
+            values = given[leaf].reshape(1, *leaf.sample_shape)
+            return keras.ops.cast(keras.ops.convert_to_tensor(values), leaf.dtype)
 
         args, kwargs = keras.tree.map_structure(tensor, (call.args, call.kwargs))
         if getattr(call.operation, "_call_has_training_arg", False):
-            kwargs = {"training": False, **kwargs}
+            kwargs["training"] = False  # whatever the model was built with, as model.predict does
         with self._lock, self._weights.within(call.operation):
-            outputs = keras.tree.flatten(call.operation(*args, **kwargs))
-        place = int(operation.name.rpartition(":")[2]) if len(outputs) > 1 and ":" in operation.name else 0
-        return np.asarray(outputs[place], np.float32)[0]
+            result = np.asarray(keras.tree.flatten(call.operation(*args, **kwargs))[place])
+        shape = (1, *call.outputs[place].sample_shape)
+        if result.shape != shape:
+            raise DeltafineError(
+                f"Layer '{call.path}' announces an output of shape {shape} and gives {result.shape}: correct its "
+                "compute_output_shape()."
+            )
+        if result.dtype.itemsize > 2 and result.dtype.kind in "iu" and np.abs(result).max() > LARGEST_INTEGER:
+            raise DeltafineError(
+                f"Layer '{call.path}' gives integers above {LARGEST_INTEGER}, which the runtime does not hold exactly."
+            )
+        return result.astype(np.float32)[0]

@@ -2,6 +2,10 @@
 
 Worth it where most positions change but few of their channels. Sums are kept in double precision, so that however long
 the video is, what has been added up equals a sum taken anew to the last bit or so of single precision.
+
+That holds as long as the values stay within a range: what is added to a sum and taken off again leaves its rounding
+behind, and what is not finite cannot be taken off at all. So the largest value that went into the sums is kept, and
+they are given up, to be taken anew, when a value is far above it or when all values have become far smaller.
 """
 
 from __future__ import annotations
@@ -12,11 +16,19 @@ from numba import njit
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
+from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.products import piece_size, reach_of
 
 FRAMES_TO_WAIT = 2
 """After a frame that was computed by rows, so many quiet frames pass before sums are taken anew."""
+
+RANGE = 2.0**16
+"""How much larger or smaller than the largest value so far others may become: double precision has 2**29 to spare."""
+NOTABLE = 2.0**-8
+"""A change above this share of the largest value so far may have been the end of it."""
+LOOK_AGAIN = 64
+"""Without one, of so many frames one looks at all values."""
 
 _adding = njit(
     nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath={"contract"}
@@ -52,8 +64,8 @@ def should_send_events(table: np.ndarray, operation: np.ndarray, fresh: bool) ->
 
 
 @kernel
-def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-    """A convolution of one group, by events, of a state that is not fresh."""
+def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> bool:
+    """A convolution of one group, by events, of a state that is not fresh; False if the sums do not hold its values."""
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
@@ -66,8 +78,10 @@ def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, count
         positions = target[at.HEIGHT] * target[at.WIDTH]
         memory.sums[operation[at.SUMS] : operation[at.SUMS] + positions * outputs] = 0
         memory.before[operation[at.BEFORE] : operation[at.BEFORE] + height * width * channels] = 0
+        memory.largest[operation[at.OUTPUT]] = _largest(table, index)
     elif memory.changed[index] == 0:
-        return
+        return True
+    limit, most = memory.largest[operation[at.OUTPUT]] * RANGE, 0.0
     for y in range(height):
         for x in range(width):
             position = y * width + x
@@ -81,9 +95,15 @@ def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, count
                 memory.chosen[chosen] = c
                 memory.changes[chosen] = change
                 chosen += change != 0
+                most = max(most, abs(change)) if abs(change) <= limit else np.inf
                 memory.before[before + c] = memory.arena[begin + c]
             if chosen:
                 counters[at.EVENT_MACS] += _spread(table, operation, y, x, chosen)
+        if most == np.inf:
+            break
+    if not _in_range(table, operation, index, most):
+        memory.stale[operation[at.OUTPUT]] = FRAMES_TO_WAIT
+        return False
     count = reach_of(table, operation, memory.changed[index] == height * width)
     pitch = outputs
     size = piece_size(count, pitch)
@@ -97,6 +117,35 @@ def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, count
         finish_rows(table, operation, rows, pitch, first, fresh, counters)
         first += rows
     counters[at.ROWS] -= count  # they were finished, not multiplied
+    return True
+
+
+@kernel
+def _in_range(table: np.ndarray, operation: np.ndarray, index: int, most: float) -> bool:
+    """Whether sums to which a change of ``most`` was added still hold the values of their input."""
+    memory = unpack(table)
+    largest = memory.largest[operation[at.OUTPUT]]
+    memory.looks[operation[at.OUTPUT]] += 1
+    if most == np.inf or largest == np.inf:
+        return False
+    if most <= largest * NOTABLE and memory.looks[operation[at.OUTPUT]] % LOOK_AGAIN:
+        return True
+    now = _largest(table, index)
+    memory.largest[operation[at.OUTPUT]] = max(largest, now)
+    return now * RANGE >= largest and now < np.inf
+
+
+@kernel
+def _largest(table: np.ndarray, index: int) -> float:
+    """The largest magnitude in a tensor; infinite if any value is not finite."""
+    memory = unpack(table)
+    source = memory.tensors[index]
+    length = source[at.WIDTH] * source[at.CHANNELS]
+    most = np.uint32(0)
+    for y in range(source[at.HEIGHT]):
+        begin = source[at.ORIGIN] + y * source[at.PITCH]
+        most = max(most, largest_bits(memory.arena[begin : begin + length]))
+    return np.inf if most >= INFINITE else np.float64(np.uint32(most).view(np.float32))
 
 
 @kernel

@@ -36,6 +36,8 @@ class Memory(NamedTuple):
         sent_bytes: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
             it is time.
+        largest: float64 per tensor, the largest value that its ``sums`` have held.
+        looks: int64 per tensor, how often it was asked whether they still hold.
     """
 
     weights: np.ndarray
@@ -58,6 +60,8 @@ class Memory(NamedTuple):
     changes: np.ndarray
     sent_bytes: np.ndarray
     stale: np.ndarray
+    largest: np.ndarray
+    looks: np.ndarray
 
 
 OWN = Memory._fields[Memory._fields.index("arena") :]
@@ -66,7 +70,8 @@ OWN = Memory._fields[Memory._fields.index("arena") :]
 _TYPES = (
     types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.uint8, types.int32,
     types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64,
-    types.int64, types.float64, types.uint8, types.int64,
+    types.int64, types.float64, types.uint8, types.int64, types.float64,
+    types.int64,
 )  # fmt: skip
 _ARRAYS: list[Any] = [
     types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)

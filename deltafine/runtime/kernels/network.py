@@ -12,6 +12,7 @@ from deltafine.runtime.kernels import entry
 from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.events import convolve_events, should_send_events
 from deltafine.runtime.kernels.frames import read_frame
+from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
 from deltafine.runtime.kernels.products import convolve
@@ -45,9 +46,10 @@ def run_network(
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
-        if operation[at.EVENTS] >= 0 and should_send_events(table, operation, fresh):
-            convolve_events(table, operation, fresh, counters[i])
-        elif kind == at.K_CONV or kind == at.K_DEPTHWISE:
+        by_events = operation[at.EVENTS] >= 0 and should_send_events(table, operation, fresh)
+        if by_events and convolve_events(table, operation, fresh, counters[i]):
+            continue
+        if kind == at.K_CONV or kind == at.K_DEPTHWISE:
             convolve(table, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
         elif kind == at.K_INPUT:
             if len(pixels):
@@ -66,6 +68,12 @@ def run_network(
             concatenate(table, operation, fresh, counters[i])
         elif kind != at.K_DONE:
             combine(table, operation, fresh, counters[i])
+
+
+@entry
+def all_finite(values: np.ndarray) -> bool:
+    """Whether float32 values are neither NaN nor infinite."""
+    return largest_bits(values) < INFINITE
 
 
 @entry
