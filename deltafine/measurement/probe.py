@@ -197,7 +197,9 @@ class Probe:
                 graph.run(entry.inside.function, entry.inside.inputs(args, kwargs), observe, prefix=f"{path}/")
                 return
             operands = operands_of(args, kwargs)
-            into_last[:] = [by_step(self._time_at(path, operands[0]), operands[0])]
+            constant = (False,) if entry.product is None else entry.product.constant
+            changing = operands[constant.index(False)]
+            into_last[:] = [by_step(self._time_at(path, changing), changing)]
             if entry.product is not None:
                 observe_product(entry, self._time_at(path, outputs), operands, outputs)
                 return

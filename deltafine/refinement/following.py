@@ -151,7 +151,7 @@ def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
         largest: dict[str, Any] = {}
         starts: dict[str, Any] = {}
 
-        def observe(path: str, operation: Any, args: tuple[Any, ...], outputs: Any) -> None:
+        def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
             if path not in layers or not RULES[operation.rule].uses_step:
                 return
             folded = len(args) > 1  # (frames, ...), and all of them are of one clip

@@ -100,7 +100,7 @@ class NumbaState(NotCopied):
     def is_finite(pixels: np.ndarray) -> bool:
         """Whether a frame, float32, holds neither NaN nor infinity."""
         flat = pixels.reshape(-1)
-        return bool(all_finite(flat if flat.flags.aligned else flat.copy()))
+        return bool(all_finite(flat if flat.flags.aligned and flat.flags.writeable else flat.copy()))
 
     @property
     def memory(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+
+from deltafine.errors import DeltafineError
 
 
 class FrozenWeights:
@@ -29,6 +31,19 @@ class FrozenWeights:
         self.memory = sum(int(np.asarray(copy).nbytes) for _, copy in copies.values())
         """Bytes of the copies."""
 
-    def within(self, operation: Any) -> AbstractContextManager:
-        """Within this, the operation computes with the copies; what it assigns is forgotten."""
-        return keras.StatelessScope(state_mapping=self._of_operation[id(operation)])
+    @contextlib.contextmanager
+    def within(self, operation: Any) -> Iterator[None]:
+        """Within this, the operation computes with the copies.
+
+        Raises:
+            DeltafineError: it has assigned to a variable, so what it computes depends on all frames before.
+        """
+        with keras.StatelessScope(state_mapping=self._of_operation[id(operation)]) as scope:
+            before = dict(scope.state_mapping)
+            yield
+        after = scope.state_mapping
+        if len(after) != len(before) or any(after[key] is not value for key, value in before.items()):
+            raise DeltafineError(
+                f"Layer '{operation.name}' keeps a state from one prediction to the next, and the runtime cannot leave "
+                "out frames that stand still then: build the model without (stateful=False)."
+            )

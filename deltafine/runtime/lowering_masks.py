@@ -1,7 +1,8 @@
 """Keras masks: which values carry one, and which calls would read one that the plan does not hand them.
 
-A mask that stands among the arguments of a call, as for most layers, the runtime computes like any other value. One that
-only comes along while Keras computes, for attention or across the border of a nested model, is refused where it matters.
+A mask that stands among the arguments of a call, as for most layers, the runtime computes like any other value. One
+that only comes along while Keras computes, for attention or across the border of a nested model, is refused where it
+matters.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Masks:
         given = [value for name, value in call.kwargs.items() if name.endswith("mask") and value is not None]
         if any(value in self._of for value in call.inputs) and not given and _reads_masks(layer):
             raise DeltafineError(
-                f"Layer '{call.path}' of model '{self._model_name}' reads the mask of its input, which Keras passes along "
-                "outside of the model's graph: give it to the layer as an argument (mask=...), or build the model without "
-                "masks."
+                f"Layer '{call.path}' of model '{self._model_name}' reads the mask of its input, which Keras passes "
+                "along outside of the model's graph: give it to the layer as an argument (mask=...), or build the "
+                "model without masks."
             )
         if layer.supports_masking and (call.args or "inputs" in call.kwargs):
             first = call.args[0] if call.args else call.kwargs["inputs"]

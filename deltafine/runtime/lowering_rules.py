@@ -91,7 +91,9 @@ def _batch_norm(lowering: Lowering, call: Call) -> int | None:
     if layer.gamma is not None:
         scale = scale * np.asarray(layer.gamma, np.float64)
     shift = -np.asarray(layer.moving_mean, np.float64) * scale
-    return affine(lowering, call, scale, shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64))
+    unmasked = replace(call, inputs=call.inputs[:1])
+    shift = shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64)
+    return affine(lowering, unmasked, scale, shift)
 
 
 def _normalization(lowering: Lowering, call: Call) -> int | None:

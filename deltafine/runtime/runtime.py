@@ -59,7 +59,7 @@ class DeltaStream(NotCopied):
             them, as the model gives them.
 
         Raises:
-            DeltafineError: the frame is not of the model's shape, or holds NaN or infinity: it is left out, and the
+            DeltafineError: the frame is not of the model's shape, or holds NaN or infinity; it is left out, and the
                 next is compared with the one before. Or another thread is using this stream.
         """
         pixels = np.asarray(frame)
@@ -70,7 +70,7 @@ class DeltaStream(NotCopied):
             )
         pixels = self._finite(pixels)
         if self._underway:  # the step before broke off, and left values of two frames
-            self._restart()
+            self._reset()
         self._counts, self._underway = None, True
         self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
         self._underway = False
@@ -92,9 +92,9 @@ class DeltaStream(NotCopied):
     @alone
     def reset(self) -> None:
         """Start a new video: the next frame is computed whole."""
-        self._restart()
+        self._reset()
 
-    def _restart(self) -> None:
+    def _reset(self) -> None:
         self._underway = True  # in case that this, too, is broken off
         self.state.reset()
         self._counts, self._underway = None, False

@@ -37,8 +37,8 @@ class KerasCalls(NotCopied):
         """The output of one call, without the batch axis; inputs likewise, in the order of the call's.
 
         Raises:
-            DeltafineError: the call gives what it did not announce, or numbers that the runtime cannot hold; or this
-                is a forked process.
+            DeltafineError: this is a forked process; or the call gives what it did not announce, or numbers that the
+                runtime cannot hold.
         """
         if os.getpid() != self._process:
             raise DeltafineError(
@@ -46,24 +46,26 @@ class KerasCalls(NotCopied):
                 "DeltaRuntime there."
             )
         call, place = self._calls[operation.name]
+        # Of a batch of one, Keras' Add may take what is to be broadcast for a bias of the channels.
+        copies = 2 if type(call.operation).__name__ == "Add" else 1
         given = dict(zip(call.inputs, inputs, strict=True))
 
         def tensor(leaf: Any) -> Any:
             if not isinstance(leaf, Value):
                 return leaf
             values = given[leaf].reshape(1, *leaf.sample_shape)
-            return keras.ops.cast(keras.ops.convert_to_tensor(values), leaf.dtype)
+            return keras.ops.cast(keras.ops.convert_to_tensor(np.repeat(values, copies, axis=0)), leaf.dtype)
 
         args, kwargs = keras.tree.map_structure(tensor, (call.args, call.kwargs))
         if getattr(call.operation, "_call_has_training_arg", False):
             kwargs["training"] = False  # whatever the model was built with, as model.predict does
         with self._lock, self._weights.within(call.operation):
             result = np.asarray(keras.tree.flatten(call.operation(*args, **kwargs))[place])
-        shape = (1, *call.outputs[place].sample_shape)
-        if result.shape != shape:
+        shape = call.outputs[place].sample_shape
+        if result.shape != (copies, *shape):
             raise DeltafineError(
-                f"Layer '{call.path}' announces an output of shape {shape} and gives {result.shape}: correct its "
-                "compute_output_shape()."
+                f"'{call.path}' ({type(call.operation).__name__}) announces an output of shape {shape} per frame, and "
+                f"Keras computes one of shape {result.shape[1:]}: put another layer in its place."
             )
         if result.dtype.itemsize > 2 and result.dtype.kind in "iu" and np.abs(result).max() > LARGEST_INTEGER:
             raise DeltafineError(

@@ -245,7 +245,8 @@ def _binary(net: Network, x: Any) -> Any:
             lambda: ops.divide(x, np.abs(other) + 0.5 if kind < 2 else 4.0),
             lambda: 2.0 - x, lambda: x * 0.5 + 1.0, lambda: 3.0 / (ops.abs(x) + 1.0),
             lambda: ops.maximum(one, two), lambda: ops.minimum(one, two),
-            lambda: ops.power(ops.abs(x) + 0.5, ops.clip(ops.multiply(two, one), -1.0, 1.0)), lambda: (ops.abs(x) + 0.1) ** 2.0,
+            lambda: ops.power(ops.abs(x) + 0.5, ops.clip(ops.multiply(two, one), -1.0, 1.0)),
+            lambda: (ops.abs(x) + 0.1) ** 2.0,
         ]
     )()  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -31,6 +33,36 @@ def test_a_frame_that_is_all_new_takes_the_dense_macs_of_the_model(name: str, en
     assert runtime.counts.total("effective_macs") == runtime.counts.total("needed_macs")
     padded = name == "convolutions"  # what a padding layer adds is dense, and never changes
     assert (runtime.counts.total("effective_macs") == dense) is not padded
+
+
+def _inner() -> keras.Model:
+    row = keras.Input((10, 6))
+    return keras.Model(row, keras.layers.Dense(3)(keras.layers.Conv1D(4, 3)(row)))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda: keras.layers.EinsumDense("abcd,de->abce", (5, 10, 6)),
+        lambda: keras.layers.SeparableConv2D(4, 3, activation="glu"),
+        lambda: keras.layers.TimeDistributed(keras.layers.Dense(5)),
+        lambda: keras.layers.TimeDistributed(keras.layers.Conv1D(5, 3)),
+        lambda: keras.layers.TimeDistributed(keras.layers.GRU(3)),
+        lambda: keras.layers.TimeDistributed(keras.layers.Bidirectional(keras.layers.LSTM(2))),
+        lambda: keras.layers.TimeDistributed(_inner()),
+        lambda: keras.layers.Conv2DTranspose(3, 4, strides=3, padding="same"),
+    ],
+)
+def test_every_layer_left_to_keras_has_the_macs_that_inspect_lists(tail: Callable[[], keras.layers.Layer]) -> None:
+    inputs = keras.Input((5, 10, 4))
+    model = keras.Model(inputs, tail()(keras.layers.Conv2D(6, 1)(inputs)))
+    runtime = DeltaRuntime(model, engine="numpy")
+    dense = sum(entry.dense_macs for entry in mac_layers(model))
+    runtime.step(np.random.default_rng(0).uniform(1, 2, (5, 10, 4)))
+    assert runtime.plan.dense_macs() == dense
+    for kind in ("effective_macs", "needed_macs", "executed_macs"):
+        assert runtime.counts.total(kind) >= dense  # padding is executed, too
+    assert runtime.counts.total("effective_macs") == dense
 
 
 @pytest.mark.parametrize(

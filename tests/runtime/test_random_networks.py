@@ -38,7 +38,7 @@ def test_hundreds_of_networks_answer_as_keras_does(hundred: int, tmp_path: Path)
 
 
 def check(seed: int, folder: Path) -> None:
-    """Play a random video to a random network, by every engine."""
+    """Play a random video to a random network, by every engine; Keras gets two of each frame, see ``KerasCalls``."""
     model = Network(seed).build()
     try:
         engines = engines_of(model, folder)
@@ -54,7 +54,7 @@ def check(seed: int, folder: Path) -> None:
                 disturb(step, frame, draw)
         played.append({name: step(frame) for name, step in engines.items()})
         theirs.append(
-            keras.tree.map_structure(lambda t: np.asarray(t)[0], model(np.float32(frame)[None], training=False))
+            keras.tree.map_structure(lambda t: np.asarray(t)[0], model(np.float32([frame, frame]), training=False))
         )
     expected = [keras.tree.flatten(answer) for answer in theirs]
     scales = [max(1.0, *(np.abs(answer).max() for answer in answers)) for answers in zip(*expected, strict=True)]

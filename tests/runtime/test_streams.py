@@ -239,19 +239,28 @@ def test_what_is_done_to_the_model_later_changes_no_answers(engine: str) -> None
     assert all(np.array_equal(weight + 1, now) for weight, now in zip(weights, model.get_weights(), strict=True))
 
 
-def test_a_layer_left_to_keras_leaves_the_model_as_it_is() -> None:
-    class Counting(layers.Layer):
-        def build(self, shape: tuple[int, ...]) -> None:
-            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+class Counting(layers.Layer):
+    """Knows how many calls there were before."""
 
-        def call(self, x: Any) -> Any:
-            self.calls.assign_add(1.0)
-            return x + self.calls
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
 
-    inputs = keras.Input((4, 4, 3))
-    model = keras.Model(inputs, Counting()(inputs))
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return x + self.calls
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Counting(name="own"), lambda: layers.GRU(3, stateful=True, name="own")],
+    ids=["counting", "stateful"],
+)
+def test_a_layer_with_a_state_of_its_own_is_refused_and_the_model_left_as_it_is(make: Callable[[], Any]) -> None:
+    inputs = keras.Input(batch_shape=(1, 4, 3))
+    model = keras.Model(inputs, make()(inputs))
     runtime = DeltaRuntime(model, engine="numpy")
-    start = float(model.get_weights()[0])
-    first, second = (runtime.step(np.full((4, 4, 3), value, np.float32)) for value in (0, 10))
-    assert float(model.get_weights()[0]) == start
-    assert np.array_equal(second, first + 10)
+    before = model.layers[1].variables[-1].numpy()
+    for _ in range(2):
+        with pytest.raises(DeltafineError, match="Layer 'own' keeps a state from one prediction"):
+            runtime.step(np.ones((4, 3), np.float32))
+    assert np.array_equal(model.layers[1].variables[-1].numpy(), before)
