@@ -440,3 +440,9 @@ def test_whole_numbers_are_computed_as_keras_does_it() -> None:
 def test_what_the_runtime_cannot_hold_is_refused_in_a_sentence(make: Callable[[Any], Any], words: str) -> None:
     with pytest.raises(DeltafineError, match=words):
         DeltaRuntime(model_of(make)).step(next(pictures(SHAPE)))
+
+
+def test_a_layer_that_remembers_frames_is_refused() -> None:
+    model = model_of(lambda x: layers.LSTM(3, stateful=True)(layers.Reshape((6, 21))(x)), batch_size=1)
+    with pytest.raises(DeltafineError, match="is stateful"):
+        DeltaRuntime(model)
