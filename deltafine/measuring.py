@@ -47,7 +47,7 @@ def measure_model(
     worker_index: int | None = None,
     listener: Listener | None = None,
 ) -> tuple[Report, list[tuple[Picture, bytes]]]:
-    """Measure a model on the validation videos of some data.
+    """Measure a model on the test videos of some data, or the validation videos where there are no others.
 
     Args:
         model: a model of frames or clips, as it is or refined, with its delta layers inside.
@@ -75,7 +75,7 @@ def measure_model(
     from deltafine.measurement.energy import HOROWITZ
     from deltafine.model import delta_layers, load
     from deltafine.model.custom_objects import import_objects
-    from deltafine.refinement.task import Task, check_labels, open_data, open_streams, output_of
+    from deltafine.refinement.task import Task, check_labels, held_out, open_data, open_streams, output_of
     from deltafine.report.document import Report
     from deltafine.report.pictures import draw_pictures
     from deltafine.report.summary import cautions
@@ -99,12 +99,18 @@ def measure_model(
         opened = open_data(data, task, classes=classes, layout=layout, split=split)
         continuous = opened if streams is None else open_streams(streams, opened, task)
         for one in by_name.values():
-            check_labels(one.answers, task, opened, one.window)
+            check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
         return by_name, *output_of(measured.model, task, measured.head, opened, continuous)
 
     by_name, output, opened, continuous = team.together(look)
     measured = list(by_name.values())[-1]
     listener.say(opened.summary())
+    held, said = held_out(opened, measured.frames, fps)
+    warnings = list(dict.fromkeys([*opened.notes, *continuous.notes, *said]))
+    for note in warnings:
+        listener.say(note)
+    if held is not None and streams is None:
+        continuous = held
     if team.count > 1:
         files = [sha256(Path(path)) for path in (model, original) if path is not None]
         how = (__version__, measured.frames, fps, rescale, task, files)
@@ -114,7 +120,7 @@ def measure_model(
     output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
     figures = measure(
         models,
-        opened,
+        held or opened,
         frames=measured.frames,
         streams=continuous,
         fps=fps,
@@ -149,11 +155,12 @@ def measure_model(
         settings_hash=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
         model=measured.info(Path(model), class_vector=not output.numbers and len(measured.answers.shape) == 1),
         data=data_info(opened),
-        stream_data=None if continuous is opened else data_info(continuous),
+        stream_data=None if continuous is opened else data_info(continuous, beside=opened),
         sites=[],
         models=figures,
         energy_table=HOROWITZ,
         pictures=[picture for picture, _ in pictures],
+        warnings=warnings,
     )
     report.warnings = cautions(report)
     return report, pictures

@@ -206,7 +206,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
         ),
         data=data_info(prepared.data),
-        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams),
+        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams, beside=prepared.data),
         sites=[
             SiteInfo(
                 name=site.name,

@@ -73,6 +73,7 @@ def _show(found: Dataset, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from deltafine.video.catalogue import SPLITS
     from deltafine.video.files import as_text
     from deltafine.video.overview import overview
 
@@ -80,13 +81,14 @@ def _show(found: Dataset, console: Console) -> None:
     for note in found.notes:
         console.print(Text(as_text(note)), soft_wrap=True)
     facts = overview(found)
+    splits = [split for split in SPLITS if split != "test" or found.select(split)]
     if facts.classes:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("class")
-        for name in ("train", "validation", "frames", "seconds"):
+        for name in (*splits, "frames", "seconds"):
             table.add_column(name, justify="right")
         for row in facts.classes:
-            numbers = (row.train, row.validation, row.frames, f"{row.seconds:.1f}")
+            numbers = (*(getattr(row, split) for split in splits), row.frames, f"{row.seconds:.1f}")
             table.add_row(Text(as_text(row.name)), *map(str, numbers))
         console.print()
         console.print(table)
@@ -94,8 +96,10 @@ def _show(found: Dataset, console: Console) -> None:
     whole = not console.is_terminal  # whoever searches the output finds a file's name and reason in one line
     for line in facts.lines:
         console.print(Text(line), soft_wrap=whole)
-    if found.problems:
-        console.print(Text(f"\nNot used: {len(found.problems)}"))
-        for problem in found.problems:
+    for title, wanted in (("Not used", False), ("Used in part", True)):
+        problems = [problem for problem in found.problems if (problem.kind == "cut") == wanted]
+        if problems:
+            console.print(Text(f"\n{title}: {len(problems)}"))
+        for problem in problems:
             reason = Text(f"{as_text(problem.video)} {problem.reason}")
             console.print(Text("  ") + reason if whole else Padding(reason, (0, 0, 0, 2)), soft_wrap=whole)

@@ -101,7 +101,8 @@ def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
     where = data or (Path(settings["data"]) if "data" in settings else None)
     if where is None:
         raise DeltafineError(f"There is no settings.toml in {run} that names videos: give --data, or --no-check.")
-    layout = {key: settings[key] for key in ("layout", "split") if key in settings and data is None}
+    named = ("layout", "split") if settings.get("task") == "distill" else ("layout", "split", "classes")
+    layout = {key: settings[key] for key in named if key in settings and data is None}
     shape = plain.inputs[0].shape
     by_clip = len(shape) == 5
     height, width, channels = shape[2 if by_clip else 1 :]

@@ -14,7 +14,6 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.quality import Quality
 from deltafine.measurement.records import Record, nested, part_of
-from deltafine.video.clips import commonest
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 ORIGINAL = "original"
@@ -197,7 +196,7 @@ class _Comparison:
                 break
             first = number == 0
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
-            known = np.array([commonest(known)]) if self._by_window else known
+            known = np.array([self._output.label_of(known)]) if self._by_window else known
             predictions = {}
             for name, probe in self._probes.items():
                 piece = probe.run(frames[None], states[name])

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from deltafine.video.labels import label_of
+
 Head = Literal["mean", "last", "per-frame"]
 
 
@@ -42,6 +44,10 @@ class Output:
         if self.head == "per-frame":
             return None
         return np.asarray(predictions.mean(0) if self.head == "mean" else predictions[-1])
+
+    def label_of(self, labels: np.ndarray) -> int:
+        """The label that stands for a window whose frames have labels (frames,) of their own."""
+        return label_of(labels, self.values if self.numbers else ())
 
     def targets(self, labels: np.ndarray) -> np.ndarray:
         """Label indices (frames,) as numbers (frames, 1)."""

@@ -155,7 +155,7 @@ class Training:
                 for batch in source:
                     figures = trainer.train_on_batch(
                         batch.frames,
-                        batch.labels,
+                        batch.targets if self.prepared.window is None else batch.labels,
                         self._steering.strength,
                         first=batch.first,
                         stopping=self._requests.signal,

@@ -22,6 +22,7 @@ from deltafine.refinement.settings import RefineSettings
 from deltafine.refinement.task import (
     answers_of,
     check_labels,
+    held_out,
     open_data,
     open_streams,
     output_of,
@@ -29,7 +30,9 @@ from deltafine.refinement.task import (
     split_in_time,
 )
 from deltafine.video import Dataset
-from deltafine.video.catalogue import SPLITS
+
+TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+"""What a training reads; a test split is for the report alone."""
 
 
 @dataclass
@@ -41,7 +44,8 @@ class Prepared:
         model: the pretrained model.
         sites: all places for delta layers, those chosen being marked.
         data: what is trained and validated on.
-        streams: continuous videos to measure on; the data itself where none are named.
+        streams: continuous videos to measure on; where none are named, the test split of the data, or the data itself.
+        reported: what the clips of the report are measured on: the test split of the data, or the data itself.
         size: height and width of a frame.
         channels: of a frame, 1 or 3.
         frames: length T of a clip.
@@ -55,6 +59,7 @@ class Prepared:
     sites: list[Site]
     data: Dataset
     streams: Dataset
+    reported: Dataset
     size: tuple[int, int]
     channels: int
     frames: int
@@ -159,7 +164,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     streams = data
     if settings.streams is not None:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
-    check_labels(answers_of(model, sample, window), settings.task, data, window)
+    for labelled in (data,) if data.classes else (streams,):
+        check_labels(answers_of(model, sample, window), settings.task, labelled, window)
     output, data, streams = output_of(model, settings.task, settings.head or "mean", data, streams)
     warnings = []
     if len(data.videos) == 1 and not data.select("train"):
@@ -167,17 +173,27 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams = data if settings.streams is None else streams
         warnings.append(said)
     listener.say(data.summary())
+    warnings += [*data.notes, *(streams.notes if streams is not data else ())]
+    held, of_test = held_out(data, frames, settings.fps)
+    warnings += of_test
+    for note in warnings:
+        listener.say(note)
+    if held is not None and settings.streams is None:
+        streams = held
     height, width, channels = sample[-3:]
     size = (height, width)
-    prepared = Prepared(settings, model, sites, data, streams, size, channels, frames, window, output, warnings)
+    reported = held or data
+    prepared = Prepared(
+        settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings
+    )
     if settings.epochs and settings.cache is not None:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
-        for split in SPLITS:
+        for split in TRAINED:
             prepared.clips(split)
     data.check(settings.max_bad_videos)
     if streams is not data:
         streams.check(settings.max_bad_videos, split="validation")
-    for split in SPLITS:
+    for split in TRAINED:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     return prepared
 

@@ -86,7 +86,7 @@ class Recalibration:
         self._loss = loss
         self._weights = weights
         self._batches = _as_many_as_fit(batches)
-        self._labels = np.concatenate([batch.labels for batch in self._batches])
+        self._labels = np.concatenate([batch.targets for batch in self._batches])
         self._answers = None if teacher is None else self._answered(teacher)
         compiled = compile_model(student)
         self._plan, self._calls = compiled.plan, KerasCalls(compiled.calls)

@@ -89,7 +89,7 @@ class Replicas:
             for given in (frames, *state)
         )
         clips = tf.cast(clips, tf.float32)
-        labels = tf.pad(labels[begin:end], [[0, empty]], constant_values=-1)
+        labels = tf.pad(labels[begin:end], [[0, empty], *[[0, 0]] * (len(labels.shape) - 1)], constant_values=-1)
         teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
         counts = tf.stack(
             [

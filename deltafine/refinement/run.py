@@ -133,7 +133,7 @@ class Refinement:
         self.workers.lead(lambda: str(self._save_refined()))
         measured = measure(
             models_by_name,
-            self.prepared.data,
+            self.prepared.reported,
             frames=self.prepared.frames,
             streams=self.prepared.streams,
             fps=self.settings.fps,

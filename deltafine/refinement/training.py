@@ -125,7 +125,7 @@ class Trainer:
         stopping: int = 0,
         saving: bool = False,
     ) -> tuple[float, float, float]:
-        """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,).
+        """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,) or (batch, time).
 
         Args:
             frames, labels: of the batch, or of this worker's part of it.

@@ -95,9 +95,10 @@ class Problem(Part):
 class DataInfo(Part):
     path: str
     layout: str
-    classes: list[str]
+    classes: list[str] = Field(description="empty where labels are numbers")
     train_videos: int
     validation_videos: int
+    test_videos: int = Field(0, description="kept apart for the report, where there is a validation split as well")
     fingerprint: str
     problems: list[Problem] = []
 

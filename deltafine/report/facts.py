@@ -39,19 +39,22 @@ def model_info(
     )
 
 
-def data_info(data: Dataset) -> Any:
-    """What a report says of a data set."""
+def data_info(data: Dataset, *, beside: Dataset | None = None) -> Any:
+    """What a report says of a data set; problems that are said of the one beside it are not said again."""
     from deltafine.report.document import DataInfo, Problem
     from deltafine.video.files import as_text
 
+    said = set() if beside is None or beside.path != data.path else {problem.video for problem in beside.problems}
+    problems = [problem for problem in data.problems if problem.video not in said]
     return DataInfo(
         path=str(data.path),
         layout=data.layout,
-        classes=[as_text(name) for name in data.classes],
+        classes=[] if data.values else [as_text(name) for name in data.classes],
         train_videos=len(data.select("train")),
         validation_videos=len(data.select("validation")),
+        test_videos=len(data.select("test")),
         fingerprint=data.fingerprint(),
-        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in data.problems],
+        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in problems],
     )
 
 

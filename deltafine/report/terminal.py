@@ -225,7 +225,8 @@ def _show_origin(report: Report, console: Console) -> None:
         console,
         f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
         f"{share(report.model.coverage)} of its MACs measured. "
-        f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate."
+        f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate"
+        + (f", {data.test_videos} to test." if data.test_videos else ".")
         + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),
         "dim",
     )

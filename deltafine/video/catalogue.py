@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+"""What is trained on, what everything is chosen by, and what is only reported on (few data sets have all three)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +22,14 @@ class Video:
         path: The file (or the folder of frame images).
         name: Its path relative to the data's root, with forward slashes.
         label: Index into the dataset's classes, or None where the video has no label of its own.
-        split: ``"train"`` or ``"validation"``.
+        split: ``"train"``, ``"validation"``, or ``"test"`` where there are validation videos as well.
         frame_labels: (frames,) int64, one class index per frame and -1 where a frame has none; None where
             the data does not label frames.
         entry: Which data set of an HDF5 file it is; None for a file or folder of its own.
         start: Seconds at which it begins in its file; None for the beginning.
         end: Seconds at which it ends in its file; None for the end.
+        start_frame: The same as a frame of the file, from 0; None for the beginning.
+        end_frame: The first frame of the file that does not belong to it any more; None for the end.
     """
 
     path: Path
@@ -36,11 +40,21 @@ class Video:
     entry: str | None = None
     start: float | None = None
     end: float | None = None
+    start_frame: int | None = None
+    end_frame: int | None = None
 
     @property
     def is_part(self) -> bool:
         """Whether it is less than its whole file."""
-        return any(bound is not None for bound in (self.start, self.end))
+        return any(bound is not None for bound in (self.start, self.end, self.start_frame, self.end_frame))
+
+    @property
+    def extents(self) -> dict[str, tuple[float, float]]:
+        """Where it begins and ends in its file, by unit: seconds, frames, or both for a whole file."""
+        if self.start_frame is not None or self.end_frame is not None:
+            return {"frames": (self.start_frame or 0, math.inf if self.end_frame is None else self.end_frame)}
+        seconds = (self.start or 0.0, math.inf if self.end is None else self.end)
+        return {"seconds": seconds} if self.is_part else {"seconds": seconds, "frames": seconds}
 
     @property
     def source(self) -> tuple[str, str | None]:
@@ -57,12 +71,12 @@ class Problem:
         reason: One sentence part, such as "has 5 frames, a clip needs 8".
         kind: ``"unreadable"`` for what counts against a limit of bad videos, ``"short"`` for a sound video
             that a clip does not fit into, ``"missing"`` for one that is listed but not there, where the
-            layout allows that.
+            layout allows that, ``"cut"`` for a part that is used and ends before its list says.
     """
 
     video: str
     reason: str
-    kind: Literal["unreadable", "short", "missing"] = "unreadable"
+    kind: Literal["unreadable", "short", "missing", "cut"] = "unreadable"
 
 
 @dataclass
@@ -76,6 +90,7 @@ class Found:
         has_splits: Whether the data says itself which videos train and which validate.
         problems: What is known to be wrong before anything is decoded.
         notes: What the user should know of how the data was read, one sentence each: lists that are not used and why.
+        lists: Files that were read for it.
     """
 
     layout: str
@@ -84,3 +99,4 @@ class Found:
     has_splits: bool = False
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)

@@ -19,6 +19,7 @@ from deltafine.video.augmentation import Augmentation
 from deltafine.video.catalogue import Video
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
+from deltafine.video.labels import label_of
 from deltafine.video.pipeline import background, ordered
 from deltafine.video.reading import Reader
 from deltafine.video.windows import random_starts, span, window_frames, window_starts
@@ -34,11 +35,12 @@ class Batch:
     Attributes:
         frames: (B, T, H, W, C) uint8, RGB or grey, 0 to 255.
         labels: (B,) int64 class indices, -1 where unlabelled. Where the data labels frames, the commonest
-            label in the clip.
+            label in the clip, or that of the middle number where labels stand for numbers.
         videos: (B,) int64, index of the clip's video in the dataset's ``videos``.
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
         first: place of the first of these clips in the whole batch that they are a part of.
+        numbers: whether labels stand for numbers.
     """
 
     frames: np.ndarray
@@ -47,9 +49,15 @@ class Batch:
     starts: np.ndarray
     frame_labels: np.ndarray | None = None
     first: int = 0
+    numbers: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What every frame is to be answered with: (B,) labels, or (B, T) where each frame has a number of its own."""
+        return self.frame_labels if self.numbers and self.frame_labels is not None else self.labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +99,8 @@ class ClipSource:
     With ``part`` (which, of how many) it gives a part of every batch, which may be empty, and reads no more than that;
     the parts together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
 
-    Continued clips go through the videos in the order of ``chain``, which holds their numbers.
+    Continued clips go through the videos in the order of ``chain``, which holds their numbers. ``values`` are what
+    labels stand for, where they are numbers.
     """
 
     def __init__(
@@ -107,6 +116,7 @@ class ClipSource:
         part: tuple[int, int] | None = None,
         batches: tuple[int, int] = (0, 1),
         chain: Sequence[int] | None = None,
+        values: Sequence[float] = (),
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
@@ -115,6 +125,7 @@ class ClipSource:
         self._examination = examination
         self._reader = reader
         self._all = videos
+        self._values = values
         self._workers = workers
         self._videos, self._starts = _plan(examination, videos, numbers if chain is None else chain, settings)
 
@@ -272,13 +283,13 @@ class ClipSource:
             frame_labels = np.stack(
                 [self._examination.frame_labels(v)[clip.numbers] for v, clip in zip(of_videos, clips, strict=True)]
             )
-            labels = np.array([commonest(row) for row in frame_labels], np.int64)
+            labels = np.array([label_of(row, self._values) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
         if frames is None:
             shape = (self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
         first = self._positions(number).start - number * self.settings.batch
-        return Batch(frames, labels, videos, starts, frame_labels, first)
+        return Batch(frames, labels, videos, starts, frame_labels, first, bool(self._values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,12 +299,6 @@ class _Clip:
     position: int
     frames: np.ndarray
     numbers: np.ndarray
-
-
-def commonest(labels: np.ndarray) -> int:
-    """The commonest label of a clip's frames, the lowest of several; -1 when none has a label."""
-    known = labels[labels >= 0]
-    return int(np.bincount(known).argmax()) if len(known) else -1
 
 
 def _plan(

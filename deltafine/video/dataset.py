@@ -15,6 +15,7 @@ from deltafine.video.clips import ClipSettings, ClipSource
 from deltafine.video.continuity import Continuity
 from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, Limits
+from deltafine.video.labels import values_of
 from deltafine.video.layouts.common import some
 from deltafine.video.reading import CachedFrames, DecodedFrames, Reader
 from deltafine.video.streams import Stream, iterate_streams
@@ -27,6 +28,7 @@ class Dataset:
         path: Where the data lies.
         layout: How it lies there, for the user.
         classes: Class names in the order of the labels; () when unlabelled.
+        values: What the labels stand for where they are numbers, such as angles; () where they name classes.
         videos: All videos, bad ones included.
         examination: What is known of each video.
         notes: What the user should know of how the data was read, such as lists that are not used.
@@ -37,6 +39,7 @@ class Dataset:
         self.path = path
         self.layout = found.layout
         self.classes = found.classes
+        self.values = values_of(found.classes)
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems, self.videos)
@@ -52,15 +55,18 @@ class Dataset:
     def select(self, split: Split | None) -> tuple[Video, ...]:
         """The videos of a split, or all of them for None."""
         if split is not None and split not in SPLITS:
-            raise DeltafineError(f"There is no split '{split}': choose train or validation.")
+            raise DeltafineError(f"There is no split '{split}': choose train, validation or test.")
         return tuple(video for video in self.videos if split in (None, video.split))
 
     def summary(self) -> str:
         """One line, such as "UCF101 layout, split 1: 366 videos, 3 classes, 250 train / 116 validation"."""
         classes = count_of(len(self.classes), "class", "classes") if self.classes else "no labels"
+        if self.values:
+            classes = "numbers as labels"
+        splits = [split for split in SPLITS if split != "test" or self.select(split)]
         return (
             f"{self.layout}: {count_of(len(self.videos), 'video')}, {classes}, "
-            f"{len(self.select('train'))} train / {len(self.select('validation'))} validation"
+            f"{' / '.join(f'{len(self.select(split))} {split}' for split in splits)}"
         )
 
     def fingerprint(self, split: Split | None = None) -> str:
@@ -144,7 +150,7 @@ class Dataset:
         """The clips of a split in batches, the same for the same arguments however many threads decode.
 
         Args:
-            split: ``"train"``, ``"validation"``, or None for all videos.
+            split: ``"train"``, ``"validation"``, ``"test"``, or None for all videos.
             size: Height and width of the frames in pixels; pictures are stretched to it.
             frames: Frames in a clip (T).
             channels: 3 for RGB, 1 for grey.
@@ -196,6 +202,7 @@ class Dataset:
             part=part,
             batches=batches,
             chain=self._continuity(reader, split, fps, workers).chain if continued else None,
+            values=self.values,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))
@@ -217,7 +224,7 @@ class Dataset:
         """Every video of a split as a whole, from its first frame to its last.
 
         Args:
-            split: ``"train"``, ``"validation"``, or None for all videos.
+            split: ``"train"``, ``"validation"``, ``"test"``, or None for all videos.
             size: Height and width of the frames in pixels.
             channels: 3 for RGB, 1 for grey.
             chunk: Frames that are given at a time; the last chunk holds what is left.

@@ -20,6 +20,9 @@ from deltafine.video.pipeline import ordered
 from deltafine.video.sources import source_of
 from deltafine.video.windows import TICK, chosen_frames
 
+ROUNDED_SECONDS = 0.1
+"""By how much a list may put the end of a part behind the end of its file without a word: people round."""
+
 
 class Examination:
     """The facts about a dataset's videos. May be used by several threads at once.
@@ -59,7 +62,9 @@ class Examination:
         for done, _ in enumerate(ordered(self.index, new, workers=workers), start=1):
             progress(done, len(new))
         for video in videos:  # the same file may be the source of several videos
-            self.index(video)
+            index = self.index(video)
+            if index is not None and video.is_part:
+                self._note_bounds(video, index)
 
     def is_known(self, video: Video) -> bool:
         """Whether the video was read through already."""
@@ -108,9 +113,16 @@ class Examination:
         index = self.index(video)
         if index is None:
             return np.empty(0, np.int64)
+        first, stop = video.start_frame or 0, index.count
+        if video.end_frame is not None:
+            stop = min(stop, video.end_frame)
         if video.start is None and video.end is None and fps is None:
-            return np.arange(index.count, dtype=np.int64)
-        return chosen_frames(index.times, index.seconds, start=video.start, end=video.end, fps=fps)
+            return np.arange(first, stop, dtype=np.int64)
+        if first >= stop:
+            return np.empty(0, np.int64)
+        start = video.start if video.start_frame is None else float(index.times[first])
+        end = float(index.times[stop]) if stop < index.count else video.end
+        return chosen_frames(index.times, index.seconds, start=start, end=end, fps=fps)
 
     def reason(self, video: Video) -> str:
         """Why a video is bad."""
@@ -165,9 +177,23 @@ class Examination:
 
     def note_short(self, video: Video, count: int, need: int) -> None:
         """Record that a sound video is shorter than a clip."""
+        if not count and (video.name, "unreadable") in self._problems:
+            return  # it begins beyond the end of its file, which was said
         reason = f"has {count_of(count, 'frame')}, a clip needs {need}"
         with self._lock:
             self._problems[video.name, "short"] = Problem(video.name, reason, "short")
+
+    def _note_bounds(self, video: Video, index: FrameIndex) -> None:
+        """Record that a part begins or ends beyond the end of its file."""
+        ((unit, (start, end)),) = video.extents.items()
+        length = index.count if unit == "frames" else index.seconds
+        said = "frame {:g}" if unit == "frames" else "{:g} s"
+        if start >= length - (0 if unit == "frames" else TICK):
+            self.note_problem(video, f"begins at {said.format(start)}, and its file ends at {said.format(length)}")
+        elif length + (0 if unit == "frames" else ROUNDED_SECONDS) < end < math.inf:
+            reason = f"is used up to the end of its file at {said.format(length)}, and not to "
+            with self._lock:
+                self._problems[video.name, "cut"] = Problem(video.name, reason + said.format(end), "cut")
 
     def _content(self, video: Video) -> str:
         """Digest of a video's file, computed once while the file stays what it is."""
@@ -187,8 +213,11 @@ def _mislabelled(video: Video, count: int) -> str | None:
 
 
 def _damaged(video: Video, index: FrameIndex) -> str | None:
-    start, end = video.start or 0.0, math.inf if video.end is None else video.end
-    hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
+    ((unit, (start, end)), *_) = video.extents.items()
+    if unit == "frames":  # numbers mean nothing beyond the first damage
+        hit = [damage.reason for damage in index.damage if end > damage.frame]
+    else:
+        hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
     return hit[0] if hit else None
 
 

@@ -17,7 +17,9 @@ from deltafine.video.frames import Limits
 from deltafine.video.layouts import find
 from deltafine.video.layouts.common import nearest, some
 from deltafine.video.sequences import notes_on_images
-from deltafine.video.splitting import draw_split, refuse_shared
+from deltafine.video.splitting import draw_split, refuse_shared, split_in_time
+
+TEST_VALIDATES = "The data has no validation split: its test split is what is validated on."
 
 
 def open_dataset(
@@ -41,7 +43,7 @@ def open_dataset(
             class of the videos is named, there may be more. By default the layout's own order: numbered by its
             class list, or sorted by name.
         validation: Share of the videos of every class that is kept for validation, in layouts that do not
-            say it themselves.
+            say it themselves. A test split is kept apart where there is a validation split, and is one where not.
         seed: Draws that share; the same seed gives the same split.
         limits: What one file may take before it counts as unreadable.
         allow_outside: Let lists name files outside the data folder.
@@ -51,18 +53,34 @@ def open_dataset(
     """
     root = Path(path)
     try:
-        found = find(root, layout, split=split, allow_outside=allow_outside)
+        found = find(root, layout, split=split, allow_outside=allow_outside, classes=classes)
         if root.is_dir() and any(video.path.is_dir() for video in found.videos):
             found = replace(found, notes=[*found.notes, *notes_on_images(root, image_folders(root), images_of)])
         if classes is not None:
             found = _choose_classes(found, tuple(classes), root)
         if found.has_splits:
+            found = _with_validation(found)
             refuse_shared(found.videos)
+            in_time = split_in_time(found.videos)
+            if in_time:
+                found.notes.append(
+                    f"Parts of {some(in_time)} are in several splits: the figures say little about other videos."
+                )
         else:
             found = replace(found, videos=draw_split(found.videos, validation, seed))
     except OSError as error:  # of what is not a video: a folder that may not be read, a name that is too long
         raise DeltafineError(f"{some([str(error.filename or root)])} cannot be read: {error.strerror}.") from error
     return Dataset(root, found, limits or Limits())
+
+
+def _with_validation(found: Found) -> Found:
+    """Let the test videos validate where there are no others for it."""
+    splits = {video.split for video in found.videos}
+    if "test" not in splits or "validation" in splits:
+        return found
+    videos = [replace(video, split="validation") if video.split == "test" else video for video in found.videos]
+    notes = [*found.notes, TEST_VALIDATES] if "train" in splits else found.notes
+    return replace(found, videos=videos, notes=notes)
 
 
 def _choose_classes(found: Found, classes: tuple[str, ...], root: Path) -> Found:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deltafine.video.catalogue import SPLITS
 from deltafine.video.conversion import say_depth
+from deltafine.video.labels import spread_of
 
 if TYPE_CHECKING:
     from deltafine.video.catalogue import Video
     from deltafine.video.dataset import Dataset
+
+VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class ClassCounts:
 
     Attributes:
         name: The class.
-        train, validation: Videos; for data with a label per frame, videos in which the class occurs.
+        train, validation, test: Videos; for data with a label per frame, videos in which the class occurs.
         frames: Frames of the class.
         seconds: How long these last.
     """
@@ -31,6 +35,7 @@ class ClassCounts:
     validation: int
     frames: int
     seconds: float
+    test: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Overview:
     """Facts about a dataset.
 
     Attributes:
-        classes: One entry for each class, in the order of the labels.
+        classes: One entry for each class, in the order of the labels; none where labels are numbers.
         lines: Durations, sizes, frame rates and codecs, one sentence part each.
     """
 
@@ -66,11 +71,25 @@ def overview(data: Dataset) -> Overview:
             numbers = data.examination.frame_numbers(video)
             size = f"{index.width}x{index.height}"
             shown.append(_Shown(video, numbers, index.count / index.seconds, size, index.codec, index.peak))
+    if data.values:
+        return Overview((), (*_numbers(data, shown), *_lines(shown)))
     classes = tuple(_count(data, shown, label, name) for label, name in enumerate(data.classes))
     lines = _lines(shown)
     if any(one.peak for one in shown):
         lines.append(say_depth(data.examination.depth()).rstrip("."))
     return Overview(classes, tuple(lines))
+
+
+def _numbers(data: Dataset, shown: list[_Shown]) -> list[str]:
+    """What the labels of each split are, where they are numbers."""
+    lines = []
+    for split in SPLITS:
+        labels = [data.frame_labels(one.video)[one.numbers] for one in shown if one.video.split == split]
+        known = np.concatenate([np.empty(0, np.int64), *labels])
+        if known.size:
+            counts = np.bincount(known[known >= 0], minlength=len(data.values))
+            lines.append(f"Labels to {VERBS[split]}: {counts.sum()} frames, {spread_of(data.values, counts)}")
+    return lines
 
 
 def _count(data: Dataset, shown: list[_Shown], label: int, name: str) -> ClassCounts:
@@ -82,7 +101,7 @@ def _count(data: Dataset, shown: list[_Shown], label: int, name: str) -> ClassCo
             splits[one.video.split] += 1
             frames += own
             seconds += own / one.rate
-    return ClassCounts(name, splits["train"], splits["validation"], frames, seconds)
+    return ClassCounts(name, splits["train"], splits["validation"], frames, seconds, splits["test"])
 
 
 def _lines(shown: list[_Shown]) -> list[str]:

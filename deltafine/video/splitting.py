@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -63,26 +64,61 @@ def _recordings(videos: Sequence[Video]) -> list[str]:
 
 
 def refuse_shared(videos: Sequence[Video]) -> None:
-    """Raise when the same file, by path or by content, is on both sides."""
+    """Raise when the same pictures, of one file or of files of the same bytes, are in two splits.
+
+    Parts of one file that do not overlap are different pictures.
+    """
+    by_source: dict[tuple[str, str | None], list[Video]] = defaultdict(list)
+    for video in videos:
+        by_source[video.source].append(video)
+    both = [video.name for parts in by_source.values() for video, _ in _shared(parts) if video.split == "train"]
+    both = both or [video.name for parts in by_source.values() for video, _ in _shared(parts)]
+    if both:
+        sides = _lists(next(pair for parts in by_source.values() for pair in _shared(parts)))
+        raise DeltafineError(f"{len(both)} videos are both in {sides} ({some(both)}): keep each in one of them.")
+    pairs = [pair for twins in _copies(videos) for pair in _shared(twins)]
+    if pairs:
+        raise DeltafineError(
+            f"{len(pairs)} videos of one list have copies of the same content in the other: {_lists(pairs[0])} "
+            f"({some(f'{one.name} = {other.name}' for one, other in pairs)}): keep each in one of the lists."
+        )
+
+
+def split_in_time(videos: Sequence[Video]) -> list[str]:
+    """Names of the files of which parts are in several splits."""
     sides: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     for video in videos:
         sides[video.source].add(video.split)
-    both = [video.name for video in videos if len(sides[video.source]) > 1 and video.split == "train"]
-    if both:
+    return [Path(source).name for (source, _), splits in sides.items() if len(splits) > 1]
+
+
+def _shared(parts: Sequence[Video]) -> list[tuple[Video, Video]]:
+    """Pairs of videos of one content that are in different splits and show the same pictures; each video once."""
+    if len({part.split for part in parts}) < 2:
+        return []
+    found: dict[int, tuple[Video, Video]] = {}
+    if len({unit for part in parts if part.is_part for unit in part.extents}) > 1:
         raise DeltafineError(
-            f"{len(both)} videos are both in the training and in the validation list ({some(both)}): "
-            "keep each in one of them."
+            f"Parts of {parts[0].path.name} are given in seconds and in frames, in different splits: give all in one."
         )
-    both = [
-        " = ".join(video.name for video in twins)
-        for twins in _copies(videos)
-        if len({video.split for video in twins}) > 1
-    ]
-    if both:
-        raise DeltafineError(
-            f"{len(both)} training videos have copies of the same content among the validation videos "
-            f"({some(both)}): keep each in one of the lists."
-        )
+    for unit in ("seconds", "frames"):
+        inside = sorted((part for part in parts if unit in part.extents), key=lambda part: part.extents[unit])
+        furthest: dict[str, tuple[float, Video]] = {}
+        for part in inside:
+            start, end = part.extents[unit]
+            for split, (until, other) in furthest.items():
+                if split != part.split and start < until:
+                    one, two = (other, part) if other.split == "train" else (part, other)
+                    found.setdefault(id(one), (one, two))
+            if part.split not in furthest or furthest[part.split][0] < end:
+                furthest[part.split] = (end, part)
+    return list(found.values())
+
+
+def _lists(pair: tuple[Video, Video]) -> str:
+    names = {"train": "training"}
+    one, two = (names.get(video.split, video.split) for video in pair)
+    return f"the {one} and in the {two} list"
 
 
 def _copies(videos: Iterable[Video]) -> list[list[Video]]:

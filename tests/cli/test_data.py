@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from deltafine.cli.data import data
 from deltafine.errors import DeltafineError
-from tests.video.painted import paint, write_classes
+from tests.video.painted import paint, write_classes, write_video
 from tests.video.test_exact_frames import write_image
 
 app = typer.Typer()
@@ -50,6 +50,39 @@ def test_it_says_which_images_are_no_frames(tmp_path: Path) -> None:
         in shown.stdout
     )
     assert "Frames per video: 3; 3 in all" in shown.stdout
+
+
+def test_it_says_what_is_not_used_and_shows_a_test_split(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        write_video(tmp_path / split / "run" / "v.avi", 4, first=4 * number)
+    (tmp_path / "captions.csv").write_text("file,caption\nv.avi,a run\n")
+    shown = run(tmp_path).stdout.splitlines()
+    assert "folder per class: 3 videos, 1 class, 1 train / 1 validation / 1 test" in shown
+    assert (
+        "Found captions.csv, not used because it has no column of labels or splits (it has 'file', 'caption')." in shown
+    )
+    assert [line.split() for line in shown if line.startswith(("class ", "run "))] == [
+        ["class", "train", "validation", "test", "frames", "seconds"],
+        ["run", "1", "1", "1", "12", "0.5"],
+    ]
+
+
+def test_it_shows_labels_that_are_numbers_by_their_spread(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.avi", 4)
+    rows = [f"v.avi,{frame},{angle}" for frame, angle in enumerate((-1, 0.5, 0.5, 2))]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,frame,label", *rows]))
+    shown = run(tmp_path).stdout
+    assert "1 video, numbers as labels, 0 train / 1 validation" in shown
+    assert "Labels to validate: 4 frames, -1 to 2, mean 0.5, standard deviation 1.061" in shown
+    assert "classes" not in shown
+
+
+def test_it_tells_parts_that_end_early_from_those_that_are_not_used(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.avi", 50)
+    (tmp_path / "manifest.csv").write_text("path,start,end\nv.avi,1,9\nv.avi,2,3\n")
+    shown = run(tmp_path).stdout
+    assert "Not used: 1\n  v.avi [2-3 s] begins at 2 s, and its file ends at 2 s" in shown
+    assert "Used in part: 1\n  v.avi [1-9 s] is used up to the end of its file at 2 s, and not to 9 s" in shown
 
 
 def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:

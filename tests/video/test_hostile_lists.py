@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
 from deltafine.video import Limits, open_dataset
@@ -55,6 +60,12 @@ def test_a_class_list_with_endless_numbers(root: Path) -> None:
         open_dataset(root)
 
 
+def test_a_list_of_names_that_no_file_can_have_does_not_matter(root: Path) -> None:
+    (root / "train.csv").write_text(f"/{'x' * 5000}.mp4 0\n../{'y' * 5000}.mp4 1\n")
+    (note,) = open_dataset(root).notes
+    assert note == "Found train.csv, not used because no video that it names is there."
+
+
 @pytest.mark.parametrize("content", ["Straße,x\n".encode("latin1"), bytes(range(256)), b"a,b\n" + b"x" * 200_000])
 def test_tables_that_are_something_else_do_not_matter(root: Path, content: bytes) -> None:
     (root / "notes.csv").write_bytes(content)
@@ -84,6 +95,59 @@ def test_digits_that_are_no_numbers_in_names(tmp_path: Path) -> None:
     for name in ("1²2.avi", "m².avi", "12.avi", "٣.avi"):
         write_video(tmp_path / name, 2)
     assert len(open_dataset(tmp_path).videos) == 4
+
+
+WORDS = [
+    "file_name",
+    "label",
+    "v.avi",
+    "train",
+    "id",
+    "actions",
+    "0",
+    "7",
+    "-1",
+    "1e9",
+    "..",
+    "/v.avi",
+    "a b",
+    '"',
+    "é",
+    "[",
+    "{}",
+]
+PIECES = st.lists(st.sampled_from([*WORDS, ",", ";", "\t", " ", "\n", "\r\n", "\0"]), max_size=40).map("".join)
+JSON = st.recursive(
+    st.none() | st.integers() | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+).map(json.dumps)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(
+        ["train.csv", "metadata.csv", "val_list.txt", "splits/train.json", "labels.json", "labels.csv"]
+    ),
+    text=PIECES | JSON,
+    also=PIECES,
+)
+def test_whatever_stands_in_a_list_it_is_read_or_refused_in_one_sentence(
+    root: Path, name: str, text: str, also: str
+) -> None:
+    with TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        shutil.copytree(root, data)
+        (data / "splits").mkdir()
+        (data / name).write_bytes(text.encode())
+        (data / "test.csv").write_bytes(also.encode())
+        said = []
+        try:
+            found = open_dataset(data)
+            said += found.notes
+            assert {video.name for video in found.videos} == {"v.avi"}
+        except DeltafineError as error:
+            said.append(str(error))
+        assert all(len(text) < 1000 for text in said)
 
 
 def write_hdf5(path: Path, **content: Any) -> Path:

@@ -149,6 +149,21 @@ def test_streams_have_a_label_per_frame_and_gaps_have_none(tmp_path: Path) -> No
     np.testing.assert_array_equal(data.frame_labels(data.videos[0]), [*expected, -1, -1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Video;Frame;Label;Split\nlong.avi;0;b;val\nlong.avi;3;a;val\n",
+        "file_name\tframe_number\tclass\nlong.avi\t0\tb\n\nlong.avi\t3\ta\n",
+    ],
+)
+def test_streams_may_call_their_columns_otherwise_and_separate_them_otherwise(tmp_path: Path, text: str) -> None:
+    write_video(tmp_path / "long.avi", 4)
+    (tmp_path / "labels.csv").write_text(text)
+    data = open_dataset(tmp_path)
+    assert data.classes == ("a", "b")
+    np.testing.assert_array_equal(data.frame_labels(data.videos[0]), [1, -1, -1, 0])
+
+
 def test_labels_beyond_the_end_of_a_stream_are_a_problem(tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", 4)
     write_video(tmp_path / "b.avi", 4, first=9)
@@ -171,3 +186,43 @@ def test_a_layout_can_be_named(folders: Path) -> None:
         open_dataset(folders, layout="ucf")
     with pytest.raises(DeltafineError, match="in the layout 'ucf101'"):
         open_dataset(folders, layout="ucf101")
+
+
+MANIFEST = "path,label,split,start,end\nrun/v0.avi,run,train,0,1.5\nwalk/v0.avi,walk,train,,\nwalk/v1.avi,walk,test,,\n"
+
+
+@pytest.mark.parametrize(
+    ("lists", "digest"),
+    [
+        ({}, "73e6c814db69b4d882607a5e2861f009-798d885e"),
+        ({"manifest.csv": MANIFEST}, "edfc30b798c2b85598c7ab6b17b4eef0-798d885e"),
+        ({"manifest.csv": "path,target\nrun/v0.avi,2\nwalk/v0.avi,0\n"}, "211b1ad5f5b8965728e401fc0edcd302-06023fdc"),
+        (
+            {
+                "classInd.txt": "1 walk\n2 run\n",
+                "trainlist01.txt": "walk/v0.avi 1\nrun/v0.avi 2\n",
+                "testlist01.txt": "walk/v1.avi\nrun/v1.avi\n",
+            },
+            "4484ff4c57cf013e21c091c56d39eda1-a71f3966",
+        ),
+        (
+            {"run_test_split1.txt": "v0.avi 1\nv1.avi 2\n", "walk_test_split1.txt": "v0.avi 2\nv1.avi 1\n"},
+            "34b501a173b54030ec6245dfc173aaad-798d885e",
+        ),
+        (
+            {"labels.csv": "video,frame,label\nrun/v0.avi,0,0.5\nrun/v0.avi,2,-1\nwalk/v1.avi,0,3\n"},
+            "79fc2eb275aed36eab31de6088432edc-a908386b",
+        ),
+    ],
+)
+def test_what_was_opened_by_earlier_versions_is_the_same_data_so_that_runs_and_caches_go_on(
+    lists: dict[str, str], digest: str, tmp_path: Path
+) -> None:
+    """Names, order, labels, splits and classes: all are in the digest."""
+    for name in ("run", "walk"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"v{number}.avi").write_bytes(f"{name} {number}".encode())
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    assert open_dataset(tmp_path).fingerprint() == digest

@@ -111,20 +111,172 @@ def test_parts_of_a_file_start_and_end_at_their_seconds(tmp_path: Path) -> None:
         assert batch.starts.tolist() == [10, 90]
         streams = {video.name: [*stream] for video, stream in data.streams("train", size=SIZE)}
         assert [len(chunks) for chunks in streams.values()] == [1, 1, 0]
-    assert [problem.reason for problem in data.problems] == ["has 0 frames, a clip needs 10"]
+    assert [(problem.video, problem.reason) for problem in data.problems] == [
+        ("long.avi [9- s]", "begins at 9 s, and its file ends at 4 s")
+    ]
 
 
-def test_parts_of_one_file_in_both_splits_are_refused_and_never_drawn(tmp_path: Path) -> None:
+def test_parts_of_a_file_may_be_given_in_frames(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    rows = [
+        {"path": "long.avi", "start_frame": 10, "end_frame": 20, "split": "train"},
+        {"path": "long.avi", "start_frame": 90, "split": "train"},
+        {"path": "long.avi", "end_frame": 10, "split": "validation"},
+    ]
+    write_manifest(tmp_path, rows)
+    data = open_dataset(tmp_path)
+    assert [video.name for video in data.videos] == [f"long.avi [frames {part}]" for part in ("10-19", "90-", "0-9")]
+    for cached in (False, True):
+        if cached:
+            data.use_cache(tmp_path / "cache")
+        (batch,) = data.clips("train", size=SIZE, frames=10)
+        assert [numbers_of(clip) for clip in batch.frames] == [list(range(10, 20)), list(range(90, 100))]
+        (batch,) = data.clips("validation", size=SIZE, frames=10)
+        assert [numbers_of(clip) for clip in batch.frames] == [list(range(10))]
+    (batch,) = data.clips("train", size=SIZE, frames=5, fps=12.5)
+    assert [numbers_of(clip) for clip in batch.frames] == [list(range(10, 20, 2)), list(range(90, 100, 2))]
+
+
+def test_parts_beyond_the_end_of_their_file_are_listed(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    rows = [
+        {"path": "long.avi", "start": 3, "end": 9},
+        {"path": "long.avi", "start": 3, "end": 4.05},
+        {"path": "long.avi", "start": 4, "end": 5},
+        {"path": "long.avi", "start_frame": 90, "end_frame": 101},
+        {"path": "long.avi", "start_frame": 100},
+    ]
+    for row in rows:
+        row["split"] = "train"
+    write_manifest(tmp_path, rows)
+    data = open_dataset(tmp_path)
+    assert [(problem.video, problem.reason, problem.kind) for problem in data.scan()] == [
+        ("long.avi [3-9 s]", "is used up to the end of its file at 4 s, and not to 9 s", "cut"),
+        ("long.avi [4-5 s]", "begins at 4 s, and its file ends at 4 s", "unreadable"),
+        (
+            "long.avi [frames 90-100]",
+            "is used up to the end of its file at frame 100, and not to frame 101",
+            "cut",
+        ),
+        ("long.avi [frames 100-]", "begins at frame 100, and its file ends at frame 100", "unreadable"),
+    ]
+    with pytest.raises(DeltafineError, match="2 of 5 videos"):
+        data.check(1)
+
+
+def test_one_video_may_be_split_in_time_and_its_parts_are_never_drawn_apart(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
     write_video(tmp_path / "other.avi", 50, first=30)
     rows: list[dict[str, Any]] = [{"path": "long.avi", "start": k, "end": k + 1} for k in range(3)]
-    write_manifest(tmp_path, [{**row, "split": ["train", "val"][row["start"] % 2]} for row in rows])
-    with pytest.raises(DeltafineError, match="both in the training and in the validation list"):
-        open_dataset(tmp_path)
+    write_manifest(tmp_path, [{**row, "split": ["train", "val", "test"][row["start"]]} for row in rows])
+    data = open_dataset(tmp_path)
+    assert [video.split for video in data.videos] == ["train", "validation", "test"]
+    assert data.notes == ("Parts of long.avi are in several splits: the figures say little about other videos.",)
     write_manifest(tmp_path, [*rows, {"path": "other.avi"}])
     for seed in range(5):
         data = open_dataset(tmp_path, seed=seed, validation=0.5)
         assert len({video.split for video in data.videos[:3]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            [{"start": 0, "end": 2}, {"start": 1.5}],
+            r"1 videos are both in the training and in the validation list \(long",
+        ),
+        ([{}, {"start": 3}], "both in the training and in the validation list"),
+        ([{"start_frame": 5}, {"end_frame": 6}], "both in the training and in the validation list"),
+        ([{"start_frame": 5}, {"end": 0.1}], "given in seconds and in frames, in different splits"),
+    ],
+)
+def test_the_same_pictures_in_two_splits_are_refused(tmp_path: Path, parts: list[dict[str, Any]], message: str) -> None:
+    write_video(tmp_path / "long.avi", 100)
+    write_manifest(
+        tmp_path,
+        [{"path": "long.avi", **part, "split": split} for part, split in zip(parts, ("train", "val"), strict=True)],
+    )
+    with pytest.raises(DeltafineError, match=message):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("file,class", ","),
+        ("FileName;Label", ";"),
+        ("File Name\tTAG", "\t"),
+        ("file_name,labels", ","),
+        ("video,label", ","),
+        ("Video-Path;class", ";"),
+        ("name,tag", ","),
+        ("clip\tlabel", "\t"),
+        ("filepath,Labels", ","),
+    ],
+)
+def test_the_columns_of_a_manifest_may_be_called_as_people_call_them(root: Path, header: str, separator: str) -> None:
+    lines = [header, *(separator.join((f"{name}/v0.avi", name)) for name in ("run", "walk"))]
+    (root / "manifest.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    data = open_dataset(root)
+    assert data.classes == ("run", "walk")
+    assert {video.name: video.label for video in data.videos} == {"run/v0.avi": 0, "walk/v0.avi": 1}
+    assert data.notes == ()
+
+
+def test_columns_of_a_manifest_that_are_not_used_are_named(root: Path) -> None:
+    rows = [{"path": "run/v0.avi", "name": "a run", "Frame Rate": 25, "label": "run"}]
+    for name in ("manifest.csv", "manifest.jsonl"):
+        write_manifest(root, rows, name)
+        assert open_dataset(root / name).notes == (f"{name} has the columns 'name', 'frame_rate', which are not used.",)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"label": "a"}, {"label": "b"}],
+        [{"label": "a", "start": 1, "end": 2}, {"label": "b", "start": 1, "end": 2}],
+        [{"label": "a"}, {"label": "b", "start_frame": 3, "end_frame": 5}],
+        [{"target": 0}, {"target": 1}],
+    ],
+)
+def test_one_video_with_two_labels_is_refused(root: Path, parts: list[dict[str, Any]]) -> None:
+    write_manifest(root, [{"path": "run/v0.avi", **part} for part in parts])
+    with pytest.raises(DeltafineError, match=r"labels run/v0.*in line 2, and run/v0.*line 3: what is shown"):
+        open_dataset(root)
+
+
+def test_parts_that_overlap_a_little_may_differ_in_their_labels(root: Path) -> None:
+    parts = [{"label": "a", "end": 0.4}, {"label": "b", "start": 0.2}]
+    write_manifest(root, [{"path": "run/v0.avi", **part} for part in parts])
+    assert len(open_dataset(root).videos) == 2
+
+
+def test_absolute_paths_inside_the_data_folder_are_accepted(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(root)
+    write_manifest(root, [{"path": f"{root}/run/v0.avi"}, {"path": f"{root}/walk/../run/v1.avi"}])
+    assert [video.name for video in open_dataset(root).videos] == ["run/v0.avi", "run/v1.avi"]
+    assert [video.name for video in open_dataset(tmp_path / "linked").videos] == ["run/v0.avi", "run/v1.avi"]
+    write_manifest(root, [{"path": f"{root}/../outside.avi"}])
+    with pytest.raises(DeltafineError, match="outside the data folder"):
+        open_dataset(root)
+
+
+def test_more_cells_than_columns_are_refused(root: Path) -> None:
+    (root / "manifest.csv").write_text("path,label\nrun/v0.avi,run,fast\n")
+    with pytest.raises(DeltafineError, match="line 2, has 3 cells where the first line has 2"):
+        open_dataset(root)
+
+
+def test_labels_that_are_whole_numbers_are_sorted_as_numbers_and_that_is_said(root: Path) -> None:
+    rows = [
+        {"path": "run/v0.avi", "label": 10},
+        {"path": "run/v1.avi", "label": 2},
+        {"path": "walk/v0.avi", "label": 0},
+    ]
+    write_manifest(root, rows)
+    data = open_dataset(root)
+    assert data.classes == ("0", "2", "10")
+    assert "classes are in the order of these numbers" in data.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +288,10 @@ def test_parts_of_one_file_in_both_splits_are_refused_and_never_drawn(tmp_path: 
         ({"path": "run/v0.avi", "start": "soon"}, "start 'soon': use seconds"),
         ({"path": "run/v0.avi", "end": "nan"}, "end 'nan': use seconds"),
         ({"path": "run/v0.avi", "start": 3, "end": 2}, "ends at 2 s, before it starts"),
-        ({"path": "run/v0.avi", "split": "holdout"}, "split 'holdout': use train or validation"),
+        ({"path": "run/v0.avi", "start_frame": 3, "end_frame": 3}, "ends at frame 3, before it starts"),
+        ({"path": "run/v0.avi", "start_frame": 1.5}, "start_frame '1.5': use the number of a frame"),
+        ({"path": "run/v0.avi", "start": 1, "end_frame": 30}, "in seconds and in frames: give one"),
+        ({"path": "run/v0.avi", "split": "holdout"}, "split 'holdout': use train, validation or test"),
         ({"path": "run/v0.avi", "target": "-1"}, "target '-1'"),
         ({"label": "x"}, "path"),
     ],

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
-from deltafine.video.catalogue import Split
-
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "test": "validation",
-    "testing": "validation",
-}
-"""What the splits are called in folders and lists; a test split is what is validated on."""
+from deltafine.video.files import IMAGE_SUFFIXES, is_video, subfolders
 
 MOST_LIST_BYTES = 1 << 28
 MOST_CLASSES = 1_000_000
@@ -30,47 +18,25 @@ MOST_CLASSES = 1_000_000
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, stripped, without empty ones."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, whose mark at the beginning is left out.
+
+    Raises:
+        DeltafineError: It is none, or too large for a list.
+    """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise DeltafineError(f"{path} is not a regular file: a list must be one.")
         if path.stat().st_size > MOST_LIST_BYTES:
             raise DeltafineError(f"{path} has {path.stat().st_size} bytes, too many for a list of videos.")
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DeltafineError(f"{path} is not a text file in UTF-8: save it as UTF-8.") from error
     except OSError as error:
         raise DeltafineError(f"{path} cannot be read: {error.strerror}.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read_table(path: Path) -> tuple[set[str], Iterator[tuple[int, dict[str, str]]]]:
-    """The column names of a CSV file, and its rows with their line numbers; empty cells are left out."""
-    rows = _csv_rows(path)
-    _, columns = next(rows, (0, []))
-    return set(columns), (
-        (line, {name: cell for name, cell in zip(columns, row, strict=False) if cell}) for line, row in rows
-    )
-
-
-def has_columns(path: Path, columns: set[str]) -> bool:
-    """Whether the first line of a CSV file names these columns. Whatever else the file is, it is no error."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            first = file.readline(1 << 16)
-    except OSError:
-        return False
-    return {name.strip().strip('"') for name in first.split(",")} >= columns
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    rows = csv.reader(read_lines(path))
-    try:
-        for row in rows:
-            yield rows.line_num, [cell.strip() for cell in row]
-    except csv.Error as error:
-        raise DeltafineError(f"{path}, line {rows.line_num}, is not CSV ({error}).") from error
 
 
 def whole_number(text: str, most: int) -> int | None:
@@ -79,23 +45,15 @@ def whole_number(text: str, most: int) -> int | None:
     return number if number is not None and number <= most else None
 
 
-def read_split(name: str, where: str) -> Split:
-    """The split that a list calls ``name``."""
-    split = SPLIT_NAMES.get(name.lower())
-    if split is None:
-        raise DeltafineError(f"{where} has the split '{name}': use train or validation.")
-    return split
-
-
 def locate(
     root: Path, name: str, listed_in: Path, *, folders: Sequence[str] = (".",), allow_outside: bool = False
 ) -> Path | None:
     """Where the video that a list calls ``name`` lies: below one of ``folders``; None when nowhere.
 
     Raises:
-        DeltafineError: The name is absolute or climbs out of the data folder with "..".
+        DeltafineError: The name is an absolute path elsewhere or climbs out of the data folder with "..".
     """
-    pure = PurePosixPath(name.replace("\\", "/"))
+    pure = relative_to(root, name) or PurePosixPath(name.replace("\\", "/"))
     depth = 0
     for part in pure.parts:
         depth += -1 if part == ".." else 1
@@ -109,6 +67,37 @@ def locate(
         path = root / folder / pure
         if path.exists() or path.is_symlink():
             return path
+    return None
+
+
+def locate_flat(
+    root: Path, name: str, listed_in: Path, *, folders: Sequence[str], allow_outside: bool = False
+) -> Path | None:
+    """The same where the videos may also lie without their class folders, all in one of ``folders``."""
+    found = locate(root, name, listed_in, folders=folders, allow_outside=allow_outside)
+    plain = PurePosixPath(name.replace("\\", "/")).name
+    return found or locate(root, plain, listed_in, folders=folders, allow_outside=allow_outside)
+
+
+def list_folders(root: Path, known: Sequence[str]) -> list[Path]:
+    """Where lists may lie: in the folders that they are usually in, then in any other that is right below ``root``."""
+    usual = [root / name for name in known if (root / name).is_dir()]
+    others = (folder for folder in subfolders(root) if not any(map(_is_shown, folder.iterdir())))
+    return list(dict.fromkeys([*usual, *others]))
+
+
+def _is_shown(path: Path) -> bool:
+    return is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def relative_to(root: Path, name: str) -> PurePosixPath | None:
+    """An absolute name as a path relative to the data folder; None when it is not absolute, or not below it."""
+    if not Path(name).is_absolute():
+        return None
+    plain = Path(os.path.normpath(name))
+    for base in (root.absolute(), root.resolve()):
+        if plain.is_relative_to(base):
+            return PurePosixPath(plain.relative_to(base).as_posix())
     return None
 
 
@@ -136,3 +125,13 @@ def refuse_missing(missing: Sequence[str], total: int, listed_in: Path, root: Pa
 def number_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in the order that every layout without a class list of its own gives them: sorted."""
     return tuple(sorted(set(names)))
+
+
+def number_labels(names: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Class names of a list, and what is to be said of their order: whole numbers are sorted as numbers."""
+    classes = number_classes(names)
+    if not all(whole_number(name, MOST_CLASSES) is not None for name in classes):
+        return classes, []
+    by_number = tuple(sorted(classes, key=lambda name: (int(name), name)))
+    said = ["The labels are whole numbers: classes are in the order of these numbers, not of their spelling."]
+    return by_number, said if by_number != classes else []

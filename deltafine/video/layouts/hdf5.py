@@ -17,7 +17,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.layouts.common import MOST_CLASSES, read_split
+from deltafine.video.layouts.common import MOST_CLASSES
+from deltafine.video.layouts.naming import read_split
 
 Entry = tuple[str, str, np.ndarray, Split | None]
 """The data set's name, the video's name, its label or labels, and its split."""
@@ -66,7 +67,7 @@ def find_hdf5(path: Path, *, allow_outside: bool = False) -> Found | None:
         )
         for entry, name, labels, split in entries
     ]
-    return Found("HDF5", videos, classes, has_splits=bool(known) and all(known))
+    return Found("HDF5", videos, classes, has_splits=bool(known) and all(known), lists=[path])
 
 
 def _rows(file: h5py.File, path: Path) -> Iterator[Entry]:

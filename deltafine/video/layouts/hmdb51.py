@@ -12,11 +12,12 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.files import relative_name
-from deltafine.video.layouts.common import locate, number_classes, read_lines, refuse_missing
+from deltafine.video.layouts.common import list_folders, locate_flat, number_classes, read_lines, refuse_missing
 
-LIST_FOLDERS = (".", "splits", "testTrainMulti_7030_splits", "test_train_splits")
-VIDEO_FOLDERS = (".", "videos", "hmdb51", "HMDB51")
-USES: dict[str, Split | None] = {"0": None, "1": "train", "2": "validation"}
+OFFICIAL = "testTrainMulti_7030_splits"
+LIST_FOLDERS = (".", "splits", OFFICIAL, "test_train_splits", f"test_train_splits/{OFFICIAL}")
+VIDEO_FOLDERS = (".", "videos", "hmdb51", "HMDB51", "hmdb51_org")
+USES: dict[str, Split | None] = {"0": None, "1": "train", "2": "test"}
 
 
 def find_hmdb51(root: Path, *, split: int = 1, allow_outside: bool = False) -> Found | None:
@@ -25,7 +26,7 @@ def find_hmdb51(root: Path, *, split: int = 1, allow_outside: bool = False) -> F
     Raises:
         DeltafineError: A list is broken, or names files that are not there.
     """
-    lists = next((_lists(root / name) for name in LIST_FOLDERS if _lists(root / name)), None)
+    lists = next(filter(None, map(_lists, list_folders(root, LIST_FOLDERS))), None)
     if lists is None:
         return None
     numbers = sorted({number for number, _, _ in lists})
@@ -45,13 +46,13 @@ def find_hmdb51(root: Path, *, split: int = 1, allow_outside: bool = False) -> F
                 raise DeltafineError(f"{listing} has the line '{line}' where '<file> <0, 1 or 2>' was expected.")
             part = USES[use]
             name = f"{class_name}/{file.strip()}"
-            path = locate(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
+            path = locate_flat(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
             if path is None:
                 missing.append(name)
             elif part is not None:
                 videos.append(Video(path, relative_name(path, root), classes.index(class_name), part))
         refuse_missing(missing, len(lines), listing, root)
-    return Found(f"HMDB51 layout, split {split}", videos, classes, has_splits=True)
+    return Found(f"HMDB51 layout, split {split}", videos, classes, has_splits=True, lists=[path for *_, path in lists])
 
 
 def _lists(folder: Path) -> list[tuple[int, str, Path]]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Problem, Split, Video
 from deltafine.video.files import find_videos, relative_name
-from deltafine.video.layouts.common import SPLIT_NAMES, has_columns, number_classes, read_table, some
+from deltafine.video.layouts.common import number_classes, some
+from deltafine.video.layouts.naming import SPLIT_NAMES, split_of_list
+from deltafine.video.layouts.tables import has_columns, read_table
 
 COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 
@@ -39,7 +41,7 @@ def find_kinetics(root: Path) -> Found | None:
     problems: list[Problem] = []
     for listing in lists:
         for line, row in read_table(listing)[1]:
-            split = SPLIT_NAMES.get(row.get("split", listing.stem).lower())
+            split = SPLIT_NAMES.get(row["split"].lower()) if "split" in row else split_of_list(listing.stem)
             if split is None or not set(row) >= COLUMNS:
                 raise DeltafineError(f"{listing}, line {line}, needs {', '.join(sorted(COLUMNS))} and a split.")
             full = _full_name(row, f"{listing}, line {line},")
@@ -55,7 +57,7 @@ def find_kinetics(root: Path) -> Found | None:
         )
     classes = number_classes(label for _, label, _ in rows)
     videos = [Video(path, relative_name(path, root), classes.index(label), part) for path, label, part in rows]
-    return Found("Kinetics layout", videos, classes, has_splits=True, problems=problems)
+    return Found("Kinetics layout", videos, classes, has_splits=True, problems=problems, lists=lists)
 
 
 def _full_name(row: dict[str, str], where: str) -> str:

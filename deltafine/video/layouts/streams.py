@@ -9,18 +9,18 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.files import relative_name
-from deltafine.video.layouts.common import (
-    has_columns,
-    locate,
-    number_classes,
-    read_split,
-    read_table,
-    refuse_missing,
-    whole_number,
-)
+from deltafine.video.layouts.common import locate, number_labels, refuse_missing, whole_number
+from deltafine.video.layouts.naming import read_split
+from deltafine.video.layouts.tables import FILE_COLUMNS, has_columns, read_table, recognise, say_unknown
 
 LABELS = "labels.csv"
 COLUMNS = {"video", "frame", "label"}
+CALLED = {
+    "video": ("video", *FILE_COLUMNS),
+    "frame": ("frame", "frame_number", "frame_index"),
+    "label": ("label", "labels", "class", "class_name", "tag", "target"),
+    "split": ("split", "subset"),
+}
 MOST_FRAMES = 10_000_000
 
 
@@ -33,12 +33,12 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
         DeltafineError: A row is broken, or the file names videos that are not there.
     """
     listing = root / LABELS
-    if not has_columns(listing, COLUMNS):
+    if not has_columns(listing, COLUMNS, CALLED):
         return None
-    _, table = read_table(listing)
+    table = recognise(*read_table(listing), CALLED)
     labels: dict[str, dict[int, str]] = {}
     splits: dict[str, Split] = {}
-    for line, row in table:
+    for line, row in table.rows:
         where = f"{listing}, line {line},"
         frame = whole_number(row.get("frame", ""), MOST_FRAMES)
         if frame is None or not set(row) >= COLUMNS:
@@ -50,7 +50,8 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
         if frame in labels.setdefault(name, {}):
             raise DeltafineError(f"{where} labels frame {frame} of '{name}' a second time.")
         labels[name][frame] = row["label"]
-    classes = number_classes(label for frames in labels.values() for label in frames.values())
+    classes, said = number_labels(label for frames in labels.values() for label in frames.values())
+    numbered = {name: number for number, name in enumerate(classes)}
     videos = []
     missing = []
     for name, frames in labels.items():
@@ -60,7 +61,8 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
             continue
         numbers = np.full(max(frames) + 1, -1, np.int64)
         for frame, label in frames.items():
-            numbers[frame] = classes.index(label)
+            numbers[frame] = numbered[label]
         videos.append(Video(path, relative_name(path, root), None, splits[name], numbers))
     refuse_missing(missing, len(labels), listing, root)
-    return Found("streams with frame labels", videos, classes, has_splits=True)
+    notes = say_unknown(listing, table.unknown) + said
+    return Found("streams with frame labels", videos, classes, has_splits=True, notes=notes, lists=[listing])

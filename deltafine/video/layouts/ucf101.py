@@ -9,23 +9,33 @@ import re
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
-from deltafine.video.catalogue import SPLITS, Found, Video
+from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.files import relative_name
-from deltafine.video.layouts.common import MOST_CLASSES, locate, read_lines, refuse_missing, some, whole_number
+from deltafine.video.layouts.common import (
+    MOST_CLASSES,
+    list_folders,
+    locate_flat,
+    read_lines,
+    refuse_missing,
+    some,
+    whole_number,
+)
 
-LIST_FOLDERS = (".", "splits", "ucfTrainTestlist")
+OFFICIAL = "UCF101TrainTestSplits-RecognitionTask"
+LIST_FOLDERS = (".", "splits", "ucfTrainTestlist", OFFICIAL, f"{OFFICIAL}/ucfTrainTestlist")
 VIDEO_FOLDERS = ("videos", ".", "UCF-101", "UCF101")
+KINDS: dict[str, Split] = {"train": "train", "test": "test"}
 
 
 def find_ucf101(root: Path, *, split: int = 1, allow_outside: bool = False) -> Found | None:
     """Read the lists of split ``split`` (1, 2 or 3 in UCF101 itself).
 
-    The test list becomes the validation split. Classes are numbered as in ``classInd.txt``.
+    Classes are numbered as in ``classInd.txt``. The videos may lie in class folders or all in one.
 
     Raises:
         DeltafineError: A list is missing or broken, or names files that are not there.
     """
-    lists = next((root / name for name in LIST_FOLDERS if _split_numbers(root / name)), None)
+    lists = next((folder for folder in list_folders(root, LIST_FOLDERS) if _split_numbers(folder)), None)
     if lists is None:
         return None
     numbers = _split_numbers(lists)
@@ -33,19 +43,25 @@ def find_ucf101(root: Path, *, split: int = 1, allow_outside: bool = False) -> F
         raise DeltafineError(f"{lists} has no lists for split {split}: choose one of {', '.join(map(str, numbers))}.")
     classes = _read_classes(lists / "classInd.txt")
     videos: list[Video] = []
-    for part, kind in zip(SPLITS, ("train", "test"), strict=True):
+    for kind, part in KINDS.items():
         listing = lists / f"{kind}list{split:02d}.txt"
         missing = []
         lines = read_lines(listing)
         for line in lines:
             name, label = _read_entry(line, listing, classes)
-            path = locate(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
+            path = locate_flat(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
             if path is None:
                 missing.append(name)
             else:
                 videos.append(Video(path, relative_name(path, root), label, part))
         refuse_missing(missing, len(lines), listing, root)
-    return Found(f"UCF101 layout, split {split}", videos, classes, has_splits=True)
+    return Found(f"UCF101 layout, split {split}", videos, classes, has_splits=True, lists=_files(lists))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The class list, and the lists of all splits, of which there are several to choose from."""
+    names = re.compile(r"classInd\.txt|(?:train|test)list\d+\.txt")
+    return [entry for entry in folder.iterdir() if names.fullmatch(entry.name)]
 
 
 def _split_numbers(folder: Path) -> list[int]:
