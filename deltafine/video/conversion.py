@@ -37,6 +37,10 @@ VERSION = "area-2"
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Share of red, green and blue in grey (ITU-R BT.601)."""
 FULL_RANGE, LIMITED_RANGE = 2, 1
+NEVER_TOO_BLUE: Final = bytes(range(236))
+"""Chroma of 8 bits that no luma lets overflow; see ``_is_beyond_blue``."""
+FEW_BYTES: Final = 16384
+"""So many are looked through faster without NumPy."""
 BT601: Final = (0, 2, 4, 5, 6)
 """FFmpeg's numbers of the matrices that are treated as BT.601: none, unknown, and its variants."""
 
@@ -167,6 +171,8 @@ def _is_beyond_blue(frame: VideoFrame, way: _Way) -> bool:
     planes = frame.planes
     kind, step = (np.uint8, 1) if way.depth <= 8 else (_deep_kind(frame), 1 << (way.depth - 8))
     chroma = planes[1] if len(planes) > 1 else planes[0]
+    if way.depth <= 8 and chroma.buffer_size < FEW_BYTES and not bytes(chroma).translate(None, NEVER_TOO_BLUE):
+        return False
     if 255 * 239 / 219 + _blue_of(int(np.frombuffer(memoryview(chroma), kind).max()) / step) < 511:
         return False  # not even with the padding of its lines, which is faster to look through than to leave out
     blue = _blue_of(int(_plane(chroma, kind, 0 if len(planes) > 2 else 2).max()) / step)
