@@ -33,7 +33,8 @@ class Examination:
     Args:
         limits: The same.
         problems: What is known to be wrong already.
-        videos: All videos of the data set, over which pictures of 16 bits are scaled alike.
+        videos: All videos of the data set: they tell which files are used in parts, and pictures of 16 bits are scaled
+            alike in all of them.
     """
 
     def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
@@ -97,7 +98,7 @@ class Examination:
         with self._settling:
             if self._bits is None:
                 self.scan(self._videos, workers=2)
-                known = [index for index in self._indexes.values() if isinstance(index, FrameIndex)]
+                known = [index for index in list(self._indexes.values()) if isinstance(index, FrameIndex)]
                 self._bits = bits_for(max((index.peak for index in known), default=0))
             return self._bits
 
