@@ -37,6 +37,10 @@ VERSION = "area-2"
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Share of red, green and blue in grey (ITU-R BT.601)."""
 FULL_RANGE, LIMITED_RANGE = 2, 1
+NEVER_TOO_BLUE: Final = bytes(range(236))
+"""Chroma of 8 bits that no luma lets overflow; see ``_is_beyond_blue``."""
+FEW_BYTES: Final = 16384
+"""So many are looked through faster without NumPy."""
 BT601: Final = (0, 2, 4, 5, 6)
 """FFmpeg's numbers of the matrices that are treated as BT.601: none, unknown, and its variants."""
 
@@ -165,8 +169,10 @@ def _is_beyond_blue(frame: VideoFrame, way: _Way) -> bool:
     Only values that no camera gives, such as luma and chroma of 255, lead there; no other colour gets as far.
     """
     planes = frame.planes
-    kind, step = (np.uint8, 1) if way.depth <= 8 else (np.uint16, 1 << (way.depth - 8))
+    kind, step = (np.uint8, 1) if way.depth <= 8 else (_deep_kind(frame), 1 << (way.depth - 8))
     chroma = planes[1] if len(planes) > 1 else planes[0]
+    if way.depth <= 8 and chroma.buffer_size < FEW_BYTES and not bytes(chroma).translate(None, NEVER_TOO_BLUE):
+        return False
     if 255 * 239 / 219 + _blue_of(int(np.frombuffer(memoryview(chroma), kind).max()) / step) < 511:
         return False  # not even with the padding of its lines, which is faster to look through than to leave out
     blue = _blue_of(int(_plane(chroma, kind, 0 if len(planes) > 2 else 2).max()) / step)
@@ -193,7 +199,7 @@ def _kind_and_depth(name: str) -> tuple[str, int]:
 
 def _narrowed(scaled: VideoFrame, table: np.ndarray, rounded: np.ndarray, channels: int) -> np.ndarray:
     """(H, W, channels) uint8 of planes of 16 bits; grey of three is their weighted sum."""
-    planes = [_plane(plane, np.uint16) for plane in scaled.planes]
+    planes = [_plane(plane, "<u2") for plane in scaled.planes]
     if len(planes) == 1:
         return np.stack([rounded[planes[0]]] * channels, axis=-1)
     planes = [planes[2], planes[0], planes[1]]  # red, green, blue
@@ -229,12 +235,17 @@ def is_deep(pixel_format: str) -> bool:
     return depth == 16 and kind in ("grey", "rgb")
 
 
+def _deep_kind(frame: VideoFrame) -> str:
+    """NumPy's name of the values of more than 8 bits that a frame holds."""
+    return ">u2" if frame.format.name.endswith("be") else "<u2"
+
+
 def peak_of(frame: VideoFrame) -> int:
     """The highest value of a frame of 16 bits, transparency left out; 0 for other frames."""
     name = frame.format.name
     if not is_deep(name):
         return 0
-    kind = np.dtype(">u2" if name.endswith("be") else "<u2")
+    kind = _deep_kind(frame)
     components = frame.format.components
     packed = len(frame.planes) == 1
     colours = [place for place, component in enumerate(components) if not component.is_alpha]

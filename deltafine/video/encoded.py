@@ -150,7 +150,7 @@ def _numbered(
     container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Frames with their numbers, from the key frame ``key`` or one before it; ends where they stop matching."""
-    if index.damage:
+    if index.damage and index.stamps is not None:
         yield from _numbered_around_damage(container, stream, index, key, limits)
         return
     if key == 0 or index.stamps is None:

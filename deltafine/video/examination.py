@@ -33,7 +33,8 @@ class Examination:
     Args:
         limits: The same.
         problems: What is known to be wrong already.
-        videos: All videos of the data set, over which pictures of 16 bits are scaled alike.
+        videos: All videos of the data set: they tell which files are used in parts, and pictures of 16 bits are scaled
+            alike in all of them.
     """
 
     def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
@@ -97,7 +98,7 @@ class Examination:
         with self._settling:
             if self._bits is None:
                 self.scan(self._videos, workers=2)
-                known = [index for index in self._indexes.values() if isinstance(index, FrameIndex)]
+                known = [index for index in list(self._indexes.values()) if isinstance(index, FrameIndex)]
                 self._bits = bits_for(max((index.peak for index in known), default=0))
             return self._bits
 
@@ -213,8 +214,11 @@ def _mislabelled(video: Video, count: int) -> str | None:
 
 
 def _damaged(video: Video, index: FrameIndex) -> str | None:
-    start, end = video.start or 0.0, math.inf if video.end is None else video.end
-    hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
+    ((unit, (start, end)), *_) = video.extents.items()
+    if unit == "frames":  # numbers mean nothing beyond the first damage
+        hit = [damage.reason for damage in index.damage if end > damage.frame]
+    else:
+        hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
     return hit[0] if hit else None
 
 

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
-from deltafine.video.sequences import ImageNames, aside_of, choose_frames, image_area, is_image, natural_key
+from deltafine.video import sequences
+from deltafine.video.sequences import ImageNames, aside_of, choose_frames, image_area, is_image
+
+IMAGE_SUFFIXES = sequences.IMAGE_SUFFIXES
+natural_key = sequences.natural_key
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltafine.video.catalogue import SPLITS
-from deltafine.video.conversion import say_depth
+from deltafine.video.conversion import bits_for, say_depth
 from deltafine.video.labels import spread_of
 
 if TYPE_CHECKING:
@@ -71,12 +71,10 @@ def overview(data: Dataset) -> Overview:
             numbers = data.examination.frame_numbers(video)
             size = f"{index.width}x{index.height}"
             shown.append(_Shown(video, numbers, index.count / index.seconds, size, index.codec, index.peak))
-    names = () if data.values else data.classes
-    classes = tuple(_count(data, shown, label, name) for label, name in enumerate(names))
-    lines = [*(_numbers(data, shown) if data.values else ()), *_lines(shown)]
-    if any(one.peak for one in shown):
-        lines.append(say_depth(data.examination.depth()).rstrip("."))
-    return Overview(classes, tuple(lines))
+    if data.values:
+        return Overview((), (*_numbers(data, shown), *_lines(shown)))
+    classes = tuple(_count(data, shown, label, name) for label, name in enumerate(data.classes))
+    return Overview(classes, tuple(_lines(shown)))
 
 
 def _numbers(data: Dataset, shown: list[_Shown]) -> list[str]:
@@ -108,13 +106,17 @@ def _lines(shown: list[_Shown]) -> list[str]:
         return ["No video can be used."]
     lengths = np.array([len(one.numbers) for one in shown])
     seconds = np.array([len(one.numbers) / one.rate for one in shown])
-    return [
+    lines = [
         f"Frames per video: {_spread(lengths, '.0f')}; {lengths.sum()} in all",
         f"Seconds per video: {_spread(seconds, '.2f')}; {seconds.sum():.1f} in all",
         f"Frames per second: {_tally(Counter(f'{one.rate:.4g}' for one in shown))}",
         f"Picture size: {_tally(Counter(one.size for one in shown))}",
         f"Codec: {_tally(Counter(one.codec for one in shown))}",
     ]
+    peak = max(one.peak for one in shown)
+    if peak:
+        lines.append(say_depth(bits_for(peak)).rstrip("."))
+    return lines
 
 
 def _spread(values: np.ndarray, form: str) -> str:

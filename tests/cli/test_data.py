@@ -40,6 +40,18 @@ def test_it_says_what_was_found_and_what_is_not_used(root: Path) -> None:
     assert "run/[bold]bad.avi cannot be decoded (" in shown.stdout
 
 
+def test_it_says_which_images_are_no_frames(tmp_path: Path) -> None:
+    for number in range(3):
+        for name in ("img", "flow_x"):
+            write_image(tmp_path / f"run/v0/{name}_{number}.jpg", paint(number))
+    shown = run(tmp_path)
+    assert (
+        "Found 3 images flow_x_*.jpg, not used because they are optical flow beside the frames img_*.jpg."
+        in shown.stdout
+    )
+    assert "Frames per video: 3; 3 in all" in shown.stdout
+
+
 def test_it_says_what_is_not_used_and_shows_a_test_split(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "val", "test")):
         write_video(tmp_path / split / "run" / "v.avi", 4, first=4 * number)
@@ -71,18 +83,6 @@ def test_it_tells_parts_that_end_early_from_those_that_are_not_used(tmp_path: Pa
     shown = run(tmp_path).stdout
     assert "Not used: 1\n  v.avi [2-3 s] begins at 2 s, and its file ends at 2 s" in shown
     assert "Used in part: 1\n  v.avi [1-9 s] is used up to the end of its file at 2 s, and not to 9 s" in shown
-
-
-def test_it_says_which_images_are_no_frames(tmp_path: Path) -> None:
-    for number in range(3):
-        for name in ("img", "flow_x"):
-            write_image(tmp_path / f"run/v0/{name}_{number}.jpg", paint(number))
-    shown = run(tmp_path)
-    assert (
-        "Found 3 images flow_x_*.jpg, not used because they are optical flow beside the frames img_*.jpg."
-        in shown.stdout
-    )
-    assert "Frames per video: 3; 3 in all" in shown.stdout
 
 
 def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:

@@ -124,6 +124,19 @@ def test_settings_and_contents_make_their_own_files(root: Path, cache: Path) -> 
     assert any(max(numbers_of(clip)) >= 90 for clip in frames)
 
 
+def test_frames_of_another_conversion_are_kept_apart_and_announced(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of the old colours is not read, and that a new one is made is said."""
+    with monkeypatch.context() as old:
+        old.setattr("deltafine.video.caching.VERSION", "area-1")
+        frames_of(open_cached(root, cache))
+    said: list[str] = []
+    frames_of(open_cached(root, cache, said))
+    assert len(list(cache.iterdir())) == 2
+    assert said[0].startswith("Keeping the decoded frames of 7 videos")
+
+
 def test_a_file_that_was_only_touched_keeps_its_cache(root: Path, cache: Path, no_decoding: list[str]) -> None:
     frames_of(open_cached(root, cache))
     os.utime(root / "a/v0.avi", (1, 1))

@@ -29,7 +29,7 @@ def flat_frame(pixels: str, values: tuple[int, ...], size: int = 32) -> av.Video
     frame = av.VideoFrame(size, size, pixels)
     deep = max(component.bits for component in frame.format.components) > 8
     for plane, value in zip(frame.planes, values, strict=True):
-        kind = np.uint16 if deep else np.uint8
+        kind = (">u2" if pixels.endswith("be") else "<u2") if deep else "u1"
         plane.update(np.full(plane.buffer_size // np.dtype(kind).itemsize, value, kind).tobytes())
     return frame
 
@@ -48,7 +48,7 @@ def rgb_of(values: tuple[int, ...], bits: int, matrix: str, full: bool) -> np.nd
 @settings(max_examples=150, deadline=None)
 @given(
     pixels=st.sampled_from(
-        ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv444p12le"]
+        ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p10be", "yuv444p12le"]
     ),
     matrix=st.sampled_from(sorted(MATRICES)),
     full=st.booleans(),
@@ -58,7 +58,7 @@ def rgb_of(values: tuple[int, ...], bits: int, matrix: str, full: bool) -> np.nd
 def test_coded_colours_become_the_rgb_of_their_matrix_and_range(
     pixels: str, matrix: str, full: bool, size: int, shares: tuple[float, ...]
 ) -> None:
-    bits = int(pixels[7:9] or 8) if "le" in pixels else 8
+    bits = int(pixels[7:9]) if len(pixels) > 7 else 8
     values = tuple(round(share * (2**bits - 1)) for share in shares)
     frame = flat_frame(pixels, values)
     frame.colorspace, frame.color_range = MATRICES[matrix], FULL if full else LIMITED

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import av
+import h5py
 import numpy as np
 import pytest
 
@@ -91,6 +92,25 @@ def test_parts_that_are_cut_around_damage_are_used(
         again.use_cache(tmp_path / "cache")
         assert shown(again) == list(used.values())
         assert set(again.problems) == set(data.problems)
+
+
+def test_a_damaged_cache_of_a_damaged_file_gives_right_frames_or_a_reason(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
+    damage(path)
+    write_parts(tmp_path, "v.mp4", [(0.4, 0.8), (6.4, 6.8)]).use_cache(tmp_path / "cache")
+    data = open_dataset(tmp_path)
+    data.use_cache(tmp_path / "cache")
+    assert shown(data) == [list(range(10, 20)), list(range(160, 170))]
+    (cache,) = (tmp_path / "cache").iterdir()
+    with h5py.File(cache) as opened:
+        place = opened["videos/000000/frames"].id.get_offset()
+    content = bytearray(cache.read_bytes())
+    content[place + 1000] ^= 1
+    cache.write_bytes(content)
+    again = open_dataset(tmp_path)
+    again.use_cache(tmp_path / "cache")
+    assert shown(again)[0] == list(range(10, 20))
+    assert [problem.video for problem in again.problems] == ["v.mp4 [6.4-6.8 s]"]
 
 
 def test_parts_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) -> None:

@@ -78,8 +78,6 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
     classes = number_classes(path.name for path, *_ in holders)
     if not holders or any(_too_many(folder, len(classes)) for folder, _ in divided.parts):
         return None
-    if not divided.has_splits and len(holders) == 1 and _has_masks(divided.parts[0][0].path, holders[0][0]):
-        return None
     like_splits = [name for name in classes if split_of(name) and name not in (chosen or ())]
     if like_splits:
         raise DeltafineError(
@@ -115,13 +113,6 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
             f"({some(deeper)}) are the classes, give {holders[0][0]}."
         )
     return Found("folder per class", videos, classes, has_splits=has_splits, notes=notes)
-
-
-def _has_masks(base: Path, folder: Path) -> bool:
-    """Whether images in another folder belong to those in this one, which is no class then: DAVIS' JPEGImages."""
-    return any(
-        aside_of(images, base) for other in subfolders(base) if other != folder for images in image_folders(other)
-    )
 
 
 def find_unlabelled(root: Path) -> Found | None:
@@ -195,10 +186,17 @@ def descend(root: Path) -> Folder:
     folder = look_into(root)
     while not folder.direct and len(folder.holders) == 1:
         (inner,) = folder.holders
-        if not is_container(inner.name):
+        if not is_container(inner.name) and not _has_masks(folder.path, inner):
             break
         folder = look_into(inner)
     return folder
+
+
+def _has_masks(base: Path, folder: Path) -> bool:
+    """Whether images in another folder belong to those in this one, which is no class then: DAVIS' JPEGImages."""
+    return any(
+        aside_of(images, base) for other in subfolders(base) if other != folder for images in image_folders(other)
+    )
 
 
 def look_into(root: Path) -> Folder:
