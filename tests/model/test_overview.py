@@ -140,9 +140,7 @@ def test_the_state_of_a_recurrent_layer_is_behind_no_delta_layer():
 def test_a_model_of_which_nothing_can_be_measured_is_refused_before_any_work():
     inputs = keras.Input((7, 5))
     model = keras.Model(inputs, layers.RNN(layers.LSTMCell(4), name="cells")(layers.ReLU(name="relu")(inputs)))
-    with pytest.raises(
-        DeltafineError, match=r"can be measured \('cells': recurrent"
-    ):
+    with pytest.raises(DeltafineError, match=r"can be measured \('cells': recurrent"):
         find_activations(model)
 
 
