@@ -82,18 +82,21 @@ def rename_maker(outputs: Any, name: str) -> None:
 
 
 def operations_between(inputs: Any, outputs: Any) -> list[Any]:
-    """The operations that symbolic outputs depend on, back to the inputs and with theirs, inputs first."""
+    """The operations that symbolic outputs depend on, the inputs' among them, in an order of computation."""
     ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
-    waiting, seen, found = [*keras.tree.flatten(outputs), *keras.tree.flatten(inputs)], set(), {}
+    waiting = [(tensor, False) for tensor in [*keras.tree.flatten(outputs)[::-1], *keras.tree.flatten(inputs)[::-1]]]
+    seen: set[int] = set()
+    found: dict[int, Any] = {}
     while waiting:
-        tensor = waiting.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        found[id(maker(tensor))] = maker(tensor)
-        if id(tensor) not in ends:
-            waiting.extend(arguments_of_maker(tensor))
-    return list(found.values())[::-1]
+        tensor, arguments_done = waiting.pop()
+        if arguments_done:
+            found[id(maker(tensor))] = maker(tensor)
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting.append((tensor, True))
+            if id(tensor) not in ends:
+                waiting.extend((argument, False) for argument in arguments_of_maker(tensor)[::-1])
+    return list(found.values())
 
 
 def new_model(inputs: Any, outputs: Any, name: str) -> Any:
@@ -220,7 +223,10 @@ def run(
 
 
 def _call_name(node: Any, own: set[int]) -> str:
-    """The operation's name, with ``#k`` for the (k+1)-th call of the operation in this graph."""
+    """The operation's name, with ``#k`` for the (k+1)-th call of the operation in this graph.
+
+    No operation is called so itself: TensorFlow refuses to run layers that have a ``#`` or a ``:`` in their names.
+    """
     calls = [other for other in node.operation._inbound_nodes if id(other) in own]
     index = next(position for position, other in enumerate(calls) if other is node)
     return f"{node.operation.name}#{index}" if index else node.operation.name

@@ -148,10 +148,7 @@ def _may_be_opened(operation: Any) -> bool:
 
 def _of_parts(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
     """The entry of a layer by those of what is inside."""
-    parts = tuple(
-        replace(part, path=f"{call.path}/{part.path}", repeats=call.repeats * part.repeats)
-        for part in mac_calls(trace(inside.function)).values()
-    )
+    parts = tuple(_moved(part, f"{call.path}/", call.repeats) for part in mac_calls(trace(inside.function)).values())
     if not parts:
         return None
     known = [part.dense_macs for part in parts if part.dense_macs is not None]
@@ -159,3 +156,9 @@ def _of_parts(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]
     apart = next((f"{part.path}: {part.reason}" for part in parts if not part.covered), "")
     reason = f"{type(call.operation).__name__} over masked values" if call.masked else apart
     return entry(total, not reason, reason, inside=inside, parts=parts)
+
+
+def _moved(entry: MacLayer, prefix: str, repeats: int) -> MacLayer:
+    """The entry of a call inside a layer, as seen from outside of it."""
+    parts = tuple(_moved(part, prefix, repeats) for part in entry.parts)
+    return replace(entry, path=f"{prefix}{entry.path}", repeats=repeats * entry.repeats, parts=parts)

@@ -162,6 +162,7 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
     require_channels_last(model)
     plan = Plan(trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
+    _require_measurable(model, plan)
     names = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
     reasons = {name: _default_reason(plan, name) for name in names}
     return make_sites(plan, names, reasons)
@@ -244,3 +245,13 @@ def _default_reason(plan: Plan, name: str) -> str:
     if activation_kind(call.operation) in ("softmax", "log_softmax", "sparsemax"):
         return "attention weights: a softmax inside the network"
     return ""
+
+
+def _require_measurable(model: Any, plan: Plan) -> None:
+    """Refuse a model of which nothing could be measured, before any work."""
+    entries = list(plan.macs.values())
+    if entries and not any(entry.covered for entry in entries):
+        raise DeltafineError(
+            f"Model '{model.name}' has no layer whose multiply-accumulates can be measured ('{entries[0].path}': "
+            f"{entries[0].reason}): docs/metrics/coverage.md lists which can."
+        )

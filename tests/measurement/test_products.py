@@ -15,6 +15,7 @@ from deltafine.model import DeltaSettings, choose, find_activations, insert_delt
 from deltafine.model.products import Product
 from tests.measurement.by_hand import changes, macs_that_meet
 from tests.model.small_models import randomise
+from tests.model.test_uncovered import Block
 
 LABELS = "abcde"
 
@@ -179,6 +180,17 @@ def test_layers_made_of_others_are_counted_inside(tmp_path):
     expected = macs_that_meet(refined.get_layer("wrapped").layer, mask.reshape(3, 6, 6, 4)).reshape(1, 3)
     np.testing.assert_array_equal(counts["wrapped/inner"].macs_delta, expected)
     assert next(found for name, found in counts.items() if "matmul" in name).macs_delta[0, 1:].sum() > 0
+
+
+def test_what_is_inside_a_layer_inside_a_layer_is_counted_too():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 8))(layers.Conv2D(8, 2, 2, activation="relu", name="patches")(inputs))
+    x = Block(name="block")(x)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x))))
+    _, collector, counts = streams(model, still_corner((1, 3, 8, 8, 3)))
+    names = [name for name in counts if name.startswith("block/")]
+    assert [name for name in names if name.endswith(("/query", "/key", "/value"))]
+    assert collector.operations().dense_macs == sum(entry.dense_macs for entry in mac_layers(model))
 
 
 def test_a_stream_in_pieces_counts_as_in_one():

@@ -14,6 +14,7 @@ from deltafine.model import DeltaSettings, choose, delta_layers, find_activation
 from deltafine.model.clip_model import window_of, with_time
 from deltafine.model.export import export_plain
 from deltafine.model.names import Names
+from deltafine.runtime.runtime import DeltaRuntime
 from tests.model.comparing import IDENTITY, assert_identical_also_when_reloaded
 from tests.model.small_models import clips, randomise
 
@@ -156,3 +157,14 @@ def test_augmentation_in_the_model_is_left_out_whatever_it_is_called(tmp_path):
 def test_a_taken_name_gets_the_first_number_that_is_free():
     names = Names(["reshape", "reshape_2"])
     assert [names.free("reshape") for _ in range(3)] == ["reshape_1", "reshape_3", "reshape_4"]
+
+
+def test_the_runtime_minds_no_name():
+    """A clip model has the delta layers and the answers of the runtime in it, and layers called like these."""
+    model, video = per_frame(), clips((1, 4, 12, 10, 3))
+    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3), head="per-frame")
+    runtime = DeltaRuntime(refined, engine="numpy")
+    found = np.stack([runtime.step(frame) for frame in video[0]])
+    np.testing.assert_allclose(found, refined.predict(video, verbose=0)[0], atol=1e-4)
+    names = [operation.name for operation in runtime.plan.operations]
+    assert len(set(names)) == len(names)

@@ -137,6 +137,13 @@ def test_the_state_of_a_recurrent_layer_is_behind_no_delta_layer():
     assert plan["addable"] == []
 
 
+def test_a_model_of_which_nothing_can_be_measured_is_refused_before_any_work():
+    inputs = keras.Input((7, 5))
+    model = keras.Model(inputs, layers.RNN(layers.LSTMCell(4), name="cells")(layers.ReLU(name="relu")(inputs)))
+    with pytest.raises(DeltafineError, match=r"can be measured \('cells': recurrent"):
+        find_activations(model)
+
+
 def shown(model, **patterns):
     console = Console(width=200, record=True, file=io.StringIO())
     show_plan(plan_of(model, **patterns), console)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+from deltafine import refine
 from deltafine.errors import DeltafineError
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
@@ -19,6 +20,7 @@ from deltafine.refinement.losses import are_probabilities
 from deltafine.runtime.compile import compile_model
 from deltafine.runtime.runtime import DeltaRuntime
 from tests.model.small_models import clips, randomise
+from tests.small_runs import FAST, write_small_videos
 
 POLICIES = ["mixed_bfloat16", "mixed_float16", "bfloat16"]
 
@@ -114,3 +116,18 @@ def test_probabilities_are_known_in_half_precision_too(kind):
     exact = tf.nn.softmax(logits).numpy().astype("float32")
     assert are_probabilities(exact)
     assert not are_probabilities(exact * 1.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_in_half_precision_is_refined_and_measured_like_any_other(policy, tmp_path):
+    options = {"dtype": policy}
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, strides=2, activation="relu", **options)(layers.Rescaling(1 / 255, **options)(inputs))
+    x = layers.GlobalAveragePooling2D(**options)(layers.Conv2D(4, 3, activation="relu", **options)(x))
+    keras.Model(inputs, layers.Dense(2, activation="softmax", **options)(x)).save(tmp_path / "mixed.keras")
+    videos = write_small_videos(tmp_path / "videos", per_class=2)
+    report = refine(tmp_path / "mixed.keras", videos, tmp_path / "run", epochs=1, **FAST)
+    assert report.model.coverage == 1.0
+    assert 0 < report.models["refined"].streams.operations.mac_density < 1
+    assert report.models["refined"].streams.frame_accuracy is not None
