@@ -13,6 +13,7 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 
 _UNFINISHED = "writing"
+_MODELS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -50,6 +51,12 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
         raise CannotWrite(f"{path} cannot be written: {_reason(error)}.") from error
 
 
+def looks_like_a_model(path: Path) -> bool:
+    """Whether a file begins as a zip archive or HDF5 does, which is how Keras saves models."""
+    with path.open("rb") as file:
+        return file.read(len(_MODELS[0])).startswith(_MODELS)
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is what Git keeps in place of a large one until ``git lfs pull`` fetches that."""
     with path.open("rb") as file:
@@ -84,7 +91,7 @@ def read_small(path: Path, most_bytes: int) -> bytes:
 
     Raises:
         OSError: it cannot be read, or is no regular file (a pipe would be waited for).
-        DeltafineError: it is longer.
+        DeltafineError: it is longer, or a Git LFS pointer.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -92,6 +99,8 @@ def read_small(path: Path, most_bytes: int) -> bytes:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise DeltafineError(f"{path} is larger than {most_bytes >> 20} MiB, which no such file should be.")
+    if content.startswith(_LFS):
+        raise DeltafineError(f"{path} is a Git LFS pointer, a note in place of the file: fetch it with git lfs pull.")
     return content
 
 

@@ -19,8 +19,9 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.legacy_configs import cleaned, cleaned_name
 from deltafine.model.legacy_operations import call_function
-from deltafine.model.stored_weights import GRAPHS, part_of, read_weights, set_flags, text
+from deltafine.model.stored_weights import part_of, read_weights, set_flags, text
 
+_GRAPHS = ("Functional", "Model", "Network")
 _FUNCTION_CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 _CONSTANT = "_CONSTANT_VALUE"
 
@@ -63,7 +64,7 @@ def _build(description: dict[str, Any]) -> Any:
     class_name, config = description["class_name"], description["config"]
     if class_name == "Sequential":
         return _build_sequential(config)
-    if class_name in GRAPHS:
+    if class_name in _GRAPHS:
         return _build_functional(config)
     if class_name == "Lambda":
         return _build_lambda(config)
@@ -192,7 +193,7 @@ class _Calls:
 
     def _call_index(self, name: str, index: int) -> int:
         # A nested model counts its own making as call 0.
-        nested = self._descriptions[name]["class_name"] in (*GRAPHS, "Sequential")
+        nested = self._descriptions[name]["class_name"] in (*_GRAPHS, "Sequential")
         return max(index - 1, 0) if nested and not self._counts_from_zero(name) else index
 
     def _counts_from_zero(self, name: str) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from deltafine.errors import DeltafineError
 from deltafine.model.activations import activation_kind, is_activation
 from deltafine.model.gates import gate_calls, is_hard_sigmoid
 from deltafine.model.insertable import require_insertable

@@ -23,9 +23,8 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.legacy_configs import cleaned_name
 
-GRAPHS = ("Functional", "Model", "Network")
 _UNKNOWN_FLAGS = 8
-"""So many models without a flag may be inside one; each doubles the orders to be tried."""
+"""So many parts without a flag may be inside a layer; each doubles the orders to be tried."""
 
 Description = Mapping[str, Any]
 
@@ -82,19 +81,33 @@ class Part:
 
 def part_of(description: Description, layer: Any, above: tuple[str, ...] = ()) -> Part:
     """A layer as the file describes it, and everything inside."""
-    class_name, config = description["class_name"], description["config"]
-    name = cleaned_name(config["name"]) if isinstance(config, dict) and "name" in config else layer.name
+    config = description["config"]
+    name = _name_in(description) or layer.name
     flag = config.get("trainable") if isinstance(config, dict) else None
     path, inner = (*above, name), config.get("layer") if isinstance(config, dict) else None
-    if graph.is_graph(layer) and class_name in (*GRAPHS, "Sequential"):
-        listed = config if isinstance(config, list) else config["layers"]
+    if graph.is_graph(layer):
+        listed = config if isinstance(config, list) else config.get("layers")
+        if not isinstance(listed, list):  # a class that makes its layers itself says nothing of them
+            return _undescribed(layer, above)
         by_name = {one.name: one for one in layer.layers}
-        found = [(one, by_name.get(cleaned_name(one["config"].get("name", "")))) for one in listed]
+        found = [(one, by_name.get(_name_in(one))) for one in listed]
         inside = tuple(part_of(one, built, path) for one, built in found if built is not None)
         return Part(path, layer, flag, inside)
     if isinstance(inner, dict) and graph.is_graph(getattr(layer, "layer", None)):
         return Part(path, layer, flag, (part_of(inner, layer.layer, path),), wraps=True)
     return Part(path, layer, flag)
+
+
+def _undescribed(layer: Any, above: tuple[str, ...]) -> Part:
+    path = (*above, layer.name)
+    inside = layer.layers if graph.is_graph(layer) else ()
+    return Part(path, layer, None, tuple(_undescribed(one, path) for one in inside))
+
+
+def _name_in(description: Description) -> str:
+    config = description["config"]
+    named = config if isinstance(config, dict) and "name" in config else description
+    return cleaned_name(named.get("name") or "")
 
 
 def set_flags(whole: Part) -> None:
@@ -223,7 +236,7 @@ def _by_order(part: Part, stored: Sequence[Stored], keras_version: int) -> _Matc
         if matched is None:
             raise _misfit(part, stored, _variables(part))
         return matched
-    unknown = [one for one in part.all() if one.trainable is None and one.parts]
+    unknown = [one for one in part.all() if one.trainable is None and (one.parts or one.layer.weights)]
     orders: dict[tuple[int, ...], list[Any]] = {}
     for flags in itertools.product((True, False), repeat=len(unknown)) if len(unknown) <= _UNKNOWN_FLAGS else ():
         order = _Order(dict(zip(unknown, flags, strict=True)), keras_version).whole(part)
@@ -244,7 +257,7 @@ class _Order:
     """The order in which Keras lists the weights of a model.
 
     Args:
-        flags: ``trainable`` of the models for which the file has none.
+        flags: ``trainable`` of the parts for which the file has none.
         keras_version: in Keras 2 every model inside has a say, in Keras 3 the outermost and the weights themselves.
     """
 
@@ -270,7 +283,7 @@ class _Order:
 
     def _others(self, part: Part) -> list[Any]:
         if not part.parts:
-            return list(part.layer.non_trainable_weights)
+            return list(part.layer.non_trainable_weights) if self._trains(part) else _variables(part)
         others = [weight for inner in part.parts for weight in self._others(inner)]
         if self._trains(part):
             return others

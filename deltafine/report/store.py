@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from deltafine import __version__
 from deltafine.errors import DeltafineError
-from deltafine.files import make_folder, read_small, write_atomically
+from deltafine.files import looks_like_a_model, make_folder, read_small, write_atomically
 from deltafine.report.document import DOCUMENT_VERSION, Report
 from deltafine.report.text import clean
 
@@ -62,7 +62,7 @@ def report_file(path: str | os.PathLike[str]) -> Path:
         return file
     if not place.exists():
         raise DeltafineError(f"There is no report at {clean(place)}: give a run directory or a report.json.")
-    if place.suffix.lower() in _MODEL_SUFFIXES:
+    if place.suffix.lower() in _MODEL_SUFFIXES or (place.is_file() and looks_like_a_model(place)):
         raise DeltafineError(f"{clean(place)} is a model, not a report: give --data VIDEOS to measure it.")
     return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
+from deltafine.files import is_lfs_pointer
+
 if TYPE_CHECKING:
     from deltafine.video.conversion import Converter
+
+_LARGEST_POINTER = 1 << 10
+"""Bytes; what Git LFS leaves in place of a file has about 130."""
 
 
 @dataclass(frozen=True)
@@ -159,4 +165,8 @@ def file_stamp(path: Path) -> tuple[int, int]:
         raise UnreadableVideo("is not a regular file")
     if status.st_size == 0:
         raise UnreadableVideo("is empty")
+    if status.st_size < _LARGEST_POINTER:
+        with contextlib.suppress(OSError):  # whoever opens it next says why that fails
+            if is_lfs_pointer(path):
+                raise UnreadableVideo("is a Git LFS pointer, a note in place of the video: fetch it with git lfs pull")
     return status.st_size, status.st_mtime_ns

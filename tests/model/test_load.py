@@ -208,3 +208,31 @@ def test_a_frozen_and_partly_thawed_sequential_part_keeps_its_weights_in_hdf5(fr
     model.save(tmp_path / "model.h5")
     frames = small_models.clips((2, 4, 4, 3), high=1.0)
     np.testing.assert_array_equal(load(tmp_path / "model.h5")(frames), model(frames))
+
+
+@keras.saving.register_keras_serializable("deltafine_tests")
+class MadeByItself(keras.Model):
+    """A functional model of which the file says nothing but how many layers it has."""
+
+    def __init__(self, depth: int, **kwargs: object) -> None:
+        value = inputs = keras.Input((4, 4, 3))
+        for number in range(depth):
+            value = keras.layers.Conv2D(3, 1, activation="relu", name=f"conv{number}")(value)
+        super().__init__(inputs, value, **kwargs)
+        self.depth = depth
+
+    def get_config(self):
+        return {"name": self.name, "depth": self.depth}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+def test_a_part_that_makes_its_own_layers_keeps_its_weights_in_hdf5(tmp_path):
+    base, inputs = MadeByItself(3, name="base"), keras.Input((4, 4, 3))
+    model = small_models.randomise(keras.Model(inputs, keras.layers.Flatten()(base(inputs))))
+    base.get_layer("conv0").trainable = False
+    model.save(tmp_path / "model.h5")
+    frames = small_models.clips((2, 4, 4, 3), high=1.0)
+    np.testing.assert_array_equal(load(tmp_path / "model.h5")(frames), model(frames))

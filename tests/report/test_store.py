@@ -81,6 +81,19 @@ def test_a_model_file_is_told_from_a_report(tmp_path: Path) -> None:
     assert "--data" in refusal(tmp_path / "a.keras")
 
 
+@pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"])
+def test_a_model_file_is_told_from_a_report_whatever_it_is_called(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "mask.model").write_bytes(begin + bytes(100))
+    with pytest.raises(DeltafineError, match="is a model, not a report"):
+        load_report(tmp_path / "mask.model")
+
+
+def test_a_pointer_of_git_lfs_in_place_of_a_report_is_named_as_such(run: Path) -> None:
+    (run / "report.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    with pytest.raises(DeltafineError, match=r"Git LFS pointer.*git lfs pull"):
+        load_report(run)
+
+
 @pytest.mark.parametrize("content", [b"", b'{"version": 1, "title', b"\xff\xfe\x00", b"not json"])
 def test_broken_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "report.json").write_bytes(content)

@@ -49,6 +49,12 @@ def test_an_empty_file(tmp_path: Path, good: Path) -> None:
     assert reason(tmp_path) == "is empty"
 
 
+def test_a_pointer_of_git_lfs(tmp_path: Path, good: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    beside_a_good_one(tmp_path, good, "bad.mp4", pointer)
+    assert reason(tmp_path).startswith("is a Git LFS pointer")
+
+
 @pytest.mark.parametrize("content", [b"\0" * 3000, b"not a video at all " * 200, bytes(range(256)) * 40])
 def test_a_file_that_is_no_video(tmp_path: Path, good: Path, content: bytes) -> None:
     beside_a_good_one(tmp_path, good, "bad.mp4", content)
