@@ -98,7 +98,6 @@ def test_steps_are_said_to_have_moved_from_where_training_started(material: tupl
              for name in ("calibrated", "refined")}  # fmt: skip
     assert report.start_steps.keys() == steps["refined"].keys()
     grown = [report.start_steps[name] / steps["calibrated"][name] for name in report.start_steps]
-    assert min(grown) >= 1
     assert max(grown) > 2
     assert movement(report) == {
         name: pytest.approx(step / report.start_steps[name]) for name, step in steps["refined"].items()
