@@ -96,7 +96,8 @@ class Choice:
             chosen = pick(self.points, self._original, self._budget.drop)
             if self._budget.spend and chosen.accuracy >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
-        chosen, said = self._following(chosen, keep=number is not None)
+        # An epoch or a density that was asked for is given, with a word of warning.
+        chosen, said = self._following(chosen, keep=number is not None or self._budget.density is not None)
         self._load(chosen)
         self.points = [point.model_copy(update={"chosen": point == chosen}) for point in self.points]
         return said if number is not None else [*said, *self._shortfall(chosen, penalty)]

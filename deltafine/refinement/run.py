@@ -241,7 +241,7 @@ class Refinement:
     def _give_steps_to_student(self) -> None:
         calibrated = models.delta_layers(self.calibrated)
         for path, layer in models.delta_layers(self.student).items():
-            layer.log_step.assign(calibrated[path].log_step)
+            layer.log_step.assign(np.asarray(calibrated[path].log_step))
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings
