@@ -70,6 +70,11 @@ def _in_floating_point(call: Call) -> bool:
 
 def _leave_to_keras(lowering: Lowering, call: Call) -> None:
     inputs = tuple(lowering.known[value] for value in call.inputs)
+    if getattr(call.operation, "stateful", False):
+        raise DeltafineError(
+            f"Layer '{call.path}' of model '{lowering.plan.name}' is stateful, so it gives something else when it "
+            "is called again, and the runtime calls it when its input changes: build it with stateful=False."
+        )
     for place, value in enumerate(call.outputs):
         if value.shape[:1] not in ((None,), (1,)) or not ("int" in value.dtype or value.dtype[:4] in ("floa", "bool")):
             raise DeltafineError(

@@ -79,8 +79,9 @@ class DeltaStream(NotCopied):
     def _finite(self, pixels: np.ndarray) -> np.ndarray:
         if pixels.dtype.kind != "f":
             return pixels
-        with np.errstate(over="ignore"):
-            pixels = pixels.astype(np.float32, copy=False)
+        if pixels.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                pixels = pixels.astype(np.float32)
         if not self.state.is_finite(pixels):
             broken = np.argwhere(~np.isfinite(pixels))
             raise DeltafineError(

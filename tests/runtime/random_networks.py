@@ -22,11 +22,11 @@ ACTIVATIONS = (
 class Fragile(layers.Layer):
     """Computes nothing, and breaks off when it is told to."""
 
-    breaks = False
+    breaks: type[BaseException] | None = None
 
     def call(self, x: Any) -> Any:
-        if Fragile.breaks:
-            raise RuntimeError("broken off")
+        if Fragile.breaks is not None:
+            raise Fragile.breaks("broken off")
         return x * 1.0
 
 
@@ -119,7 +119,11 @@ class Network:
 
 def _activation(net: Network, x: Any) -> Any:
     name = net.pick([name for name in ACTIVATIONS if name != "glu" or x.shape[-1] % 2 == 0])
-    return keras.activations.get(name)(x) if name == "glu" or net.flip(0.3) else layers.Activation(name)(x)
+    as_operation = name in ("glu", "relu", "silu", "gelu", "softmax") and net.flip()
+    if name == "glu" and not as_operation:  # announces all channels, and gives half of them
+        net.open_ends.append(layers.GlobalAveragePooling2D()(layers.Activation(name)(x)) if len(x.shape) == 4 else x)
+        return None
+    return keras.activations.get(name)(x) if as_operation else layers.Activation(name)(x)
 
 
 def _fused(net: Network) -> str | None:

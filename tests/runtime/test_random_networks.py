@@ -25,7 +25,7 @@ CLOSE = 2e-4
 Step = Callable[[np.ndarray], Any]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_any_network_answers_as_keras_does(seed: int, tmp_path: Path) -> None:
     check(seed, tmp_path)
 
@@ -99,13 +99,13 @@ def disturb(step: Step, frame: np.ndarray, draw: np.random.Generator) -> None:
         with np.errstate(all="ignore"), contextlib.suppress(tf.errors.OpError):  # Keras' layers may refuse the values
             step(broken)
     else:
-        Fragile.breaks = True
+        Fragile.breaks = RuntimeError
         try:
             step(255 - broken)
         except RuntimeError:
             pass
         finally:
-            Fragile.breaks = False
+            Fragile.breaks = None
 
 
 def structure(answer: Any) -> Any:
