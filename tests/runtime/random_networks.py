@@ -22,11 +22,11 @@ ACTIVATIONS = (
 class Fragile(layers.Layer):
     """Computes nothing, and breaks off when it is told to."""
 
-    breaks = False
+    breaks: type[BaseException] | None = None
 
     def call(self, x: Any) -> Any:
-        if Fragile.breaks:
-            raise RuntimeError("broken off")
+        if Fragile.breaks is not None:
+            raise Fragile.breaks("broken off")
         return x * 1.0
 
 

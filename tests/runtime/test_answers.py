@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from keras import layers, ops
 
 from deltafine import DeltafineError, DeltaRuntime, find_activations, insert_deltas
-from deltafine.model import DeltaSettings
+from deltafine.model import DeltaSettings, graph
 from deltafine.model.export import export_plain
 from deltafine.runtime.calibration import can_run_by_events
 from tests.cli.running import Command
@@ -231,21 +231,22 @@ def test_by_events_it_stays_by_events() -> None:
 # Steps that break off
 
 
+@pytest.mark.parametrize("reason", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_after_a_step_that_broke_off_the_next_one_starts_anew(engine: str) -> None:
+def test_after_a_step_that_broke_off_the_next_one_starts_anew(engine: str, reason: type[BaseException]) -> None:
     model = model_of(lambda x: layers.Conv2D(4, 3)(Fragile()(layers.Conv2D(4, 3)(x / 255.0))))
     runtime = DeltaRuntime(model, engine=engine)
     first, second = list(pictures(SHAPE, 2))
     runtime.step(first)
-    Fragile.breaks = True
+    Fragile.breaks = reason
     try:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(reason):
             runtime.step(second)
         assert runtime.counts is None
-        with pytest.raises(RuntimeError):
+        with pytest.raises(reason):
             runtime.step(second)
     finally:
-        Fragile.breaks = False
+        Fragile.breaks = None
     np.testing.assert_allclose(runtime.step(second), keras_answer(model, second), atol=1e-5)
     np.testing.assert_allclose(runtime.step(first), keras_answer(model, first), atol=1e-5)
 
@@ -297,6 +298,13 @@ def test_layers_left_to_keras_do_what_they_do_when_they_are_used() -> None:
     assert_as_keras(model_of(lambda x: layers.RandomCrop(4, 5)(x)))
     assert_as_keras(model_of(lambda x: layers.Solarization(value_range=(0, 255))(x)))
     assert_as_keras(model_of(lambda x: layers.Dropout(0.5)(x, training=True)))
+
+
+def test_a_walk_through_the_graph_runs_it_as_it_is_used() -> None:
+    model = model_of(lambda x: Trained()(x, training=True))
+    frame = next(pictures(SHAPE))
+    (answer,) = graph.run(model, [frame[None]], lambda *_: None)
+    np.testing.assert_allclose(answer[0], keras_answer(model, frame))
 
 
 def test_a_class_of_ones_own_is_not_taken_for_the_layer_that_it_is_made_of() -> None:

@@ -121,7 +121,7 @@ def test_another_kind_of_file_or_plan_is_made_anew_and_said(
         assert started(run)[1] == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(name=some.sampled_from(FILES), share=some.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_made_anew(
     whole: Path, expected: np.ndarray, tmp_path_factory: pytest.TempPathFactory, name: str, share: float

@@ -99,13 +99,13 @@ def disturb(step: Step, frame: np.ndarray, draw: np.random.Generator) -> None:
         with np.errstate(all="ignore"), contextlib.suppress(tf.errors.OpError):  # Keras' layers may refuse the values
             step(broken)
     else:
-        Fragile.breaks = True
+        Fragile.breaks = RuntimeError
         try:
             step(255 - broken)
         except RuntimeError:
             pass
         finally:
-            Fragile.breaks = False
+            Fragile.breaks = None
 
 
 def structure(answer: Any) -> Any:
