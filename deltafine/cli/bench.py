@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
+from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, frame_size_of, trust_in
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
@@ -32,20 +32,21 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the dense runtimes; one, then all, if not given.")
     ] = None,
+    size: Size = None,
     custom_objects: CustomObjects = None,
     unsafe_lambda: UnsafeLambda = False,
 ) -> None:
     """Time a refined model frame by frame against TensorFlow, ONNX Runtime and OpenVINO."""
     from deltafine.runtime.kept import available_cores
 
-    _bench(run, data, frames, threads or 1, custom_objects, unsafe_lambda)
+    _bench(run, data, frames, threads or 1, size, custom_objects, unsafe_lambda)
     if threads is not None:
         return
     if (cores := available_cores()) > 1:
         # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
         command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
         command += [part for name in custom_objects or () for part in ("--custom-objects", name)]
-        command += ["--unsafe-lambda"] * unsafe_lambda
+        command += (["--size", size] if size else []) + ["--unsafe-lambda"] * unsafe_lambda
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "deltafine", *command], check=False)
         if done.returncode:
@@ -53,7 +54,13 @@ def bench(
 
 
 def _bench(
-    run: Path, data: Path, frames: int, threads: int, custom_objects: list[str] | None, unsafe_lambda: bool
+    run: Path,
+    data: Path,
+    frames: int,
+    threads: int,
+    size: str | None,
+    custom_objects: list[str] | None,
+    unsafe_lambda: bool,
 ) -> None:
     from deltafine.cli.output import load_tensorflow, printable, quiet_standard_error
 
@@ -68,7 +75,7 @@ def _bench(
 
     set_threads(threads)
     trust = trust_in(custom_objects, unsafe_lambda)  # the user's own code may compute something
-    runtime = DeltaRuntime(run, **trust)
+    runtime = DeltaRuntime(run, frame_size=frame_size_of(size), **trust)
     videos = _videos(data, runtime.plan.input_shape, frames)
     with quiet_standard_error():
         model = load(run / REFINED if run.is_dir() else run, **trust)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
+from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def inspect(
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.")] = None,
     step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size, for a model that takes any.")] = None,
+    size: Size = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
     custom_objects: CustomObjects = None,
     unsafe_lambda: UnsafeLambda = False,

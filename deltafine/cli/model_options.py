@@ -10,7 +10,17 @@ import typer
 CustomObjects = Annotated[
     list[str] | None, typer.Option("--custom-objects", metavar="MODULE:NAME", help="A layer or function of your own.")
 ]
+Size = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Frame size, for a model that takes any.")]
 UnsafeLambda = Annotated[bool, typer.Option("--unsafe-lambda", help="Run Python code stored in the model file.")]
+
+
+def frame_size_of(size: str | None) -> tuple[int, int] | None:
+    """Height and width, as ``deltafine.DeltaRuntime`` takes them."""
+    if size is None:
+        return None
+    from deltafine.model.frame_size import parsed_size
+
+    return parsed_size(size)
 
 
 def trust_in(custom_objects: Sequence[str] | None, unsafe_lambda: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
+from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, frame_size_of, trust_in
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def run(
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
+    size: Size = None,
     custom_objects: CustomObjects = None,
     unsafe_lambda: UnsafeLambda = False,
 ) -> None:
@@ -32,7 +33,7 @@ def run(
     from deltafine.runtime.live import live_frames
     from deltafine.runtime.runtime import DeltaRuntime
 
-    runtime = DeltaRuntime(run, **trust_in(custom_objects, unsafe_lambda))
+    runtime = DeltaRuntime(run, frame_size=frame_size_of(size), **trust_in(custom_objects, unsafe_lambda))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "

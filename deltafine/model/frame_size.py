@@ -22,16 +22,26 @@ def frame_shape(model: Any, size: str | None, frames: int | None = None) -> tupl
     """
     if size is None and frames is None:
         return None
-    match = None if size is None else re.fullmatch(r"(\d+)[x×](\d+)", size.strip())
-    if size is not None and match is None:
-        raise DeltafineError(f"A frame size is written HEIGHTxWIDTH, such as 224x224, not '{size}'.")
+    given = None if size is None else parsed_size(size)
     tensors = graph.input_tensors(model)
     if len(tensors) != 1 or len(tensors[0].shape) not in (4, 5):
         raise DeltafineError(f"Model '{model.name}' has not one image input, so a frame size says nothing.")
     *lead, height, width, channels = tensors[0].shape[1:]
-    if match is not None:
-        height, width = int(match[1]), int(match[2])
+    if given is not None:
+        height, width = given
     return (*(frames or length for length in lead), height, width, channels)
+
+
+def parsed_size(size: str) -> tuple[int, int]:
+    """Height and width of a size such as ``"224x224"``.
+
+    Raises:
+        DeltafineError: it is not ``HEIGHTxWIDTH``.
+    """
+    match = re.fullmatch(r"(\d+)[x×](\d+)", size.strip())
+    if match is None or not int(match[1]) * int(match[2]):
+        raise DeltafineError(f"A frame size is written HEIGHTxWIDTH, such as 224x224, not '{size}'.")
+    return int(match[1]), int(match[2])
 
 
 def sample_shape(model: Any, size: str | None, frames: int | None) -> tuple[tuple[int, ...], int]:
