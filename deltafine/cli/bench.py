@@ -103,12 +103,12 @@ def _videos(data: Path, shape: tuple[int, ...], most: int) -> list[list[_Frame]]
     """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
     import numpy as np
 
-    from deltafine.video import open_dataset
+    from deltafine.video import open_for_frames
 
     height, width, channels = shape
     videos: list[list[_Frame]] = []
     left = most
-    for _, pieces in open_dataset(data).streams(None, size=(height, width), channels=channels):
+    for _, pieces in open_for_frames(data).streams(None, size=(height, width), channels=channels):
         video: list[_Frame] = []
         for frames, _ in pieces:
             video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in frames[: left - len(video)]]

@@ -98,7 +98,7 @@ def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
     """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
     import numpy as np
 
-    from deltafine.video import open_dataset
+    from deltafine.video import open_for_frames
 
     settings = _settings(run)
     where = data or (Path(settings["data"]) if "data" in settings else None)
@@ -111,7 +111,7 @@ def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
     height, width, channels = shape[2 if by_clip else 1 :]
     length = shape[1] if by_clip else _FRAMES_PER_VIDEO
     found = []
-    streams = open_dataset(where, **layout).streams(None, size=(height, width), channels=channels, chunk=length)
+    streams = open_for_frames(where, **layout).streams(None, size=(height, width), channels=channels, chunk=length)
     for _, stream in streams:
         first = next(iter(stream), None)
         if first is not None and (len(first[0]) == length or not by_clip):

@@ -10,6 +10,16 @@ from deltafine.video.catalogue import Problem, Video
 from deltafine.video.clips import Batch, ClipSource
 from deltafine.video.dataset import Dataset
 from deltafine.video.frames import Limits
-from deltafine.video.opening import open_dataset
+from deltafine.video.opening import open_dataset, open_for_frames
 
-__all__ = ["Augmentation", "Batch", "ClipSource", "Dataset", "Limits", "Problem", "Video", "open_dataset"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "ClipSource",
+    "Dataset",
+    "Limits",
+    "Problem",
+    "Video",
+    "open_dataset",
+    "open_for_frames",
+]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +73,25 @@ def open_dataset(
     except OSError as error:  # of what is not a video: a folder that may not be read, a name that is too long
         raise DeltafineError(f"{some([str(error.filename or root)])} cannot be read: {error.strerror}.") from error
     return Dataset(root, found, limits or Limits())
+
+
+def open_for_frames(path: str | os.PathLike[str], **how: Any) -> Dataset:
+    """The videos at a path for their frames alone: labels and splits that cannot be read do not matter.
+
+    Args:
+        path: As for ``open_dataset``.
+        how: Its other arguments.
+
+    Raises:
+        DeltafineError: There are no videos.
+    """
+    try:
+        return open_dataset(path, **how)
+    except DeltafineError as error:
+        if Path(path).is_dir():
+            with suppress(DeltafineError):
+                return open_dataset(path, layout="unlabelled")
+        raise error
 
 
 def _with_validation(found: Found) -> Found:

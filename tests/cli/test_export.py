@@ -78,6 +78,15 @@ def test_a_tflite_file_is_checked_on_the_frames_that_short_videos_have(finished,
     assert "on 3 frames of the videos" in shown.stdout
 
 
+def test_a_tflite_file_is_checked_on_frames_whatever_their_labels_are(finished, tmp_path):
+    frames = np.random.default_rng(1).integers(0, 255, (3, 24, 20, 3)).astype("uint8")
+    for name in ("train", "walk", "run"):  # a split or a class
+        write_video(tmp_path / "videos" / name / "one.mp4", frames)
+    shown = run(finished, "--format", "tflite", "--output", tmp_path / "plain.tflite", "--data", tmp_path / "videos")
+    assert shown.exit_code == 0, shown.exception
+    assert "on 9 frames of the videos" in shown.stdout
+
+
 def test_the_steps_are_written_as_json(finished):
     assert run(finished, "--format", "steps", "--overwrite").exit_code == 0
     table = json.loads((finished / "export" / "steps.json").read_text())
