@@ -100,7 +100,9 @@ def test_a_large_step_holds_the_first_frame():
     model, clips = small_models.plain(), small_models.clips()
     clip_model = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=1e6))
     frames = frame_outputs(clip_model, clips)
-    np.testing.assert_array_equal(frames, np.repeat(frames[:, :1], 3, axis=1))
+    # Some processors compute equal frames of one batch with other last bits.
+    np.testing.assert_allclose(frames, np.repeat(frames[:, :1], 3, axis=1), rtol=0, atol=1e-6)
+    assert np.abs(frames[0, 0] - frames[1, 0]).max() > 1e-4
     np.testing.assert_allclose(frames[:, 0], model.predict(clips[:, 0], verbose=0), atol=1e-6)
 
 
