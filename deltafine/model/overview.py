@@ -46,6 +46,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
     settings = settings or DeltaSettings()
     union, plan = covered(sites)
     listed = [_site(site, settings) for site in sites]
+    frozen = frozen_weights(model)
     chosen = [entry for entry in listed if entry["selected"]]
     sums = sum(math.prod(entry.output_shape) * entry.repeats for entry in plan.macs.values())
     return {
@@ -55,7 +56,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
             "input_shape": _shapes(graph.input_structure(model)),
             "output_shape": _shapes(graph.output_structure(model)),
             "parameters": model.count_params(),
-            "frozen": asdict(frozen_weights(model)),
+            "frozen": {**asdict(frozen), "layers": list(frozen.layers)},
             "dense_macs": plan.dense_macs,
             "layers_of_unknown_macs": sum(entry.dense_macs is None for entry in plan.macs.values()),
             "counted_per": "clip" if takes_clips(model) else "frame",

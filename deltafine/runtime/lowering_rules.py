@@ -76,7 +76,8 @@ def _leave_to_keras(lowering: Lowering, call: Call) -> None:
             "is called again, and the runtime calls it when its input changes: build it with stateful=False."
         )
     for place, value in enumerate(call.outputs):
-        if value.shape[:1] not in ((None,), (1,)) or not ("int" in value.dtype or value.dtype[:4] in ("floa", "bool")):
+        numbers = any(kind in value.dtype for kind in ("int", "float", "bool"))
+        if value.shape[:1] not in ((None,), (1,)) or not numbers:
             raise DeltafineError(
                 f"Operation '{call.path}' ({type(call.operation).__name__}) of model '{lowering.plan.name}' gives "
                 f"{value.dtype} of shape {value.shape}, and the runtime works on numbers of one frame at a time, "

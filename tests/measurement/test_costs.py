@@ -16,7 +16,7 @@ from deltafine.measurement.energy import EnergyTable, delta_energy, dense_energy
 from deltafine.measurement.overhead import break_even_density, overhead_operations
 from deltafine.measurement.probe import Place
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
-from deltafine.refinement.calibrate import SMALLEST_STEP
+from deltafine.refinement.following import SMALLEST_STEP
 from tests.measurement.by_hand import changes, collect, sparse_video
 
 sizes = st.integers(1, 10**6)

@@ -59,6 +59,12 @@ def in_one_piece(probe):
     return figures(collector)
 
 
+def assert_same(found, expected):
+    """Equal but for last bits, which some processors compute differently for other sizes of a batch."""
+    for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+        assert one == (pytest.approx(other, rel=1e-6) if isinstance(other, float) else other)
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(cuts=st.lists(st.sets(st.integers(1, 11), max_size=6), min_size=4, max_size=4))
 def test_figures_do_not_depend_on_how_streams_are_cut(probe, in_one_piece, cuts):
@@ -66,7 +72,7 @@ def test_figures_do_not_depend_on_how_streams_are_cut(probe, in_one_piece, cuts)
         probe,
         *[np.split(video, sorted(ends), axis=1) for video, ends in zip(VIDEOS, cuts, strict=True)],
     )
-    assert figures(collector) == in_one_piece
+    assert_same(figures(collector), in_one_piece)
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
@@ -75,7 +81,7 @@ def test_figures_do_not_depend_on_the_batch_size_or_the_order_of_clips(probe, in
     shuffled = np.concatenate([VIDEOS[index] for index in order])
     batches = np.split(shuffled, np.cumsum(sizes)[:-1])
     collector = collect(probe, *[[batch] for batch in batches])
-    assert figures(collector) == in_one_piece
+    assert_same(figures(collector), in_one_piece)
 
 
 def test_the_same_picture_over_and_over_costs_nothing(probe):
