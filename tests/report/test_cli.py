@@ -83,11 +83,17 @@ def in_a_process(*arguments: str, encoding: str = "utf-8") -> tuple[str, float]:
 
 
 def is_quick(*arguments: str) -> bool:
-    """Within 0.6 s of process time; a busy machine, which inflates that, gets some more tries."""
-    return any(in_a_process(*arguments)[1] < 0.6 for _ in range(5))
+    """Within 5 times the process time in which its libraries load; on a busy machine with some more tries."""
+    return any(in_a_process(*arguments)[1] < 5 * seconds_of_loading() for _ in range(5))
 
 
-def test_a_saved_report_is_shown_within_600_ms_of_process_time_and_without_tensorflow(run: Path) -> None:
+def seconds_of_loading() -> float:
+    """Process seconds of an interpreter that loads what any report needs, and ends."""
+    program = "import pydantic, rich.console, rich.table, time, typer.main; print(time.process_time())"
+    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+
+
+def test_a_saved_report_is_shown_quickly_and_without_tensorflow(run: Path) -> None:
     assert is_quick(str(run))
 
 
