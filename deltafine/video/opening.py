@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
 from deltafine.video.files import image_folders, images_of
@@ -90,7 +91,11 @@ def open_for_frames(path: str | os.PathLike[str], **how: Any) -> Dataset:
     except DeltafineError as error:
         if Path(path).is_dir():
             with suppress(DeltafineError):
-                return open_dataset(path, layout="unlabelled")
+                data = open_dataset(path, layout="unlabelled")
+                warnings.warn(
+                    f"All videos are used, without labels and splits: {error}", DeltafineWarning, stacklevel=2
+                )
+                return data
         raise error
 
 

@@ -265,11 +265,108 @@ CASES = {
     ),
     "UCF101's lists beside the folder that is given": Case(
         clips("UCF-101/{a,b}/v_{1,2}.avi"),
+        {**each("train a", "a/v_1.avi"), **each("train b", "b/v_1.avi"), **each("validation a", "a/v_2.avi")},
+        ("b", "a"),
+        "UCF101 layout, split 1",
+        {
+            "ucfTrainTestlist/classInd.txt": "1 b\n2 a\n",
+            "ucfTrainTestlist/trainlist01.txt": "a/v_1.avi 2\nb/v_1.avi 1\n",
+            "ucfTrainTestlist/testlist01.txt": "a/v_2.avi\n",
+        },
+        (NO_VALIDATION, r"^The lists lie beside the data folder: \.\./ucfTrainTestlist/.*\.txt"),
+        path="UCF-101",
+    ),
+    "UCF101's lists beside the folder, with videos that are not there": Case(
+        clips("UCF-101/{a,b}/v_{1,2}.avi"),
         {**each("* a", "a/v_{1,2}.avi"), **each("* b", "b/v_{1,2}.avi")},
         AB,
-        files={"ucfTrainTestlist/trainlist01.txt": "a/v_1.avi 1\n", "ucfTrainTestlist/classInd.txt": "1 a\n"},
+        files={
+            "ucfTrainTestlist/classInd.txt": "1 b\n2 a\n",
+            "ucfTrainTestlist/trainlist01.txt": "a/v_1.avi 2\nb/v_9.avi 1\n",
+            "ucfTrainTestlist/testlist01.txt": "a/v_2.avi\n",
+        },
         path="UCF-101",
-        said=(r"^Found \.\./ucfTrainTestlist/trainlist01\.txt, not used because it is not in the data folder: give ",),
+        said=(r"^Found \.\./ucf.*, not used because of what is wrong there: .*2 videos of which 1 are not below",),
+    ),
+    "HMDB51's lists beside the folder that is given": Case(
+        clips("hmdb51_org/{a,b}/{1,2}.avi"),
+        {"a/1.avi": "train a", "a/2.avi": "validation a", "b/1.avi": "train b"},
+        AB,
+        "HMDB51 layout, split 1",
+        {
+            "testTrainMulti_7030_splits/a_test_split1.txt": "1.avi 1 \n2.avi 2 \n",
+            "testTrainMulti_7030_splits/b_test_split1.txt": "1.avi 1 \n2.avi 0 \n",
+        },
+        (NO_VALIDATION, r"^The lists lie beside the data folder: \.\./test.*/a_test_split1\.txt, "),
+        path="hmdb51_org",
+    ),
+    "Kinetics' lists beside the folder that is given": Case(
+        clips("clips/{x_000001_000011,y_000001_000011}.mp4"),
+        {"x_000001_000011.mp4": "train a", "y_000001_000011.mp4": "validation b"},
+        AB,
+        "Kinetics layout",
+        {
+            f"annotations/{split}.csv": f"label,youtube_id,time_start,time_end\n{label},{name},1,11\n"
+            for split, label, name in (("train", "a", "x"), ("val", "b", "y"))
+        },
+        (r"^The lists lie beside the data folder: \.\./annotations/train\.csv, \.\./annotations/val\.csv\.$",),
+        path="clips",
+        options={"layout": None},
+    ),
+    "lists of splits beside the folder that is given": Case(
+        clips("videos/{x,y,z}.mp4"),
+        {"x.mp4": "train a", "y.mp4": "train b", "z.mp4": "validation a"},
+        AB,
+        "lists ../train.csv, ../val.csv",
+        {"train.csv": "file,label\nvideos/x.mp4,a\nvideos/y.mp4,b\n", "val.csv": "file,label\nvideos/z.mp4,a\n"},
+        (r"^The lists lie beside the data folder: \.\./train\.csv, \.\./val\.csv\.$",),
+        path="videos",
+    ),
+    "labels in a folder beside the one that is given": Case(
+        clips("videos/{x,y}.mp4"),
+        {"x.mp4": "* a", "y.mp4": "* b"},
+        AB,
+        "lists ../annotations/labels.txt",
+        {"annotations/labels.txt": "x.mp4 a\ny.mp4 b\n"},
+        (r"^The lists lie beside the data folder: \.\./annotations/labels\.txt\.$",),
+        path="videos",
+    ),
+    "splits beside class folders that are given": Case(
+        clips("videos/{a,b}/{1,2}.mp4"),
+        {**each("train a", "a/1.mp4"), **each("train b", "b/1.mp4"), **each("validation a", "a/2.mp4")},
+        AB,
+        "lists ../train.txt, ../val.txt",
+        {"train.txt": "a/1.mp4\nb/1.mp4\n", "val.txt": "a/2.mp4\n"},
+        (
+            r"^1 video is in none of the lists \(train\.txt, val\.txt\), and not used\.$",
+            r"^The lists lie beside the data folder: \.\./train\.txt, \.\./val\.txt\.$",
+        ),
+        path="videos",
+    ),
+    "lists beside a folder that has its own": Case(
+        clips("videos/{x,y}.mp4"),
+        {"x.mp4": "* a", "y.mp4": "* b"},
+        AB,
+        "lists labels.csv",
+        {"videos/labels.csv": "file,label\nx.mp4,a\ny.mp4,b\n", "labels.csv": "file,label\nx.mp4,b\ny.mp4,b\n"},
+        (r"^Found \.\./labels\.csv, not used because lists in the data folder go first\.$",),
+        path="videos",
+    ),
+    "lists beside a folder that name few of its videos": Case(
+        clips("videos/{one,two,three}.mp4"),
+        each("*", "{one,two,three}.mp4"),
+        layout="unlabelled videos",
+        files={"labels.csv": "file,label\none.mp4,a\n"},
+        said=(r"^Found \.\./labels\.csv, not used because most of the videos are not in there\.$",),
+        path="videos",
+    ),
+    "a manifest beside the folder that is given": Case(
+        clips("videos/{one,two}.mp4"),
+        each("*", "{one,two}.mp4"),
+        layout="unlabelled videos",
+        files={"manifest.csv": "path,label,start,end\nvideos/one.mp4,a,0,1\n"},
+        said=(r"^Found \.\./manifest\.csv, not used because it is not in the data folder \(it lists parts .*: give ",),
+        path="videos",
     ),
     "hmdb51_org with the lists as they are unpacked": Case(
         clips("hmdb51_org/{a,b}/{1,2}.avi"),
@@ -400,8 +497,15 @@ CASES = {
     ),
     "several labels for a video (mmaction2)": Case(
         clips("videos/{x,y}.mp4"),
+        {"videos/x.mp4": "train", "videos/y.mp4": "validation"},
+        layout="lists train_list_videos.txt, val_list_videos.txt",
         files={"train_list_videos.txt": "x.mp4 0 3 5\n", "val_list_videos.txt": "y.mp4 1\n"},
-        refused=r"train_list_videos\.txt gives a video several labels, .* choose --layout unlabelled",
+        said=(r"^Found labels in train_list.*, not used because a video has several there: the splits are used,",),
+    ),
+    "several labels for one video of many": Case(
+        clips("videos/{w,x,y,z}.mp4"),
+        files={"train_list_videos.txt": "w.mp4 1\nx.mp4 0 3 5\nz.mp4 1\n", "val_list_videos.txt": "y.mp4 1\n"},
+        refused=r"train_list_videos\.txt, line 2, gives x\.mp4 several labels where most videos have one: give",
     ),
     "PyTorchVideo's CSV": Case(
         clips("clips/{x 1,y,z}.mp4"),
@@ -512,7 +616,14 @@ CASES = {
             f"Charades/Charades_v1_{s}.csv": f'id,subject,actions,length\n{n},X,"c092 11.9 21.2;c147 0.0 12.6",33\n'
             for s, n in (("train", "AAA1"), ("test", "BBB2"))
         },
-        refused=r"Charades_v1_test\.csv gives a video several labels",
+        shown={"Charades_v1_480/AAA1.mp4": "train", "Charades_v1_480/BBB2.mp4": "validation"},
+        layout="lists Charades/Charades_v1_train.csv, Charades/Charades_v1_test.csv",
+        said=(
+            NO_VALIDATION,
+            r"^Found labels in Charades_v1_train\.csv, Charades_v1_test\.csv, not used because a video has several",
+            r"^Charades_v1_train\.csv has the columns 'subject', 'length', which are not used\.$",
+            r"^Charades_v1_test\.csv has the columns 'subject', 'length', which are not used\.$",
+        ),
     ),
     "Charades without its labels": Case(
         clips("Charades_v1_480/{AAA1,BBB2}.mp4"),

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from deltafine.errors import DeltafineError
-from deltafine.video import open_dataset
+from deltafine.errors import DeltafineError, DeltafineWarning
+from deltafine.video import open_dataset, open_for_frames
 from tests.video.painted import SIZE, numbers_of, paint, write_classes, write_video
 
 
@@ -396,3 +396,13 @@ def test_clips_of_one_recording_stay_on_one_side(tmp_path: Path) -> None:
         assert len(sides) == 4
         assert all(len(side) == 1 for side in sides.values())
         assert len(data.select("validation")) == 6
+
+
+def test_where_labels_do_not_matter_a_list_that_contradicts_itself_is_named_and_left(tmp_path: Path) -> None:
+    for name in ("1.mp4", "2.mp4"):
+        write_video(tmp_path / name, 3)
+    (tmp_path / "train.csv").write_text("video_name,tag\n1.mp4,a\n1.mp4,b\n")
+    (tmp_path / "test.csv").write_text("video_name,tag\n2.mp4,a\n")
+    with pytest.warns(DeltafineWarning, match=r"^All videos are used, without labels and splits: .*line 3, labels 1"):
+        data = open_for_frames(tmp_path)
+    assert [video.name for video in data.videos] == ["1.mp4", "2.mp4"]

@@ -9,6 +9,8 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found
 from deltafine.video.files import find_videos
+from deltafine.video.layouts.beside import READ as BESIDE
+from deltafine.video.layouts.beside import find_beside
 from deltafine.video.layouts.common import nearest
 from deltafine.video.layouts.folders import find_class_folders, find_single, find_unlabelled
 from deltafine.video.layouts.hdf5 import find_hdf5
@@ -82,8 +84,15 @@ def find(
         if found is not None and not found.videos:
             raise DeltafineError(f"{path} is in the layout '{name}', but no video is in it: check the lists.")
         if found is not None:
-            if path.is_dir():
-                found.notes += [*([other] if other else []), *unused_lists(path, found, lists)]
+            if not path.is_dir():
+                return found
+            beside, notes = find_beside(path, found, None, split=split, allow_outside=allow_outside)
+            found = beside or found
+            found.notes += [*([other] if other else []), *unused_lists(path, found, lists), *notes]
+            return found
+    if layout in BESIDE and path.is_dir():
+        found, _ = find_beside(path, None, layout, split=split, allow_outside=allow_outside)
+        if found is not None:
             return found
     if layout is not None:
         raise DeltafineError(f"No videos were found in {path} in the layout '{layout}': check the folder.")

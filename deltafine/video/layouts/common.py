@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
-from deltafine.video.files import is_video, subfolders
+from deltafine.video.files import is_video, relative_name, subfolders
 from deltafine.video.sequences import is_image
 
 MOST_LIST_BYTES = 1 << 28
@@ -80,11 +80,21 @@ def locate_flat(
     return found or locate(root, plain, listed_in, folders=folders, allow_outside=allow_outside)
 
 
-def list_folders(root: Path, known: Sequence[str]) -> list[Path]:
+def list_folders(root: Path, known: Sequence[str], *, only_usual: bool = False) -> list[Path]:
     """Where lists may lie: in the folders that they are usually in, then in any other that is right below ``root``."""
     usual = [root / name for name in known if (root / name).is_dir()]
+    if only_usual:
+        return usual
     others = (folder for folder in subfolders(root) if not any(map(_is_shown, folder.iterdir())))
     return list(dict.fromkeys([*usual, *others]))
+
+
+def list_name(path: Path, root: Path) -> str:
+    """What a list is called for the user: relative to the data folder, ``../`` where it lies beside it."""
+    around = root.resolve().parent
+    if not path.is_relative_to(root) and path.is_relative_to(around):
+        return f"../{path.relative_to(around).as_posix()}"
+    return relative_name(path, root)
 
 
 def _is_shown(path: Path) -> bool:

@@ -20,13 +20,18 @@ VIDEO_FOLDERS = (".", "videos", "hmdb51", "HMDB51", "hmdb51_org")
 USES: dict[str, Split | None] = {"0": None, "1": "train", "2": "test"}
 
 
-def find_hmdb51(root: Path, *, split: int = 1, allow_outside: bool = False) -> Found | None:
+def find_hmdb51(
+    root: Path, *, split: int = 1, allow_outside: bool = False, lists_in: Path | None = None
+) -> Found | None:
     """Read all classes' lists of split ``split`` (1, 2 or 3 in HMDB51 itself); classes are sorted by name.
+
+    The lists lie below ``root``, or else in the folder ``lists_in``.
 
     Raises:
         DeltafineError: A list is broken, or names files that are not there.
     """
-    lists = next(filter(None, map(_lists, list_folders(root, LIST_FOLDERS))), None)
+    folders = list_folders(lists_in or root, LIST_FOLDERS, only_usual=lists_in is not None)
+    lists = next(filter(None, map(_lists, folders)), None)
     if lists is None:
         return None
     numbers = sorted({number for number, _, _ in lists})

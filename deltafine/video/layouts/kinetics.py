@@ -18,8 +18,8 @@ from deltafine.video.layouts.tables import has_columns, read_table
 COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 
 
-def find_kinetics(root: Path) -> Found | None:
-    """Read all lists right in ``root`` or in ``annotations``; classes are sorted by name.
+def find_kinetics(root: Path, *, lists_in: Path | None = None) -> Found | None:
+    """Read all lists right in ``root`` (or in ``lists_in``) or in ``annotations`` there; classes are sorted by name.
 
     Videos that are listed but missing are problems and not errors, because every copy of Kinetics lacks
     some that have left the web.
@@ -29,7 +29,7 @@ def find_kinetics(root: Path) -> Found | None:
     """
     lists = [
         path
-        for folder in (root, root / "annotations")
+        for folder in (lists_in or root, (lists_in or root) / "annotations")
         if folder.is_dir()
         for path in sorted(folder.glob("*.csv"))
         if has_columns(path, COLUMNS)

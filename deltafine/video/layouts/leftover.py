@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltafine.video.catalogue import Found
-from deltafine.video.files import relative_name, subfolders
+from deltafine.video.files import is_video, relative_name
 from deltafine.video.layouts.common import some
 from deltafine.video.layouts.hdf5 import SUFFIXES as HDF5
-from deltafine.video.layouts.listed import SUFFIXES, files_of_lists
-from deltafine.video.layouts.naming import split_of
+from deltafine.video.layouts.listed import files_of_lists
 
 if TYPE_CHECKING:
     from deltafine.video.layouts.lists import Lists
@@ -28,11 +27,6 @@ _CLASSES = re.compile(r"(?<![a-z])(labels?|class(es|ind|names)?|categor(y|ies)|l
 _SHEETS = (".parquet", ".xlsx", ".xls", ".ods")
 UNREAD = (*_SHEETS, ".mat", ".pkl", ".pickle", ".npy", ".npz", ".xml", ".yaml", ".yml")
 _TABLES = (".csv", ".tsv", ".jsonl")
-_ELSEWHERE = (
-    *("splits", "annotations", "labels", "lists", "test_train_splits", "test_train_splits/testTrainMulti_7030_splits"),
-    *("testTrainMulti_7030_splits", "ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask"),
-    "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist",
-)
 
 
 def looks_like_classes(path: Path) -> bool:
@@ -65,61 +59,25 @@ def unused_lists(root: Path, found: Found, lists: Lists) -> list[str]:
     hdf5 = [path for path in sorted(root.iterdir()) if path.suffix.lower() in HDF5 and path.resolve() not in used]
     if len(hdf5) > 1:
         by_reason["there are several HDF5 files: give the path of one"] = [path.name for path in hdf5]
-    notes = [f"Found {some(names)}, not used because {reason}." for reason, names in by_reason.items()]
-    return notes + _beside(root, stems)
+    return [f"Found {some(names)}, not used because {reason}." for reason, names in by_reason.items()]
 
 
 def _may_be_list(path: Path, stems: set[str]) -> bool:
     if path.suffix.lower() in _TABLES or _WORDS.search(path.stem):
         return True
-    return _names_videos(path, stems)
+    return names_videos(path, stems)
 
 
-def _beside(root: Path, stems: set[str]) -> list[str]:
-    """What is said of lists in a folder beside the data folder, or right in the one around it."""
-    around = root.resolve().parent
-    folders = [around, *(around / name for name in _ELSEWHERE)]
-    found = [
-        entry
-        for folder in folders
-        if folder.is_dir() and folder != root.resolve()
-        for entry in _lists_in(folder)
-        if _names_videos(entry, stems)
-    ]
-    splits = (
-        {folder.name: split_of(folder.name) for folder in _folders(around)} if split_of(root.resolve().name) else {}
-    )
-    others = [f"../{name}" for name, split in splits.items() if split and name != root.resolve().name]
-    if others:
-        return [f"Found {some(others)} beside the data folder, not used: give {around} for all splits."]
-    if not found:
-        return []
-    names = some(f"../{relative_name(entry, around)}" for entry in found)
-    it = "it is" if len(found) == 1 else "they are"
-    return [f"Found {names}, not used because {it} not in the data folder: give {around} to use what is there."]
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return subfolders(folder)
-    except OSError:
-        return []
-
-
-def _lists_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-        return [e for e in entries if e.suffix.lower() in SUFFIXES and _WORDS.search(e.stem) and e.is_file()]
-    except OSError:  # others' folders are none of our business
-        return []
-
-
-def _names_videos(path: Path, stems: set[str]) -> bool:
-    """Whether a file has the names of some videos in it."""
+def names_videos(path: Path, stems: set[str]) -> bool:
+    """Whether a file has the names of some videos in it; one of two letters must have its ending."""
+    ending = re.compile(r"\.\w{2,5}$")
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             text = file.read(LOOKED_AT)
     except OSError:
         return False
-    words = {re.sub(r"\.\w{2,5}$", "", word) for word in re.split(r"[\s,;:\"'\\/|()\[\]{}]+", text)}
-    return any(len(word) > 2 for word in words & stems)
+    words = set(re.split(r"[\s,;:\"'\\/|()\[\]{}]+", text))
+    without_ending = {ending.sub("", word) for word in words}
+    return any(len(word) > 2 for word in without_ending & stems) or any(
+        ending.search(word) and is_video(Path(word)) for word in words if ending.sub("", word) in stems
+    )

@@ -72,6 +72,7 @@ class Listing:
         split: Which split it is the list of, by its name or its folder; None where it does not say.
         number: Which of several divisions it belongs to; None where it does not say.
         unknown: Columns that are not used.
+        several: Whether videos have several labels each, none of which is an entry's then.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Listing:
     split: Split | None = None
     number: int | None = None
     unknown: list[str] = field(default_factory=list)
+    several: bool = False
 
     @property
     def has_splits(self) -> bool:
@@ -93,13 +95,18 @@ class NotAListError(Exception):
     """Why a file is no list of videos: a part of a sentence after "because"."""
 
 
-def files_of_lists(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Files that may be lists, right in a data folder, in folders of lists, and in those of the splits."""
-    folders = [*list_folders(root, LIST_FOLDERS), *(folder for folder in subfolders(root) if split_of(folder.name))]
-    for folder in [folder for folder in folders if folder != root]:
-        inner = subfolders(folder)
-        if len(inner) <= MOST_FOLDERS:
-            folders += (one for one in inner if any(entry.suffix.lower() in suffixes for entry in one.iterdir()))
+def files_of_lists(root: Path, suffixes: Sequence[str] = SUFFIXES, *, only_usual: bool = False) -> list[Path]:
+    """Files that may be lists, right in a folder, in folders of lists, and in those of the splits.
+
+    With ``only_usual`` only in the folder itself and in folders that are called after lists.
+    """
+    folders = list_folders(root, LIST_FOLDERS, only_usual=only_usual)
+    if not only_usual:
+        folders += (folder for folder in subfolders(root) if split_of(folder.name))
+        for folder in [folder for folder in folders if folder != root]:
+            inner = subfolders(folder)
+            if len(inner) <= MOST_FOLDERS:
+                folders += (one for one in inner if any(entry.suffix.lower() in suffixes for entry in one.iterdir()))
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)

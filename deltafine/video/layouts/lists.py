@@ -16,7 +16,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
 from deltafine.video.files import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
-from deltafine.video.layouts.common import refuse_missing, some
+from deltafine.video.layouts.common import list_name, refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
 from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
 from deltafine.video.layouts.listed import (
@@ -32,6 +32,8 @@ from deltafine.video.layouts.naming import split_of
 from deltafine.video.layouts.numbering import Labelled, number_rows
 from deltafine.video.layouts.tables import say_unknown
 
+SEVERAL = "it gives a video several labels"
+
 
 @dataclass(frozen=True)
 class _Used:
@@ -43,14 +45,23 @@ class _Used:
 
 
 class Lists:
-    """The lists in a data folder, or one that is given itself.
+    """The lists in a data folder or in the one around it, or one that is given itself.
+
+    Args:
+        path: The data folder, or a list in it.
+        split: Which of several divisions to use.
+        allow_outside: Let lists name files outside the data folder.
+        lists_in: The folder that the lists lie in, where it is not the data folder.
 
     Attributes:
         why_not: Of files that may be lists and are not used, why; complete after :meth:`find`.
     """
 
-    def __init__(self, path: Path, *, split: int = 1, allow_outside: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, split: int = 1, allow_outside: bool = False, lists_in: Path | None = None
+    ) -> None:
         self._path = path
+        self._lists_in = lists_in
         self._root = path if path.is_dir() else path.parent
         self._split = split
         self._below = Below(self._root, allow_outside=allow_outside)
@@ -72,13 +83,20 @@ class Lists:
         chosen = self._choose(listings)
         if not chosen:
             return None
+        if any(listing.several for listing in chosen):
+            chosen = [
+                replace(one, several=True, entries=[replace(entry, label=None, target=None) for entry in one.entries])
+                for one in chosen
+            ]
         used = [self._look_up(listing) for listing in chosen]
         return self._found(used, self._labels_from(listings, chosen))
 
     @cached_property
     def candidates(self) -> list[Path]:
         """Files that may be lists."""
-        return files_of_lists(self._root)
+        if self._lists_in is None:
+            return files_of_lists(self._root)
+        return [path for path in files_of_lists(self._lists_in, only_usual=True) if sounds_like_list(path)]
 
     def not_a_list(self, path: Path) -> str | None:
         """Why a file is no list of videos; None when it is one, or may be."""
@@ -107,13 +125,14 @@ class Lists:
                 "the files that it names are outside the data folder" if outside else "no video that it names is there"
             )
             return None
-        if any(entry.several for entry in there):
-            if not sounds_like_list(path):
-                self.why_not[path] = "it gives a video several labels"
-                return None
+        several = [entry for entry in there if entry.several]
+        if several and (len(several) * 2 >= len(there) or not sounds_like_list(path)):
+            entries = [replace(entry, label=None, target=None) for entry in listing.entries]
+            listing = replace(listing, entries=entries, several=True)
+        elif several:
             raise DeltafineError(
-                f"{path} gives a video several labels, and deltafine needs one: write a manifest.csv of parts that "
-                "have one (path, label, start, end), or choose --layout unlabelled to follow the model's own answers."
+                f"{several[0].where} gives {several[0].name} several labels where most videos have one: "
+                "give every video one label."
             )
         if listing.split is None and not listing.has_splits:
             splits = [self._folder_split(entry) for entry in there]
@@ -145,7 +164,7 @@ class Lists:
         labelled = [listing for listing in listings if not listing.has_splits and listing.labelled]
         for listing in listings:
             if not listing.has_splits and not listing.labelled:
-                self.why_not[listing.path] = "it gives neither labels nor splits"
+                self.why_not[listing.path] = SEVERAL if listing.several else "it gives neither labels nor splits"
         return self._one(self._without_folders(labelled), refuse=True)
 
     def _without_folders(self, labelled: list[Listing]) -> list[Listing]:
@@ -194,7 +213,7 @@ class Lists:
         if refuse and not any(listing.path.stem == "metadata" for listing in listings):
             raise DeltafineError(
                 f"{self._root} has several lists of videos with labels "
-                f"({some(relative_name(listing.path, self._root) for listing in listings)}): give the path of one."
+                f"({some(list_name(listing.path, self._root) for listing in listings)}): give the path of one."
             )
         ranked = sorted(listings, key=self._rank, reverse=True)
         self._leave(ranked[1:], ranked[:1])
@@ -223,7 +242,7 @@ class Lists:
 
     def _labels_from(self, listings: list[Listing], chosen: list[Listing]) -> dict[Path, str]:
         """Labels for lists that only divide: those of the only other list, or of the class folders."""
-        if any(listing.labelled for listing in chosen):
+        if any(listing.labelled or listing.several for listing in chosen):
             return {}
         others = [listing for listing in listings if listing.labelled and listing not in chosen]
         if len(others) == 1:
@@ -275,12 +294,18 @@ class Lists:
         ]
         for one in used:
             notes += say_unknown(one.listing.path, one.listing.unknown)
+        if any(one.listing.several for one in used):
+            notes.append(
+                f"Found labels in {some(path.name for path in names)}, not used because a video has several there: "
+                "the splits are used, and the videos are without labels. For parts that have one label each, "
+                "write a manifest.csv (path, label, start, end)."
+            )
         unlisted = len(set(self._below.videos) - set(seen))
         if unlisted:
             verb = "videos are" if unlisted > 1 else "video is"
             notes.append(f"{unlisted} {verb} in none of the lists ({some(path.name for path in names)}), and not used.")
         return Found(
-            f"lists {some(relative_name(path, self._root) for path in names)}",
+            f"lists {some(list_name(path, self._root) for path in names)}",
             videos,
             classes,
             has_splits=all(row.split for row in rows),

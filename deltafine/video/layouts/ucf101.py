@@ -27,15 +27,19 @@ VIDEO_FOLDERS = ("videos", ".", "UCF-101", "UCF101")
 KINDS: dict[str, Split] = {"train": "train", "test": "test"}
 
 
-def find_ucf101(root: Path, *, split: int = 1, allow_outside: bool = False) -> Found | None:
+def find_ucf101(
+    root: Path, *, split: int = 1, allow_outside: bool = False, lists_in: Path | None = None
+) -> Found | None:
     """Read the lists of split ``split`` (1, 2 or 3 in UCF101 itself).
 
-    Classes are numbered as in ``classInd.txt``. The videos may lie in class folders or all in one.
+    Classes are numbered as in ``classInd.txt``. The videos may lie in class folders or all in one. The lists lie below
+    ``root``, or else in the folder ``lists_in``.
 
     Raises:
         DeltafineError: A list is missing or broken, or names files that are not there.
     """
-    lists = next((folder for folder in list_folders(root, LIST_FOLDERS) if _split_numbers(folder)), None)
+    folders = list_folders(lists_in or root, LIST_FOLDERS, only_usual=lists_in is not None)
+    lists = next((folder for folder in folders if _split_numbers(folder)), None)
     if lists is None:
         return None
     numbers = _split_numbers(lists)
