@@ -23,7 +23,7 @@ _HOMES = {
     "load_report": "deltafine.report",
     "measure": "deltafine.measurement",
     "open_dataset": "deltafine.video",
-    "refine": "deltafine.pipeline",
+    "refine": "deltafine.jobs.refine",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
@@ -31,11 +31,11 @@ __all__ = [*sorted(_HOMES), "__version__"]
 if TYPE_CHECKING:
     from deltafine.errors import DeltafineError as DeltafineError
     from deltafine.errors import DeltafineWarning as DeltafineWarning
+    from deltafine.jobs.refine import refine as refine
     from deltafine.layers import DeltaActivation as DeltaActivation
     from deltafine.measurement import measure as measure
     from deltafine.model import find_activations as find_activations
     from deltafine.model import insert_deltas as insert_deltas
-    from deltafine.pipeline import refine as refine
     from deltafine.report import load_report as load_report
     from deltafine.runtime.runtime import DeltaRuntime as DeltaRuntime
     from deltafine.video import open_dataset as open_dataset

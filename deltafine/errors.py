@@ -1,7 +1,8 @@
-"""The one kind of failure that is the user's to mend."""
+"""What can end or accompany a command: a failure that is the user's to mend, a warning, an interruption."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -20,3 +21,12 @@ class DeltafineWarning(UserWarning):
 
     The message is one sentence. The command line prints it as a line of its own.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped; ``saved`` is the best model so far, if an epoch was over, ``signal`` what stopped it."""
+
+    def __init__(self, saved: Path | None, signal: int) -> None:
+        super().__init__()
+        self.saved = saved
+        self.signal = signal

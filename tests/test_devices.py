@@ -11,7 +11,7 @@ import pytest
 from tests.small_runs import FAST, write_small_model, write_small_videos
 
 DETERMINISM = """
-from deltafine.devices import prepare_devices
+from deltafine.workers.devices import prepare_devices
 prepare_devices(deterministic={})
 from tensorflow.python.framework import config
 print(config.is_op_determinism_enabled())
@@ -56,7 +56,7 @@ print(config.is_op_determinism_enabled())
 def test_memory_of_a_gpu_grows_with_what_is_used() -> None:
     import tensorflow as tf
 
-    from deltafine.devices import prepare_devices
+    from deltafine.workers.devices import prepare_devices
 
     prepare_devices(deterministic=False)
     assert all(map(tf.config.experimental.get_memory_growth, tf.config.list_physical_devices("GPU")))

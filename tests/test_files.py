@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from deltafine import hdf5
 from deltafine.errors import DeltafineError
-from deltafine.files import CannotWrite, make_folder, read_small, remove_unfinished, write_atomically
+from deltafine.storage import hdf5
+from deltafine.storage.files import CannotWrite, make_folder, read_small, remove_unfinished, write_atomically
 
 
 @pytest.fixture

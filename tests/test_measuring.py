@@ -12,9 +12,9 @@ from keras import layers
 
 from deltafine import model as models
 from deltafine.errors import DeltafineError
-from deltafine.measuring import measure_model
+from deltafine.exporting.forms import export_plain
+from deltafine.jobs.measure import measure_model
 from deltafine.model import DeltaSettings
-from deltafine.model.export import export_plain
 from tests.small_runs import SIZE, small_model, write_small_video, write_small_videos
 
 FRAMES = 4

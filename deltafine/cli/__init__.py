@@ -64,7 +64,7 @@ def main() -> None:
     except DeltafineError as error:
         if _debug:
             traceback.print_exc()
-        from deltafine.cli.output import print_error
+        from deltafine.cli.console import print_error
 
         print_error(str(error))
         sys.exit(error.exit_code)

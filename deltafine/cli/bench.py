@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from deltafine.report.document import Timing
-    from deltafine.runtime.comparison import Times
+    from deltafine.document.report import Timing
+    from deltafine.jobs.timing import Times
 
     _Frame = tuple[np.ndarray, np.ndarray]
 
@@ -37,7 +37,7 @@ def bench(
     unsafe_lambda: UnsafeLambda = False,
 ) -> None:
     """Time a refined model frame by frame against TensorFlow, ONNX Runtime and OpenVINO."""
-    from deltafine.runtime.kept import available_cores
+    from deltafine.runtime.plan_cache import available_cores
 
     _bench(run, data, frames, threads or 1, size, custom_objects, unsafe_lambda)
     if threads is not None:
@@ -62,15 +62,15 @@ def _bench(
     custom_objects: list[str] | None,
     unsafe_lambda: bool,
 ) -> None:
-    from deltafine.cli.output import load_tensorflow, printable, quiet_standard_error
+    from deltafine.cli.console import load_tensorflow, printable, quiet_standard_error
 
     load_tensorflow()
     from rich.console import Console
 
+    from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame, set_threads
+    from deltafine.jobs.timing import DELTA, merged, take_turns
     from deltafine.model import load
     from deltafine.report.terminal import show_timing
-    from deltafine.runtime.comparison import DELTA, merged, take_turns
-    from deltafine.runtime.dense import dense_runtimes, per_frame, set_threads
     from deltafine.runtime.runtime import REFINED, DeltaRuntime
 
     set_threads(threads)
@@ -128,10 +128,10 @@ def _timing(times: dict[str, Times], threads: int, engine: str, data: Path, vide
     """The figures as the report holds them, the delta runtime first."""
     from datetime import UTC, datetime
 
-    from deltafine.report.document import RuntimeTimes, Timing
-    from deltafine.report.facts import versions
-    from deltafine.runtime.comparison import DELTA
-    from deltafine.runtime.kept import machine
+    from deltafine.document.report import RuntimeTimes, Timing
+    from deltafine.jobs.facts import versions
+    from deltafine.jobs.timing import DELTA
+    from deltafine.runtime.plan_cache import machine
 
     return Timing(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -174,7 +174,7 @@ def _keep(run: Path, timing: Timing) -> None:
 
 
 def _conclusion(times: dict[str, Times]) -> str:
-    from deltafine.runtime.comparison import DELTA, fastest_dense
+    from deltafine.jobs.timing import DELTA, fastest_dense
 
     best = fastest_dense(times)
     ratio = times[best].processor_median / times[DELTA].processor_median

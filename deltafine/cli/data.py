@@ -74,8 +74,8 @@ def _show(found: Dataset, console: Console) -> None:
     from rich.text import Text
 
     from deltafine.video.catalogue import SPLITS
-    from deltafine.video.files import as_text
-    from deltafine.video.overview import overview
+    from deltafine.video.dataset_overview import overview
+    from deltafine.video.finding import as_text
 
     console.print(Text(found.summary()), soft_wrap=True)
     for note in found.notes:

@@ -13,9 +13,9 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
 ) -> None:
     """Make videos, train a small model, refine it, show the report; no input needed, about 2 minutes."""
-    from deltafine.cli.output import Talk, load_tensorflow
+    from deltafine.cli.console import Talk, load_tensorflow
     from deltafine.cli.refine import run
-    from deltafine.demo import prepare
+    from deltafine.jobs.demo import prepare
 
     load_tensorflow()
     with Talk() as talk:

@@ -10,7 +10,7 @@ import typer
 
 from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
-from deltafine.files import make_folder, write_atomically
+from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +49,9 @@ def export(
     """Write the refined model with plain Keras layers, as TFLite, or its steps as JSON."""
     import json
 
-    from deltafine.cli.output import printable
+    from deltafine.cli.console import printable
+    from deltafine.exporting.forms import export_plain, step_table
     from deltafine.model import load
-    from deltafine.model.export import export_plain, step_table
 
     path = run / "refined.keras" if run.is_dir() else run
     target = output or path.parent / "export" / _file_name(form, format)
@@ -77,8 +77,8 @@ def _file_name(form: Form, format: Format) -> str:
 
 
 def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
-    from deltafine.model.export import frames_of
-    from deltafine.model.lite import compare, to_tflite
+    from deltafine.exporting.forms import frames_of
+    from deltafine.exporting.tflite import compare, to_tflite
 
     content = to_tflite(plain)
     said = "; not compared with the Keras model"

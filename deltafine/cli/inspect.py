@@ -67,9 +67,9 @@ def plan_of(
         DeltafineError: what the refinement would say.
     """
     from deltafine.layers.delta_activation import STEP_SCOPES
+    from deltafine.measurement.fitting import fitting
     from deltafine.model import DeltaSettings, load, overview
     from deltafine.model.freezing import set_trainable
-    from deltafine.refinement.fitting import fitting
 
     if step_per not in STEP_SCOPES:
         raise DeltafineError(f"--step-per must be one of {', '.join(STEP_SCOPES)}, not '{step_per}'.")
@@ -82,10 +82,10 @@ def plan_of(
 
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:
-    """Print a plan that ``deltafine.model.overview`` made."""
+    """Print a plan that ``deltafine.model.preview`` made."""
     from rich.text import Text
 
-    from deltafine.cli.output import printable
+    from deltafine.cli.console import printable
 
     def line(text: str, style: str = "") -> None:
         console.print(Text(printable(text), style))
@@ -133,7 +133,7 @@ def _print_sites(sites: list[dict[str, Any]], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from deltafine.cli.output import printable
+    from deltafine.cli.console import printable
 
     wide = console.width >= _WIDE
     made = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False, padding=(0, 1))

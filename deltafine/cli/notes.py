@@ -20,7 +20,7 @@ def warnings_as_notes() -> Iterator[None]:
         if not issubclass(category, DeltafineWarning):
             others(message, category, *place, **more)
         elif str(message) not in said:
-            from deltafine.cli.output import print_note
+            from deltafine.cli.console import print_note
 
             said.add(str(message))
             print_note(str(message))

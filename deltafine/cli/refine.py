@@ -200,7 +200,7 @@ def _show_plan(recipe: Path | None, **given: Any) -> None:
     """What `inspect` shows, with the settings of this run."""
     from rich.console import Console
 
-    from deltafine.refinement.settings import resolve
+    from deltafine.settings import resolve
 
     chosen = resolve(recipe, **given)
     plan = plan_of(
@@ -231,9 +231,9 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
     """Refine with progress, and show the report; Ctrl-C says what is left and exits with 130."""
     from rich.console import Console
 
-    from deltafine.cli.output import Talk, load_tensorflow
-    from deltafine.pipeline import refine as refine_model
-    from deltafine.refinement.interruption import Requests
+    from deltafine.cli.console import Talk, load_tensorflow
+    from deltafine.jobs.refine import refine as refine_model
+    from deltafine.refinement.run.interruption import Requests
     from deltafine.report import terminal
     from deltafine.workers import cluster_of
 

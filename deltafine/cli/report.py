@@ -192,8 +192,8 @@ def _saved(run: Path, with_pictures: bool) -> tuple[Report, dict[str, bytes]]:
 
 def _measured(model: Path, data: Path, options: dict[str, Any], silent: bool) -> tuple[Report, dict[str, bytes]]:
     """The report of a model that is measured now; what is said meanwhile would break a file format."""
-    from deltafine.cli.output import Talk, load_tensorflow
-    from deltafine.measuring import measure_model
+    from deltafine.cli.console import Talk, load_tensorflow
+    from deltafine.jobs.measure import measure_model
 
     if model.is_dir() or model.suffix == ".json":
         raise DeltafineError(f"{model} is no model to measure: give a .keras or .h5 file, such as RUN/refined.keras.")
@@ -233,7 +233,7 @@ def _rendered(
 
 
 def _write(file: Path, text: str) -> None:
-    from deltafine.files import write_atomically
+    from deltafine.storage.files import write_atomically
 
     write_atomically(file, text.encode("utf-8"))
 

@@ -30,8 +30,8 @@ def run(
     """Stream a video through a refined model, computing only what changed."""
     from itertools import chain, islice
 
-    from deltafine.runtime.live import live_frames
     from deltafine.runtime.runtime import DeltaRuntime
+    from deltafine.video.live import live_frames
 
     runtime = DeltaRuntime(run, frame_size=frame_size_of(size), **trust_in(custom_objects, unsafe_lambda))
     if len(runtime.plan.input_shape) != 3:
@@ -50,7 +50,7 @@ def run(
 
 
 def _show(runtime: Any, frames: Any) -> None:
-    from deltafine.cli.output import printable
+    from deltafine.cli.console import printable
 
     for note in runtime.plan.notes():
         typer.echo(printable(note))

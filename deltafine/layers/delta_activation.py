@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.layers.events import EventDensity, over_channels
-from deltafine.layers.parts import counts_here, is_part, uniform
+from deltafine.layers.replica_part import counts_here, is_part, uniform
 from deltafine.layers.rules import RULES, UNITS
 from deltafine.layers.stream import current_stream
 

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltafine.measurement.comparison import measure as measure
     from deltafine.measurement.probe import Probe as Probe
+    from deltafine.measurement.side_by_side import measure as measure
 
-_HOMES = {"measure": "deltafine.measurement.comparison", "Probe": "deltafine.measurement.probe"}
+_HOMES = {"measure": "deltafine.measurement.side_by_side", "Probe": "deltafine.measurement.probe"}
 
 __all__ = ["Probe", "measure"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deltafine.measurement.figures import Estimate
+from deltafine.document.figures import Estimate
 from deltafine.measurement.interval import share_with_interval
 from deltafine.measurement.records import Record
 

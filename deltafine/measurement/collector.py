@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltafine.document.figures import LayerFigures, Operations
 from deltafine.errors import DeltafineError
 from deltafine.measurement import energy, overhead
 from deltafine.measurement.accumulates import Accumulates
 from deltafine.measurement.delta_layers import DeltaLayers
 from deltafine.measurement.density import Density
 from deltafine.measurement.effective_macs import EffectiveMacs
-from deltafine.measurement.figures import LayerFigures, Operations
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import state_bytes

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from deltafine.document.figures import DeltaFigures
 from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
-from deltafine.measurement.figures import DeltaFigures
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import BYTES_PER_VALUE

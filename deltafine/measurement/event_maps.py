@@ -12,7 +12,7 @@ import tensorflow as tf
 from deltafine.layers import Stream
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
-from deltafine.model.fan_out import is_covered
+from deltafine.model.fan_out_counts import is_covered
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from deltafine.model import recurrent
-from deltafine.model.fan_out import fan_out, stages
+from deltafine.model.fan_out_counts import fan_out, stages
 from deltafine.model.macs import MacLayer
 
 NOTHING, OUTPUTS, ITSELF = "nothing", "outputs", "itself"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deltafine.measurement.figures import Estimate
+from deltafine.document.figures import Estimate
 
 RESAMPLES = 2000
 

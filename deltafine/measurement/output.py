@@ -10,6 +10,8 @@ import numpy as np
 from deltafine.video.labels import label_of
 
 Head = Literal["mean", "last", "per-frame"]
+EXACT, ROUNDED = 1e-3, 2e-2
+"""How far probabilities may sum beside 1, computed in single and in half precision."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,22 @@ class Output:
     def targets(self, labels: np.ndarray) -> np.ndarray:
         """Label indices (frames,) as numbers (frames, 1)."""
         return np.asarray(self.values, np.float64)[labels][:, None]
+
+
+def are_probabilities(predictions: np.ndarray) -> bool:
+    """Whether predictions (..., classes) are probabilities, not logits: within 0..1, and summing to 1.
+
+    Those of a model that answers in half precision sum to 1 only as nearly as that can tell.
+    """
+    predictions = np.asarray(predictions, np.float32)
+    inside = bool(np.all(predictions >= 0) and np.all(predictions <= 1 + 1e-5))
+    near = ROUNDED if _in_half_precision(predictions) else EXACT
+    return inside and (predictions.shape[-1] == 1 or np.allclose(predictions.sum(-1), 1, atol=near))
+
+
+def _in_half_precision(values: np.ndarray) -> bool:
+    """Whether all values are some of float16's, or of bfloat16's: float32 with nothing in its lower 16 bits."""
+    as_bfloat16 = (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF) == 0
+    with np.errstate(over="ignore"):
+        as_float16 = values.astype(np.float16).astype(np.float32) == values
+    return bool(as_bfloat16.all() or as_float16.all())

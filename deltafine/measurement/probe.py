@@ -26,7 +26,7 @@ from deltafine.measurement.product_counting import Pair
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
 from deltafine.model.macs import MacLayer, all_entries
-from deltafine.model.products import operands_of
+from deltafine.model.tensor_products import operands_of
 from deltafine.model.time_axis import Steps
 
 MOST_FEATURES = 4096

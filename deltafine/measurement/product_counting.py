@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.layers import current_stream
-from deltafine.model.products import Product
+from deltafine.model.tensor_products import Product
 
 
 class Pair:

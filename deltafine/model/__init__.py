@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from deltafine.model.choose import choose
-from deltafine.model.fan_out import dense_macs, fan_out
+from deltafine.model.delta_settings import DeltaSettings
+from deltafine.model.fan_out_counts import dense_macs, fan_out
 from deltafine.model.graph import run
 from deltafine.model.insert import delta_layers, insert_deltas
-from deltafine.model.load import load
+from deltafine.model.loading import load
 from deltafine.model.macs import MacLayer, mac_layers
-from deltafine.model.overview import overview
-from deltafine.model.settings import DeltaSettings
+from deltafine.model.preview import overview
+from deltafine.model.site_patterns import choose
 from deltafine.model.sites import Site, coverage, find_activations
 
 __all__ = [

@@ -14,7 +14,7 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
-from deltafine.model.names import Names
+from deltafine.model.layer_names import Names
 from deltafine.model.precision import HALF_PRECISION
 from deltafine.model.time_axis import Steps, takes_clips, times_of_values
 from deltafine.model.trace import trace

@@ -13,8 +13,8 @@ from typing import Any
 
 import keras
 
-from deltafine.model.activations import activation_kind
-from deltafine.model.fan_out import is_covered
+from deltafine.model.activation_calls import activation_kind
+from deltafine.model.fan_out_counts import is_covered
 from deltafine.model.trace import Call, Trace, Value
 
 GATE_KINDS = frozenset({"sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid", "softmax", "tanh", "hard_tanh"})

@@ -100,7 +100,7 @@ def operations_between(inputs: Any, outputs: Any) -> list[Any]:
 
 
 def new_model(inputs: Any, outputs: Any, name: str) -> Any:
-    """A Functional model; ``deltafine.model.names`` sees to it that names are free."""
+    """A Functional model; ``deltafine.model.layer_names`` sees to it that names are free."""
     return keras.Model(inputs, outputs, name=name)
 
 

@@ -16,10 +16,10 @@ from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS
+from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.insertable import require_insertable
-from deltafine.model.names import Names
+from deltafine.model.layer_names import Names
 from deltafine.model.rewrite import Rewriter
-from deltafine.model.settings import DeltaSettings
 from deltafine.model.sites import Site
 from deltafine.model.time_axis import takes_clips
 

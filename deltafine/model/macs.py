@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 
-from deltafine.model import fan_out, opening, recurrent
-from deltafine.model.products import Product, operands_of, product_of
+from deltafine.model import composite_layers as opening
+from deltafine.model import fan_out_counts, recurrent
+from deltafine.model.tensor_products import Product, operands_of, product_of
 from deltafine.model.time_axis import takes_clips_as_traced
 from deltafine.model.trace import Call, Trace, Value, trace
 from deltafine.model.uncovered import may_do_macs, uncovered_macs
@@ -98,7 +99,7 @@ def mac_call(call: Call) -> MacLayer | None:
     entry = partial(MacLayer, call.path, operation, shape, call.outputs[0].sample_shape, call.repeats)
     counted_as = _as_layer(call)
     if counted_as is not None:
-        macs = call.repeats * fan_out.dense_macs(counted_as, shape)
+        macs = call.repeats * fan_out_counts.dense_macs(counted_as, shape)
         return entry(macs, True, "", counted_as)
     if recurrent.is_recurrent(operation) and recurrent.is_covered(operation) and len(call.inputs) == 1:
         reason = "recurrent over masked steps" if call.masked else ""
@@ -120,7 +121,7 @@ def mac_call(call: Call) -> MacLayer | None:
 def _as_layer(call: Call) -> Any:
     """The layer whose fan-out the call's input has; None where it has none."""
     operation, kind = call.operation, type(call.operation).__name__
-    if fan_out.is_covered(operation):
+    if fan_out_counts.is_covered(operation):
         return operation
     if isinstance(operation, keras.layers.Layer) or ".ops." not in type(operation).__module__:
         return None
@@ -136,9 +137,9 @@ def _as_layer(call: Call) -> Any:
     how = {name: getattr(operation, name) for name in ("strides", "padding", "dilation_rate")}
     how["data_format"] = "channels_last"
     if kind == "DepthwiseConv":
-        return fan_out.DEPTHWISE[rank - 1](shape[:rank], depth_multiplier=shape[-1], **how) if rank < 3 else None
+        return fan_out_counts.DEPTHWISE[rank - 1](shape[:rank], depth_multiplier=shape[-1], **how) if rank < 3 else None
     groups = values[0].shape[-1] // shape[-2]
-    return fan_out.CONVOLUTIONS[rank - 1](shape[-1], shape[:rank], groups=groups, **how)
+    return fan_out_counts.CONVOLUTIONS[rank - 1](shape[-1], shape[:rank], groups=groups, **how)
 
 
 def _may_be_opened(operation: Any) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 
 from deltafine.errors import DeltafineError
-from deltafine.files import is_lfs_pointer
+from deltafine.storage.files import is_lfs_pointer
 
 SAVE_AGAIN = "save it with model.save('model.keras')"
 _ZIP = b"PK"

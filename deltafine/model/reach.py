@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from deltafine.model import fan_out, recurrent
+from deltafine.model import fan_out_counts, recurrent
 from deltafine.model.macs import MacLayer
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value
 
@@ -114,17 +114,17 @@ def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
         return entry.repeats * sum(int((fan * mask).sum()) for fan in inputs)
     if layer is None:
         return entry.dense_macs or 0
-    for stage in fan_out.stages(layer):
+    for stage in fan_out_counts.stages(layer):
         if stage == "pointwise":
             mask = _depthwise_mask(layer, mask)
-        total += int((fan_out.fan_out(layer, entry.input_shape, stage=stage) * mask).sum())
+        total += int((fan_out_counts.fan_out(layer, entry.input_shape, stage=stage) * mask).sum())
     return entry.repeats * total
 
 
 def _depthwise_mask(layer: Any, mask: np.ndarray) -> np.ndarray:
     """Elements of the intermediate tensor of a separable convolution that depend on the marked ones."""
     if mask.all():
-        return np.ones(fan_out.intermediate_shape(layer, mask.shape), bool)
+        return np.ones(fan_out_counts.intermediate_shape(layer, mask.shape), bool)
     rank = mask.ndim - 1
     channels = mask.shape[-1] if layer.data_format == "channels_last" else mask.shape[0]
     ones = np.ones((*layer.kernel_size, channels, layer.depth_multiplier), np.float32)

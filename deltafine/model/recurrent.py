@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model import fan_out
+from deltafine.model import fan_out_counts
 
 layers = keras.layers
 _GATES = {layers.LSTM: 4, layers.GRU: 3, layers.SimpleRNN: 1}
@@ -104,7 +104,7 @@ def _of_direction(layer: Any, frame: tuple[int, ...]) -> Iterator[tuple[str, np.
         yield INPUT, weights, frame
         yield STATE, weights, (layer.units,)
         return
-    cell, convolution = layer.cell, fan_out.CONVOLUTIONS[len(frame) - 2]
+    cell, convolution = layer.cell, fan_out_counts.CONVOLUTIONS[len(frame) - 2]
     of_input = convolution(
         4 * cell.filters, cell.kernel_size, strides=cell.strides, padding=cell.padding,
         dilation_rate=cell.dilation_rate, data_format="channels_last",
@@ -112,8 +112,8 @@ def _of_direction(layer: Any, frame: tuple[int, ...]) -> Iterator[tuple[str, np.
     # The state is of the output's size; its convolution keeps that.
     of_state = convolution(4 * cell.filters, cell.kernel_size, padding="same", data_format="channels_last")
     state = (*of_input.compute_output_shape((None, *frame))[1:-1], cell.filters)
-    yield INPUT, fan_out.fan_out(of_input, frame)[None], frame
-    yield STATE, fan_out.fan_out(of_state, state)[None], state
+    yield INPUT, fan_out_counts.fan_out(of_input, frame)[None], frame
+    yield STATE, fan_out_counts.fan_out(of_state, state)[None], state
 
 
 def _base(operation: Any, kinds: Any) -> Any:

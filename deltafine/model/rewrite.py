@@ -10,11 +10,11 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
-from deltafine.model.activations import has_fused_activation
-from deltafine.model.augmentation import is_augmentation
+from deltafine.model.activation_calls import has_fused_activation
+from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
-from deltafine.model.names import Names
-from deltafine.model.settings import DeltaSettings
+from deltafine.model.delta_settings import DeltaSettings
+from deltafine.model.layer_names import Names
 from deltafine.model.sites import Site
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import h5py
 import keras
 
-from deltafine import hdf5
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.storage import hdf5
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MOST_MEMBERS = 10_000

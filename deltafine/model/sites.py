@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from deltafine.errors import DeltafineError
-from deltafine.model.activations import activation_kind, is_activation
+from deltafine.model.activation_calls import activation_kind, is_activation
 from deltafine.model.gates import gate_calls, is_hard_sigmoid
 from deltafine.model.insertable import require_insertable
+from deltafine.model.layer_names import Names
 from deltafine.model.macs import MacLayer, mac_calls
-from deltafine.model.names import Names
 from deltafine.model.reach import Reach, reach
 from deltafine.model.time_axis import (
     require_channels_last,

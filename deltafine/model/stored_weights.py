@@ -21,7 +21,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
-from deltafine.model.legacy_configs import cleaned_name
+from deltafine.model.legacy.configs import cleaned_name
 
 _UNKNOWN_FLAGS = 8
 """So many parts without a flag may be inside a layer; each doubles the orders to be tried."""

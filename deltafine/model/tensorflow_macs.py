@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from deltafine.model.opening import bound
+from deltafine.model.composite_layers import bound
 from deltafine.model.trace import Call
 
 _MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")

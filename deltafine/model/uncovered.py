@@ -11,7 +11,8 @@ from typing import Any
 
 import keras
 
-from deltafine.model import products, recurrent
+from deltafine.model import recurrent
+from deltafine.model import tensor_products as products
 from deltafine.model.tensorflow_macs import tensorflow_macs
 from deltafine.model.trace import Call
 

@@ -1,7 +1,1 @@
-"""The run: settings, calibration, training step, checkpoints."""
-
-from __future__ import annotations
-
-from deltafine.refinement.settings import RefineSettings, resolve
-
-__all__ = ["RefineSettings", "resolve"]
+"""Refinement: thresholds, training, and the run directory that both live in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from deltafine.refinement.history import Epoch
+from deltafine.document.history import Epoch
 
 
 class Listener(Protocol):

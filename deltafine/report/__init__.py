@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deltafine.report.document import Report
+from deltafine.document.report import Report
 from deltafine.report.store import load_report, write_report
 
 __all__ = ["Report", "load_report", "write_report"]

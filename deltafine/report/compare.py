@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from deltafine.document.report import LayerFigures, Report
 from deltafine.errors import DeltafineError
 from deltafine.report.control import doubt
-from deltafine.report.document import LayerFigures, Report
 from deltafine.report.quantities import FEEDINGS, QUANTITIES, Feeding, Quantity, figures_of, subject
 from deltafine.report.summary import pairs
 from deltafine.report.text import ABSENT, clean, points, share

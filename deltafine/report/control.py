@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deltafine.report.document import Estimate, Figures, Report
+from deltafine.document.report import Estimate, Figures, Report
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import share
 

@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
+from deltafine.document.report import DeltaFigures, Estimate, LayerFigures, Report
 from deltafine.report.compare import Comparison
-from deltafine.report.document import DeltaFigures, Estimate, LayerFigures, Report
 from deltafine.report.quantities import FEEDINGS, QUANTITIES, columns, figures_of
 from deltafine.report.text import clean
 

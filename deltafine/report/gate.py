@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
-from deltafine.report.document import Report
 from deltafine.report.quantities import BY_KEY, figures_of, subject
 from deltafine.report.text import clean, points, share, shown
 

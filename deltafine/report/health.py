@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from deltafine.report.document import DeltaFigures, Report
+from deltafine.document.report import DeltaFigures, Report
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import counted, share
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from deltafine.document.report import MODEL_NAMES, Report
 from deltafine.report import text, timings
 from deltafine.report.compare import Comparison
-from deltafine.report.document import MODEL_NAMES, Report
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.plots import plots

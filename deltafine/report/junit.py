@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from deltafine.report.document import Report
+from deltafine.document.report import Report
 from deltafine.report.gate import Check
 from deltafine.report.text import clean
 

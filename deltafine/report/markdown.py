@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from deltafine.document.report import Report
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
-from deltafine.report.document import Report
 from deltafine.report.gate import Check
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows

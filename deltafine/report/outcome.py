@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from deltafine.document.report import Report
 from deltafine.report.compare import Comparison
-from deltafine.report.document import Report
 from deltafine.report.gate import Check
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from deltafine.report.document import Epoch, FrontPoint, Report
+from deltafine.document.report import Epoch, FrontPoint, Report
 from deltafine.report.text import share, significant
 
 WIDTH, HEIGHT = 420, 250

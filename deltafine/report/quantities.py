@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deltafine.report.document import MODEL_NAMES, Estimate, Figures, Report
+from deltafine.document.report import MODEL_NAMES, Estimate, Figures, Report
 from deltafine.report.text import Unit
 
 Feeding = Literal["streams", "clips"]

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from deltafine import __version__
+from deltafine.document.report import DOCUMENT_VERSION, Report
 from deltafine.errors import DeltafineError
-from deltafine.files import looks_like_a_model, make_folder, read_small, write_atomically
-from deltafine.report.document import DOCUMENT_VERSION, Report
 from deltafine.report.text import clean
+from deltafine.storage.files import looks_like_a_model, make_folder, read_small, write_atomically
 
 REPORT_FILE = "report.json"
 HTML_FILE = "report.html"

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
+from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.control import TOLERANCE, control_of, said_of
-from deltafine.report.document import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.health import health_cautions, listed
 from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times

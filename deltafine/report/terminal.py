@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deltafine.document.report import LayerFigures, Report, Timing
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
-from deltafine.report.document import LayerFigures, Report, Timing
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.quantities import Feeding, columns, figures_of, subject

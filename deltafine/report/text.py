@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from deltafine.report.document import Estimate
+from deltafine.document.report import Estimate
 
 Unit = Literal["share", "points", "macs", "bytes", "count", "times", "steps", "joules"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deltafine.report.document import Timing
+from deltafine.document.report import Timing
 from deltafine.report.text import clean, counted, significant, times
 
 HEAD = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from deltafine.model import graph
-from deltafine.model.fan_out import fan_out, is_covered, stages
+from deltafine.model.fan_out_counts import fan_out, is_covered, stages
 from deltafine.model.macs import mac_call, mac_layers
 from deltafine.model.trace import Call, Value
-from deltafine.runtime.lowering import as_image
+from deltafine.runtime.lowering.draft import as_image
 from deltafine.runtime.plan import Plan
 
 

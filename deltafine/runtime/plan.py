@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.files import make_folder, read_small, write_atomically
-from deltafine.runtime.structure import Structure, packed
+from deltafine.runtime.output_structure import Structure, packed
+from deltafine.storage.files import make_folder, read_small, write_atomically
 
 DOCUMENT, ARRAYS = "plan.json", "plan.npz"
 _MOST_BYTES = 64 << 20
@@ -69,7 +69,7 @@ class Finish:
     Attributes:
         scale, shift: names of arrays (channels,); "" for none.
         activation: name of the activation function.
-        parameters: its numbers, see ``deltafine.runtime.activations``.
+        parameters: its numbers, see ``deltafine.runtime.activation_functions``.
         delta: the delta layer behind it.
     """
 
@@ -133,7 +133,7 @@ class Plan:
         operations: in order of computation; the first is the input.
         outputs: indices of the tensors that are the predictions of a frame.
         arrays: weights, steps and fan-outs by name.
-        structure: how the outputs are given, see ``deltafine.runtime.structure``.
+        structure: how the outputs are given, see ``deltafine.runtime.output_structure``.
     """
 
     name: str

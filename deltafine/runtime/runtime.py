@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.runtime import kept
-from deltafine.runtime.alone import NotCopied, alone
-from deltafine.runtime.arrays import owned_bytes
-from deltafine.runtime.counts import Counts
+from deltafine.runtime import plan_cache as kept
+from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.frame_counts import Counts
+from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
-from deltafine.runtime.structure import packed
+from deltafine.runtime.single_thread import NotCopied, alone
 
 ENGINES = ("auto", "numba", "numpy")
 REFINED = "refined.keras"
@@ -139,7 +139,7 @@ class DeltaRuntime(NotCopied):
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
-            ``deltafine.model.load``.
+            ``deltafine.model.loading``.
 
     Attributes:
         plan: what is computed, operation by operation.
@@ -187,7 +187,7 @@ class DeltaRuntime(NotCopied):
         """
         if self.engine == "numpy":
             return {}
-        from deltafine.runtime.calibration import choose
+        from deltafine.runtime.autotuning import choose
 
         choice = choose(self.plan, frames, self._calls_keras)
         self._choose(choice)
@@ -263,13 +263,13 @@ class DeltaRuntime(NotCopied):
         return self._compile(load(file, **trust), frame_size)
 
     def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
-        from deltafine.model.load import check_model
-        from deltafine.runtime.compile import compile_model
+        from deltafine.model.loading import check_model
+        from deltafine.runtime.lowering.lower import compile_model
 
         check_model(model)
         compiled = compile_model(model, frame_size)
         if compiled.calls:
-            from deltafine.runtime.unknown import KerasCalls
+            from deltafine.runtime.keras_calls import KerasCalls
 
             self._calls_keras = KerasCalls(compiled.calls)
         return compiled.plan
@@ -278,13 +278,13 @@ class DeltaRuntime(NotCopied):
         shared = [*self.plan.arrays.values()]
         of_keras = getattr(self._calls_keras, "memory", 0)
         if self.engine == "numpy":
-            from deltafine.runtime.reference import NumpyState, matrices
+            from deltafine.runtime.numpy_stream import NumpyState, matrices
 
             weights = matrices(self.plan)
             self._weight_bytes = owned_bytes([*shared, *weights.values()]) + of_keras
             return lambda: NumpyState(self.plan, self._calls_keras, weights)
-        from deltafine.runtime.compiled import NumbaState
-        from deltafine.runtime.program import Program
+        from deltafine.runtime.numba_stream import NumbaState
+        from deltafine.runtime.packed_plan import Program
 
         program = Program(self.plan, choice)
         self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras

@@ -24,7 +24,7 @@ from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
-from deltafine.video.pipeline import ordered
+from deltafine.video.prefetch import ordered
 from deltafine.video.reading import DecodedFrames
 from deltafine.video.sources import source_of
 

@@ -20,7 +20,7 @@ from deltafine.video.catalogue import Video
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
 from deltafine.video.labels import label_of
-from deltafine.video.pipeline import background, ordered
+from deltafine.video.prefetch import background, ordered
 from deltafine.video.reading import Reader
 from deltafine.video.windows import random_starts, span, window_frames, window_starts
 

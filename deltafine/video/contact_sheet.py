@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.files import write_atomically
+from deltafine.storage.files import write_atomically
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import Converter
-from deltafine.video.files import as_text
+from deltafine.video.finding import as_text
 from deltafine.video.frames import UnreadableVideo, read_frames
 
 if TYPE_CHECKING:

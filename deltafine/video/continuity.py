@@ -14,7 +14,7 @@ import numpy as np
 from deltafine.video.catalogue import Video
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
-from deltafine.video.pipeline import ordered
+from deltafine.video.prefetch import ordered
 from deltafine.video.reading import Reader
 
 SIDE = 16

@@ -14,9 +14,9 @@ from av.video.frame import VideoFrame
 from deltafine.video.cache import SourceKey
 from deltafine.video.catalogue import Problem, Video
 from deltafine.video.conversion import bits_for
-from deltafine.video.files import content_hash
+from deltafine.video.finding import content_hash
 from deltafine.video.frames import FrameIndex, FrameSource, Limits, UnreadableVideo
-from deltafine.video.pipeline import ordered
+from deltafine.video.prefetch import ordered
 from deltafine.video.sources import source_of
 from deltafine.video.windows import TICK, chosen_frames
 

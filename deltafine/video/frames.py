@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.files import is_lfs_pointer
+from deltafine.storage.files import is_lfs_pointer
 
 if TYPE_CHECKING:
     from deltafine.video.conversion import Converter

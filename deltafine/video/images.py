@@ -11,7 +11,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
-from deltafine.video.files import image_files
+from deltafine.video.finding import image_files
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
 from deltafine.video.orientation import of_image
 

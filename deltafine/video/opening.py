@@ -15,7 +15,7 @@ import numpy as np
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
-from deltafine.video.files import image_folders, images_of
+from deltafine.video.finding import image_folders, images_of
 from deltafine.video.frames import Limits
 from deltafine.video.layouts import find
 from deltafine.video.layouts.common import nearest, some

@@ -12,7 +12,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Video
-from deltafine.video.files import content_hash
+from deltafine.video.finding import content_hash
 from deltafine.video.layouts.common import some
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from deltafine.video.catalogue import Video
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
-from deltafine.video.pipeline import background
+from deltafine.video.prefetch import background
 from deltafine.video.reading import Reader
 
 Stream = Iterator[tuple[np.ndarray, np.ndarray | None]]

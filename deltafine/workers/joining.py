@@ -27,7 +27,7 @@ def join(cluster: Cluster) -> Workers:
     """
     import tensorflow as tf
 
-    from deltafine.devices import prepare_devices
+    from deltafine.workers.devices import prepare_devices
 
     prepare_devices(deterministic=False)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(

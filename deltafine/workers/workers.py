@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
-from deltafine.refinement.interruption import Interrupted
+from deltafine.errors import DeltafineError, Interrupted
 from deltafine.workers.cluster import Cluster
 
 Result = TypeVar("Result")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltafine import demo, load_report, open_dataset
-from deltafine.pipeline import Quiet
+from deltafine import load_report, open_dataset
+from deltafine.jobs import demo
+from deltafine.jobs.refine import Quiet
 from tests.cli.running import Command
 
 

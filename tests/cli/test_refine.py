@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import pytest
 
-import deltafine.cli.output
+import deltafine.cli.console
 from deltafine import load_report
 from tests.cli.running import Command
 from tests.small_runs import write_small_video, write_small_videos
@@ -74,14 +74,14 @@ def test_overwrite_replaces_a_run_and_videos_that_cannot_be_used_are_listed(
 
 def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes as soon as the user has been told of an epoch."""
-    tell = deltafine.cli.output.Talk.epoch
+    tell = deltafine.cli.console.Talk.epoch
 
-    def tell_and_stop(self: deltafine.cli.output.Talk, now: object, epochs: int) -> None:
+    def tell_and_stop(self: deltafine.cli.console.Talk, now: object, epochs: int) -> None:
         tell(self, now, epochs)
         if now.epoch == epoch:  # type: ignore[attr-defined]
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(deltafine.cli.output.Talk, "epoch", tell_and_stop)
+    monkeypatch.setattr(deltafine.cli.console.Talk, "epoch", tell_and_stop)
 
 
 def test_ctrl_c_exits_with_130_says_where_the_best_model_is_and_resume_goes_on(
@@ -123,7 +123,7 @@ def test_ctrl_c_outside_of_the_training_says_what_is_left(
         if now == what:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("deltafine.cli.output.Talk.progress", stop)
+    monkeypatch.setattr("deltafine.cli.console.Talk.progress", stop)
     out = tmp_path / "run"
     done = deltafine("refine", model, "--data", videos, "--out", out, "--epochs", 0, "--frames", 4)
     assert done.code == 130

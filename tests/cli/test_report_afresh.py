@@ -9,7 +9,7 @@ import pytest
 
 from deltafine import model as models
 from deltafine.errors import DeltafineError
-from deltafine.measuring import measure_model
+from deltafine.jobs.measure import measure_model
 from deltafine.model import DeltaSettings
 from tests.cli.running import Command
 from tests.small_runs import small_model, write_small_model, write_small_videos

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import strategies as st
 from rich.console import Console
 
-from deltafine.refinement.settings import RefineSettings, resolve
+from deltafine.document.report import Picture
 from deltafine.report import csv, html, junit, load_report, markdown, terminal
 from deltafine.report.compare import compare
-from deltafine.report.document import Picture
 from deltafine.report.gate import check, read_thresholds
 from deltafine.report.store import json_text
+from deltafine.settings import RefineSettings, resolve
 from deltafine.video import open_dataset
 from tests.fuzz.harness import FEW, MANY, fuzz
 from tests.fuzz.mutations import HOSTILE, Blob, changed_bytes, changed_tree

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
-from deltafine.model.load import load
+from deltafine.model.loading import load
 from tests.fuzz.harness import FEW, MANY, fuzz, limits
 from tests.fuzz.mutations import Blob, changed_bytes, changed_tree
 from tests.small_runs import small_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltafine.layers.parts import part_of_batch, uniform
+from deltafine.layers.replica_part import part_of_batch, uniform
 
 
 @pytest.mark.parametrize("shape", [(7, 5, 3), (8, 4, 4, 2), (5, 1)])

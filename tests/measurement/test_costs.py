@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 
+from deltafine.document.energy import EnergyTable
 from deltafine.measurement import Probe
 from deltafine.measurement.bits import bits
 from deltafine.measurement.delta_layers import STEP_FLOOR
-from deltafine.measurement.energy import EnergyTable, delta_energy, dense_energy
+from deltafine.measurement.energy import delta_energy, dense_energy
 from deltafine.measurement.overhead import break_even_density, overhead_operations
 from deltafine.measurement.probe import Place
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
-from deltafine.refinement.following import SMALLEST_STEP
+from deltafine.refinement.thresholds.following import SMALLEST_STEP
 from tests.measurement.by_hand import changes, collect, sparse_video
 
 sizes = st.integers(1, 10**6)

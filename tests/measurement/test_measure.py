@@ -9,7 +9,8 @@ from keras import layers
 
 from deltafine import measure, open_dataset
 from deltafine.errors import DeltafineError
-from deltafine.measurement import Probe, comparison
+from deltafine.measurement import Probe
+from deltafine.measurement import side_by_side as comparison
 from deltafine.measurement.collector import Collector
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
 from tests.video.painted import write_classes, write_video

@@ -12,7 +12,7 @@ from keras import layers, ops
 from deltafine.measurement import Probe, product_counting
 from deltafine.measurement.collector import Collector
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas, mac_layers
-from deltafine.model.products import Product
+from deltafine.model.tensor_products import Product
 from tests.measurement.by_hand import changes, macs_that_meet
 from tests.model.small_models import randomise
 from tests.model.test_uncovered import Block

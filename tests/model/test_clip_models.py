@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from deltafine.errors import DeltafineError
+from deltafine.exporting.forms import export_plain, frames_of
+from deltafine.exporting.tflite import compare, to_tflite
 from deltafine.measurement import Probe
 from deltafine.measurement.collector import Collector
 from deltafine.model import (
@@ -21,8 +23,6 @@ from deltafine.model import (
     insert_deltas,
     mac_layers,
 )
-from deltafine.model.export import export_plain, frames_of
-from deltafine.model.lite import compare, to_tflite
 from tests.model import small_models
 from tests.model.comparing import IDENTITY
 

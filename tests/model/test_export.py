@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
+from deltafine.exporting.forms import export_plain, frames_of, step_table
+from deltafine.exporting.tflite import compare, to_tflite
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
-from deltafine.model.export import export_plain, frames_of, step_table
-from deltafine.model.lite import compare, to_tflite
 from tests.model import small_models
 
 

@@ -12,7 +12,7 @@ from keras import layers
 
 from deltafine.errors import DeltafineError
 from deltafine.model import dense_macs, fan_out
-from deltafine.model.fan_out import intermediate_shape
+from deltafine.model.fan_out_counts import intermediate_shape
 
 
 def brute_force(layer, input_shape) -> np.ndarray:

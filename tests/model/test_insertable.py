@@ -8,8 +8,8 @@ import pytest
 from keras import layers, ops
 
 from deltafine.errors import DeltafineError
+from deltafine.exporting.forms import export_plain
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, load
-from deltafine.model.export import export_plain
 from tests.model import small_models
 from tests.model.comparing import assert_frames_identical, assert_identical_also_when_reloaded
 

@@ -12,7 +12,7 @@ import pytest
 
 from deltafine.errors import DeltafineError
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, load
-from deltafine.model.legacy_configs import cleaned
+from deltafine.model.legacy.configs import cleaned
 from tests.model.comparing import assert_frames_identical, with_identity_deltas
 from tests.model.legacy.files import frozen_cases, write_plain
 

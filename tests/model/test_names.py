@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from keras import layers
 
+from deltafine.exporting.forms import export_plain
 from deltafine.layers import DeltaActivation
 from deltafine.measurement.event_maps import event_maps
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, choose, delta_layers, find_activations, insert_deltas
 from deltafine.model.clip_model import window_of, with_time
-from deltafine.model.export import export_plain
-from deltafine.model.names import Names
+from deltafine.model.layer_names import Names
 from deltafine.runtime.runtime import DeltaRuntime
 from tests.model.comparing import IDENTITY, assert_identical_also_when_reloaded
 from tests.model.small_models import clips, randomise

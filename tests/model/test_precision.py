@@ -10,14 +10,14 @@ from keras import layers, ops
 
 from deltafine import refine
 from deltafine.errors import DeltafineError
+from deltafine.exporting.forms import export_plain, frames_of
+from deltafine.exporting.tflite import compare, to_tflite
+from deltafine.measurement.output import are_probabilities
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
 from deltafine.model.clip_model import with_time
-from deltafine.model.export import export_plain, frames_of
-from deltafine.model.lite import compare, to_tflite
 from deltafine.model.precision import in_single_precision
-from deltafine.refinement.losses import are_probabilities
-from deltafine.runtime.compile import compile_model
+from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.runtime import DeltaRuntime
 from tests.model.small_models import clips, randomise
 from tests.small_runs import FAST, write_small_videos

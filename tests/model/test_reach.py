@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 from deltafine.model import coverage, find_activations, graph
-from deltafine.model.fan_out import fan_out, intermediate_shape, stages
+from deltafine.model.fan_out_counts import fan_out, intermediate_shape, stages
 from tests.model import small_models
 
 SHAPE = (8, 6, 3)

@@ -19,9 +19,9 @@ import threading
 import traceback
 from typing import Any
 
-import deltafine.refinement.run  # noqa: F401 (loads TensorFlow once for all)
+import deltafine.refinement.run.refinement  # noqa: F401 (loads TensorFlow once for all)
 from deltafine import refine
-from deltafine.pipeline import Quiet
+from deltafine.jobs.refine import Quiet
 
 
 class Killer(Quiet):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltafine.refinement import resolve
-from deltafine.refinement.budget import Budget
-from deltafine.refinement.history import FrontPoint
-from deltafine.refinement.trim import to_accuracy, to_density
+from deltafine.document.history import FrontPoint
+from deltafine.refinement.thresholds.budget import Budget
+from deltafine.refinement.thresholds.trimming import to_accuracy, to_density
+from deltafine.settings import resolve
 
 
 def point(accuracy: float = 0.9, mac: float = 0.1, pixels: float = 0.3, sparsity: float = 0.8) -> FrontPoint:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
-from deltafine.refinement.calibrate import activation_rms, step_unit
+from deltafine.refinement.thresholds.calibration import activation_rms, step_unit
 from tests.small_runs import SIZE, small_model
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltafine.refinement.candidates import front, pick, worth_keeping
-from deltafine.refinement.history import FrontPoint
+from deltafine.document.history import FrontPoint
+from deltafine.refinement.run.front import front, pick, worth_keeping
 
 # Few values, so that ties happen.
 shares = st.integers(0, 4).map(lambda number: number / 4)

@@ -12,10 +12,10 @@ import tensorflow as tf
 from deltafine.layers import Stream
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
 from deltafine.model.clip_model import with_time
-from deltafine.refinement import resolve
-from deltafine.refinement.carrying import Carried
-from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.training import Trainer
+from deltafine.refinement.training.carried_state import Carried
+from deltafine.refinement.training.losses import ClassificationLoss
+from deltafine.refinement.training.step import Trainer
+from deltafine.settings import resolve
 from tests.small_runs import SIZE, small_model
 
 PIECE = 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.refinement import checkpoints
+from deltafine.refinement.run import checkpoints
 
 
 def variables(seed: int, shapes: tuple[tuple[int, ...], ...] = ((3, 2), (), (4,))) -> list[keras.Variable]:

@@ -17,11 +17,20 @@ from keras import layers
 from deltafine import refine
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
-from deltafine.refinement import allocation
-from deltafine.refinement.allocation import Allocation
-from deltafine.refinement.calibrate import activation_rms
-from deltafine.refinement.following import MOST_APART, Seen, error, own_error, play, scale_that_follows, some, wake
-from deltafine.refinement.losses import ClassificationLoss, Loss, RegressionLoss
+from deltafine.refinement.thresholds import allocation
+from deltafine.refinement.thresholds.allocation import Allocation
+from deltafine.refinement.thresholds.calibration import activation_rms
+from deltafine.refinement.thresholds.following import (
+    MOST_APART,
+    Seen,
+    error,
+    own_error,
+    play,
+    scale_that_follows,
+    some,
+    wake,
+)
+from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.report import Report
 from deltafine.report.summary import headline
 from tests.small_runs import SIZE, small_model, write_small_video

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from deltafine import load_report, refine
 from deltafine.cli import app
 from deltafine.errors import DeltafineError
+from deltafine.jobs.refine import Quiet
 from deltafine.model import delta_layers, find_activations, insert_deltas
 from deltafine.model.freezing import frozen_weights, set_trainable
-from deltafine.pipeline import Quiet
-from deltafine.refinement import resolve
 from deltafine.report import html, markdown
+from deltafine.settings import resolve
 from tests.small_runs import FAST, SIZE, small_model, write_small_videos
 
 SETTINGS = {**FAST, "epochs": 1}

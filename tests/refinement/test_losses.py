@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deltafine.refinement.losses import ClassificationLoss, RegressionLoss, are_probabilities
+from deltafine.measurement.output import are_probabilities
+from deltafine.refinement.training.losses import ClassificationLoss, RegressionLoss
 
 BATCH, TIME, CLASSES = 3, 4, 5
 

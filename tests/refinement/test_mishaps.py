@@ -19,13 +19,12 @@ import keras
 import pytest
 
 from deltafine import load_report, refine
-from deltafine.errors import DeltafineError
-from deltafine.pipeline import Quiet
-from deltafine.refinement import checkpoints
-from deltafine.refinement.interruption import Interrupted
-from deltafine.refinement.lock import locked
-from deltafine.refinement.stability import MOST_ROLLBACKS, LossWatch, Unsound
-from deltafine.refinement.training import Trainer
+from deltafine.errors import DeltafineError, Interrupted
+from deltafine.jobs.refine import Quiet
+from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.lock import locked
+from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, Unsound
+from deltafine.refinement.training.step import Trainer
 from tests.small_runs import FAST, write_small_model, write_small_video, write_small_videos
 from tests.test_files import mounted
 
@@ -91,7 +90,7 @@ def test_sigterm_stops_in_every_phase_and_the_run_goes_on_from_there(
 
 LONG = """
 import hashlib, sys
-from deltafine.refinement import interruption
+from deltafine.refinement.run import interruption
 interruption.SECONDS_TO_STOP = 1.0
 with interruption.Requests() as requests, requests.held():  # the signal may come before the long call
     print("here", flush=True)
@@ -142,7 +141,7 @@ def test_a_second_process_is_refused_at_once_and_a_killed_one_locks_nothing(
 import time
 from collections import deque
 from pathlib import Path
-from deltafine.refinement.lock import locked
+from deltafine.refinement.run.lock import locked
 with locked(Path({str(stopped)!r})):
     print("locked", flush=True)
     time.sleep(60)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from deltafine.refinement import resolve
-from deltafine.refinement.optimizers import cosine, of_weights, warmup_steps
+from deltafine.refinement.training.optimizers import cosine, of_weights, warmup_steps
+from deltafine.settings import resolve
 
 RATE = 0.01
 

@@ -12,17 +12,17 @@ import pytest
 
 from deltafine import load_report, refine
 from deltafine.errors import DeltafineError
+from deltafine.jobs.refine import Quiet
 from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
 from deltafine.model.clip_model import with_time
-from deltafine.pipeline import Quiet
-from deltafine.refinement import resolve
-from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, Trial
-from deltafine.refinement.run import Refinement
+from deltafine.refinement.run.refinement import Refinement
+from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, Trial
+from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.report.health import movement
-from deltafine.runtime.compile import compile_model
-from deltafine.runtime.reference import NumpyState
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.runtime.numpy_stream import NumpyState
+from deltafine.settings import resolve
 from tests.small_runs import FAST, SIZE, write_small_model, write_small_videos
 
 pytest.importorskip("numba")

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from deltafine import load_report, refine
-from deltafine.errors import DeltafineError
+from deltafine.document.history import Epoch
+from deltafine.errors import DeltafineError, Interrupted
+from deltafine.jobs.refine import Quiet
 from deltafine.model import delta_layers
-from deltafine.pipeline import Quiet
-from deltafine.refinement import checkpoints, resolve
-from deltafine.refinement.history import Epoch
-from deltafine.refinement.interruption import Interrupted
-from deltafine.refinement.run import Outcome, Refinement
+from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.refinement import Outcome, Refinement
 from deltafine.report import Report
 from deltafine.report.health import movement
+from deltafine.settings import resolve
 from tests.small_runs import FAST, FRAMES, SIZE, write_small_model, write_small_videos
 
 EPOCHS = 3

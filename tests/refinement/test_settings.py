@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
-from deltafine.refinement import RefineSettings, resolve
-from deltafine.refinement.settings import given_names
+from deltafine.settings import RefineSettings, given_names, resolve
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 rates = st.floats(1e-9, 10)

@@ -12,8 +12,8 @@ import pytest
 
 from deltafine import refine
 from deltafine.errors import DeltafineError
-from deltafine.measuring import measure_model
-from deltafine.refinement.task import held_out, open_data, open_streams
+from deltafine.jobs.measure import measure_model
+from deltafine.measurement.task import held_out, open_data, open_streams
 from deltafine.report import Report
 from deltafine.video import open_dataset
 from tests.small_runs import FAST, SIZE, write_small_model, write_small_video

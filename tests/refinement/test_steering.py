@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltafine.refinement import resolve
-from deltafine.refinement.budget import Budget
-from deltafine.refinement.history import FrontPoint
-from deltafine.refinement.steering import AccuracyController, Steering, TargetController
+from deltafine.document.history import FrontPoint
+from deltafine.refinement.thresholds.budget import Budget
+from deltafine.refinement.training.steering import AccuracyController, Steering, TargetController
+from deltafine.settings import resolve
 
 
 def steer(start: float, target: float, slope: float, lag: float, noise: float, steps: int = 400) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deltafine.refinement.strided import strides_taken_first
+from deltafine.refinement.training.strided import strides_taken_first
 
 PROGRAM = """
 import keras, numpy as np, tensorflow as tf

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from deltafine.model import DeltaSettings, Site, choose, delta_layers, find_activations, insert_deltas
-from deltafine.refinement import resolve
-from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.training import Trainer
+from deltafine.refinement.training.losses import ClassificationLoss
+from deltafine.refinement.training.step import Trainer
+from deltafine.settings import resolve
 from tests.small_runs import SIZE, small_model
 
 

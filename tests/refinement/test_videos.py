@@ -11,9 +11,9 @@ import pytest
 
 from deltafine import refine
 from deltafine.errors import DeltafineError
-from deltafine.pipeline import Quiet
-from deltafine.refinement import resolve
-from deltafine.refinement.preparation import Prepared, prepare
+from deltafine.jobs.refine import Quiet
+from deltafine.refinement.run.preparation import Prepared, prepare
+from deltafine.settings import resolve
 from deltafine.video import encoded
 from deltafine.video.reading import DecodedFrames
 from tests.small_runs import FAST, FRAMES, write_small_model, write_small_video, write_small_videos

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deltafine.measurement.energy import HOROWITZ
-from deltafine.report.document import (
+from deltafine.document.energy import HOROWITZ
+from deltafine.document.report import (
     DataInfo,
     DeltaFigures,
     Epoch,

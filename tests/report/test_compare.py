@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, compare, obstacles, relative
-from deltafine.report.document import Report
 from tests.report.builders import data_info, make_report
 
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deltafine.cli import app
+from deltafine.document.report import Estimate, Report
 from deltafine.report import html, junit, markdown
 from deltafine.report.compare import compare
-from deltafine.report.document import Estimate, Report
 from deltafine.report.gate import Thresholds, check
 from deltafine.report.store import write_report
 from deltafine.report.summary import cautions, headline

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deltafine.report.document import DeltaFigures, LayerFigures, ModelInfo
+from deltafine.document.report import DeltaFigures, LayerFigures, ModelInfo
 from deltafine.report.quantities import QUANTITIES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "metrics"

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report import github, junit
 from deltafine.report.compare import compare
-from deltafine.report.document import Report
 from deltafine.report.gate import Thresholds, check, parse_share, read_thresholds
 from tests.report.builders import make_report
 from tests.report.test_compare import cheaper

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from deltafine.document.report import Picture, Report
 from deltafine.report import html
 from deltafine.report.compare import compare
-from deltafine.report.document import Picture, Report
 from deltafine.report.gate import Thresholds, check
 from tests.report.builders import LAYERS, estimate, make_report
 from tests.report.test_compare import cheaper

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from deltafine.measuring import measure_model
+from deltafine.jobs.measure import measure_model
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
 from deltafine.report import write_report
 from tests.video.painted import write_video

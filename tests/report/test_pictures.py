@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from deltafine.jobs.pictures import draw
 from deltafine.measurement.event_maps import EventMap
-from deltafine.report.pictures import draw
 
 
 def pixels(png: bytes) -> np.ndarray:

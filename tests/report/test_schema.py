@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from deltafine.report.schema import schema_text
+from deltafine.document.schema import schema_text
 from deltafine.report.store import json_text
 from tests.report.builders import make_report
 
@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[2] / "docs" / "report.schema.json"
 
 
 def test_the_published_schema_is_current() -> None:
-    advice = "run: python -m deltafine.report.schema > docs/report.schema.json"
+    advice = "run: python -m deltafine.document.schema > docs/report.schema.json"
     assert FILE.read_text("utf-8") == schema_text(), advice
 
 

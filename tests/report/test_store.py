@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from deltafine.document.report import Picture
 from deltafine.errors import DeltafineError
 from deltafine.report import Report, html, load_report, write_report
-from deltafine.report.document import Picture
 from deltafine.report.store import load_pictures
 from tests.report.builders import make_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltafine.report.document import MODEL_NAMES, Estimate, Figures, Operations, Report
+from deltafine.document.report import MODEL_NAMES, Estimate, Figures, Operations, Report
 from deltafine.report.quantities import QUANTITIES, columns, subject
 from deltafine.report.summary import cautions, headline, layers_by_name, listed, rows, saving
 from tests.report.builders import data_info, estimate, make_report

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from deltafine.document.report import Report
 from deltafine.report import terminal
 from deltafine.report.compare import compare
-from deltafine.report.document import Report
 from deltafine.report.gate import Thresholds, check
 from tests.report.builders import make_report
 from tests.report.test_compare import cheaper

@@ -16,9 +16,9 @@ from hypothesis import strategies as some
 from keras import layers, ops
 
 from deltafine import DeltafineError, DeltaRuntime, find_activations, insert_deltas
+from deltafine.exporting.forms import export_plain
 from deltafine.model import DeltaSettings, graph
-from deltafine.model.export import export_plain
-from deltafine.runtime.calibration import can_run_by_events
+from deltafine.runtime.autotuning import can_run_by_events
 from tests.cli.running import Command
 from tests.runtime.random_networks import Fragile, Trained, Unlike
 from tests.small_runs import write_small_video

@@ -12,9 +12,9 @@ import tensorflow as tf
 from deltafine import DeltaRuntime
 from deltafine.measurement.probe import Probe
 from deltafine.model import mac_layers
-from deltafine.runtime.calibration import can_run_by_events
-from deltafine.runtime.compiled import NumbaState
-from deltafine.runtime.program import Program
+from deltafine.runtime.autotuning import can_run_by_events
+from deltafine.runtime.numba_stream import NumbaState
+from deltafine.runtime.packed_plan import Program
 from tests.runtime.models import MODELS, frame_shape, mostly_left_to_keras, refined, video
 
 FRAMES = 40

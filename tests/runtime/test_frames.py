@@ -14,9 +14,9 @@ from keras import layers
 
 from deltafine import DeltaRuntime, find_activations, insert_deltas
 from deltafine.model import DeltaSettings, delta_layers
-from deltafine.runtime.compile import compile_model
-from deltafine.runtime.compiled import NumbaState
-from deltafine.runtime.program import Program
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.runtime.numba_stream import NumbaState
+from deltafine.runtime.packed_plan import Program
 from tests.runtime.test_kernels import rules
 
 

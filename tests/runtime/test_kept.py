@@ -22,7 +22,7 @@ from hypothesis import strategies as some
 
 from deltafine import DeltaRuntime
 from deltafine.errors import DeltafineError, DeltafineWarning
-from deltafine.runtime import kept
+from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.kernels import entry
 from deltafine.runtime.plan import Plan
 from tests.cli.running import Command
@@ -307,7 +307,7 @@ def test_kernels_that_cannot_be_kept_are_compiled_and_said(
 ) -> None:
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(read_only / "numba"))
     compiled(function)  # numba takes its next place: beside the function, or in the user's cache
-    monkeypatch.setattr("deltafine.runtime.kernels.cache._Places._locator_classes", [])
+    monkeypatch.setattr("deltafine.runtime.kernels.kernel_cache._Places._locator_classes", [])
     taken, said = compiled(function)
     assert not taken
     assert len(said) == 1

@@ -14,10 +14,10 @@ from keras import layers
 from deltafine import find_activations, insert_deltas
 from deltafine.model import DeltaSettings
 from deltafine.model.insert import delta_layers
-from deltafine.runtime.compile import compile_model
-from deltafine.runtime.compiled import NumbaState
-from deltafine.runtime.program import Program
-from deltafine.runtime.reference import NumpyState
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.runtime.numba_stream import NumbaState
+from deltafine.runtime.numpy_stream import NumpyState
+from deltafine.runtime.packed_plan import Program
 
 
 def whole_numbers(model: Any, seed: int) -> Any:

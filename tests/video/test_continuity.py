@@ -76,8 +76,8 @@ class Watched:
 def test_videos_measured_as_one_stream_follow_each_other_as_in_the_scene(data: Dataset, spliced: bool) -> None:
     import keras
 
-    from deltafine.measurement.comparison import measure_streams
     from deltafine.measurement.probe import Probe
+    from deltafine.measurement.side_by_side import measure_streams
     from deltafine.model import insert_deltas
 
     inputs = keras.Input((*SIZE, 3))

@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from deltafine.runtime.live import live_frames
 from deltafine.video import Dataset, open_dataset
 from deltafine.video.conversion import bits_for
-from deltafine.video.overview import overview
+from deltafine.video.dataset_overview import overview
+from deltafine.video.live import live_frames
 
 SIZE = (8, 16)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.report.facts import data_info
+from deltafine.jobs.facts import data_info
 from deltafine.video import open_dataset
 from deltafine.video.contact_sheet import write_contact_sheet
-from deltafine.video.overview import overview
+from deltafine.video.dataset_overview import overview
 from tests.video.painted import write_classes, write_video
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from numba import njit
 
 from deltafine.errors import DeltafineWarning
-from deltafine.runtime.kernels.cache import NOWHERE, KernelCache
+from deltafine.runtime.kernels.kernel_cache import NOWHERE, KernelCache
 
 # The inner functions are called by each other only: no wrappers for Python, which would take most of the compiling.
 kernel = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)

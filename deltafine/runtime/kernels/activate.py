@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from deltafine.runtime.activations import CODES, SELU_ALPHA, SELU_SCALE
+from deltafine.runtime.activation_functions import CODES, SELU_ALPHA, SELU_SCALE
 from deltafine.runtime.kernels import kernel
 
 A_LINEAR, A_RELU = CODES["linear"], CODES["relu"]

@@ -10,12 +10,12 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels import entry
 from deltafine.runtime.kernels import layout as at
-from deltafine.runtime.kernels.events import convolve_events, should_send_events
-from deltafine.runtime.kernels.frames import read_frame
+from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
+from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
-from deltafine.runtime.kernels.products import convolve
+from deltafine.runtime.kernels.row_convolution import convolve
 from deltafine.runtime.kernels.rows import combine, pool, pool_everything
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels import layout as at
-from deltafine.runtime.kernels.bits import BITS, bits_of, lowest_bit
+from deltafine.runtime.kernels.bit_sets import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack
-from deltafine.runtime.kernels.products import reach_of
+from deltafine.runtime.kernels.row_convolution import reach_of
 
 PIECE = 64
 """Rows that are computed and finished at a time."""

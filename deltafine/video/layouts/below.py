@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Split
-from deltafine.video.files import find_videos, is_video, relative_name
+from deltafine.video.finding import find_videos, is_video, relative_name
 from deltafine.video.layouts.common import relative_to, some
 from deltafine.video.layouts.naming import is_container, split_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found
-from deltafine.video.files import subfolders
+from deltafine.video.finding import subfolders
 from deltafine.video.layouts.common import list_folders, list_name, some
 from deltafine.video.layouts.hmdb51 import LIST_FOLDERS as HMDB51_FOLDERS
 from deltafine.video.layouts.hmdb51 import find_hmdb51

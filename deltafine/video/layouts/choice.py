@@ -8,19 +8,19 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found
-from deltafine.video.files import find_videos
+from deltafine.video.finding import find_videos
 from deltafine.video.layouts.beside import READ as BESIDE
 from deltafine.video.layouts.beside import find_beside
+from deltafine.video.layouts.class_in_name import find_named
 from deltafine.video.layouts.common import nearest
 from deltafine.video.layouts.folders import find_class_folders, find_single, find_unlabelled
-from deltafine.video.layouts.hdf5 import find_hdf5
+from deltafine.video.layouts.hdf5_videos import find_hdf5
 from deltafine.video.layouts.hmdb51 import find_hmdb51
 from deltafine.video.layouts.kinetics import find_kinetics
+from deltafine.video.layouts.labelled_streams import find_streams
 from deltafine.video.layouts.leftover import unused_lists
 from deltafine.video.layouts.lists import Lists
 from deltafine.video.layouts.manifest import find_manifest
-from deltafine.video.layouts.names import find_named
-from deltafine.video.layouts.streams import find_streams
 from deltafine.video.layouts.ucf101 import find_ucf101
 
 LAYOUTS = (

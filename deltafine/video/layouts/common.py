@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
-from deltafine.video.files import is_video, relative_name, subfolders
+from deltafine.video.finding import is_video, relative_name, subfolders
 from deltafine.video.sequences import is_image
 
 MOST_LIST_BYTES = 1 << 28

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.files import find_videos, image_folders, is_image_folder, is_video, relative_name, subfolders
+from deltafine.video.finding import find_videos, image_folders, is_image_folder, is_video, relative_name, subfolders
 from deltafine.video.layouts.common import number_classes, some
 from deltafine.video.layouts.naming import is_container, split_of
 from deltafine.video.sequences import aside_of, natural_key

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.files import relative_name
+from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import list_folders, locate_flat, number_classes, read_lines, refuse_missing
 
 OFFICIAL = "testTrainMulti_7030_splits"

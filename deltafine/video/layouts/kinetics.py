@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Problem, Split, Video
-from deltafine.video.files import find_videos, relative_name
+from deltafine.video.finding import find_videos, relative_name
 from deltafine.video.layouts.common import number_classes, some
 from deltafine.video.layouts.naming import SPLIT_NAMES, split_of_list
 from deltafine.video.layouts.tables import has_columns, read_table

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltafine.video.catalogue import Found
-from deltafine.video.files import is_video, relative_name
+from deltafine.video.finding import is_video, relative_name
 from deltafine.video.layouts.common import some
-from deltafine.video.layouts.hdf5 import SUFFIXES as HDF5
+from deltafine.video.layouts.hdf5_videos import SUFFIXES as HDF5
 from deltafine.video.layouts.listed import files_of_lists
 
 if TYPE_CHECKING:

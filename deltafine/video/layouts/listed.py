@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Split
-from deltafine.video.files import subfolders
+from deltafine.video.finding import subfolders
 from deltafine.video.layouts.common import MOST_CLASSES, list_folders, read_text, some, whole_number
 from deltafine.video.layouts.naming import SPLIT_NAMES, split_number, split_of, split_of_list
 from deltafine.video.layouts.tables import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
-from deltafine.video.files import is_image_folder, relative_name
+from deltafine.video.finding import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
 from deltafine.video.layouts.common import list_name, refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders

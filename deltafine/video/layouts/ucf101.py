@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
-from deltafine.video.files import relative_name
+from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import (
     MOST_CLASSES,
     list_folders,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from deltafine.measurement import Probe
-from deltafine.measurement.comparison import measure_clips
+from deltafine.measurement.side_by_side import measure_clips
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
 from deltafine.video import open_dataset
 from tests.benchmarks.method.test_step_time import convolutions, mobilenet

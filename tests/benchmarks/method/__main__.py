@@ -96,8 +96,8 @@ def _plan(methods: list[str], seeds: int) -> Iterator[tuple[str, dict[str, Any],
 
 
 def _demo(folder: Path) -> tuple[Path, Path, Path]:
-    from deltafine import demo
-    from deltafine.pipeline import Quiet
+    from deltafine.jobs import demo
+    from deltafine.jobs.refine import Quiet
 
     example = demo.Example(folder / "baseline.keras", folder / "videos", folder / "streams")
     if not example.model.exists():

@@ -15,9 +15,9 @@ import pytest
 from keras import layers
 
 from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
-from deltafine.refinement import resolve
-from deltafine.refinement.losses import ClassificationLoss
-from deltafine.refinement.training import Trainer
+from deltafine.refinement.training.losses import ClassificationLoss
+from deltafine.refinement.training.step import Trainer
+from deltafine.settings import resolve
 
 pytestmark = pytest.mark.slow
 

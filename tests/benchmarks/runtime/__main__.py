@@ -27,14 +27,14 @@ import numpy as np
 from keras import layers
 
 from deltafine import find_activations, insert_deltas
+from deltafine.jobs.dense_runtimes import dense_runtimes, set_threads
+from deltafine.jobs.timing import Times, fastest_dense, take_turns
 from deltafine.model import DeltaSettings
-from deltafine.runtime.comparison import Times, fastest_dense, take_turns
-from deltafine.runtime.compile import compile_model
-from deltafine.runtime.compiled import NumbaState
-from deltafine.runtime.dense import dense_runtimes, set_threads
-from deltafine.runtime.kept import machine
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.runtime.numba_stream import NumbaState
+from deltafine.runtime.packed_plan import Program
 from deltafine.runtime.plan import Plan
-from deltafine.runtime.program import Program
+from deltafine.runtime.plan_cache import machine
 
 DENSITIES = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 SENDS_ALWAYS, NEVER_SENDS = 1e-30, 1e30

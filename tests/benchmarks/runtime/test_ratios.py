@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deltafine import DeltaRuntime
-from deltafine.runtime.comparison import fastest_dense
+from deltafine.jobs.timing import fastest_dense
 from tests.benchmarks.runtime.__main__ import MODELS, compare, show
 
 LEAST = {

@@ -23,10 +23,10 @@ def main(index: int, ports: list[int], batch: int, batchnorm: str) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
     from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
-    from deltafine.refinement import resolve
-    from deltafine.refinement.losses import ClassificationLoss
-    from deltafine.refinement.trainable import prepare_batchnorm
-    from deltafine.refinement.training import Trainer
+    from deltafine.refinement.training.losses import ClassificationLoss
+    from deltafine.refinement.training.step import Trainer
+    from deltafine.refinement.training.trainable import prepare_batchnorm
+    from deltafine.settings import resolve
     from deltafine.workers import ALONE, Cluster, join
     from tests.benchmarks.method.test_step_time import convolutions
 

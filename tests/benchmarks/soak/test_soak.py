@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from deltafine import refine
-from deltafine.pipeline import Quiet
-from deltafine.refinement.interruption import Interrupted
+from deltafine.errors import Interrupted
+from deltafine.jobs.refine import Quiet
 from tests.fuzz.harness import status
 from tests.small_runs import write_small_model
 

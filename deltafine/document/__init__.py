@@ -1,0 +1,1 @@
+"""What a report holds: plain typed documents without behaviour. Nothing here loads TensorFlow."""

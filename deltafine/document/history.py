@@ -1,0 +1,48 @@
+"""What happened while a model was refined: plain documents, without TensorFlow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from deltafine.document.figures import Part
+
+
+class FrontPoint(Part):
+    """One checkpoint on the way, as measured on the validation streams during training."""
+
+    epoch: int
+    penalty: float = Field(description="λ at that epoch")
+    accuracy: float
+    mac_density: float
+    pixel_density: float
+    delta_sparsity: float | None = None
+    step_scale: float = Field(1.0, description="factor on all steps after training, to meet a budget")
+    chosen: bool = False
+
+
+class Epoch(Part):
+    """One row of the training history (also `history.csv`)."""
+
+    epoch: int
+    loss: float
+    task_loss: float
+    penalty_loss: float
+    penalty: float = Field(description="λ")
+    accuracy: float | None = None
+    validation_accuracy: float | None = None
+    validation_mac_density: float
+    validation_pixel_density: float
+    seconds: float
+
+
+def to_csv(history: Sequence[Epoch]) -> str:
+    """The history as CSV, one line per epoch under a line of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Epoch.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(epoch.model_dump() for epoch in history)
+    return text.getvalue()

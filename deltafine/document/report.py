@@ -1,0 +1,183 @@
+"""The report document: what `report.json` holds, version by version.
+
+Every figure is defined once, in `deltafine.measurement`; this module only gives figures their place. Reading a
+document needs pydantic and nothing heavier.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from deltafine.document.energy import EnergyTable
+from deltafine.document.figures import (
+    DEFINITIONS_VERSION,
+    DeltaFigures,
+    Estimate,
+    Figures,
+    LayerFigures,
+    Measurement,
+    Operations,
+    Part,
+)
+from deltafine.document.history import Epoch, FrontPoint
+
+__all__ = [
+    "DOCUMENT_VERSION",
+    "MODEL_NAMES",
+    "DataInfo",
+    "DeltaFigures",
+    "EnergyTable",
+    "Epoch",
+    "Estimate",
+    "Figures",
+    "FrontPoint",
+    "FrozenInfo",
+    "LayerFigures",
+    "Measurement",
+    "ModelInfo",
+    "Operations",
+    "Picture",
+    "Problem",
+    "Report",
+    "RuntimeTimes",
+    "SiteInfo",
+    "Timing",
+    "Uncovered",
+    "Versions",
+]
+
+DOCUMENT_VERSION = 1
+
+MODEL_NAMES = ("original", "calibrated", "refined")
+"""The columns of a report, in the order in which they are shown. A report may lack the last two."""
+
+
+class SiteInfo(Part):
+    """One activation of the model, with or without a delta layer."""
+
+    name: str
+    kind: str
+    shape: list[int | None]
+    consumers: list[str]
+    fan_out_macs: int
+    mac_share: float
+    selected: bool
+    reason: str = ""
+
+
+class Uncovered(Part):
+    """A layer with MACs that the measurement does not cover."""
+
+    name: str
+    kind: str
+    dense_macs: int | None = Field(None, description="per frame, where a formula is known")
+
+
+class FrozenInfo(Part):
+    """Weights that a training leaves as they are."""
+
+    parameters: int = Field(description="numbers in frozen weights")
+    of: int = Field(description="numbers in all weights that a training would change if nothing were frozen")
+    layers: list[str] = Field(description="paths of the layers that have frozen weights")
+
+
+class ModelInfo(Part):
+    name: str
+    sha256: str
+    parameters: int
+    input_shape: list[int | None]
+    outputs: int | None = Field(None, description="classes, None where the output is not a class vector")
+    window: int | None = Field(
+        None, description="frames of a clip, where the model takes clips: operations are then counted per clip"
+    )
+    coverage: float = Field(description="share of the model's dense MACs in covered layers")
+    uncovered: list[Uncovered] = []
+    frozen: FrozenInfo | None = Field(None, description="what of it was frozen while it was refined, if anything was")
+
+
+class Problem(Part):
+    video: str
+    reason: str
+
+
+class DataInfo(Part):
+    path: str
+    layout: str
+    classes: list[str] = Field(description="empty where labels are numbers")
+    train_videos: int
+    validation_videos: int
+    test_videos: int = Field(0, description="kept apart for the report, where there is a validation split as well")
+    fingerprint: str
+    problems: list[Problem] = []
+
+
+class Picture(Part):
+    """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
+    video: str
+    caption: str
+
+
+class Versions(Part):
+    deltafine: str
+    python: str
+    keras: str
+    tensorflow: str
+    numpy: str
+    av: str
+    platform: str
+
+
+class RuntimeTimes(Part):
+    """What one runtime took per frame, in milliseconds."""
+
+    name: str = Field(description="with its version, but for the delta runtime, which is deltafine")
+    p50: float = Field(description="median of the time that passed")
+    p95: float = Field(description="95th percentile of the time that passed")
+    processor_p50: float = Field(description="median of the processor time of all threads")
+
+
+class Timing(Part):
+    """One measurement by `deltafine bench`: the delta runtime and dense ones on the same frames, in turn."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    machine: str
+    versions: Versions
+    threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
+    engine: str = Field(description="of the delta runtime: numba or numpy")
+    data: str
+    videos: int
+    frames: int = Field(description="that were timed; the first of each video is not")
+    runtimes: list[RuntimeTimes] = Field(min_length=2, description="the delta runtime first")
+
+
+class Report(Part):
+    """Everything that one run, or one measurement of a model, has to say."""
+
+    version: Literal[1] = 1
+    definitions: int = DEFINITIONS_VERSION
+    title: str
+    created: str = Field(description="UTC, ISO 8601")
+    seconds: float = Field(description="wall time of the whole run")
+    peak_memory_bytes: int
+    versions: Versions
+    settings: dict[str, Any] = Field(description="every value resolved, enough to repeat the run")
+    settings_hash: str
+    model: ModelInfo
+    data: DataInfo
+    stream_data: DataInfo | None = Field(None, description="where the streams came from, if not from `data`")
+    sites: list[SiteInfo]
+    models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
+    history: list[Epoch] = []
+    energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
+    front: list[FrontPoint] = []
+    start_steps: dict[str, float] = Field(
+        default={},
+        description="median step that training started from, by delta layer; not that of the calibrated model",
+    )
+    pictures: list[Picture] = []
+    timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")
+    warnings: list[str] = []

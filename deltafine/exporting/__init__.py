@@ -1,0 +1,1 @@
+"""The refined model in other forms: one file per form."""

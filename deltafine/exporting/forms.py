@@ -1,0 +1,201 @@
+"""A refined model with plain Keras layers only, for use without deltafine.
+
+Forms:
+
+- ``stripped``: the per-frame network with its refined weights, no steps; for runtimes that decide for
+  themselves what to skip, or for use as an ordinary network.
+- ``quantized``: the per-frame network that rounds to the steps, for rules without memory (``quantize``).
+- ``quantized`` for ``send-on-delta``, which holds values from frame to frame: a clip network of fixed length that
+  holds them with plain operations, one frame after the other.
+
+A network that takes clips takes clips in both forms.
+
+The quantized forms predict what the refined model predicts, to the last bit on the same machine; in mixed precision
+only as far as TensorFlow fuses both graphs alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
+from deltafine.layers.rules import RULES
+from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
+from deltafine.model import graph
+from deltafine.model.clip_model import frame_layers
+from deltafine.model.cloning import clone
+from deltafine.model.insert import delta_layers
+from deltafine.model.layer_names import Names
+
+FORMS = ("stripped", "quantized")
+STEPS_VERSION = 1
+_WITH_MEMORY = ("send-on-delta",)
+
+
+def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = None) -> Any:
+    """A copy of a refined clip model that loads without deltafine.
+
+    Args:
+        refined: a clip model with delta layers.
+        form: ``"stripped"`` or ``"quantized"``.
+        frames: clip length of the quantized form of a rule with memory; that of the model if it has one.
+
+    Returns:
+        A Keras model of one frame, ``(batch, ...)`` in, one prediction per frame out; for a rule with memory,
+        quantized, and for a network that takes clips, of one clip, with the refined model's own input and output.
+
+    Raises:
+        DeltafineError: unknown form, no delta layers, or the clip length is needed and missing.
+    """
+    if form not in FORMS:
+        raise DeltafineError(f"The form must be one of {', '.join(FORMS)}, not '{form}'.")
+    deltas = delta_layers(refined)
+    if not deltas:
+        raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
+    whole = not frame_layers(refined)
+    length = None
+    if whole or (form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())):
+        length = refined.inputs[0].shape[1] or frames
+        if length is None:
+            raise DeltafineError(
+                f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
+                if whole
+                else "The rule send-on-delta holds values from frame to frame, so its quantized form needs a clip "
+                "length: give --frames, or use --form stripped."
+            )
+    return _Exporter(form, length).export(refined)
+
+
+def step_table(refined: Any) -> dict[str, Any]:
+    """The steps of a refined model as plain values, for a hardware toolchain.
+
+    Returns:
+        ``version`` and ``layers``: for each delta layer its path, rule, unit, scope and step size or sizes.
+    """
+    return {
+        "version": STEPS_VERSION,
+        "layers": [
+            {
+                "name": path,
+                "rule": layer.rule,
+                "unit": layer.unit,
+                "step_per": layer.step_per,
+                "step": np.asarray(layer.step, "float64").tolist(),
+            }
+            for path, layer in delta_layers(refined).items()
+        ],
+    }
+
+
+class _Exporter:
+    """Walks the clip model and calls clones of everything but deltafine's own layers."""
+
+    def __init__(self, form: str, length: int | None) -> None:
+        self._form = form
+        self._length = length
+        self._clones: dict[int, Any] = {}
+        self._nested: dict[int, Any] = {}
+
+    def export(self, refined: Any) -> Any:
+        names = Names()
+        inputs = [self._input(tensor, names) for tensor in graph.input_tensors(refined)]
+        model = names.model(
+            keras.tree.pack_sequence_as(graph.input_structure(refined), inputs),
+            keras.tree.pack_sequence_as(graph.output_structure(refined), self._outputs(refined, inputs, names)),
+            refined.name,
+        )
+        for old, new in self._clones.values():
+            for source, target in zip(old.weights, new.weights, strict=True):
+                target.assign(source)
+        return model
+
+    def _input(self, tensor: Any, names: Names) -> Any:
+        shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
+        return names.input(tensor.name, (None, *shape), tensor.dtype)
+
+    def _outputs(self, model: Any, inputs: list[Any], names: Names) -> list[Any]:
+        """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
+        return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
+
+    def _call(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Names) -> Any:
+        operation = node.operation
+        # In place of the clock goes the number of frames, None where all there is are frames.
+        if isinstance(operation, FoldTime):
+            clips = args[0]
+            return (ops.reshape(clips, (-1, *clips.shape[2:])), clips.shape[1]) if self._length else (clips, None)
+        if isinstance(operation, UnfoldTime):
+            return _unfolded(*args)
+        if isinstance(operation, TimeMean | TimeLast):
+            return self._end(operation, args[0])
+        if isinstance(operation, DeltaActivation):
+            return self._delta(operation, *args)
+        if graph.is_graph(operation):
+            return self._call_nested(operation, graph.nested_inputs(operation, args, kwargs), kwargs, names)
+        if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
+            return names.keep(operation)(*args, **kwargs)
+        if id(operation) not in self._clones:
+            self._clones[id(operation)] = (operation, clone(operation))
+        return names.keep(self._clones[id(operation)][1])(*args, **kwargs)
+
+    def _end(self, layer: Any, value: Any) -> Any:
+        if not self._length:
+            return value
+        value = ops.cast(value, layer.compute_dtype)
+        return ops.mean(value, axis=1) if isinstance(layer, TimeMean) else value[:, -1]
+
+    def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
+        """A nested model without its clock."""
+        tensors = graph.input_tensors(model)
+        kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
+        if id(model) not in self._nested:
+            inside = Names()
+            inputs = [inside.input(tensors[i].name, tensors[i].shape, tensors[i].dtype) for i in kept]
+            filled = dict(zip(kept, inputs, strict=True))
+            given = [filled.get(index, value) for index, value in enumerate(values)]
+            self._nested[id(model)] = inside.model(inputs, self._outputs(model, given, inside), model.name)
+        called = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
+        outputs = keras.tree.flatten(names.keep(self._nested[id(model)])([values[index] for index in kept], **called))
+        return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
+
+    def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
+        if self._form == "stripped" or layer.rule == "identity":
+            return value
+        rule, step = RULES[layer.rule], _constant(layer.step)
+        x = value if value.dtype == "float32" else ops.cast(value, "float32")
+        if self._length:
+            held = _held(rule, layer.unit, _unfolded(x, frames), step)
+            sent = ops.reshape(held, (-1, *x.shape[1:])) if frames else held
+        else:
+            sent = rule.first(x, step)
+        return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
+
+
+def _held(rule: Any, unit: str, clips: Any, step: Any) -> Any:
+    """(batch, time, ...), each frame held until it changes."""
+    held = [rule.first(clips[:, 0], step)]
+    for frame in range(1, clips.shape[1]):
+        held.append(rule.advance(held[-1], clips[:, frame], step, unit, ops))
+    return ops.stack(held, axis=1)
+
+
+def _unfolded(frames: Any, length: int | None) -> Any:
+    return ops.reshape(frames, (-1, length, *frames.shape[1:])) if length else frames
+
+
+def _constant(step: Any) -> Any:
+    """The step sizes as a constant that a saved graph can hold: a number, or an array."""
+    values = np.asarray(step, "float32")
+    return float(values) if values.ndim == 0 else values
+
+
+def frames_of(clips: np.ndarray, model: Any) -> Sequence[np.ndarray]:
+    """Clips as the exported model takes them: one by one, or frame by frame."""
+    per_frame = len(model.inputs[0].shape) == clips.ndim - 1
+    rows = clips.reshape(-1, *clips.shape[2:]) if per_frame else clips
+    return [rows[index : index + 1] for index in range(len(rows))]

@@ -1,0 +1,106 @@
+"""Dense runtimes to compare with: the same model, every frame computed whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+DenseRun = Callable[[np.ndarray], Any]
+"""From a frame (height, width, channels) float32 to its prediction; of several outputs, some give the first alone."""
+
+
+def set_threads(threads: int) -> None:
+    """How many threads TensorFlow computes with; only before it has computed anything."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def dense_runtimes(model: Any, threads: int) -> tuple[dict[str, DenseRun], dict[str, str]]:
+    """What is installed and can run a model of single frames.
+
+    Args:
+        model: a Keras model (1, height, width, channels) -> (1, ...).
+        threads: threads that each may use.
+
+    Returns:
+        The runtimes by name and version; and for those left out, the reason.
+    """
+    found: dict[str, DenseRun] = {f"TensorFlow {tf.__version__}": _tensorflow(model)}
+    missing: dict[str, str] = {}
+    for title, package, make in (
+        ("ONNX Runtime", "onnxruntime", _onnx_runtime),
+        ("OpenVINO", "openvino", _openvino),
+    ):
+        needed = [name for name in (package, "tf2onnx") if importlib.util.find_spec(name) is None]
+        if needed:
+            missing[title] = f"not installed: pip install {' '.join(needed)}"
+            continue
+        try:
+            found[f"{title} {metadata.version(package)}"] = make(model, threads)
+        except Exception as error:  # a converter raises whatever it meets; the comparison goes on without it
+            missing[title] = f"cannot run this model ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+    return found, missing
+
+
+def _tensorflow(model: Any) -> DenseRun:
+    run = tf.function(lambda frames: model(frames, training=False), jit_compile=False)
+
+    def predict(frame: np.ndarray) -> Any:
+        return tf.nest.map_structure(lambda output: output.numpy()[0], run(tf.constant(frame[None])))
+
+    return predict
+
+
+def _onnx(model: Any, folder: Path) -> Path:
+    import tf2onnx
+
+    shape = (1, *model.inputs[0].shape[1:])
+    run = tf.function(
+        lambda frames: model(frames, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, name="frame")]
+    )
+    path = folder / "model.onnx"
+    tf2onnx.convert.from_function(run, input_signature=run.input_signature, opset=17, output_path=str(path))
+    return path
+
+
+def _onnx_runtime(model: Any, threads: int) -> DenseRun:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = _onnx(model, Path(folder))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda frame: session.run(None, {name: frame[None]})[0][0]
+
+
+def _openvino(model: Any, threads: int) -> DenseRun:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bfloat16 where the processor can
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(_onnx(model, Path(folder))), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda frame: request.infer({0: frame[None]})[compiled.output(0)][0]
+
+
+def per_frame(model: Any) -> Any:
+    """The network of single frames inside a refined model, without steps; a model of single frames as it is."""
+    from deltafine.exporting.forms import export_plain
+    from deltafine.model import delta_layers
+
+    return export_plain(model) if delta_layers(model) else model

@@ -1,0 +1,239 @@
+"""The main job from end to end: refine, measure, report, in one run directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltafine.errors import DeltafineError
+from deltafine.refinement.run import directory as run_directory
+from deltafine.refinement.run.interruption import Requests
+from deltafine.refinement.run.lock import locked
+from deltafine.settings import RefineSettings, given_names, resolve
+from deltafine.storage.files import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from deltafine.refinement.listener import Listener
+    from deltafine.refinement.run.refinement import Outcome, Refinement
+    from deltafine.report import Report
+    from deltafine.workers import Workers
+
+
+class Quiet:
+    """A listener that says nothing."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int, figures: str = "") -> None: ...
+
+    def epoch(self, epoch: Any, epochs: int) -> None: ...
+
+
+def refine(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    recipe: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    pick: int | None = None,
+    workers: str | Sequence[str] | None = None,
+    worker_index: int | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Report:
+    """Refine a pretrained Keras model for temporal sparsity on a folder of videos.
+
+    Args:
+        model: path of a ``.keras`` or ``.h5`` file.
+        data: path of the videos, see docs/data.md for the layouts.
+        out: the run directory to make: ``refined.keras``, ``report.json``, ``.html`` and ``.md``,
+            ``settings.toml``, ``history.csv``, ``checkpoints/``.
+        recipe: a TOML file of settings, overridden by ``settings``.
+        overwrite: replace an existing run directory.
+        resume: go on with an existing run directory, with the settings it was started with; start where there is none.
+        pick: with ``resume``, take this epoch's weights instead of the best, and measure and report them.
+        workers: ``host:port`` of several processes that do the run together, the chief first; or ``TF_CONFIG``.
+        worker_index: which of them this one is. Only the chief reads and writes ``out``.
+        listener: told how far the run is.
+        settings: the fields of :class:`deltafine.refinement.RefineSettings`.
+
+    Returns:
+        The report, as written.
+
+    Raises:
+        DeltafineError: the input cannot be used as it is; nothing is lost.
+        Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
+        WorkerLost: another of the processes has ended.
+    """
+    from deltafine.workers import ALONE, cluster_of, join
+
+    started = time.monotonic()
+    directory = Path(out)
+    listener = listener or Quiet()
+    resolved = resolve(recipe, model=str(model), data=str(data), **settings)
+    if pick is not None and not resume:
+        raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
+    cluster = cluster_of(workers, worker_index)
+    team = ALONE if cluster is None else join(cluster)
+    given = given_names(recipe, model=model, data=data, **settings)
+    with Requests() as requests, ExitStack() as locks:
+        was_there = ours = team.chief and directory.exists()
+        try:
+
+            def begin() -> list[Any]:
+                going_on = resume
+                if resume and not run_directory.entries_of(directory) and pick is None:
+                    listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
+                    going_on = False
+                chosen = run_directory.settings_of(directory, resolved, given) if going_on else resolved
+                _check_model_exists(chosen)
+                run_directory.check(directory, overwrite=overwrite, resume=going_on)
+                if was_there:
+                    locks.enter_context(locked(directory))
+                return [chosen.model_dump(mode="json"), going_on]
+
+            told, resume = team.lead(begin)
+            mine = {name: getattr(resolved, name) for name in (*run_directory.PATHS, "cache")}
+            final = RefineSettings.model_validate(told if team.chief else {**told, **mine})
+            run = _prepare(final, directory, listener, requests, team)
+            if pick is not None and not run.trains:
+                raise DeltafineError(f"The run in {directory} trains nothing, so it has no epoch {pick} to pick.")
+
+            def make() -> None:
+                nonlocal ours
+                # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
+                make_folder(directory)
+                if not was_there:
+                    locks.enter_context(locked(directory))
+                    run_directory.check(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
+                    ours = True
+                run_directory.clear(directory, resume=resume)
+                write_atomically(directory / run_directory.SETTINGS_FILE, final.to_toml().encode("utf-8"))
+
+            team.lead(make)
+            outcome = run.run(resume=resume, pick=pick)
+            report = _told(team, lambda: _write_report(outcome, directory, started))
+            if not team.chief:
+                _remove_own_frames(outcome.own_cache)
+        except Exception:
+            if ours and not was_there:
+                run_directory.remove_if_nothing_was_made(directory)
+            raise
+    return report
+
+
+def _prepare(settings: RefineSettings, out: Path, listener: Listener, requests: Requests, team: Workers) -> Refinement:
+    import keras
+
+    from deltafine.refinement.run.refinement import Refinement
+    from deltafine.workers import all_devices
+    from deltafine.workers.devices import prepare_devices
+
+    keras.utils.clear_session(free_memory=False)
+    prepare_devices(deterministic=settings.deterministic)
+    team = all_devices() if team.count == 1 else team
+    if team.strategy is not None:
+        listener.say(team.summary())
+    return Refinement(settings, out, listener, requests, team)
+
+
+def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
+    from deltafine.report import write_report
+
+    pictures = _pictures(outcome)
+    shutil.rmtree(outcome.own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
+    report = assemble(outcome, seconds=time.monotonic() - started)
+    report.pictures = [picture for picture, _ in pictures]
+    write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
+    return report
+
+
+def _told(team: Workers, write: Callable[[], Report]) -> Report:
+    """What the chief writes, for all."""
+    from deltafine.report import Report
+
+    if team.count == 1:
+        return write()
+    return Report.model_validate(team.lead(lambda: write().model_dump(mode="json")))
+
+
+def _remove_own_frames(cache: Path) -> None:
+    """Of a worker that does not share the chief's run directory."""
+    shutil.rmtree(cache, ignore_errors=True)
+    with suppress(OSError):  # the chief's run is in there
+        cache.parent.rmdir()
+
+
+def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
+    """Where events happen in a few validation clips, in the original and in the refined model."""
+    from deltafine.jobs.pictures import draw_pictures
+
+    prepared = outcome.prepared
+    if prepared.window is not None:
+        return []  # a window is one picture to such a network
+    models = {"original": outcome.original, list(outcome.measurements)[-1]: outcome.refined}
+    return draw_pictures(models, prepared.data, frames=prepared.frames)
+
+
+def assemble(outcome: Outcome, *, seconds: float) -> Report:
+    """The report document of a refinement."""
+    from deltafine.document.energy import HOROWITZ
+    from deltafine.document.report import Report, SiteInfo
+    from deltafine.jobs.facts import data_info, model_info, peak_memory_bytes, versions
+    from deltafine.report.summary import cautions
+
+    prepared = outcome.prepared
+    settings, model = prepared.settings, prepared.model
+    report = Report(
+        title=f"{Path(settings.model).name} on {Path(settings.data).name or settings.data}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+        peak_memory_bytes=peak_memory_bytes(),
+        versions=versions(),
+        settings=settings.model_dump(mode="json"),
+        settings_hash=settings.hash(),
+        model=model_info(
+            model,
+            Path(settings.model),
+            prepared.sample_shape,
+            window=prepared.window,
+            class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
+            frozen=outcome.frozen if settings.epochs else None,
+        ),
+        data=data_info(prepared.data),
+        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams, beside=prepared.data),
+        sites=[
+            SiteInfo(
+                name=site.name,
+                kind=site.kind,
+                shape=list(site.shape),
+                consumers=list(site.consumers),
+                fan_out_macs=site.fan_out_macs,
+                mac_share=site.mac_share,
+                selected=site.selected,
+                reason=site.reason,
+            )
+            for site in prepared.sites
+        ],
+        models=outcome.measurements,
+        energy_table=HOROWITZ,
+        history=outcome.history,
+        front=outcome.front,
+        start_steps=outcome.start_steps,
+        warnings=outcome.warnings,
+    )
+    report.warnings = cautions(report)
+    return report
+
+
+def _check_model_exists(settings: RefineSettings) -> None:
+    if not Path(settings.model).exists():
+        raise DeltafineError(f"There is no model at {settings.model}: check the path.")

@@ -1,0 +1,262 @@
+"""What a model's output and the videos' labels have to say to each other."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.measurement.output import Head, Output, are_probabilities
+from deltafine.model.time_axis import times_of_values
+from deltafine.model.trace import FoldFrames, trace
+from deltafine.video import Dataset, open_dataset
+from deltafine.video.catalogue import Found, Video
+from deltafine.video.labels import numbers_of
+from deltafine.video.layouts.naming import split_of
+from deltafine.video.opening import TEST_VALIDATES
+from deltafine.video.splitting import refuse_shared
+
+Task = Literal["classification", "regression", "distill"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model gives for a clip.
+
+    Attributes:
+        steps: answers along time; None where there is one for a frame, or one for a whole window.
+        shape: of one answer.
+    """
+
+    steps: int | None
+    shape: tuple[int, ...]
+
+
+def answers_of(model: Any, sample: Sequence[int], window: int | None) -> Answers:
+    """What a pretrained model gives.
+
+    Args:
+        model: the pretrained model.
+        sample: shape of what the model takes, without the batch axis.
+        window: frames of a clip, for a model that takes clips.
+
+    Raises:
+        DeltafineError: the model has several outputs, or runs over parts of a frame as if they were frames.
+    """
+    outputs = model.outputs
+    if len(outputs) != 1:
+        raise DeltafineError(
+            f"The model has {len(outputs)} outputs; deltafine needs one: save keras.Model(model.inputs, "
+            "model.outputs[0]), with the number of the output that matters."
+        )
+    traced = trace(model, sample)
+    value = traced.outputs[0]
+    if window is None and any(isinstance(call.operation, FoldFrames) for call in traced.calls):
+        raise DeltafineError(
+            "The model takes single frames and is TimeDistributed over parts of them, which cannot be measured: "
+            "give it clips, or build it again without TimeDistributed."
+        )
+    times = None if window is None else times_of_values(traced).get(value)
+    if times is None:
+        return Answers(None, value.sample_shape)
+    return Answers(times.steps, value.sample_shape[1:])
+
+
+def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None) -> None:
+    """Refuse a model whose answers the task and the labels do not fit.
+
+    Args:
+        answers: what the model gives.
+        task: how they are read.
+        data: the videos, without labels where these are not looked at.
+        window: frames of a clip, for a model that takes clips.
+
+    Raises:
+        DeltafineError: saying what fits.
+    """
+    if not data.classes or task == "distill":
+        return
+    if task == "classification" and data.values:
+        raise DeltafineError(
+            f"The labels of {data.path} are numbers ({', '.join(data.classes[:3])}, ...) and no names of classes: use "
+            "--task regression if the model gives such numbers, or --task distill to leave the labels aside."
+        )
+    if answers.steps not in (None, window):
+        raise DeltafineError(
+            f"The model gives {answers.steps} answers for {window} frames, so labels cannot be matched: use --task "
+            "distill."
+        )
+    if task == "regression":
+        return
+    if len(answers.shape) != 1:
+        raise DeltafineError(
+            f"The model gives {answers.shape} per answer, and labels need one class vector per frame or clip: use "
+            "--task distill to follow the original's answers, or --task regression if they are numbers."
+        )
+    count = answers.shape[0]
+    if len(data.classes) != (2 if count == 1 else count):
+        raise DeltafineError(
+            f"The model has {count} outputs but {data.path} has {len(data.classes)} classes "
+            f"({', '.join(data.classes[:5])}{', ...' if len(data.classes) > 5 else ''}): "
+            "name the model's classes in the order of its outputs with --classes, or use --task distill to follow the "
+            "original's answers and leave the labels aside."
+        )
+
+
+def open_data(path: str | os.PathLike[str], task: Task, *, classes: Sequence[str] | None, **how: Any) -> Dataset:
+    """The videos, without labels where these are not looked at; ``how`` is for ``open_dataset``."""
+    if task == "distill":
+        return without_labels(open_dataset(path, classes=_like_splits(classes), **how))
+    return open_dataset(path, classes=classes, **how)
+
+
+def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, allow_outside: bool = False) -> Dataset:
+    """Other videos to measure on: all of them where they have no split of their own, and none that was trained on.
+
+    Their labels are numbered as those of the data; labels that are numbers may be others.
+    """
+    named = _like_splits(data.classes)
+    streams = _all_measured(open_dataset(path, classes=named, validation=1.0, allow_outside=allow_outside))
+    if data.classes and streams.classes and task != "distill":  # what has no labels can be measured as well
+        classes = data.classes
+        if task == "regression":
+            if numbers_of(classes) and not numbers_of(streams.classes):
+                raise DeltafineError(
+                    f"The labels of {data.path} are numbers, and those of {streams.path} are not "
+                    f"({', '.join(streams.classes[:3])}): give streams with numbers as labels, or without labels."
+                )
+            known = set(classes)
+            classes = (*classes, *(name for name in streams.classes if name not in known))
+        streams = _all_measured(open_dataset(path, classes=classes, validation=1.0, allow_outside=allow_outside))
+    refuse_shared([*data.select("train"), *streams.select("validation")])
+    return without_labels(streams) if task == "distill" else streams
+
+
+def _like_splits(classes: Sequence[str] | None) -> Sequence[str] | None:
+    """The classes where one is called like a split, as its folder would be taken for one; None where none is."""
+    return classes if any(map(split_of, classes or ())) else None
+
+
+def _all_measured(streams: Dataset) -> Dataset:
+    """Streams whose test split is measured on with the validation split: nothing is chosen by either."""
+    streams.notes = tuple(note for note in streams.notes if note != TEST_VALIDATES)
+    if not streams.select("test"):
+        return streams
+    videos = [replace(video, split="validation") if video.split == "test" else video for video in streams.videos]
+    return _with_videos(streams, videos)
+
+
+def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | None, list[str]]:
+    """The test videos of the data as a data set to measure on, if they can be; and what the user should know of them.
+
+    Args:
+        data: what is trained and validated on.
+        frames: of a clip, or of what a model that takes clips sees at once.
+        fps: at which frames are taken.
+    """
+    videos = data.select("test")
+    if not videos:
+        return None, []
+    labelled = [video for video in data.videos if video.label is not None or video.frame_labels is not None]
+    found = f"Found a test split of {len(videos)} videos, not used because"
+    if labelled and not any(video.split == "test" for video in labelled):
+        return None, [f"{found} they have no labels."]
+    data.scan("test")
+    if max(len(data.examination.frame_numbers(video, fps)) for video in videos) < frames:
+        return None, [f"{found} none of them has the {frames} frames of a clip that can be read."]
+    held = _with_videos(data, [replace(video, split="validation") for video in videos], layout="test split")
+    indexes = {video.source: data.index(video) for video in videos}
+    held.examination.adopt({source: index for source, index in indexes.items() if index is not None})
+    return held, ["The test split is what the report measures on: nothing was chosen by it."]
+
+
+def output_of(model: Any, task: Task, head: Head, data: Dataset, streams: Dataset) -> tuple[Output, Dataset, Dataset]:
+    """How answers are read, as far as it is known before there are any; and both data sets, without labels that say
+    nothing of the model's numbers.
+
+    Raises:
+        DeltafineError: the labels are numbers, but others than the model's.
+    """
+    if task != "regression":
+        return Output("classes", head=head), data, streams
+    of_both = streams if len(streams.classes) > len(data.classes) > 0 else data  # its labels go on from the data's
+    output = Output("numbers", values=label_values(model, of_both), head=head)
+    if output.values:
+        data.values, streams.values = output.values[: len(data.classes)], output.values
+        return output, data, streams
+    bare = without_labels(data)
+    return output, bare, bare if streams is data else without_labels(streams)
+
+
+def read_output(output: Output, task: Task, predictions: np.ndarray) -> Output:
+    """How answers are read, now that the original's predictions (frames, ..., outputs) are there."""
+    probabilities = are_probabilities(predictions)
+    kind = "numbers" if task == "distill" and not probabilities else output.kind
+    return replace(output, kind=kind, probabilities=probabilities)
+
+
+def label_values(model: Any, data: Dataset) -> tuple[float, ...]:
+    """What the labels stand for where all of them are numbers, and the model gives one number; () otherwise.
+
+    Raises:
+        DeltafineError: the labels are numbers, and the model gives several.
+    """
+    values = numbers_of(data.classes)
+    if values and not all(map(math.isfinite, values)):
+        raise DeltafineError(f"Labels of {data.path} are not finite numbers: correct them.")
+    if values and model.outputs[0].shape[-1] != 1:
+        raise DeltafineError(
+            f"The model gives {model.outputs[0].shape[-1]} numbers and {data.path} has one per label: use --task "
+            "distill to follow the original's answers."
+        )
+    return values
+
+
+def without_labels(data: Dataset) -> Dataset:
+    """The same videos, their labels left aside."""
+    videos = [replace(video, label=None, frame_labels=None) for video in data.videos]
+    return _with_videos(data, videos, classes=())
+
+
+def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
+    """Train on the first part of a single video and validate on the rest; and what the user should know of it.
+
+    Args:
+        data: one video.
+        validation: share of its frames that is kept for validation.
+    """
+    (video,) = data.videos
+    index = data.index(video)
+    if index is None:
+        raise DeltafineError(f"{data.path} cannot be used: it {data.examination.reason(video)}.")
+    cut = float(index.times[min(index.count - 1, round((1 - validation) * index.count))])
+    parts = [
+        replace(video, name=f"{video.name} to {cut:.2f} s", split="train", end=cut),
+        replace(video, name=f"{video.name} from {cut:.2f} s", split="validation", start=cut),
+    ]
+    return _with_videos(data, parts), (
+        f"Trained on the first {cut:.1f} seconds of a single video and measured on the rest of it: the figures say "
+        "nothing about other videos."
+    )
+
+
+def _with_videos(
+    data: Dataset, videos: Sequence[Video], *, layout: str = "", classes: tuple[str, ...] | None = None
+) -> Dataset:
+    """A data set with other videos of the same place."""
+    found = Found(
+        f"{data.layout}, {layout}" if layout else data.layout,
+        list(videos),
+        data.classes if classes is None else classes,
+        has_splits=True,
+        problems=[] if layout else data.problems,
+        notes=list(data.notes),
+    )
+    made = Dataset(data.path, found, data.examination.limits)
+    made.values = data.values if made.classes else ()
+    return made

@@ -1,0 +1,68 @@
+"""Layers that are made of other layers and operations: what is inside, as a graph of its own.
+
+Attention, wrappers and blocks of the user's own call layers and operations of Keras one after the other. Called on
+symbolic tensors, these leave a graph. It only serves to look at what is multiplied: the layer itself computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from deltafine.model.layer_names import Names
+from deltafine.model.trace import Call, Value
+
+layers = keras.layers
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What is inside a layer.
+
+    Attributes:
+        function: ``keras.Function`` of the tensors that the layer is called with.
+        places: where these are among the arguments, flat.
+    """
+
+    function: Any
+    places: tuple[int, ...]
+
+    def inputs(self, args: Any, kwargs: Any) -> list[Any]:
+        """What the function takes, of a call of the layer like that which was opened."""
+        leaves = keras.tree.flatten((args, kwargs))
+        return [leaves[place] for place in self.places]
+
+
+def opened(call: Call) -> Inside | None:
+    """What is inside a layer, if that is a graph."""
+    names = Names()
+    inputs = [
+        names.input(names.free(f"input_of_{call.operation.name}"), value.shape, value.dtype) for value in call.inputs
+    ]
+    try:
+        # What a layer would assign to its variables is dropped with the scope.
+        with keras.StatelessScope():
+            args, kwargs = bound(call, inputs)
+            outputs = keras.tree.flatten(call.operation.call(*args, **kwargs))
+            function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
+    except Exception:  # a layer of the user's own may raise anything where it is not given numbers
+        return None
+    leaves = keras.tree.flatten((call.args, call.kwargs))
+    return Inside(function, tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)))
+
+
+def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The call's arguments with these tensors in place of its own."""
+    given = iter(tensors)
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: next(given) if isinstance(leaf, Value) else leaf, (call.args, call.kwargs)
+    )
+    if getattr(call.operation, "_call_has_training_arg", False):
+        kwargs = {**kwargs, "training": False}
+    if isinstance(call.operation, _ATTENTION) and not call.operation._flash_attention:
+        kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
+    return args, kwargs

@@ -1,0 +1,1 @@
+"""Models in HDF5 files of Keras 1 and 2."""

@@ -1,0 +1,154 @@
+"""Loading a Keras model from a file, or saying in one sentence why it cannot be used."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.model import graph
+from deltafine.model.keras_hdf5 import build_hdf5, load_hdf5
+from deltafine.model.lambdas import refuse_code, supplied, write_with_config
+from deltafine.model.legacy.models import build_legacy, is_legacy, load_legacy
+from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
+from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
+from deltafine.storage import hdf5
+
+
+def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, unsafe_lambda: bool = False) -> Any:
+    """Load a built Functional or Sequential Keras model.
+
+    Args:
+        path: a file that holds a whole model, as Keras saves it under a name that ends in ``.keras`` or ``.h5``,
+            whatever it is called now.
+        custom_objects: the user's own layers and functions, by the name under which they were saved, and the functions
+            of ``Lambda`` layers, by the layer's name.
+        unsafe_lambda: allow ``Lambda`` layers, which run Python code stored in the file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        DeltafineError: the file is missing, unreadable, no Keras model, weights only, or a SavedModel
+            directory; or the model is subclassed or unbuilt, and has no graph to rewrite.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    objects = dict(custom_objects or {})
+    try:
+        model = _loaded(path, kind, objects, unsafe_lambda)
+    except DeltafineError as error:
+        raise DeltafineError(f"{path} cannot be used: {error}") from error
+    except Exception as error:  # Keras raises whatever the layer at fault raises.
+        raise DeltafineError(_explanation(path, kind, error)) from error
+    check_model(model, where=str(path))
+    try:
+        check_outputs(model)
+    except DeltafineError as error:
+        raise DeltafineError(f"{path} cannot be used: {error}") from error
+    return model
+
+
+def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> Any:
+    """Look at a stranger's file before Keras believes it (see ``safety``), and load it."""
+    stored = _config_in(path, kind)
+    config = supplied(stored, objects)
+    legacy = kind is Kind.hdf5 and is_legacy(path)
+    if not unsafe_lambda and not legacy:  # no code of Keras 2 is ever run
+        refuse_code(config)
+
+    def build() -> Any:
+        if legacy:
+            return build_legacy(deepcopy(config), objects)
+        if kind is Kind.hdf5:
+            return build_hdf5(deepcopy(config), objects, unsafe_lambda=unsafe_lambda)
+        uncompiled, safe = _without_compilation(config), not unsafe_lambda
+        return keras.saving.deserialize_keras_object(uncompiled, custom_objects=dict(objects), safe_mode=safe)
+
+    check_config(config, build, path.stat().st_size, trusted=unsafe_lambda or bool(objects))
+    if legacy:
+        return load_legacy(path, config, objects)
+    if kind is Kind.hdf5:
+        return load_hdf5(path, config, objects, unsafe_lambda=unsafe_lambda)
+    how: dict[str, Any] = {"custom_objects": dict(objects), "compile": False, "safe_mode": not unsafe_lambda}
+    if config is stored:
+        with named_for_keras(path, kind) as file:
+            return keras.models.load_model(file, **how)
+    with tempfile.TemporaryDirectory(prefix="deltafine-") as folder:
+        return keras.models.load_model(write_with_config(path, config, Path(folder, "model.keras")), **how)
+
+
+def _config_in(path: Path, kind: Kind) -> dict[str, Any]:
+    if kind is Kind.archive:
+        return check_archive(path)
+    with h5py.File(path, "r") as file:
+        hdf5.check(file)
+        return parsed(file.attrs["model_config"])
+
+
+def _without_compilation(config: Any) -> Any:
+    """A copy without what models were compiled with: optimisers make variables of their own."""
+    if isinstance(config, dict):
+        return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
+    return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
+
+
+def check_model(model: Any, where: str = "") -> None:
+    """Refuse a model that has no layer graph.
+
+    Raises:
+        DeltafineError: the model is subclassed or unbuilt.
+    """
+    place = where or f"model '{getattr(model, 'name', model)}'"
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise DeltafineError(
+            f"The Sequential model in {place} is not built, so its shapes are unknown: call "
+            f"model.build((None, height, width, channels)) or put keras.Input first, then {SAVE_AGAIN}."
+        )
+    if isinstance(model, keras.Sequential) and not graph.is_graph(model):
+        raise DeltafineError(
+            f"The Sequential model in {place} has no layer graph, because one of its layers does not say what shape it "
+            "gives: add compute_output_shape() to your own layers among them."
+        )
+    if not isinstance(model, keras.Model) or not graph.is_graph(model):
+        raise DeltafineError(
+            f"The model in {place} is subclassed ({type(model).__name__}) and has no layer graph to rewrite: "
+            "rebuild it as keras.Model(inputs, outputs) with the functional API."
+        )
+
+
+def _explanation(path: Path, kind: Kind, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if kind is Kind.archive and (version := _version_in(path)) is not None and version < 3:
+        return (
+            f"{path} was written by Keras {version} in a form of .keras that Keras 3 does not read: load it with the "
+            "Keras that wrote it, and save it as .h5."
+        )
+    if "Lambda" in text and ("unsafe" in text or "safe_mode" in text):
+        return (
+            f"{path} has a Lambda layer, that is Python code stored in the file, which would run with all your rights: "
+            "only if you trust whoever made the file, allow it with --unsafe-lambda."
+        )
+    if "Could not locate" in text or "Unknown layer" in text or "Unknown object" in text:
+        return (
+            f"{path} uses a layer or function that Keras does not know ({text[:160]}): name it with "
+            "--custom-objects module:name."
+        )
+    return f"Keras cannot load {path} ({type(error).__name__}: {text[:300]})."
+
+
+def _version_in(path: Path) -> int | None:
+    """The main version of the Keras that wrote an archive, where it says so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return int(json.loads(archive.read("metadata.json"))["keras_version"].split(".")[0])
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile):
+        return None

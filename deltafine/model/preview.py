@@ -1,0 +1,119 @@
+"""What an insertion would do, before anything runs: sites, counts and state, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+
+from deltafine.errors import DeltafineError
+from deltafine.model import graph, recurrent
+from deltafine.model.delta_settings import DeltaSettings
+from deltafine.model.freezing import frozen_weights
+from deltafine.model.site_patterns import addable
+from deltafine.model.sites import Plan, Site, covered
+from deltafine.model.time_axis import takes_clips
+
+VERSION = 1
+BYTES_PER_VALUE = 4
+# A layer of which less than this share of the MACs depends on a delta layer is listed as not behind one.
+_REACHED = 0.5
+
+
+def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None = None) -> dict[str, Any]:
+    """The plan of an insertion as a document of plain values.
+
+    Args:
+        model: the model.
+        sites: from ``find_activations`` or ``choose``.
+        settings: of the delta layers; they decide how many step sizes there are.
+
+    Returns:
+        ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame as far as they are known,
+        and how many layers' are not), ``sites``, ``totals`` (coverage, step count and state in bytes), ``not_behind``
+        (layers with MACs that no delta layer feeds, and the share of all MACs that is in them and fed by none),
+        ``addable`` (places where more delta layers would feed them) and ``not_counted`` (layers with MACs that the
+        measurement does not cover). For a model that takes clips, counts are per clip.
+
+    Raises:
+        DeltafineError: there are no sites.
+    """
+    if not sites:
+        raise DeltafineError(f"Model '{model.name}' has no activation and no input where a delta layer could stand.")
+    settings = settings or DeltaSettings()
+    union, plan = covered(sites)
+    listed = [_site(site, settings) for site in sites]
+    frozen = frozen_weights(model)
+    chosen = [entry for entry in listed if entry["selected"]]
+    sums = sum(math.prod(entry.output_shape) * entry.repeats for entry in plan.macs.values())
+    return {
+        "version": VERSION,
+        "model": {
+            "name": model.name,
+            "input_shape": _shapes(graph.input_structure(model)),
+            "output_shape": _shapes(graph.output_structure(model)),
+            "parameters": model.count_params(),
+            "frozen": {**asdict(frozen), "layers": list(frozen.layers)},
+            "dense_macs": plan.dense_macs,
+            "layers_of_unknown_macs": sum(entry.dense_macs is None for entry in plan.macs.values()),
+            "counted_per": "clip" if takes_clips(model) else "frame",
+        },
+        "sites": listed,
+        "totals": {
+            "selected": len(chosen),
+            "coverage": union.macs(plan.macs) / plan.dense_macs if plan.dense_macs else 0.0,
+            "steps": sum(entry["steps"] for entry in chosen),
+            "state_bytes": sum(entry["state_bytes"] for entry in chosen) + sums * BYTES_PER_VALUE,
+        },
+        "not_behind": _not_behind(plan, union),
+        "addable": addable(sites),
+        "not_counted": [
+            {
+                "layer": entry.path,
+                "type": type(entry.layer).__name__,
+                "dense_macs": entry.dense_macs,
+                "reason": entry.reason,
+            }
+            for entry in plan.macs.values()
+            if not entry.covered
+        ],
+    }
+
+
+def _shapes(tensors: Any) -> Any:
+    """Shapes of a model's inputs or outputs, in the structure that they have: one, a list or a dict."""
+    return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
+
+
+def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
+    elements = math.prod(site.shape)
+    steps = {"layer": 1, "channel": site.shape[-1] if site.shape else 1, "neuron": elements}[settings.step_per]
+    return {
+        "name": site.name,
+        "kind": site.kind,
+        "shape": list(site.shape),
+        "consumers": list(site.consumers),
+        "fan_out": site.fan_out_macs / elements,
+        "fan_out_macs": site.fan_out_macs,
+        "mac_share": site.mac_share,
+        "steps": steps,
+        "state_bytes": elements * BYTES_PER_VALUE,
+        "selected": site.selected,
+        "reason": site.reason,
+    }
+
+
+def _not_behind(plan: Plan, union: Any) -> list[dict[str, Any]]:
+    found = []
+    for call, entry in plan.macs.items():
+        if not entry.dense_macs:
+            continue
+        reached = union.macs_at(call, plan.macs)
+        state = 0 < reached < entry.dense_macs and recurrent.is_recurrent(entry.layer)
+        if state or reached < _REACHED * entry.dense_macs:
+            name = f"{entry.path}/state" if state else entry.path
+            found.append({"layer": name, "mac_share": (entry.dense_macs - reached) / plan.dense_macs})
+    return found

@@ -1,0 +1,1 @@
+"""A run: its directory, lock, checkpoints and resuming, and the way from the model to the refined model."""

@@ -1,0 +1,86 @@
+"""The rules of a run directory: what may be written into it, taken out of it, and gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from deltafine.errors import DeltafineError
+from deltafine.settings import CHANGEABLE, RefineSettings, resolve
+from deltafine.storage.files import is_unfinished, remove_unfinished
+
+SETTINGS_FILE = "settings.toml"
+PATHS = ("model", "data", "streams")
+"""Settings that are paths: other ways of writing the same are not a change."""
+
+
+def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> RefineSettings:
+    """The settings that a run was started with; other ones that the user gives now are refused.
+
+    Args:
+        directory: of the run.
+        wanted: all settings as they are now.
+        given: names of those that the user gives now.
+
+    Raises:
+        DeltafineError: there is no run, or it was started with others.
+    """
+    recipe = directory / SETTINGS_FILE
+    if not recipe.exists():
+        raise DeltafineError(f"{directory} holds no run that could be resumed: start it without --resume.")
+    started_with = resolve(recipe, trusted=given)
+    for name in sorted(given - set(CHANGEABLE)):
+        before, now = getattr(started_with, name), getattr(wanted, name)
+        if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):
+            raise DeltafineError(
+                f"The run in {directory} was started with {name} = {before!r}, not {now!r}: resume it without that, or "
+                "start a new run."
+            )
+    return started_with.model_copy(update={name: getattr(wanted, name) for name in given & set(CHANGEABLE)})
+
+
+def entries_of(directory: Path) -> list[Path]:
+    """What is in a directory but for what a writer that was killed has left; nothing if it is not there."""
+    return [entry for entry in directory.iterdir() if not is_unfinished(entry)] if directory.is_dir() else []
+
+
+def check(directory: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse to write a run where that would lose something else.
+
+    Raises:
+        DeltafineError: the directory is a file, or holds a run that is not to be overwritten, or no run.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise DeltafineError(f"{directory} is a file: name a directory for the run with --out.")
+    if entries_of(directory) and not resume:
+        if not overwrite:
+            raise DeltafineError(f"{directory} exists already: choose another --out, or give --overwrite or --resume.")
+        if not (directory / SETTINGS_FILE).exists():
+            raise DeltafineError(f"{directory} is not a run directory, so it is not overwritten: choose another --out.")
+
+
+def clear(directory: Path, *, resume: bool) -> None:
+    """Remove an older run, or what writers that were killed have left of the one to resume.
+
+    Its settings go last, when the new ones take their place, so that it is known as a run all the time; and before
+    anything that a resumed run could go on from, goes what says that it could.
+    """
+    try:
+        remove_unfinished(directory)
+        remove_unfinished(directory / "checkpoints")
+        for name in () if resume else ("calibrated.h5", "last.h5"):
+            (directory / "checkpoints" / name).unlink(missing_ok=True)
+        for entry in () if resume else directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != SETTINGS_FILE:
+                entry.unlink()
+    except OSError as error:
+        raise DeltafineError(f"The older run in {directory} cannot be removed: {error.strerror}.") from error
+
+
+def remove_if_nothing_was_made(directory: Path) -> None:
+    """Take away a directory that holds no more than settings and frames; the same command can then be given again."""
+    entries = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {""}
+    if entries <= {SETTINGS_FILE, "cache"}:
+        shutil.rmtree(directory, ignore_errors=True)

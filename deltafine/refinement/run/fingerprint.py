@@ -1,0 +1,46 @@
+"""What a run was started with, so that it is not resumed with something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltafine.errors import DeltafineError
+from deltafine.refinement.run.preparation import Prepared
+from deltafine.video.finding import content_hash
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Digests of the bytes of the model, of the videos, and of those that are measured on."""
+
+    model: str
+    data: str
+    streams: str
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Identity:
+        """Read every file once."""
+        return cls(
+            content_hash(Path(prepared.settings.model)), prepared.data.fingerprint(), prepared.streams.fingerprint()
+        )
+
+    def refuse_others(self, started_with: Mapping[str, Any], prepared: Prepared, out: Path) -> None:
+        """Compare with what is in the checkpoint of a run.
+
+        Raises:
+            DeltafineError: something has changed since.
+        """
+        settings = prepared.settings
+        for name, words in (
+            ("model", f"The model {settings.model} is not the one"),
+            ("data", f"The videos in {settings.data} are not those"),
+            ("streams", f"The videos in {settings.streams or settings.data} are not those"),
+        ):
+            if started_with[name] != getattr(self, name):
+                raise DeltafineError(
+                    f"{words} that the run in {out} was started with, byte for byte: put them back as they were, or "
+                    "start a new run."
+                )

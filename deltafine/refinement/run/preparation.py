@@ -1,0 +1,214 @@
+"""What a run needs before anything is computed: the model, the places for delta layers, the videos."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from deltafine import model as models
+from deltafine.errors import DeltafineError
+from deltafine.measurement.fitting import fitting
+from deltafine.measurement.output import Output
+from deltafine.measurement.task import (
+    check_labels,
+    held_out,
+    open_data,
+    open_streams,
+    output_of,
+    read_output,
+    split_in_time,
+)
+from deltafine.model import Site
+from deltafine.model.custom_objects import import_objects
+from deltafine.refinement.listener import Listener
+from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
+from deltafine.settings import RefineSettings
+from deltafine.video import Augmentation, Dataset
+
+TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+"""What a training reads; a test split is for the report alone."""
+
+
+@dataclass
+class Prepared:
+    """A model and videos that fit each other.
+
+    Attributes:
+        settings: of the run.
+        model: the pretrained model.
+        sites: all places for delta layers, those chosen being marked.
+        data: what is trained and validated on.
+        streams: continuous videos to measure on; where none are named, the test split of the data, or the data itself.
+        reported: what the clips of the report are measured on: the test split of the data, or the data itself.
+        size: height and width of a frame.
+        channels: of a frame, 1 or 3.
+        frames: length T of a clip.
+        window: frames that a model that takes clips sees at once, None for a per-frame model.
+        output: how predictions are read; final once :meth:`read_output` has seen some.
+        warnings: what the user should know.
+    """
+
+    settings: RefineSettings
+    model: Any
+    sites: list[Site]
+    data: Dataset
+    streams: Dataset
+    reported: Dataset
+    size: tuple[int, int]
+    channels: int
+    frames: int
+    window: int | None
+    output: Output
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of what the model takes, without the batch axis."""
+        frame = (*self.size, self.channels)
+        return frame if self.window is None else (self.window, *frame)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of all MACs that each delta layer's elements meet, by layer path."""
+        return {site.delta_name: site.mac_share for site in self.sites if site.selected}
+
+    def keep_frames(self, directory: Path | str, listener: Listener) -> None:
+        """Read decoded frames from a cache in this directory from now on, which is made when it is first needed."""
+        self.data.use_cache(
+            directory,
+            announce=listener.say,
+            progress=lambda done, total: listener.progress("decoding", done, total),
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the videos have labels that are looked at."""
+        return bool(self.output.values) if self.output.numbers else bool(self.data.classes)
+
+    @property
+    def teaching(self) -> float:
+        """Share of the loss that follows the original model."""
+        return self.settings.teaching if self.labelled else 1.0
+
+    def read_output(self, predictions: np.ndarray) -> Loss:
+        """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
+        self.output = read_output(self.output, self.settings.task, predictions)
+        if self.output.numbers:
+            return RegressionLoss(predictions, self.teaching, self.output.values)
+        return ClassificationLoss(self.output.probabilities, self.teaching)
+
+    def clips(
+        self,
+        split: Literal["train", "validation"],
+        *,
+        epoch: int = 0,
+        start_batch: int = 0,
+        part: tuple[int, int] | None = None,
+    ) -> Any:
+        """Batches of clips, or a part of each; training clips come in another order in every epoch from 1 on."""
+        settings = self.settings
+        training = split == "train"
+        return self.data.clips(
+            split,
+            frames=self.frames,
+            size=self.size,
+            channels=self.channels,
+            frame_stride=settings.frame_stride if training else 1,
+            clip_stride=settings.clip_stride,
+            clips_per_video=settings.clips_per_video if training else None,
+            sampling=settings.sampling if training else "uniform",
+            fps=settings.fps,
+            augmentation=_augmentation(settings) if training else None,
+            batch=settings.batch,
+            shuffle=training and not settings.carried,
+            continued=training and settings.carried and epoch > 0,
+            seed=settings.seed,
+            epoch=epoch,
+            start_batch=start_batch,
+            part=part,
+        )
+
+
+def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
+    """Load and check everything; nothing is written but a cache of decoded frames in the place that the user gives.
+
+    Raises:
+        DeltafineError: the model or the data cannot be used as they are.
+    """
+    model = models.load(
+        settings.model, custom_objects=import_objects(settings.custom_objects), unsafe_lambda=settings.unsafe_lambda
+    )
+    fits = fitting(model, size=settings.size, frames=settings.frames, head=settings.head)
+    sample, frames, window = fits.sample, fits.frames, fits.window
+    if settings.recalibrate:
+        _check_recalibration(window)
+    sites = fits.sites(settings.at, settings.skip)
+    data = open_data(
+        settings.data,
+        settings.task,
+        classes=settings.classes,
+        layout=settings.layout,
+        split=settings.split,
+        validation=settings.validation,
+        seed=settings.seed,
+        allow_outside=settings.allow_outside,
+    )
+    streams = data
+    if settings.streams is not None:
+        streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
+    for labelled in (data,) if data.classes else (streams,):
+        check_labels(fits.answers, settings.task, labelled, window)
+    output, data, streams = output_of(model, settings.task, settings.head or "mean", data, streams)
+    warnings = []
+    if len(data.videos) == 1 and not data.select("train"):
+        data, said = split_in_time(data, settings.validation)
+        streams = data if settings.streams is None else streams
+        warnings.append(said)
+    listener.say(data.summary())
+    warnings += [*data.notes, *(streams.notes if streams is not data else ())]
+    held, of_test = held_out(data, frames, settings.fps)
+    warnings += of_test
+    for note in warnings:
+        listener.say(note)
+    if held is not None and settings.streams is None:
+        streams = held
+    height, width, channels = sample[-3:]
+    size = (height, width)
+    reported = held or data
+    prepared = Prepared(
+        settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings
+    )
+    if settings.epochs and settings.cache is not None:
+        prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
+        for split in TRAINED:
+            prepared.clips(split)
+    data.check(settings.max_bad_videos)
+    if streams is not data:
+        streams.check(settings.max_bad_videos, split="validation")
+    for split in TRAINED:
+        prepared.clips(split)  # refuses a split without a single clip, before anything is written
+    return prepared
+
+
+def _check_recalibration(window: int | None) -> None:
+    if window is not None:
+        raise DeltafineError("recalibrate is for models that take single frames: leave it out.")
+    if importlib.util.find_spec("numba") is None:
+        raise DeltafineError("recalibrate plays the clips with the delta runtime: pip install 'deltafine[runtime]'.")
+
+
+def _augmentation(settings: RefineSettings) -> Augmentation | None:
+    """How training clips are varied; None where they are not."""
+    varied = Augmentation(
+        flip=settings.flip,
+        crop=settings.crop,
+        scale=settings.scale,
+        brightness=settings.brightness,
+        contrast=settings.contrast,
+        saturation=settings.saturation,
+    )
+    return None if varied == Augmentation() else varied

@@ -1,0 +1,289 @@
+"""One refinement from the model file to the measured refined model, with checkpoints on the way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from deltafine import __version__
+from deltafine import model as models
+from deltafine.document.figures import Measurement
+from deltafine.document.history import Epoch, FrontPoint
+from deltafine.errors import Interrupted
+from deltafine.measurement.probe import Probe
+from deltafine.measurement.side_by_side import measure
+from deltafine.model import DeltaSettings
+from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
+from deltafine.refinement.listener import Listener
+from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.fingerprint import Identity
+from deltafine.refinement.run.interruption import Requests
+from deltafine.refinement.run.preparation import Prepared, prepare
+from deltafine.refinement.thresholds import calibration as calibrate
+from deltafine.refinement.thresholds.allocation import Allocation
+from deltafine.refinement.thresholds.following import SMALLEST_STEP, wake
+from deltafine.refinement.training.loop import Training
+from deltafine.refinement.training.losses import Loss
+from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
+from deltafine.refinement.training.untrained import about_frozen, about_no_training
+from deltafine.settings import RefineSettings
+from deltafine.storage.files import write_atomically
+from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
+
+
+@dataclass
+class Outcome:
+    """What a refinement gives."""
+
+    prepared: Prepared
+    original: Any
+    refined: Any
+    own_cache: Path
+    frozen: Frozen
+    measurements: dict[str, Measurement]
+    history: list[Epoch] = field(default_factory=list)
+    front: list[FrontPoint] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    start_steps: dict[str, float] = field(default_factory=dict)  # median of each delta layer
+
+
+class Refinement:
+    """A run in a directory of its own.
+
+    Args:
+        settings: everything that is to be done.
+        out: the run directory; nothing is written there before :meth:`run`.
+        listener: told how far the run is.
+        requests: what stops the run; nothing, if not given.
+        workers: who do it; the first of them decides and writes.
+
+    Raises:
+        DeltafineError: the model or the data cannot be used as they are.
+    """
+
+    def __init__(
+        self,
+        settings: RefineSettings,
+        out: Path,
+        listener: Listener,
+        requests: Requests | None = None,
+        workers: Workers = ALONE,
+    ) -> None:
+        self.settings = settings
+        self.out = out
+        self.listener = listener
+        self.requests = requests or Requests()
+        self.workers = workers
+        keras.utils.set_random_seed(settings.seed)
+        self.prepared = self._prepare()
+        deltas = DeltaSettings(
+            rule=settings.layer_rule,
+            initial_step=SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
+            unit=settings.unit,
+            step_per=settings.step_per,
+            random_start=settings.noisy,
+            train_step=settings.rate_of_steps > 0,
+        )
+        model, sites = self.prepared.model, self.prepared.sites
+        form: Any = {
+            "rescale": settings.rescale,
+            "head": settings.head or "mean",
+            "frames": self.prepared.window,
+            "frame_shape": (*self.prepared.size, self.prepared.channels),
+        }
+        with workers.scope():
+            self.original = models.insert_deltas(model, [], **form)
+            self.student = models.insert_deltas(model, sites, deltas, **form)
+        self.calibrated = models.insert_deltas(model, sites, deltas, **form)
+        # Only all workers together can save a model with copies on all of them: saving reads what each has counted.
+        alone = workers.strategy is None
+        self.refined = self.student if alone else models.insert_deltas(model, sites, deltas, **form)
+        for trained in {id(one): one for one in (self.student, self.refined)}.values():
+            set_trainable(trained, unfreeze=settings.unfreeze, freeze=settings.freeze)
+            prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
+        self.frozen = frozen_weights(self.student)
+        self.trains = settings.epochs > 0 and can_be_trained(self.student)
+        if self.trains and self.frozen.parameters:
+            listener.say(about_frozen(self.frozen, settings))
+        for said in () if self.trains else about_no_training(self.frozen, settings):
+            listener.say(said)
+
+    def run(self, *, resume: bool = False, pick: int | None = None) -> Outcome:
+        """Calibrate, train, choose, measure; writes ``refined.keras``, ``history.csv`` and checkpoints.
+
+        Args:
+            resume: go on from the last checkpoint.
+            pick: take the weights of this epoch instead of the best.
+
+        Raises:
+            Interrupted: on Ctrl-C or SIGTERM; while training, after the best model so far was saved.
+            DeltafineError: the run to resume was started with another model or other videos.
+        """
+        loss = self._begin(resume)
+        own_cache = self.out / "cache"
+        if not self.workers.chief:
+            self._keep_frames()
+        models_by_name = {"original": self.original, "calibrated": self.calibrated}
+        history, front, warnings = [], [], list(self.prepared.warnings)
+        start_steps = {}
+        if self.trains:
+            deltas = models.delta_layers(self.student)
+            start_steps = {path: float(np.median(layer.step)) for path, layer in deltas.items()}
+            training = self._train(loss, resume)
+            said = self.workers.lead(lambda: training.choice.make(training.penalty, pick))
+            self.workers.follow(self.student.variables)
+            warnings += [*training.progress.mishaps, *said]
+            models_by_name["refined"] = self._taken_from_training()
+            history, front = training.progress.history, training.choice.front
+        else:
+            warnings += about_no_training(self.frozen, self.settings)
+            self.refined = self.calibrated
+        self.workers.lead(lambda: str(self._save_refined()))
+        measured = measure(
+            models_by_name,
+            self.prepared.reported,
+            frames=self.prepared.frames,
+            streams=self.prepared.streams,
+            fps=self.settings.fps,
+            output=self.prepared.output,
+            progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
+            workers=self.workers,
+        )
+        return Outcome(
+            self.prepared,
+            self.original,
+            self.refined,
+            own_cache,
+            self.frozen,
+            measured,
+            history,
+            front,
+            warnings,
+            start_steps,
+        )
+
+    def _prepare(self) -> Prepared:
+        """Every worker looks at the model and the videos; the chief first where it may keep frames for the others."""
+        settings, workers = self.settings, self.workers
+        found: list[Prepared] = []
+
+        def look() -> Prepared:
+            return found[0] if found else prepare(settings, self.listener)
+
+        if settings.cache is not None and workers.count > 1:
+            workers.lead(lambda: found.append(look()))
+        prepared = workers.together(look)
+        if workers.count > 1:
+            clips = prepared.clips("train", epoch=1).digest()
+            workers.agree("videos, settings or model", f"{__version__} {clips} {prepared.weights}")
+        return prepared
+
+    def _begin(self, resume: bool) -> Loss:
+        """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
+        calibration = self.out / "checkpoints" / "calibrated.h5"
+        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
+
+        def begin() -> bytes:
+            self._keep_frames()
+            identity = Identity.of(self.prepared)
+            resuming = resume and calibration.exists()
+            if resuming:
+                identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
+            videos = calibrate.calibration_videos(self.prepared)
+            probe = Probe(self.original)
+            answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
+            loss = self.prepared.read_output(answers)
+            if resuming:
+                checkpoints.restore(calibration, steps)
+            else:
+                self._calibrate(videos, loss)
+                checkpoints.save(calibration, steps, asdict(identity))
+            return to_bytes({"answers": answers})
+
+        told = self.workers.lead_bytes(begin)
+        self.workers.follow(steps)
+        return self.prepared.read_output(from_bytes(told)["answers"])
+
+    def _keep_frames(self) -> Path:
+        """Let decoded frames be kept; returns where the run's own are."""
+        own = self.out / "cache"
+        for part in own.glob(".*.part") if self.workers.chief else ():
+            part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here now
+        if self.trains and self.settings.cache is None:
+            self.prepared.keep_frames(own, self.listener)
+        return own
+
+    def _calibrate(self, videos: list[np.ndarray], loss: Loss) -> None:
+        """Set the steps of the calibrated model and of the student."""
+        settings = self.settings
+        rms = calibrate.activation_rms(self.calibrated, [video[None] for video in videos])
+        if settings.relative_step is not None:
+            for path, layer in models.delta_layers(self.calibrated).items():
+                step = settings.relative_step * calibrate.step_unit(layer, rms[path])
+                layer.set_step(np.maximum(step, SMALLEST_STEP))  # an activation may be silent
+            if lowered := wake(self.calibrated, videos):
+                self.listener.say(
+                    f"With relative_step these would never send, so it is less there: {', '.join(lowered)}."
+                )
+            self._give_steps_to_student()
+            return
+        search = Allocation(self.calibrated, self.original, rms, videos, loss)
+        search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
+        search.allocate(settings.training_divergence)
+        wake(self.calibrated, videos)
+        self._give_steps_to_student()
+        search.allocate(settings.max_divergence)
+        wake(self.calibrated, videos)
+
+    def _give_steps_to_student(self) -> None:
+        calibrated = models.delta_layers(self.calibrated)
+        for path, layer in models.delta_layers(self.student).items():
+            layer.log_step.assign(np.asarray(calibrated[path].log_step))
+
+    def _train(self, loss: Loss, resume: bool) -> Training:
+        settings = self.settings
+        trainer = Trainer(
+            self.student,
+            self.original if self.prepared.teaching > 0 else None,
+            loss,
+            self.prepared.weights,
+            settings,
+            steps=len(self.prepared.clips("train", epoch=1)) * settings.epochs,
+            workers=self.workers,
+        )
+        training = Training(
+            self.prepared,
+            self.original,
+            self.student,
+            trainer,
+            self.out,
+            self.listener,
+            self.requests,
+            self.workers,
+        )
+        try:
+            training.run(resume=resume)
+        except KeyboardInterrupt as stop:
+            saved = None
+            if self.workers.chief and training.choice.best_so_far():
+                self._taken_from_training()
+                saved = self._save_refined()
+            raise Interrupted(saved, getattr(stop, "signal", 2)) from stop
+        return training
+
+    def _taken_from_training(self) -> Any:
+        """The refined model, with the weights of the student."""
+        if self.refined is not self.student:
+            for variable, trained in zip(self.refined.variables, self.student.variables, strict=True):
+                variable.assign(np.asarray(trained))
+        return self.refined
+
+    def _save_refined(self) -> Path:
+        path = self.out / "refined.keras"
+        write_atomically(path, self.refined.save)
+        return path

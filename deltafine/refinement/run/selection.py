@@ -1,0 +1,198 @@
+"""Which epochs of a run are kept, and which of them is taken in the end, trimmed to the budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltafine.document.history import FrontPoint
+from deltafine.errors import DeltafineError
+from deltafine.model import delta_layers
+from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.front import front, pick, worth_keeping
+from deltafine.refinement.thresholds import trimming as trim
+from deltafine.refinement.thresholds.budget import Budget
+from deltafine.refinement.training.validation import Validation, point_of
+
+KEPT_CHECKPOINTS = 8
+LEAST_SCALE = 1e-3
+"""Of the steps: a network that stands still with even smaller ones has nothing left to wake."""
+
+
+class Choice:
+    """The measured epochs of a run.
+
+    Args:
+        student: clip model that is given the weights of an epoch.
+        validation: of the student.
+        budget: what the run is to come to.
+        folder: of the checkpoints.
+        scale_that_follows: the factor on the student's steps with which it does not stand still inside; 1 if it does
+            not anyway.
+
+    Attributes:
+        points: what was measured.
+        floor: accuracy on the validation videos that the budget allows.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        validation: Validation,
+        budget: Budget,
+        folder: Path,
+        scale_that_follows: Callable[[], float],
+    ) -> None:
+        self.points: list[FrontPoint] = []
+        self.floor = -math.inf
+        self._student, self._validation, self._budget, self._folder = student, validation, budget, folder
+        self._scale_that_follows = scale_that_follows
+
+    @property
+    def _original(self) -> float:
+        """Accuracy of the original on the validation videos."""
+        return self.floor + self._budget.drop
+
+    @property
+    def front(self) -> list[FrontPoint]:
+        """What no other checkpoint beats, and what was chosen."""
+        found = front(self.points)
+        chosen = [point for point in self.points if point.chosen and point not in found]
+        return sorted([*found, *chosen], key=lambda point: point.mac_density)
+
+    def keep(self, number: int) -> None:
+        """Write the student's weights after an epoch, if they are worth keeping."""
+        if number in self._kept_epochs():
+            checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
+
+    def tidy(self) -> None:
+        """Remove the weights that are not worth keeping any more."""
+        kept = self._kept_epochs()
+        for file in self._folder.glob("epoch-*.h5"):
+            if int(file.stem.removeprefix("epoch-")) not in kept:
+                file.unlink(missing_ok=True)
+
+    def make(self, penalty: float, number: int | None = None) -> list[str]:
+        """Give the student the weights of the best checkpoint, trimmed to the budget; or those of epoch ``number``.
+
+        Args:
+            penalty: λ that the training ended with.
+            number: of the epoch to take.
+
+        Returns:
+            What the user should know about it.
+
+        Raises:
+            DeltafineError: epoch ``number`` was not kept.
+        """
+        if number is not None:
+            chosen = self._kept_point(number)
+        elif self._budget.density is not None:
+            chosen = self._trim_to_target()
+        else:
+            chosen = pick(self.points, self._original, self._budget.drop)
+            if self._budget.spend and chosen.accuracy >= self.floor:
+                chosen = self._trim_to_accuracy(chosen)
+        # An epoch or a density that was asked for is given, with a word of warning.
+        chosen, said = self._following(chosen, keep=number is not None or self._budget.density is not None)
+        self._load(chosen)
+        self.points = [point.model_copy(update={"chosen": point == chosen}) for point in self.points]
+        return said if number is not None else [*said, *self._shortfall(chosen, penalty)]
+
+    def best_so_far(self) -> bool:
+        """Give the student the best weights so far; False if no epoch was over."""
+        # An epoch that was being kept when the user stopped may have no file yet.
+        points = [point for point in self.points if self._weights_of(point.epoch).exists()]
+        if points:
+            self._load(pick(points, self._original, self._budget.drop))
+        return bool(points)
+
+    def _kept_epochs(self) -> set[int]:
+        kept = {
+            point.epoch for point in worth_keeping(self.points, self._original, self._budget.drop, KEPT_CHECKPOINTS)
+        }
+        if self._budget.density is not None:
+            kept.add(self._nearest_target().epoch)
+        return kept
+
+    def _weights_of(self, epoch: int) -> Path:
+        return self._folder / f"epoch-{epoch:04d}.h5"
+
+    def _load(self, point: FrontPoint) -> None:
+        checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
+        if point.step_scale != 1:
+            for layer in delta_layers(self._student).values():
+                layer.set_step(np.exp(np.asarray(layer.log_step)) * point.step_scale)
+
+    def _kept_point(self, number: int) -> FrontPoint:
+        points = [p for p in self.points if p.epoch == number and p.step_scale == 1]
+        if not points or not self._weights_of(number).exists():
+            kept = sorted(int(file.stem.removeprefix("epoch-")) for file in self._folder.glob("epoch-*.h5"))
+            raise DeltafineError(
+                f"Epoch {number} of the run in {self._folder.parent} was not kept: pick one of "
+                f"{', '.join(map(str, kept))}."
+            )
+        return points[0]
+
+    def _nearest_target(self) -> FrontPoint:
+        """Of the epochs within a factor of 1.5 of the target the most accurate, else the nearest."""
+        away = {point.epoch: abs(trim.excess(self._budget, point)) for point in self.points}
+        near = [point for point in self.points if away[point.epoch] <= math.log(1.5)]
+        if near:
+            return max(near, key=lambda point: (point.accuracy, point.epoch))
+        return min(self.points, key=lambda point: (away[point.epoch], point.epoch))
+
+    def _trim_to_target(self) -> FrontPoint:
+        start = self._nearest_target()
+        tried = trim.to_density(self._budget, start, lambda scale: self._measure_scaled(start, scale))
+        self.points += tried
+        return min([start, *tried], key=lambda point: abs(trim.excess(self._budget, point)))
+
+    def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
+        tried = trim.to_accuracy(self.floor, lambda scale: self._measure_scaled(start, scale))
+        self.points += tried
+        return pick([start, *tried], self._original, self._budget.drop)
+
+    def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
+        self._load(start.model_copy(update={"step_scale": scale}))
+        return point_of(start.epoch, start.penalty, self._validation.student(), scale)
+
+    def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
+        """The point with steps at which it does not stand still inside, unless ``keep``; and what is said of it.
+
+        Where the answer never changes, accuracy is no reason for a training to update anything.
+        """
+        self._load(chosen)
+        scale = self._scale_that_follows()
+        if scale == 1:
+            return chosen, []
+        still = (
+            "The refined model hardly changed inside while the videos did, though its answers stayed as good: they "
+            "cannot show what it has lost; refine on videos in which the answer changes, or lower the penalty."
+        )
+        if keep or scale < LEAST_SCALE:
+            return chosen, [still]
+        awake = self._measure_scaled(chosen, chosen.step_scale * scale)
+        self.points.append(awake)
+        return awake, [f"{still} All its steps were divided by {1 / scale:.0f}, so that it follows them."]
+
+    def _shortfall(self, chosen: FrontPoint, penalty: float) -> list[str]:
+        budget, lost = self._budget, self._original - chosen.accuracy
+        if budget.density is not None:
+            if budget.reached(chosen):
+                return []
+            return [
+                f"The target of {budget.density:.4f} ({budget.kind} density) was not reached: the validation streams "
+                f"came to {budget.density_of(chosen):.4f}. Train longer, or begin with another --penalty (it ended at "
+                f"{penalty:.3g})."
+            ]
+        if lost > budget.drop:
+            return [
+                f"No epoch stayed within {budget.drop:.3f} of the original's accuracy on the validation streams; the "
+                f"most accurate one (epoch {chosen.epoch}) lost {lost:.3f}. Train longer, or lower the penalty."
+            ]
+        return []

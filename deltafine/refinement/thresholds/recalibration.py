@@ -1,0 +1,195 @@
+"""Steps found anew for a network that is being refined, by what each of them costs and saves in it.
+
+Calibration looks at the network as it was before the training, at each layer while all others send everything. Here
+all layers have their steps, and one after the other is tried with larger and smaller ones. What counts is what
+training minimises, with events that are counted instead of expected: the loss of the task, and λ times the share of
+the MACs that what was sent feeds. After the last epoch that loss must not become larger; before, training wins it back.
+
+Where pixels are sent, for CPUs, the share is that of what the delta runtime computes: positions, each with the MACs
+that it takes and what it costs beside them.
+
+Little video would not do, since on that a network that sends nothing looks best. So the training clips, as many as
+``MOST_VALUES`` allows, are played as the streams that they are, by the delta runtime, which takes a fraction of the
+time that TensorFlow would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deltafine.model import delta_layers
+from deltafine.refinement.thresholds.following import MOST_APART, error, some
+from deltafine.refinement.training.losses import Loss
+from deltafine.runtime.frame_counts import Counts, macs_per_row
+from deltafine.runtime.keras_calls import KerasCalls
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.runtime.numba_stream import NumbaState
+from deltafine.runtime.packed_plan import Program
+from deltafine.runtime.plan_cache import available_cores
+from deltafine.video.clips import Batch
+
+FACTOR = 1.5
+"""From one step that is tried to the next."""
+SWEEPS = 2
+"""Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss."""
+FARTHEST = 4
+"""Steps in one direction in a turn."""
+LEAST_GAIN = 1e-4
+"""Of what is minimised; less is chance."""
+MOST_VALUES = 1 << 28
+"""Of all frames that are played."""
+POSITION_MACS = 1000
+"""What a position costs beside its MACs: about 20 ns, in which a core carries out so many."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What some steps give on the clips.
+
+    Attributes:
+        loss: of the task.
+        share: of the MACs, or of the work, that is left in steady frames.
+        apart: how far the logits are from those with the steps that the search began with, in units of how much these
+            vary: the loss does not change where the answer never does.
+    """
+
+    loss: float
+    share: float
+    apart: float = 0.0
+
+    def total(self, penalty: float) -> float:
+        """What is minimised."""
+        return self.loss + penalty * self.share
+
+
+class Recalibration:
+    """Tries other steps for the delta layers of a clip model of single frames.
+
+    Args:
+        student: clip model; not changed.
+        teacher: the original, clips to predictions along time, or None where nothing is distilled.
+        loss: of the task.
+        weights: share of all MACs that each delta layer's elements meet, by layer path.
+        batches: of training clips; what stands at a place of a batch goes on from the same place of the one before.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any | None,
+        loss: Loss,
+        weights: dict[str, float],
+        batches: Iterable[Batch],
+    ) -> None:
+        self._loss = loss
+        self._weights = weights
+        self._batches = _as_many_as_fit(batches)
+        self._labels = np.concatenate([batch.targets for batch in self._batches])
+        self._answers = None if teacher is None else self._answered(teacher)
+        compiled = compile_model(student)
+        self._plan, self._calls = compiled.plan, KerasCalls(compiled.calls)
+        self._steps = {path: np.asarray(layer.step) for path, layer in delta_layers(student).items()}
+        deltas = [operation.finish.delta for operation in self._plan.operations if operation.finish.delta is not None]
+        self._arrays = {delta.name: self._plan.arrays[delta.step] for delta in deltas}
+        self._logits: np.ndarray | None = None  # of the first steps that were tried
+        self._by_position = all(delta.unit == "pixel" for delta in deltas)
+
+    def search(
+        self, penalty: float, progress: Callable[[int, int], None], *, lossless: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The better steps by layer path.
+
+        Args:
+            penalty: λ.
+            progress: told with every try whose turn it is, and how many turns there are.
+            lossless: take none that make the loss of the task larger than it was.
+        """
+        factors = dict.fromkeys(self._steps, 1.0)
+        self._logits = None
+        best = first = self.play(factors)
+        turns = [path for _ in range(SWEEPS) for path in reversed(self._steps)]
+        for turn, path in enumerate(turns):
+            for change in (FACTOR, 1 / FACTOR):
+                moves = 0
+                while moves < FARTHEST:
+                    progress(turn + 1, len(turns))
+                    tried = {**factors, path: factors[path] * change}
+                    found = self.play(tried)
+                    no_gain = found.total(penalty) >= best.total(penalty) - LEAST_GAIN
+                    if no_gain or (lossless and found.loss > first.loss) or found.apart > MOST_APART:
+                        break
+                    best, factors, moves = found, tried, moves + 1
+                if moves:
+                    break
+        return {path: steps * factors[path] for path, steps in self._steps.items()}
+
+    def play(self, factors: dict[str, float]) -> Trial:
+        """Predict all clips.
+
+        Args:
+            factors: on the steps, by layer path.
+
+        Returns:
+            The loss, in that of the training, and a share from 0 to 1.
+        """
+        for path, steps in self._steps.items():
+            self._arrays[path][...] = (steps * factors[path]).reshape(self._arrays[path].shape)
+        program = Program(self._plan)
+        predictions = [np.empty((*batch.frames.shape[:2], *self._shape), np.float32) for batch in self._batches]
+
+        def play(place: int) -> tuple[np.ndarray, int]:
+            """Predict what stands at a place of the batches; returns the counts of its steady frames, and how many."""
+            state = NumbaState(program, self._calls)
+            table, frames = np.zeros_like(state.counters), 0
+            for batch, predicted in zip(self._batches, predictions, strict=True):
+                for number, frame in enumerate(batch.frames[place] if place < len(batch.frames) else ()):
+                    steady = not state.fresh
+                    state.step(frame)
+                    predicted[place, number] = state.value(self._plan.outputs[0]).reshape(self._shape)
+                    table += state.counters * steady
+                    frames += steady
+            return table, frames
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            tables, frames = zip(*pool.map(play, range(max(len(batch.frames) for batch in self._batches))), strict=True)
+        given = np.concatenate(predictions)
+        task = float(self._loss(tf.constant(given), self._answers, tf.constant(self._labels)))
+        logits = self._loss.logits(some(given.reshape(-1, *self._shape)))
+        self._logits = logits if self._logits is None else self._logits
+        share = self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1))
+        return Trial(task, share, error(self._logits, logits))
+
+    def _share(self, counts: Counts, frames: int) -> float:
+        if not self._by_position:
+            sent = {path: count / elements for path, (count, elements) in counts.events().items()}
+            return sum(self._weights[path] * count for path, count in sent.items()) / frames
+        work = macs_per_row(self._plan) + POSITION_MACS
+        shapes = [self._plan.tensors[operation.output].shape for operation in self._plan.operations]
+        dense = work * [height * width for height, width, _ in shapes]
+        return float((work * counts.rows)[1:].sum() / (dense[1:].sum() * frames))  # the input is always looked at
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self._plan.tensors[self._plan.outputs[0]].sample_shape
+
+    def _answered(self, teacher: Any) -> Any:
+        answer = tf.function(lambda frames: teacher(tf.cast(frames, tf.float32), training=False), reduce_retracing=True)
+        return tf.concat([answer(tf.constant(batch.frames)) for batch in self._batches], axis=0)
+
+
+def _as_many_as_fit(batches: Iterable[Batch]) -> list[Batch]:
+    """The first batches, whose frames are held in memory."""
+    taken: list[Batch] = []
+    values = 0
+    for batch in batches:
+        values += batch.frames.size
+        if taken and values > MOST_VALUES:
+            break
+        taken.append(batch)
+    return taken

@@ -1,0 +1,1 @@
+"""Training: the step, its losses and optimisers, and what happens around it."""

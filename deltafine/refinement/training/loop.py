@@ -1,0 +1,341 @@
+"""The training of a run, epoch by epoch: validated, steered, and saved so that it can go on anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltafine.document.figures import Figures
+from deltafine.document.history import Epoch, FrontPoint, to_csv
+from deltafine.errors import DeltafineError, Interrupted
+from deltafine.refinement.listener import Listener
+from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.interruption import Requests
+from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.run.selection import Choice
+from deltafine.refinement.run.tensorboard import Logs
+from deltafine.refinement.thresholds.budget import Budget
+from deltafine.refinement.thresholds.calibration import calibration_videos
+from deltafine.refinement.thresholds.following import scale_that_follows
+from deltafine.refinement.training.carried_state import by_name
+from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, Unsound
+from deltafine.refinement.training.steering import Steering
+from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.validation import Validation, point_of, quality
+from deltafine.storage.files import write_atomically
+from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
+
+
+@dataclass
+class Progress:
+    """How far a training is: all that is not in the variables of the model and the optimisers.
+
+    Attributes:
+        batches: of the epoch that is under way.
+        sums: of the loss, the penalty and the accuracy over these batches.
+        history: epochs that are over.
+        watch: notices a loss that runs away.
+        mishaps: what the training had to go back for.
+    """
+
+    batches: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[Epoch] = field(default_factory=list)
+    watch: LossWatch = field(default_factory=LossWatch)
+    mishaps: list[str] = field(default_factory=list)
+
+
+class Training:
+    """Trains the student of a run.
+
+    Args:
+        prepared: model, data and settings of the run.
+        original: clip model to compare with.
+        student: clip model with delta layers, changed in place.
+        trainer: of the student.
+        out: the run directory.
+        listener: told how far the training is.
+        requests: what stops the training.
+        workers: who train; the first of them measures, decides and writes.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        original: Any,
+        student: Any,
+        trainer: Trainer,
+        out: Path,
+        listener: Listener,
+        requests: Requests,
+        workers: Workers = ALONE,
+    ) -> None:
+        self.prepared = prepared
+        self.settings = prepared.settings
+        self.budget = Budget.of(self.settings)
+        self.out = out
+        self.listener = listener
+        self.progress = Progress()
+        self._trainer = trainer
+        self._validation = Validation(prepared, original, student, listener, requests)
+        self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent, self._scale_that_follows)
+        self._variables = [*student.variables, *trainer.state]
+        self._steering: Steering  # made once the original is measured
+        self._requests = requests
+        self._workers = workers
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything needed to go on."""
+        return self.out / "checkpoints" / "last.h5"
+
+    @property
+    def penalty(self) -> float:
+        """λ now."""
+        return self._trainer.penalty
+
+    def run(self, *, resume: bool = False) -> None:
+        """Train all epochs, from the last checkpoint on where there is one to resume from.
+
+        Raises:
+            Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written; the student is then the best so far.
+        """
+        resuming = self._workers.lead(lambda: resume and self.checkpoint.exists())
+        measured = self._measured(
+            lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
+        )
+        trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
+        self.choice.floor = floor
+        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
+        if resuming:
+            self._restore()
+            self._tidy()
+        else:
+            self._steering.before_training(point_of(0, 0.0, measured["refined"]))
+            self._save()
+        while not self._over():
+            try:
+                self._one_epoch()
+            except Unsound as error:
+                self._go_back(error)
+
+    def _over(self) -> bool:
+        history, patience = self.progress.history, self.settings.early_stopping
+        if len(history) >= self.settings.epochs:
+            return True
+        if patience is None or len(history) <= patience:
+            return False
+        recent = {epoch.epoch for epoch in history[-patience:]}
+        return not any(point.epoch in recent for point in self.choice.front)
+
+    def _measured(self, measure: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
+        """What the chief measures, for all: they have to decide the same."""
+        if self._workers.count == 1:
+            return measure()
+        told = self._workers.lead(
+            lambda: {name: figures.model_dump(mode="json") for name, figures in measure().items()}
+        )
+        return {name: Figures.model_validate(figures) for name, figures in told.items()}
+
+    def _one_epoch(self) -> None:
+        progress, trainer = self.progress, self._trainer
+        number = len(progress.history) + 1
+        started = saved = time.monotonic()
+        source = self.prepared.clips("train", epoch=number, start_batch=progress.batches, part=self._workers.part)
+        steps = len(source)
+        if self._trainer.carried is not None and not progress.batches:
+            self._trainer.carried.restart()
+        logged = self.settings.tensorboard and self._workers.chief
+        with Logs(self.out / "tensorboard" if logged else None) as logs:
+            with self._requests.held():
+                for batch in source:
+                    figures = trainer.train_on_batch(
+                        batch.frames,
+                        batch.targets if self.prepared.window is None else batch.labels,
+                        self._steering.strength,
+                        first=batch.first,
+                        stopping=self._requests.signal,
+                        saving=time.monotonic() - saved > 60 * self.settings.checkpoint_minutes,
+                    )
+                    progress.watch.see(figures[0], trainer.step)
+                    if trainer.penalty:
+                        expected = figures[1] / trainer.penalty
+                        self._steering.after_batch(expected, steps, first_epoch=not progress.history)
+                    progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
+                    progress.batches += 1
+                    logs.step(trainer.step, figures, trainer.penalty)
+                    self._tell(number, steps)
+                    stopping = self._requests.signal if self._workers.count == 1 else trainer.stopping
+                    if stopping or trainer.saving:
+                        self._save(within=True)
+                        saved = time.monotonic()
+                    if stopping:
+                        raise Interrupted(None, stopping)
+                if not progress.batches:
+                    raise DeltafineError(
+                        f"No training video in {self.prepared.data.path} could be read any more in epoch {number}: put "
+                        "them back, and go on with --resume."
+                    )
+                self._save()
+                if stopping := self._workers.stopping(self._requests.signal):
+                    raise Interrupted(None, stopping)
+            epoch = self._finish_epoch(number, started)
+            logs.epoch(epoch, trainer.step)
+        self.listener.epoch(epoch, self.settings.epochs)
+
+    def _go_back(self, error: Unsound) -> None:
+        """Go on from the last checkpoint with half the rates, if that is wanted.
+
+        Raises:
+            DeltafineError: it is not, or was tried too often.
+        """
+        mishaps, rate, epoch = self.progress.mishaps, self._trainer.rate / 2, len(self.progress.history) + 1
+        if self.settings.on_nan == "stop" or len(mishaps) >= MOST_ROLLBACKS:
+            raise DeltafineError(
+                f"{error} (epoch {epoch}): lower --learning-rate or --penalty, or go on with --resume --on-nan "
+                f"rollback, which halves the rates. The last good checkpoint is {self.checkpoint}."
+            ) from error
+        self._restore()
+        self._trainer.rate = rate
+        words = (
+            f"{error}: went back to step {self._trainer.step} and on with the rates halved to {rate:g} of what was set."
+        )
+        self.progress.mishaps = [*mishaps, words]
+        self._save()
+        self.listener.say(words)
+
+    def _tell(self, number: int, steps: int) -> None:
+        done, strength = self.progress.batches, self._trainer.penalty
+        task, penalty, right = (total / done for total in self.progress.sums)
+        expected = f"{penalty / strength:.3f}" if strength else "-"
+        accuracy = f"accuracy {right:.3f}  " if math.isfinite(right) else ""
+        words = f"loss {task + penalty:.3f}  {accuracy}expected MACs {expected}"
+        self.listener.progress(f"epoch {number}", done, steps, words)
+
+    def _finish_epoch(self, number: int, started: float) -> Epoch:
+        progress, trainer = self.progress, self._trainer
+        task, penalty, right = (total / progress.batches for total in progress.sums)
+        if number in self._recalibrated_after:
+            self._recalibrate(number)
+        with trainer.averaged():
+            measured = self._measured(lambda: {"refined": self._validation.student()})
+            point = point_of(number, trainer.penalty, measured["refined"])
+            self.choice.points.append(point)
+            if self._workers.chief:
+                self.choice.keep(number)
+        epoch = Epoch(
+            epoch=number,
+            loss=task + penalty,
+            task_loss=task,
+            penalty_loss=penalty,
+            penalty=trainer.penalty,
+            accuracy=right if math.isfinite(right) else None,
+            validation_accuracy=point.accuracy,
+            validation_mac_density=point.mac_density,
+            validation_pixel_density=point.pixel_density,
+            seconds=round(time.monotonic() - started, 1),
+        )
+        self._steering.after_epoch(point)
+        progress.history.append(epoch)
+        progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
+        self._save()
+        self._tidy()
+        return epoch
+
+    @property
+    def _recalibrated_after(self) -> set[int]:
+        """Epochs, evenly spread, the last one among them."""
+        times, epochs = self.settings.recalibrate, self.settings.epochs
+        return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
+
+    def _recalibrate(self, number: int) -> None:
+        """Find the steps anew, for the weights that are validated and kept."""
+        from deltafine.refinement.thresholds.recalibration import Recalibration
+
+        trainer = self._trainer
+
+        def told(done: int, total: int) -> None:
+            self.listener.progress("recalibrating", done, total)
+            self._requests.obey()
+
+        def search() -> bytes:
+            batches = self.prepared.clips("train", epoch=number)
+            with trainer.averaged():
+                found = Recalibration(trainer.student, trainer.teacher, trainer.loss, self.prepared.weights, batches)
+            last = number == self.settings.epochs
+            return to_bytes(found.search(trainer.penalty, told, lossless=last))
+
+        trainer.set_steps(from_bytes(self._workers.lead_bytes(search)))
+
+    def _scale_that_follows(self) -> float:
+        """Of the student, on the videos that were calibrated on."""
+        videos = calibration_videos(self.prepared)
+        return scale_that_follows(self._validation.probe_of_student, videos, self._trainer.loss)
+
+    def _tidy(self) -> None:
+        """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""
+        if not self.progress.history or not self._workers.chief:
+            return
+        write_atomically(self.out / "history.csv", to_csv(self.progress.history).encode("utf-8"))
+        self.choice.tidy()
+
+    def _save(self, *, within: bool = False) -> None:
+        """Write the checkpoint; ``within`` an epoch, with what the clips of the last batch have left."""
+        progress, carried = self.progress, self._trainer.carried
+        states: list[np.ndarray] = []
+        if within and carried is not None:
+            parts = [from_bytes(part) for part in self._workers.gather(to_bytes(by_name(carried.arrays)))]
+            states = [np.concatenate([part[name] for part in parts]) for name in parts[0]]
+        facts = {
+            "settings": self.settings.hash_of_results(),
+            "rate": self._trainer.rate,
+            "watch": asdict(progress.watch),
+            "mishaps": progress.mishaps,
+            "step": self._trainer.step,
+            "batches": progress.batches,
+            "sums": progress.sums,
+            "history": [epoch.model_dump() for epoch in progress.history],
+            "points": [point.model_dump() for point in self.choice.points],
+            "penalty": self._trainer.penalty,
+            **self._steering.state(),
+        }
+        if self._workers.chief:
+            checkpoints.save(self.checkpoint, [*self._variables, *states], facts)
+
+    def _read(self) -> list[np.ndarray]:
+        """Restore the variables of the chief; returns what the clips of the last batch had left."""
+        facts = checkpoints.read_facts(self.checkpoint)
+        if facts["settings"] != self.settings.hash_of_results():
+            raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
+        return checkpoints.restore(self.checkpoint, self._variables, more=True)
+
+    def _restore(self) -> None:
+        told = self._workers.lead_bytes(lambda: to_bytes(by_name(self._read())))
+        facts = self._workers.lead(lambda: checkpoints.read_facts(self.checkpoint))
+        self._workers.follow(self._variables)
+        if self._trainer.carried is not None:
+            which, of = self._workers.part or (0, 1)
+            states = list(from_bytes(told).values())
+            self._trainer.carried.arrays = [
+                state[len(state) * which // of : len(state) * (which + 1) // of] for state in states
+            ]
+        self._trainer.step = facts["step"]
+        self._trainer.rate = facts["rate"]
+        self._trainer.set_penalty(facts["penalty"])
+        self.progress = Progress(
+            batches=facts["batches"],
+            sums=facts["sums"],
+            history=[Epoch.model_validate(entry) for entry in facts["history"]],
+            watch=LossWatch(**facts["watch"]),
+            mishaps=facts["mishaps"],
+        )
+        self.choice.points = [FrontPoint.model_validate(entry) for entry in facts["points"]]
+        self._steering.restore(facts)
+        within = f" and {self.progress.batches} steps" if self.progress.batches else ""
+        self.listener.say(f"resumed after epoch {len(self.progress.history)} of {self.settings.epochs}{within}")

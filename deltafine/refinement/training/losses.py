@@ -1,0 +1,183 @@
+"""What training minimises beside the penalty: the labels' loss and the distance to the original model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from deltafine.errors import DeltafineError
+from deltafine.measurement.relative_error import SMALLEST_SPREAD
+
+SMALLEST_PROBABILITY = 1e-7
+
+
+class Loss(Protocol):
+    """What a training minimises for its task; predictions and teacher are (batch, time, ..., outputs)."""
+
+    def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
+        """Mean loss of a batch; labels (batch,) or (batch, time) are indices, -1 where there is none."""
+
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """What that mean is over, float32, in units that are the same for all parts of a batch."""
+
+    def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
+        """How far predictions (frames, ..., outputs) are from the original's, in nats per frame."""
+
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """What stands behind predictions (frames, ..., outputs), as (frames, values): it varies where they do not."""
+
+    def right(self, predictions: Any, labels: Any) -> Any:
+        """Share of the clips with a label (batch,) that are answered right; NaN where that has no meaning."""
+
+
+class ClassificationLoss:
+    """Cross-entropy to the labels and to the original model's answers, frame by frame.
+
+    Args:
+        probabilities: whether the model gives probabilities (else logits).
+        distill: share of the original's answers, 0 to 1; clips without a label use them alone.
+    """
+
+    def __init__(self, probabilities: bool, distill: float) -> None:
+        self.probabilities = probabilities
+        self.distill = distill
+
+    def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
+        """Mean loss of a batch.
+
+        Args:
+            predictions: (batch, time, classes), the model's.
+            teacher: the same of the original model, or None where ``distill`` is 0.
+            labels: (batch,) or (batch, time) class indices, -1 where there is none.
+        """
+        log_p = self.log_probabilities(predictions)
+        if len(log_p.shape) > 3:
+            # A map of classes: labels say nothing about its positions, the original does.
+            log_t = self.log_probabilities(teacher)
+            return tf.reduce_mean(tf.reduce_sum(tf.exp(log_t) * (log_t - log_p), axis=-1))
+        labels = labels[:, None] if len(labels.shape) == 1 else labels
+        labels = tf.broadcast_to(labels, tf.shape(log_p)[:2])
+        labelled = tf.cast(labels >= 0, tf.float32)
+        # As in the report, a clip's answer is the mean over its frames; each frame counts on its own beside it.
+        of_label = -tf.gather(log_p, tf.maximum(labels, 0), axis=-1, batch_dims=2)
+        share = self.distill
+        if teacher is None:
+            return tf.math.divide_no_nan(tf.reduce_sum(labelled * of_label), tf.reduce_sum(labelled))
+        log_t = self.log_probabilities(teacher)
+        divergence = tf.reduce_sum(tf.exp(log_t) * (log_t - log_p), axis=-1)
+        weight = tf.where(labelled > 0, share, 1.0)
+        return tf.reduce_mean(weight * divergence + (1 - weight) * of_label)
+
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """All clips, or only labels where nothing else is followed."""
+        return _counted(labels, teacher)
+
+    def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
+        """Mean Kullback-Leibler divergence, in nats, of class predictions (frames, ..., classes)."""
+        log_t, log_p = self.log_probabilities(original), self.log_probabilities(predictions)
+        return float(tf.reduce_mean(tf.reduce_sum(tf.exp(log_t) * (log_t - log_p), axis=-1)))
+
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """The logits, less their mean over the classes; of probabilities, as far as float32 holds these."""
+        scores = np.asarray(predictions, np.float64)
+        if self.probabilities:
+            if scores.shape[-1] == 1:
+                scores = np.concatenate([1 - scores, scores], axis=-1)
+            scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        if scores.shape[-1] > 1:
+            scores = scores - scores.mean(-1, keepdims=True)
+        return scores.reshape(len(scores), -1)
+
+    def right(self, predictions: Any, labels: Any) -> Any:
+        """Share of the labelled clips whose class the mean over the frames names."""
+        log_p = self.log_probabilities(predictions)
+        if len(log_p.shape) > 3:
+            return tf.constant(float("nan"))
+        answers = tf.argmax(tf.reduce_mean(log_p, axis=1), axis=-1)
+        labelled = tf.cast(labels >= 0, tf.float32)
+        hits = labelled * tf.cast(tf.equal(answers, tf.cast(labels, answers.dtype)), tf.float32)
+        return tf.reduce_sum(hits) / tf.reduce_sum(labelled)
+
+    def log_probabilities(self, predictions: Any) -> Any:
+        """(..., classes) in float32; a single output becomes two classes."""
+        predictions = tf.cast(predictions, tf.float32)
+        if predictions.shape[-1] == 1:
+            if not self.probabilities:
+                return tf.concat([tf.math.log_sigmoid(-predictions), tf.math.log_sigmoid(predictions)], -1)
+            predictions = tf.concat([1 - predictions, predictions], -1)
+        if self.probabilities:
+            return tf.math.log(tf.clip_by_value(predictions, SMALLEST_PROBABILITY, 1.0))
+        return tf.nn.log_softmax(predictions)
+
+
+class RegressionLoss:
+    """Squared error to the labels and to the original model's answers, in units of how much the latter vary.
+
+    Half the squared error over the variance is the divergence, in nats, of two normal distributions that far apart.
+
+    Args:
+        predictions: the original's, (frames, ..., outputs), from which each output's spread is taken.
+        distill: share of the original's answers, 0 to 1; clips without a label use them alone.
+        values: the number that each label index stands for; () where labels are not looked at.
+
+    Raises:
+        DeltafineError: the original's predictions never vary.
+    """
+
+    def __init__(self, predictions: np.ndarray, distill: float = 1.0, values: Sequence[float] = ()) -> None:
+        spread = np.asarray(predictions, np.float64).reshape(-1, predictions.shape[-1]).std(0)
+        if not spread.max() > 0:
+            raise DeltafineError(
+                "The model predicts the same numbers on every frame of the training videos, so there is nothing to "
+                "follow: check --rescale and the videos."
+            )
+        self._spread = np.maximum(spread, SMALLEST_SPREAD * spread.max()).astype("float32")
+        self.distill = distill
+        self._values = np.asarray(values, np.float32)
+
+    def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
+        """Mean loss of a batch; see :class:`Loss`."""
+        predictions = tf.cast(predictions, tf.float32)
+        frames = tf.shape(predictions)[:2]
+        labels = tf.broadcast_to(labels[:, None] if len(labels.shape) == 1 else labels, frames)
+        labelled = tf.cast(labels >= 0, tf.float32) if len(self._values) else tf.zeros(frames)
+        to_label = tf.zeros(frames)
+        if len(self._values):
+            targets = tf.gather(tf.constant(self._values), tf.maximum(labels, 0))
+            to_label = self._error(predictions, targets[..., None])
+        if teacher is None:
+            return tf.math.divide_no_nan(tf.reduce_sum(labelled * to_label), tf.reduce_sum(labelled))
+        weight = tf.where(labelled > 0, self.distill, 1.0)
+        to_teacher = self._error(predictions, tf.cast(teacher, tf.float32))
+        return tf.reduce_mean(weight * to_teacher + (1 - weight) * to_label)
+
+    def counted(self, labels: Any, teacher: Any | None) -> Any:
+        """All clips, or only labels where nothing else is followed."""
+        return _counted(labels, teacher)
+
+    def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
+        """Mean of half the squared error over the variance."""
+        error = (np.asarray(predictions, np.float64) - original) / self._spread
+        return float(np.mean(error**2) / 2)
+
+    def logits(self, predictions: np.ndarray) -> np.ndarray:
+        """The numbers themselves, in units of how much each of them varies."""
+        numbers = np.asarray(predictions, np.float64) / self._spread
+        return numbers.reshape(len(numbers), -1)
+
+    def right(self, predictions: Any, labels: Any) -> Any:
+        """NaN: numbers are near or far, not right or wrong."""
+        return tf.constant(float("nan"))
+
+    def _error(self, predictions: Any, targets: Any) -> Any:
+        """(batch, time): half the squared error over the variance, mean over the outputs and positions."""
+        error = tf.square((predictions - targets) / self._spread) / 2
+        return tf.reduce_mean(error, axis=list(range(2, len(error.shape))))
+
+
+def _counted(labels: Any, teacher: Any | None) -> Any:
+    count = tf.size(labels) if teacher is not None else tf.math.count_nonzero(labels >= 0)
+    return tf.cast(count, tf.float32)

@@ -1,0 +1,235 @@
+"""From a Keras model to a plan: each call lowered to plain operations, then what can be done in one pass joined.
+
+Batch normalisation behind a convolution is folded into its weights, in double precision; activations and delta layers
+move into the operation before them; zero padding moves into the convolution behind it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
+from deltafine.layers.time import FoldTime, UnfoldTime
+from deltafine.model import graph
+from deltafine.model.clip_model import frame_layers
+from deltafine.model.time_axis import require_channels_last, require_frames_apart
+from deltafine.model.trace import Call, Trace, Value, trace
+from deltafine.runtime.keras_macs import count_left_to_keras
+from deltafine.runtime.lowering.draft import Lowering
+from deltafine.runtime.lowering.layers import lower
+from deltafine.runtime.lowering.masks import Masks
+from deltafine.runtime.output_structure import described
+from deltafine.runtime.plan import MACS, Finish, Operation, Plan
+
+_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "keras")
+"""Kinds that move values around and compute no rows that could be finished at once."""
+
+
+@dataclass
+class Compiled:
+    """A plan, and the calls that it leaves to Keras, with the place of the output, by the names of their operations."""
+
+    plan: Plan
+    calls: dict[str, tuple[Call, int]]
+
+
+def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Compiled:
+    """Compile a model that works frame by frame.
+
+    Args:
+        model: a clip model with or without delta layers, as ``insert_deltas`` makes it, or a model of single frames.
+        frame_size: (height, width), for a model that takes any size.
+
+    Raises:
+        DeltafineError: the model is not one of single frames, has several inputs, or computes in double precision.
+    """
+    tensors = graph.input_tensors(model)
+    if len(tensors) != 1:
+        raise DeltafineError(f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time.")
+    require_channels_last(model)
+    _require_single(model)
+    shape = tuple(tensors[0].shape)
+    clips = any(isinstance(layer, FoldTime) for _, layer in graph.all_layers_by_path(model))
+    if len(shape) == 5 and not clips:
+        raise DeltafineError(
+            f"Model '{model.name}' takes clips as it stands: the runtime runs models of single frames."
+        )
+    frame_shape = shape[2:] if clips else shape[1:]
+    if frame_size is not None:
+        frame_shape = (*frame_size, *frame_shape[2:])
+    traced = trace(model, (1, *frame_shape) if clips else frame_shape, open_wrappers=False)
+    if not clips:
+        require_frames_apart(model, traced)
+    (source,) = traced.inputs.values()
+    frame = Value((None, *source.shape[2:]), source.dtype) if clips else source
+    lowering = Lowering(model.name, frame)
+    if clips:
+        lowering.alias(source, frame)
+    heads, masks = frame_layers(model), Masks(model.name)
+    for call in traced.calls:
+        # What does not come from a frame alone works on whole clips, behind the frames.
+        if _is_of_frames(call, lowering) and not _is_one_of(call, heads):
+            masks.follow(call)
+            lower(lowering, call)
+    ends = [_of_a_frame(value, traced, heads) for value in traced.outputs] if clips else traced.outputs
+    outputs = [value for value in ends if value is not None and value in lowering.known]
+    if not outputs or len(outputs) < len(ends):
+        raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
+    plan = lowering.plan
+    plan.outputs = tuple(
+        lowering.reshaped(value, f"{model.name}:{place}", value.sample_shape) for place, value in enumerate(outputs)
+    )
+    places = keras.tree.pack_sequence_as(graph.output_structure(model), range(len(outputs)))
+    plan.structure = described(places)
+    _join(plan)
+    count_left_to_keras(plan, lowering.calls)
+    return Compiled(plan, {operation.name: lowering.calls[operation.name] for operation in plan.unknown})
+
+
+def _is_of_frames(call: Call, lowering: Lowering) -> bool:
+    known = [value in lowering.known for value in call.inputs]
+    with_clock = isinstance(call.operation, DeltaActivation | UnfoldTime)
+    return any(known[:1]) and (with_clock or all(known))
+
+
+def _is_one_of(call: Call, layers: Sequence[Any]) -> bool:
+    return any(call.operation is layer for layer in layers)
+
+
+def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | None:
+    """The prediction of a frame that an output of a clip model is made of."""
+    call = traced.maker.get(value)
+    while call is not None and call.inputs and not _is_one_of(call, heads):
+        call = traced.maker.get(call.inputs[0])
+    return call.inputs[0] if call is not None and call.inputs else None
+
+
+def _require_single(model: Any) -> None:
+    """Half precision is computed in single, which holds all of its values; double is more than there is here."""
+    for path, layer in graph.all_layers_by_path(model):
+        if layer.compute_dtype == "float64":
+            raise DeltafineError(
+                f"Layer '{path}' of model '{model.name}' computes in {layer.compute_dtype}, and the runtime in "
+                "float32: set keras.config.set_dtype_policy('float32') and build the model again with the same weights."
+            )
+
+
+def _join(plan: Plan) -> None:
+    """Join operations until nothing changes, then drop what nobody needs and number the tensors anew."""
+    while _join_one(plan):
+        pass
+    needed = set(plan.outputs)
+    kept = []
+    for operation in reversed(plan.operations):
+        if operation.output in needed or operation.kind == "input":
+            kept.append(operation)
+            needed.update(operation.inputs)
+    plan.operations = kept[::-1]
+    used = [operation.output for operation in plan.operations]
+    number = {old: new for new, old in enumerate(used)}
+    plan.tensors = [plan.tensors[old] for old in used]
+    for operation in plan.operations:
+        operation.inputs = tuple(number[old] for old in operation.inputs)
+        operation.output = number[operation.output]
+    plan.outputs = tuple(number[old] for old in plan.outputs)
+    names = {operation.weights for operation in plan.operations} | {operation.fan for operation in plan.operations}
+    for operation in plan.operations:
+        finish = operation.finish
+        names |= {finish.scale, finish.shift, finish.delta.step if finish.delta else ""}
+    plan.arrays = {
+        name: np.asarray(array, np.int32 if array.dtype.kind == "i" else np.float32, order="C")
+        for name, array in plan.arrays.items()
+        if name in names
+    }
+
+
+def _join_one(plan: Plan) -> bool:
+    readers = Counter(index for operation in plan.operations for index in operation.inputs)
+    readers.update(plan.outputs)
+    maker = {operation.output: operation for operation in plan.operations}
+    for operation in plan.operations:
+        if len(operation.inputs) != 1 or readers[operation.inputs[0]] != 1:
+            continue
+        before = maker[operation.inputs[0]]
+        joined = (
+            _join_finish(plan, before, operation)
+            if operation.kind == "identity"
+            else _join_padding(plan, before, operation)
+        )
+        if joined:
+            return True
+    return False
+
+
+def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
+    """Let ``before`` do what ``after``, which only finishes rows, does."""
+    first, second = before.finish, after.finish
+    shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
+    if before.kind == "input" and len(set(shapes)) > 1:
+        return False  # frames keep the shape that they come in
+    if second == Finish() and first.delta is None:  # the same values in another shape
+        before.output = after.output
+        plan.operations.remove(after)
+        return True
+    if before.kind in _NOT_FINISHED_HERE or first.delta is not None:
+        return False
+    if before.kind == "input" and second.activation != "linear":
+        return False
+    affine = bool(second.scale or second.shift)
+    if affine and first.activation != "linear":
+        return False
+    if second.activation != "linear" and first.activation != "linear":
+        return False
+    if affine:
+        _compose(plan, before, after)
+    activation, parameters = (
+        (second.activation, second.parameters)
+        if second.activation != "linear"
+        else (first.activation, first.parameters)
+    )
+    before.finish = replace(before.finish, activation=activation, parameters=parameters, delta=second.delta)
+    before.output = after.output
+    plan.operations.remove(after)
+    return True
+
+
+def _compose(plan: Plan, before: Operation, after: Operation) -> None:
+    """Scale and shift of ``after`` behind those of ``before``: folded into weights where there are any."""
+    arrays = plan.arrays
+    scale = np.asarray(arrays.get(after.finish.scale, 1.0), np.float64)
+    shift = arrays.get(before.finish.shift, np.float64(0)) * scale
+    shift = shift + np.asarray(arrays.get(after.finish.shift, 0.0), np.float64)
+    channels = plan.tensors[after.output].shape[2]
+    if before.kind == "conv":
+        arrays[before.weights] = arrays[before.weights] * scale
+    elif before.kind == "depthwise":
+        weights = arrays[before.weights]
+        arrays[before.weights] = weights * np.broadcast_to(scale, (channels,)).reshape(weights.shape[2:])
+    else:
+        name = f"{after.name}:scale"
+        arrays[name] = np.broadcast_to(arrays.get(before.finish.scale, np.float64(1)) * scale, (channels,))
+        before.finish = replace(before.finish, scale=name)
+    name = f"{after.name}:shift"
+    arrays[name] = np.broadcast_to(shift, (channels,))
+    before.finish = replace(before.finish, shift=name)
+
+
+def _join_padding(plan: Plan, before: Operation, after: Operation) -> bool:
+    """Let a convolution read the zeros around its input that a padding layer would write."""
+    pads = before.kind == "place" and before.layer.startswith("ZeroPadding")
+    if not pads or after.kind not in MACS:
+        return False
+    top, left = before.padding
+    height, width, _ = plan.tensors[before.inputs[0]].shape
+    plan.arrays[after.fan] = plan.arrays[after.fan][top : top + height, left : left + width]
+    after.padding = (after.padding[0] + top, after.padding[1] + left)
+    after.inputs = before.inputs
+    plan.operations.remove(before)
+    return True

@@ -1,0 +1,177 @@
+"""The state of one stream, advanced by the compiled kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.frame_counts import Counts
+from deltafine.runtime.frame_reader import FrameReader
+from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels.bit_sets import BITS
+from deltafine.runtime.kernels.memory import OWN, Memory, addresses
+from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
+from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUES
+from deltafine.runtime.kernels.rows import PIECE
+from deltafine.runtime.kernels.vectors import LANES
+from deltafine.runtime.packed_plan import WINDOWS, Program, aligned
+from deltafine.runtime.plan import UNKNOWN, Operation, Plan
+from deltafine.runtime.single_thread import NotCopied
+
+KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+
+
+class NumbaState(NotCopied):
+    """One stream: the state of every value, in flat arrays. To be used by one thread at a time.
+
+    Attributes:
+        counters: what the last frame took, as in a table of :class:`Counts`, but for effective MACs.
+        fresh: whether the next frame is a first one.
+    """
+
+    def __init__(self, program: Program, keras_call: KerasCall) -> None:
+        _require_known_rules(program.plan)
+        self.program = program
+        self._keras_call = keras_call
+        shapes = [tensor.shape for tensor in program.plan.tensors]
+        widest = max(channels for _, _, channels in shapes)
+        most = max(height * width for height, width, _ in shapes)
+        reach = max(
+            [1]
+            + [
+                (program.plan.tensors[o.output].shape[1] + 1) * o.strides[1]
+                + o.kernel[1] * o.dilation[1]
+                + o.padding[1]
+                + shapes[o.inputs[0]][1]
+                for o in program.plan.operations
+                if o.kind in WINDOWS
+            ]
+        )
+        pitch = widest + 4 * LANES
+        frame = shapes[program.plan.operations[0].output]
+        self.memory_arrays = Memory(
+            weights=program.weights,
+            fans=program.fans,
+            links=program.links,
+            tensors=program.tensors,
+            levels=program.levels,
+            arena=aligned(np.zeros(program.arena_size, np.float32)),
+            masks=np.zeros(program.mask_size, np.uint8),
+            counts=np.zeros(program.mask_size, np.int32),
+            changed=np.zeros(len(shapes), np.int64),
+            sums=np.zeros(program.sum_count, np.float64),
+            before=np.zeros(program.before_count, np.float32),
+            scratch=aligned(
+                np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch, PIECE * pitch, 2 * pitch) + pitch * 8, np.float32)
+            ),
+            active=np.zeros(most + 1, np.int64),
+            offsets=np.zeros(most + 1, np.int64),
+            targets=np.zeros(most + 1, np.int64),
+            line=np.zeros(reach // BITS + 4, np.int64),
+            chosen=np.zeros(widest + 1, np.int64),
+            changes=np.zeros(widest + 1, np.float64),
+            sent_bytes=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
+            stale=np.zeros(len(shapes), np.int64),
+            largest=np.zeros(len(shapes), np.float64),
+            looks=np.zeros(len(shapes), np.int64),
+        )
+        self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
+        self._table = addresses(self.memory_arrays)
+        self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
+        self._views = [self._lines_of(index) for index in range(len(shapes))]
+        self._reader = FrameReader(
+            program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is a first frame."""
+        arrays = self.memory_arrays
+        for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
+            array[:] = 0
+        self._reader.reset()
+        self.fresh = True
+
+    @staticmethod
+    def is_finite(pixels: np.ndarray) -> bool:
+        """Whether a frame, float32, holds neither NaN nor infinity."""
+        flat = pixels.reshape(-1)
+        return bool(all_finite(flat if flat.flags.aligned and flat.flags.writeable else flat.copy()))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all arrays that are not the program's."""
+        own = [getattr(self.memory_arrays, name) for name in OWN]
+        return owned_bytes([*own, self.counters, self._table, *self._reader.arrays])
+
+    def value(self, index: int) -> np.ndarray:
+        """A copy of the current value of a tensor, (height, width, channels)."""
+        return self._views[index].copy()
+
+    def _lines_of(self, index: int) -> np.ndarray:
+        """A tensor in the arena, without the zeros around it."""
+        height, width, channels, origin, pitch, _ = self.program.tensors[index]
+        arena = self.memory_arrays.arena
+        lines = np.lib.stride_tricks.as_strided(
+            arena[origin:], (height, width, channels), (4 * pitch, 4 * channels, 4), writeable=True
+        )
+        return lines
+
+    def step(self, frame: np.ndarray) -> None:
+        """Advance by one frame (height, width, channels), any number type."""
+        self.counters.fill(0)
+        self.take_in(frame)
+        for first, last in self.program.segments:
+            self.run(first, last)
+        self._reader.release()
+        self.fresh = False
+
+    def counts(self) -> Counts:
+        """What the last frame took."""
+        counters = self.counters.copy()
+        count_macs(self._table, self.program.operations, counters)
+        return Counts(self.program.plan, counters)
+
+    def take_in(self, frame: np.ndarray) -> None:
+        """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
+        self._reader.take_in(frame, self.fresh)
+
+    def run(self, first: int, last: int) -> None:
+        """Advance some operations, and add to their counters."""
+        if self._unknown[first]:
+            self._run_keras(first, self.program.plan.operations[first])
+        else:
+            frame = (self._reader.numbers, self._reader.pixels)
+            run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
+
+    def _run_keras(self, place: int, operation: Operation) -> None:
+        arrays, plan = self.memory_arrays, self.program.plan
+        height, width, channels, _, _, mask = self.program.tensors[operation.output]
+        masks, counts = (array[mask : mask + height * width] for array in (arrays.masks, arrays.counts))
+        masks[:] = 0
+        arrays.changed[operation.output] = 0
+        if not self.fresh and not any(arrays.changed[index] for index in operation.inputs):
+            return
+        given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
+        result = self._keras_call(operation, given).reshape(height, width, channels)
+        kept = self._views[operation.output]
+        differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
+        kept[:] = result
+        counts[:] = differing.ravel()
+        masks[:] = counts > 0
+        arrays.changed[operation.output] = np.count_nonzero(counts)
+        self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
+        self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
+
+
+def _require_known_rules(plan: Plan) -> None:
+    for operation in plan.operations:
+        delta = operation.finish.delta
+        if delta is not None and delta.rule not in layout.RULE_CODES:
+            raise DeltafineError(
+                f"Delta layer '{delta.name}' has the rule '{delta.rule}', which has no kernel: use engine='numpy'."
+            )

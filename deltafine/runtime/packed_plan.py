@@ -1,0 +1,305 @@
+"""A plan laid out for the kernels: packed weights and tables, shared by all streams of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from deltafine.runtime.activation_functions import CODES
+from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels.bit_sets import BITS
+from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
+from deltafine.runtime.kernels.tiles import VECTORS
+from deltafine.runtime.kernels.vectors import LANES
+from deltafine.runtime.plan import UNKNOWN, Operation, Plan
+
+WINDOWS = ("conv", "depthwise", "max_pool", "average_pool")
+ALIGNED = 16
+"""Buffers begin at multiples of so many values, a cache line."""
+
+
+class Program:
+    """A plan in tables; read only, shared by all streams of a model and by all threads.
+
+    Args:
+        plan: what to compute.
+        events: convolutions that may run by events: for each by name how many times as much a multiply-accumulate of
+            an event costs as one of a row.
+    """
+
+    def __init__(self, plan: Plan, events: Mapping[str, float] | None = None) -> None:
+        self.plan = plan
+        self.events = dict(events or {})
+        self.sum_count = self.before_count = 0
+        self._weights: list[np.ndarray] = []
+        self._weight_count = 0
+        self._links: list[int] = []
+        self._fans: list[np.ndarray] = []
+        self._fan_count = 0
+        self._rescaling = _rescaling(plan)
+        self.tensors = self._tensor_table()
+        self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
+        self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
+        self.levels = _levels(plan)
+        self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
+        self.weights = aligned(np.concatenate(self._weights))
+        self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
+        self.links = np.array(self._links, np.int64)
+        self._weights, self._fans = [], []
+        self.segments = self._segments()
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Weights and tables."""
+        return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
+
+    def _segments(self) -> list[tuple[int, int]]:
+        """Runs of operations between those that are left to Keras; these stand alone."""
+        bounds, start = [], 0
+        for place, operation in enumerate(self.plan.operations):
+            if operation.kind == UNKNOWN:
+                bounds += [(start, place)] * (start < place) + [(place, place + 1)]
+                start = place + 1
+        return [*bounds, (start, len(self.plan.operations))] if start < len(self.plan.operations) else bounds
+
+    def _tensor_table(self) -> np.ndarray:
+        """Where each tensor stands, with as many zeros around it as its readers need."""
+        table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
+        around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
+        for operation in self.plan.operations:
+            if operation.kind in WINDOWS[:2]:
+                source = operation.inputs[0]
+                around[source] = np.maximum(around[source], self._zeros_around(operation))
+        begin = mask = 0
+        for index, tensor in enumerate(self.plan.tensors):
+            height, width, channels = tensor.shape
+            top, left, bottom, right = around[index]
+            pitch = (width + left + right) * channels
+            table[index] = (height, width, channels, begin + top * pitch + left * channels, pitch, mask)
+            begin = round_up(begin + (height + top + bottom) * pitch, ALIGNED)
+            mask += height * width
+        self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask) + BITS  # whole words are read
+        return table
+
+    def _zeros_around(self, operation: Operation) -> list[int]:
+        source = self.plan.tensors[operation.inputs[0]].shape
+        target = self.plan.tensors[operation.output].shape
+        behind = []
+        for axis in (0, 1):
+            last = (target[axis] - 1) * operation.strides[axis] + (operation.kernel[axis] - 1) * operation.dilation[
+                axis
+            ]
+            behind.append(max(last + 1 - operation.padding[axis] - source[axis], 0))
+        return [*operation.padding, *behind]
+
+    def _put(self, values: Any) -> int:
+        """Append weights; returns where they begin."""
+        flat = np.asarray(values, np.float32).ravel()
+        begin = self._weight_count
+        padded = np.zeros(round_up(len(flat), ALIGNED), np.float32)
+        padded[: len(flat)] = flat
+        self._weights.append(padded)
+        self._weight_count += len(padded)
+        return begin
+
+    def _link(self, values: Any) -> int:
+        begin = len(self._links)
+        self._links += [int(value) for value in values]
+        return begin
+
+    def _row(self, operation: Operation) -> list[int]:
+        row = dict.fromkeys(range(layout.COLUMNS), 0)
+        row |= {
+            layout.KIND: layout.KINDS.index(operation.kind),
+            layout.INPUTS: self._link(operation.inputs),
+            layout.INPUT_COUNT: len(operation.inputs),
+            layout.OUTPUT: operation.output,
+            layout.GROUPS: operation.groups,
+            layout.FAN: -1,
+            layout.EVENTS: -1,
+            layout.RESCALED: -1,
+        }
+        for columns, values in (
+            ((layout.KERNEL_H, layout.KERNEL_W), operation.kernel),
+            ((layout.STRIDE_H, layout.STRIDE_W), operation.strides),
+            ((layout.DILATION_H, layout.DILATION_W), operation.dilation),
+            ((layout.TOP, layout.LEFT), operation.padding),
+        ):
+            row |= dict(zip(columns, values, strict=True))
+        if operation.fan:
+            row[layout.FAN] = self._fan_count
+            fan = self.plan.arrays[operation.fan].ravel()
+            self._fans.append(fan)
+            self._fan_count += len(fan)
+        if operation.kind == "conv":
+            row |= self._pack_convolution(operation)
+            if operation.name in self.events:
+                row |= self._pack_events(operation)
+        elif operation.kind == "depthwise":
+            row |= self._pack_depthwise(operation)
+        row |= self._finish(operation)
+        if operation is self._rescaling:
+            row[layout.KIND] = layout.K_DONE
+        elif operation.kind == "input" and self._rescaling is not None:
+            row |= self._rescale(self._rescaling)
+        return [row[column] for column in range(layout.COLUMNS)]
+
+    def _rescale(self, operation: Operation) -> dict[int, int]:
+        """What the operation before it does along with its own."""
+        channels = self.plan.tensors[operation.output].shape[2]
+        scale, shift = (
+            self.plan.arrays[name] if name else np.full(1, default)
+            for name, default in ((operation.finish.scale, 1.0), (operation.finish.shift, 0.0))
+        )
+        return {
+            layout.RESCALED: operation.output,
+            layout.RESCALE: self._put(np.tile(np.broadcast_to(scale, (channels,)), LANES)),
+            layout.RESHIFT: self._put(np.tile(np.broadcast_to(shift, (channels,)), LANES)),
+        }
+
+    def _finish(self, operation: Operation) -> dict[int, int]:
+        finish, arrays = operation.finish, self.plan.arrays
+        _, width, channels = self.plan.tensors[operation.output].shape
+        copies = width if operation.kind == "input" else 1  # a frame is read by whole lines
+
+        def put(name: str) -> int:
+            values = arrays[name]
+            by_neuron = values.ndim == 3
+            return self._put(values if by_neuron else np.tile(np.broadcast_to(values, (channels,)), copies))
+
+        row = {
+            layout.ZEROS: self._zeros,
+            layout.SCALE: put(finish.scale) if finish.scale else -1,
+            layout.SHIFT: put(finish.shift) if finish.shift else self._zeros,
+            layout.ACTIVATION: CODES[finish.activation],
+            layout.PARAMETERS: self._put([*finish.parameters, 0.0, 0.0, 0.0][:3]),
+            layout.RULE: layout.R_NONE,
+            layout.STEP: self._zeros,
+        }
+        if operation.kind == "input" and not finish.scale:
+            row[layout.SCALE] = self._put(np.ones(width * channels))
+        if finish.delta is not None:
+            row |= {
+                layout.RULE: layout.RULE_CODES[finish.delta.rule],
+                layout.PIXEL: int(finish.delta.unit == "pixel"),
+                layout.STEP: put(finish.delta.step),
+                layout.STEP_BY_NEURON: int(arrays[finish.delta.step].ndim == 3),
+            }
+        return row
+
+    def _pack_convolution(self, operation: Operation) -> dict[int, int]:
+        """Weights by group, panel of output channels and input; and the runs of inputs that make a row."""
+        weights = self.plan.arrays[operation.weights]
+        height, width, each, outputs = weights.shape
+        groups, own = operation.groups, outputs // operation.groups
+        vectors = min(VECTORS, key=lambda count: (round_up(own, count * LANES), -count))
+        panel = vectors * LANES
+        panels = -(-own // panel)
+        length = height * width * each
+        packed = np.zeros((groups, panels, length, panel), np.float32)
+        by_group = weights.reshape(length, groups, own)
+        for number in range(panels):
+            piece = by_group[:, :, number * panel : (number + 1) * panel]
+            packed[:, number, :, : piece.shape[2]] = piece.transpose(1, 0, 2)
+        channels, pitch = self.tensors[operation.inputs[0], [layout.CHANNELS, layout.PITCH]]
+        down, right = operation.dilation
+        if groups == 1 and right == 1:  # the taps of a line lie side by side
+            runs, run_length = [tap * down * pitch for tap in range(height)], width * each
+        else:
+            runs = [y * down * pitch + x * right * channels for y in range(height) for x in range(width)]
+            run_length = each
+        return {
+            layout.WEIGHTS: self._put(packed),
+            layout.VECTORS: vectors,
+            layout.ROW_LENGTH: length,
+            layout.ROW_PITCH: round_up((groups - 1) * own + panels * panel, LANES),
+            layout.RUNS: self._link(runs),
+            layout.RUN_COUNT: len(runs),
+            layout.RUN_LENGTH: run_length,
+        }
+
+    def _pack_events(self, operation: Operation) -> dict[int, int]:
+        """Weights by tap, input and output, and room for the sums and the inputs that they stand for."""
+        source, target = (self.plan.tensors[index].shape for index in (operation.inputs[0], operation.output))
+        row = {
+            layout.EVENTS: self._put(self.plan.arrays[operation.weights]),
+            layout.PRICE: round(100 * self.events[operation.name]),
+            layout.SUMS: self.sum_count,
+            layout.BEFORE: self.before_count,
+        }
+        self.sum_count += math.prod(target)
+        self.before_count += math.prod(source)
+        return row
+
+    def _pack_depthwise(self, operation: Operation) -> dict[int, int]:
+        weights = self.plan.arrays[operation.weights]
+        height, width, channels, multiplier = weights.shape
+        padded = round_up(channels * multiplier, LANES)
+        packed = np.zeros((height * width, padded), np.float32)
+        packed[:, : channels * multiplier] = weights.reshape(height * width, -1)
+        pitch = self.tensors[operation.inputs[0], layout.PITCH]
+        (down, right) = operation.dilation
+        taps = [y * down * pitch + x * right * channels for y in range(height) for x in range(width)]
+        return {
+            layout.WEIGHTS: self._put(packed),
+            layout.MULTIPLIER: multiplier,
+            layout.ROW_LENGTH: padded,
+            layout.ROW_PITCH: padded,
+            layout.RUNS: self._link(taps),
+            layout.RUN_COUNT: len(taps),
+        }
+
+
+def _rescaling(plan: Plan) -> Operation | None:
+    """The operation right behind the input, if all that it does is scale and shift each channel."""
+    if len(plan.operations) < 2:
+        return None
+    first, second = plan.operations[:2]
+    finish = second.finish
+    plain = second.kind == "identity" and finish.activation == "linear" and finish.delta is None
+    same = plan.tensors[first.output].shape == plan.tensors[second.output].shape
+    by_channel = all(plan.arrays[name].ndim <= 1 for name in (finish.scale, finish.shift) if name)
+    few = plan.tensors[first.output].shape[2] in FEW_CHANNELS
+    return second if plain and same and by_channel and few and second.inputs == (first.output,) else None
+
+
+def _levels(plan: Plan) -> np.ndarray:
+    """How far apart two bytes of a frame have to be at least for the event rule to send one after the other.
+
+    Rather too little than too much: by more than what single precision can be wrong by.
+
+    Returns:
+        uint8, (width * channels,) for each line, or (height * width * channels,) where each neuron has its own step;
+        and a little room behind.
+    """
+    operation = plan.operations[0]
+    finish, (_, width, channels) = operation.finish, plan.tensors[operation.output].shape
+    scale, shift = (
+        np.abs(np.broadcast_to(plan.arrays[name] if name else default, (channels,)).astype(float))
+        for name, default in ((finish.scale, 1.0), (finish.shift, 0.0))
+    )
+    step = plan.arrays[finish.delta.step].astype(float) if finish.delta is not None else np.zeros(())
+    if finish.delta is None or layout.RULE_CODES.get(finish.delta.rule) != layout.R_SEND_ON_DELTA:
+        step = np.zeros_like(step)
+    wrong = 1e-5 * step + 4 * np.finfo(np.float32).eps * (255 * scale + shift)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = np.clip(np.nan_to_num(np.ceil((step - wrong) / scale), nan=1.0), 1, 255).astype(np.uint8)
+    if step.ndim < 3:
+        levels = np.tile(np.broadcast_to(levels, (channels,)), width)
+    return np.concatenate([levels.ravel(), np.ones(4 * LANES, np.uint8)])
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-int(value) // multiple) * multiple
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """The same values, beginning at a cache line."""
+    spare = np.empty(array.size + 2 * ALIGNED, array.dtype)
+    begin = (-spare.ctypes.data // array.itemsize) % ALIGNED
+    result = spare[begin : begin + array.size]
+    result[:] = array
+    return result
