@@ -6,13 +6,14 @@ import difflib
 import hashlib
 import json
 import tomllib
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.storage.files import read_small
 
 MOST_BYTES = 1 << 20
@@ -25,6 +26,14 @@ TRUSTING = {
 """What no recipe can allow by itself, since recipes come from others."""
 ADDED_LATER: dict[str, Any] = {"unfreeze": []}
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
+RENAMED = {
+    "unit": "granularity",
+    "head": "clip_output",
+    "step_per": "threshold_per",
+    "relative_step": "relative_threshold",
+    "step_learning_rate": "threshold_learning_rate",
+}
+"""Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
 CHANGEABLE = ("on_nan", "checkpoint_minutes")
 """What may be given anew when a run is resumed."""
 
@@ -53,7 +62,7 @@ class RefineSettings(BaseModel):
     task: Literal["classification", "regression", "distill"] = Field(
         "classification", description="how the output is read and taught; distill: the original's answers alone"
     )
-    head: Literal["mean", "last", "per-frame"] | None = Field(
+    clip_output: Literal["mean", "last", "per-frame"] | None = Field(
         None, description="what a per-frame model says of a clip; default: the mean over its frames"
     )
 
@@ -66,18 +75,20 @@ class RefineSettings(BaseModel):
     # Where the delta layers go, and what they do
     at: tuple[str, ...] = Field((), description="name patterns of layers to put delta layers after")
     skip: tuple[str, ...] = Field((), description="name patterns of layers to leave alone")
-    method: Literal["deltafine", "paper", "l1"] = Field("deltafine", description="how training treats steps and events")
+    method: Literal["deltafine", "paper", "l1"] = Field(
+        "deltafine", description="how training treats thresholds and events"
+    )
     rule: Literal["send-on-delta", "quantize"] = Field("send-on-delta", description="what counts as an event")
-    unit: Literal["element", "pixel"] = Field("element", description="what is sent as one")
-    step_per: Literal["layer", "channel", "neuron"] = "layer"
-    relative_step: float | None = Field(
-        None, gt=0, description="step / RMS of the activations, the same for all layers; default: found per layer"
+    granularity: Literal["element", "pixel"] = Field("element", description="what is sent as one")
+    threshold_per: Literal["layer", "channel", "neuron"] = "layer"
+    relative_threshold: float | None = Field(
+        None, gt=0, description="threshold / RMS of the activations, the same for all layers; default: found per layer"
     )
     max_divergence: float = Field(
         0.02, gt=0, description="divergence of the output (nats per frame) that calibration alone may spend"
     )
     training_divergence: float = Field(
-        0.05, gt=0, description="the same for the steps that training starts from: it wins back what they lose"
+        0.05, gt=0, description="the same for the thresholds that training starts from: it wins back what they lose"
     )
     start: Literal["carried", "noise", "exact"] | None = Field(
         None, description="state that training clips start from; default: carried by pixels, noise by elements"
@@ -101,12 +112,14 @@ class RefineSettings(BaseModel):
     sampling: Literal["uniform", "random"] = Field("uniform", description="where these lie; random: anew every epoch")
     batch: int = Field(8, ge=1, description="clips per step")
     learning_rate: float = Field(1e-3, gt=0)
-    step_learning_rate: float = Field(
-        0.0, ge=0, description="of the logarithm of the steps; 0 keeps them as calibrated"
+    threshold_learning_rate: float = Field(
+        0.0, ge=0, description="of the logarithm of the thresholds; 0 keeps them as calibrated"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the training over which rates and λ rise")
     recalibrate: int = Field(
-        0, ge=0, description="how often the steps are found anew, spread over the training, the last time at its end"
+        0,
+        ge=0,
+        description="how often the thresholds are found anew, spread over the training, the last time at its end",
     )
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
@@ -146,8 +159,8 @@ class RefineSettings(BaseModel):
 
     @model_validator(mode="after")
     def _methods_of_others(self) -> RefineSettings:
-        if self.method != "deltafine" and self.unit != "element":
-            raise ValueError(f"method {self.method!r} works on elements, not on unit {self.unit!r}")
+        if self.method != "deltafine" and self.granularity != "element":
+            raise ValueError(f"method {self.method!r} works on elements, not on granularity {self.granularity!r}")
         if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
             raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
         if self.recalibrate and not self.carried:
@@ -166,18 +179,18 @@ class RefineSettings(BaseModel):
     @property
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
-        carried = self.unit == "pixel" if self.start is None else self.start == "carried"
+        carried = self.granularity == "pixel" if self.start is None else self.start == "carried"
         return carried and self.layer_rule == "send-on-delta"
 
     @property
     def noisy(self) -> bool:
         """Whether training clips start from states that are made up."""
-        return self.unit == "element" if self.start is None else self.start == "noise"
+        return self.granularity == "element" if self.start is None else self.start == "noise"
 
     @property
-    def rate_of_steps(self) -> float:
-        """Learning rate of the steps' logarithms; the authors of the paper train them as everything else."""
-        return self.step_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+    def rate_of_thresholds(self) -> float:
+        """Learning rate of the thresholds' logarithms; the authors of the paper train them as everything else."""
+        return self.threshold_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
 
     @property
     def teaching(self) -> float:
@@ -192,7 +205,8 @@ class RefineSettings(BaseModel):
     def hash(self) -> str:
         """Hex digest of all values."""
         values = self.model_dump(mode="json")
-        known = {name: value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
+        old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
+        known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def hash_of_results(self) -> str:
@@ -230,8 +244,8 @@ def given_names(recipe: str | Path | None = None, **values: Any) -> set[str]:
 
 
 def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collection[str] = ()) -> dict[str, Any]:
-    read = _read_recipe(Path(recipe)) if recipe is not None else {}
-    given = {name: value for name, value in values.items() if value is not None}
+    read = _by_new_names(_read_recipe(Path(recipe)), f"The recipe {recipe}") if recipe is not None else {}
+    given = _by_new_names({name: value for name, value in values.items() if value is not None}, "The call")
     for name, what in TRUSTING.items():
         if read.get(name) and not given.get(name) and name not in trusted:
             raise DeltafineError(
@@ -239,6 +253,22 @@ def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collectio
                 f"--{name.replace('_', '-')} as well."
             )
     return {**read, **given}
+
+
+def _by_new_names(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values by the names that settings have today; old ones are said, but not of what a run has kept itself.
+
+    Raises:
+        DeltafineError: A setting is given by both of its names.
+    """
+    if both := [(old, new) for old, new in RENAMED.items() if old in values and new in values]:
+        old, new = both[0]
+        raise DeltafineError(f"{where} gives '{new}' and '{old}', which is its old name: leave '{old}' out.")
+    old_names = [name for name in values if name in RENAMED]
+    if old_names and not where.endswith("settings.toml"):
+        said = ", ".join(f"'{old}' is called '{RENAMED[old]}' now" for old in old_names)
+        warnings.warn(f"{where} uses old names of settings: {said}.", DeltafineWarning, stacklevel=2)
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

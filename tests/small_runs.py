@@ -12,7 +12,7 @@ from tests.video.painted import write_video
 SIZE = 16
 FRAMES = 12
 CLASSES = ("dark", "light")
-FAST: dict[str, Any] = {"frames": 4, "batch": 4, "relative_step": 0.5}
+FAST: dict[str, Any] = {"frames": 4, "batch": 4, "relative_threshold": 0.5}
 """Settings that leave out the search for steps."""
 
 

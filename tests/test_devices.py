@@ -69,7 +69,7 @@ def test_two_deterministic_runs_on_a_gpu_give_the_same_weights(tmp_path: Path) -
     code = """
 import sys
 from deltafine import refine
-refine(*sys.argv[1:4], epochs=1, deterministic=True, frames=4, batch=4, relative_step=0.5)
+refine(*sys.argv[1:4], epochs=1, deterministic=True, frames=4, batch=4, relative_threshold=0.5)
 """
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", code, model, data, tmp_path / name], check=True)

@@ -57,8 +57,8 @@ def of_clips(kind: str, frames: int | None = FRAMES) -> Any:
 
 
 def refined(model: Any, rule: str = "send-on-delta") -> Any:
-    sites = models.choose(models.find_activations(model))
-    return models.insert_deltas(model, sites, DeltaSettings(rule=rule, initial_step=0.1))
+    sites = models.select_sites(models.find_activations(model))
+    return models.insert_deltas(model, sites, DeltaSettings(rule=rule, initial_threshold=0.1))
 
 
 def measured(model: Any, folder: Path, data: Path, **settings: Any) -> Any:

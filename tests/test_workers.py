@@ -30,7 +30,7 @@ RUN = [
     "4",
     "--batch",
     "5",
-    "--relative-step",
+    "--relative-threshold",
     "0.5",
     "--epochs",
     "2",
@@ -38,7 +38,7 @@ RUN = [
     "0.1",
     "--seed",
     "1",
-    "--unit",
+    "--granularity",
     "pixel",
 ]
 """By pixels, clips start from states that are carried on."""
@@ -180,7 +180,18 @@ def test_when_one_is_killed_the_others_say_so_and_all_go_on_from_the_checkpoint(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     def command(out: Path) -> list[str]:
-        fixed = ["--frames", "4", "--batch", "5", "--relative-step", "0.5", "--epochs", "6", "--recipe", str(recipe)]
+        fixed = [
+            "--frames",
+            "4",
+            "--batch",
+            "5",
+            "--relative-threshold",
+            "0.5",
+            "--epochs",
+            "6",
+            "--recipe",
+            str(recipe),
+        ]
         return ["refine", model, "--data", data, "--out", str(out), *fixed, "--resume"]
 
     for code, said, errors in ended(start(command(whole), 2)):

@@ -20,7 +20,7 @@ def demo(
     load_tensorflow()
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
-    # So few videos ask for small steps away from what the model has learnt on others.
+    # So few videos ask for small thresholds away from what the model has learnt on others.
     settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
     run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
     print(f"Open {out / 'run' / 'report.html'} in a browser.")

@@ -27,12 +27,12 @@ class Form(StrEnum):
 class Format(StrEnum):
     keras = "keras"
     tflite = "tflite"
-    steps = "steps"
+    thresholds = "thresholds"
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
-    form: Annotated[Form, typer.Option(help="stripped: no steps; quantized: rounds or holds.")] = Form.stripped,
+    form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
     format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.keras,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
@@ -46,11 +46,11 @@ def export(
     custom_objects: CustomObjects = None,
     unsafe_lambda: UnsafeLambda = False,
 ) -> None:
-    """Write the refined model with plain Keras layers, as TFLite, or its steps as JSON."""
+    """Write the refined model with plain Keras layers, as TFLite, or its thresholds as JSON."""
     import json
 
     from deltafine.cli.console import printable
-    from deltafine.exporting.forms import export_plain, step_table
+    from deltafine.exporting.forms import export_plain, threshold_table
     from deltafine.model import load
 
     path = run / "refined.keras" if run.is_dir() else run
@@ -60,8 +60,8 @@ def export(
     refined = load(path, **trust_in(custom_objects, unsafe_lambda))
     make_folder(target.parent)
     said = f"Written to {target}"
-    if format is Format.steps:
-        content = (json.dumps(step_table(refined), indent=1) + "\n").encode()
+    if format is Format.thresholds:
+        content = (json.dumps(threshold_table(refined), indent=1) + "\n").encode()
         write_atomically(target, content)
     else:
         plain = export_plain(refined, form.value, frames=frames)
@@ -73,7 +73,7 @@ def export(
 
 
 def _file_name(form: Form, format: Format) -> str:
-    return "steps.json" if format is Format.steps else f"{form.value}.{format.value}"
+    return "thresholds.json" if format is Format.thresholds else f"{form.value}.{format.value}"
 
 
 def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:

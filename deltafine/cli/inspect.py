@@ -30,7 +30,7 @@ def inspect(
         typer.Option(metavar="PATTERN", help="Only after these layers; the words default and uncovered work too."),
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.")] = None,
-    step_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
+    threshold_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
     size: Size = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
     custom_objects: CustomObjects = None,
@@ -40,7 +40,7 @@ def inspect(
     """Show where delta layers would go, what they would feed, and why others are skipped."""
     from rich.console import Console
 
-    plan = plan_of(model, at, skip, step_per, size, frames, custom_objects, unsafe_lambda)
+    plan = plan_of(model, at, skip, threshold_per, size, frames, custom_objects, unsafe_lambda)
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
         print()
@@ -52,12 +52,12 @@ def plan_of(
     model: Path | str,
     at: Sequence[str] | None,
     skip: Sequence[str] | None,
-    step_per: str,
+    threshold_per: str,
     size: str | None,
     frames: int | None,
     custom_objects: Sequence[str] | None,
     unsafe_lambda: bool,
-    head: str | None = None,
+    clip_output: str | None = None,
     freeze: Sequence[str] = (),
     unfreeze: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -66,19 +66,19 @@ def plan_of(
     Raises:
         DeltafineError: what the refinement would say.
     """
-    from deltafine.layers.delta_activation import STEP_SCOPES
+    from deltafine.layers.delta_activation import THRESHOLD_SCOPES
     from deltafine.measurement.fitting import fitting
-    from deltafine.model import DeltaSettings, load, overview
+    from deltafine.model import DeltaSettings, load, preview_insertion
     from deltafine.model.freezing import set_trainable
 
-    if step_per not in STEP_SCOPES:
-        raise DeltafineError(f"--step-per must be one of {', '.join(STEP_SCOPES)}, not '{step_per}'.")
+    if threshold_per not in THRESHOLD_SCOPES:
+        raise DeltafineError(f"--threshold-per must be one of {', '.join(THRESHOLD_SCOPES)}, not '{threshold_per}'.")
     loaded = load(model, **trust_in(custom_objects, unsafe_lambda))
-    fits = fitting(loaded, size=size, frames=frames, head=head)
-    sites, settings = fits.sites(at or (), skip or ()), DeltaSettings(step_per=step_per)
+    fits = fitting(loaded, size=size, frames=frames, clip_output=clip_output)
+    sites, settings = fits.sites(at or (), skip or ()), DeltaSettings(threshold_per=threshold_per)
     fits.clip_model(sites, settings)  # whatever stands in the way is found here
     set_trainable(loaded, unfreeze=unfreeze, freeze=freeze)
-    return overview(loaded, sites, settings)
+    return preview_insertion(loaded, sites, settings)
 
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:
@@ -106,7 +106,7 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     _print_sites([site for site in plan["sites"] if site["selected"]], console)
     line(
         f"{totals['selected']} delta layers before {totals['coverage']:.1%} of the {'known ' * (unknown > 0)}MACs, "
-        f"steps: {totals['steps']:,}, state with all sums: {_short(totals['state_bytes'])}B"
+        f"thresholds: {totals['thresholds']:,}, state with all sums: {_short(totals['state_bytes'])}B"
     )
     skipped = defaultdict(list)
     for site in plan["sites"]:
@@ -141,12 +141,12 @@ def _print_sites(sites: list[dict[str, Any]], console: Console) -> None:
     made.add_column("kind", no_wrap=True)
     made.add_column("shape", no_wrap=True)
     made.add_column("feeds", **({"overflow": "fold"} if wide else {"justify": "right", "no_wrap": True}))
-    for heading in ("fan-out", "MACs", "steps", "state"):
+    for heading in ("fan-out", "MACs", "thresholds", "state"):
         made.add_column(heading, justify="right", no_wrap=True)
     for site in sites:
         feeds = ", ".join(site["consumers"]) if wide else str(len(site["consumers"]))
         cells = [site["name"], site["kind"], _shape(site["shape"]), feeds, f"{site['fan_out']:.4g}"]
-        cells += [f"{site['mac_share']:.1%}", f"{site['steps']:,}", f"{_short(site['state_bytes'])}B"]
+        cells += [f"{site['mac_share']:.1%}", f"{site['thresholds']:,}", f"{_short(site['state_bytes'])}B"]
         made.add_row(*[Text(printable(cell)) for cell in cells])
     console.print(made)
     console.print()

@@ -54,7 +54,7 @@ def refine(
     task: Annotated[
         str | None, typer.Option(help="classification, regression or distill.", rich_help_panel=_MODEL)
     ] = None,
-    head: Annotated[
+    clip_output: Annotated[
         str | None, typer.Option(help="What stands for a clip: mean, last, per-frame.", rich_help_panel=_MODEL)
     ] = None,
     size: Annotated[
@@ -82,14 +82,14 @@ def refine(
         list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.", rich_help_panel=_DELTAS)
     ] = None,
     rule: Annotated[str | None, typer.Option(help="send-on-delta or quantize.", rich_help_panel=_DELTAS)] = None,
-    unit: Annotated[
+    granularity: Annotated[
         str | None, typer.Option(help="element, or pixel: all channels at once.", rich_help_panel=_DELTAS)
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="deltafine, or a baseline: paper, l1.", rich_help_panel=_DELTAS)
     ] = None,
-    relative_step: Annotated[
-        float | None, typer.Option(help="Step / RMS of the activations.", rich_help_panel=_DELTAS)
+    relative_threshold: Annotated[
+        float | None, typer.Option(help="Threshold / RMS of the activations.", rich_help_panel=_DELTAS)
     ] = None,
     streams: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Continuous videos to measure on.", rich_help_panel=_DATA)
@@ -117,8 +117,8 @@ def refine(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Clips per step.", rich_help_panel=_TRAINING)] = None,
     learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
-    step_learning_rate: Annotated[
-        float | None, typer.Option(help="Of log step; 0: steps stay.", rich_help_panel=_TRAINING)
+    threshold_learning_rate: Annotated[
+        float | None, typer.Option(help="Of log threshold; 0: thresholds stay.", rich_help_panel=_TRAINING)
     ] = None,
     distill: Annotated[
         float | None, typer.Option(help="Share of the original's answers.", rich_help_panel=_TRAINING)
@@ -149,7 +149,7 @@ def refine(
     """Refine a model on videos, measure it, and write the refined model and its report."""
     settings: dict[str, Any] = {
         "task": task,
-        "head": head,
+        "clip_output": clip_output,
         "size": size,
         "custom_objects": tuple(custom_objects) if custom_objects else None,
         "unsafe_lambda": unsafe_lambda or None,
@@ -161,9 +161,9 @@ def refine(
         "at": tuple(at) if at else None,
         "skip": tuple(skip) if skip else None,
         "rule": rule,
-        "unit": unit,
+        "granularity": granularity,
         "method": method,
-        "relative_step": relative_step,
+        "relative_threshold": relative_threshold,
         "streams": None if streams is None else str(streams),
         "classes": None if classes is None else tuple(name.strip() for name in classes.split(",")),
         "rescale": rescale,
@@ -173,7 +173,7 @@ def refine(
         "frames": frames,
         "batch": batch,
         "learning_rate": learning_rate,
-        "step_learning_rate": step_learning_rate,
+        "threshold_learning_rate": threshold_learning_rate,
         "distill": distill,
         "target_macs": target_macs,
         "target_sparsity": target_sparsity,
@@ -207,12 +207,12 @@ def _show_plan(recipe: Path | None, **given: Any) -> None:
         chosen.model,
         chosen.at,
         chosen.skip,
-        chosen.step_per,
+        chosen.threshold_per,
         chosen.size,
         chosen.frames,
         chosen.custom_objects,
         chosen.unsafe_lambda,
-        chosen.head,
+        chosen.clip_output,
         chosen.freeze,
         chosen.unfreeze,
     )

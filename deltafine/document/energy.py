@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from deltafine.document.figures import Part
+from deltafine.document.figures import DocumentPart
 
 
-class EnergyTable(Part):
+class EnergyTable(DocumentPart):
     """What an operation and a byte cost; printed beside every estimate that is made with it."""
 
     mac: float = Field(description="pJ per multiply-accumulate")

@@ -5,19 +5,30 @@ Each figure has one definition (docs/metrics); the modules beside this one compu
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DEFINITIONS_VERSION = 1
 """Raised whenever a figure changes its meaning: measurements of different definitions are not compared."""
 
 
-class Part(BaseModel):
-    """A part of a document: unknown fields are refused."""
+class DocumentPart(BaseModel):
+    """A part of a document: unknown fields are refused, those of earlier versions are read by their names of today."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+    renamed: ClassVar[dict[str, str]] = {}
+    """Names of fields in earlier versions, and what they are called now."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, given: Any) -> Any:
+        if not cls.renamed or not isinstance(given, dict):
+            return given
+        return {cls.renamed.get(name, name): value for name, value in given.items()}
 
 
-class Estimate(Part):
+class Estimate(DocumentPart):
     """A share or a difference of shares, with its 95% interval (bootstrap over videos)."""
 
     value: float
@@ -25,7 +36,7 @@ class Estimate(Part):
     high: float
 
 
-class LayerFigures(Part):
+class LayerFigures(DocumentPart):
     """One layer with multiply-accumulates, measured at its own input (a layer called twice has two entries)."""
 
     name: str
@@ -47,28 +58,38 @@ class LayerFigures(Part):
     )
 
 
-class DeltaFigures(Part):
+class DeltaFigures(DocumentPart):
     """One delta layer, measured at its output."""
+
+    renamed = {
+        "unit": "granularity",
+        "step_minimum": "threshold_minimum",
+        "step_median": "threshold_median",
+        "step_maximum": "threshold_maximum",
+        "steps_at_floor": "thresholds_at_floor",
+    }
 
     name: str
     rule: str
-    unit: str
-    step_minimum: float
-    step_median: float
-    step_maximum: float
+    granularity: str
+    threshold_minimum: float
+    threshold_median: float
+    threshold_maximum: float
     elements: int = Field(description="elements of one frame")
     activation_density: float
     delta_density: float = Field(description="events / elements, frames 2..T")
     pixel_density: float
-    staleness: float = Field(description="mean |value sent - true value| / step over the frames")
+    staleness: float = Field(description="mean |value sent - true value| / threshold over the frames")
     silent_channels: float = Field(description="share of channels that never fired")
     saturated_channels: float = Field(description="share of channels that fired in every element and frame")
     state_bytes: int
     bits: int | None = Field(None, description="of the quantised output; None for a rule that does not quantise")
-    steps_at_floor: float | None = Field(None, description="share of steps so small that every change is sent")
+    thresholds_at_floor: float | None = Field(
+        None, description="share of thresholds so small that every change is sent"
+    )
 
 
-class Operations(Part):
+class Operations(DocumentPart):
     """Totals of one model over all covered layers."""
 
     dense_macs: int = Field(description="MACs per frame of the covered layers")
@@ -101,7 +122,7 @@ class Operations(Part):
     energy_delta: float | None = Field(None, description="joules per frame, steady state: an estimate")
 
 
-class Figures(Part):
+class Figures(DocumentPart):
     """What was measured of one model in one way of feeding the video."""
 
     videos: int
@@ -136,7 +157,7 @@ class Figures(Part):
     deltas: list[DeltaFigures]
 
 
-class Measurement(Part):
+class Measurement(DocumentPart):
     """One model: continuous streams (the headline) and clips as in training."""
 
     streams: Figures

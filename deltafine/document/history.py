@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from deltafine.document.figures import Part
+from deltafine.document.figures import DocumentPart
 
 
-class FrontPoint(Part):
+class FrontPoint(DocumentPart):
     """One checkpoint on the way, as measured on the validation streams during training."""
+
+    renamed = {"step_scale": "threshold_scale"}
 
     epoch: int
     penalty: float = Field(description="λ at that epoch")
@@ -20,11 +22,11 @@ class FrontPoint(Part):
     mac_density: float
     pixel_density: float
     delta_sparsity: float | None = None
-    step_scale: float = Field(1.0, description="factor on all steps after training, to meet a budget")
+    threshold_scale: float = Field(1.0, description="factor on all thresholds after training, to meet a budget")
     chosen: bool = False
 
 
-class Epoch(Part):
+class Epoch(DocumentPart):
     """One row of the training history (also `history.csv`)."""
 
     epoch: int

@@ -14,12 +14,12 @@ from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
     DeltaFigures,
+    DocumentPart,
     Estimate,
     Figures,
     LayerFigures,
     Measurement,
     Operations,
-    Part,
 )
 from deltafine.document.history import Epoch, FrontPoint
 
@@ -39,22 +39,24 @@ __all__ = [
     "ModelInfo",
     "Operations",
     "Picture",
-    "Problem",
     "Report",
     "RuntimeTimes",
     "SiteInfo",
     "Timing",
     "Uncovered",
     "Versions",
+    "VideoProblem",
 ]
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has other names for thresholds and their granularity."""
 
 MODEL_NAMES = ("original", "calibrated", "refined")
 """The columns of a report, in the order in which they are shown. A report may lack the last two."""
 
 
-class SiteInfo(Part):
+class SiteInfo(DocumentPart):
     """One activation of the model, with or without a delta layer."""
 
     name: str
@@ -67,7 +69,7 @@ class SiteInfo(Part):
     reason: str = ""
 
 
-class Uncovered(Part):
+class Uncovered(DocumentPart):
     """A layer with MACs that the measurement does not cover."""
 
     name: str
@@ -75,7 +77,7 @@ class Uncovered(Part):
     dense_macs: int | None = Field(None, description="per frame, where a formula is known")
 
 
-class FrozenInfo(Part):
+class FrozenInfo(DocumentPart):
     """Weights that a training leaves as they are."""
 
     parameters: int = Field(description="numbers in frozen weights")
@@ -83,7 +85,7 @@ class FrozenInfo(Part):
     layers: list[str] = Field(description="paths of the layers that have frozen weights")
 
 
-class ModelInfo(Part):
+class ModelInfo(DocumentPart):
     name: str
     sha256: str
     parameters: int
@@ -97,12 +99,12 @@ class ModelInfo(Part):
     frozen: FrozenInfo | None = Field(None, description="what of it was frozen while it was refined, if anything was")
 
 
-class Problem(Part):
+class VideoProblem(DocumentPart):
     video: str
     reason: str
 
 
-class DataInfo(Part):
+class DataInfo(DocumentPart):
     path: str
     layout: str
     classes: list[str] = Field(description="empty where labels are numbers")
@@ -110,10 +112,10 @@ class DataInfo(Part):
     validation_videos: int
     test_videos: int = Field(0, description="kept apart for the report, where there is a validation split as well")
     fingerprint: str
-    problems: list[Problem] = []
+    problems: list[VideoProblem] = []
 
 
-class Picture(Part):
+class Picture(DocumentPart):
     """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
@@ -121,7 +123,7 @@ class Picture(Part):
     caption: str
 
 
-class Versions(Part):
+class Versions(DocumentPart):
     deltafine: str
     python: str
     keras: str
@@ -131,7 +133,7 @@ class Versions(Part):
     platform: str
 
 
-class RuntimeTimes(Part):
+class RuntimeTimes(DocumentPart):
     """What one runtime took per frame, in milliseconds."""
 
     name: str = Field(description="with its version, but for the delta runtime, which is deltafine")
@@ -140,7 +142,7 @@ class RuntimeTimes(Part):
     processor_p50: float = Field(description="median of the processor time of all threads")
 
 
-class Timing(Part):
+class Timing(DocumentPart):
     """One measurement by `deltafine bench`: the delta runtime and dense ones on the same frames, in turn."""
 
     created: str = Field(description="UTC, ISO 8601")
@@ -154,10 +156,12 @@ class Timing(Part):
     runtimes: list[RuntimeTimes] = Field(min_length=2, description="the delta runtime first")
 
 
-class Report(Part):
+class Report(DocumentPart):
     """Everything that one run, or one measurement of a model, has to say."""
 
-    version: Literal[1] = 1
+    renamed = {"start_steps": "start_thresholds"}
+
+    version: Literal[2] = 2
     definitions: int = DEFINITIONS_VERSION
     title: str
     created: str = Field(description="UTC, ISO 8601")
@@ -174,9 +178,9 @@ class Report(Part):
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
-    start_steps: dict[str, float] = Field(
+    start_thresholds: dict[str, float] = Field(
         default={},
-        description="median step that training started from, by delta layer; not that of the calibrated model",
+        description="median threshold that training started from, by delta layer; not that of the calibrated model",
     )
     pictures: list[Picture] = []
     timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")

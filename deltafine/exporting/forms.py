@@ -2,9 +2,9 @@
 
 Forms:
 
-- ``stripped``: the per-frame network with its refined weights, no steps; for runtimes that decide for
+- ``stripped``: the per-frame network with its refined weights, no thresholds; for runtimes that decide for
   themselves what to skip, or for use as an ordinary network.
-- ``quantized``: the per-frame network that rounds to the steps, for rules without memory (``quantize``).
+- ``quantized``: the per-frame network that rounds to the thresholds, for rules without memory (``quantize``).
 - ``quantized`` for ``send-on-delta``, which holds values from frame to frame: a clip network of fixed length that
   holds them with plain operations, one frame after the other.
 
@@ -34,7 +34,8 @@ from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
 
 FORMS = ("stripped", "quantized")
-STEPS_VERSION = 1
+THRESHOLDS_VERSION = 2
+"""Version 1 called thresholds steps, and the granularity unit."""
 _WITH_MEMORY = ("send-on-delta",)
 
 
@@ -72,21 +73,21 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
     return _Exporter(form, length).export(refined)
 
 
-def step_table(refined: Any) -> dict[str, Any]:
-    """The steps of a refined model as plain values, for a hardware toolchain.
+def threshold_table(refined: Any) -> dict[str, Any]:
+    """The thresholds of a refined model as plain values, for a hardware toolchain.
 
     Returns:
-        ``version`` and ``layers``: for each delta layer its path, rule, unit, scope and step size or sizes.
+        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds.
     """
     return {
-        "version": STEPS_VERSION,
+        "version": THRESHOLDS_VERSION,
         "layers": [
             {
                 "name": path,
                 "rule": layer.rule,
-                "unit": layer.unit,
-                "step_per": layer.step_per,
-                "step": np.asarray(layer.step, "float64").tolist(),
+                "granularity": layer.granularity,
+                "threshold_per": layer.threshold_per,
+                "threshold": np.asarray(layer.threshold, "float64").tolist(),
             }
             for path, layer in delta_layers(refined).items()
         ],
@@ -166,21 +167,21 @@ class _Exporter:
     def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
         if self._form == "stripped" or layer.rule == "identity":
             return value
-        rule, step = RULES[layer.rule], _constant(layer.step)
+        rule, threshold = RULES[layer.rule], _constant(layer.threshold)
         x = value if value.dtype == "float32" else ops.cast(value, "float32")
         if self._length:
-            held = _held(rule, layer.unit, _unfolded(x, frames), step)
+            held = _held(rule, layer.granularity, _unfolded(x, frames), threshold)
             sent = ops.reshape(held, (-1, *x.shape[1:])) if frames else held
         else:
-            sent = rule.first(x, step)
+            sent = rule.first(x, threshold)
         return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
 
 
-def _held(rule: Any, unit: str, clips: Any, step: Any) -> Any:
+def _held(rule: Any, granularity: str, clips: Any, threshold: Any) -> Any:
     """(batch, time, ...), each frame held until it changes."""
-    held = [rule.first(clips[:, 0], step)]
+    held = [rule.first(clips[:, 0], threshold)]
     for frame in range(1, clips.shape[1]):
-        held.append(rule.advance(held[-1], clips[:, frame], step, unit, ops))
+        held.append(rule.advance(held[-1], clips[:, frame], threshold, granularity, ops))
     return ops.stack(held, axis=1)
 
 
@@ -188,9 +189,9 @@ def _unfolded(frames: Any, length: int | None) -> Any:
     return ops.reshape(frames, (-1, length, *frames.shape[1:])) if length else frames
 
 
-def _constant(step: Any) -> Any:
-    """The step sizes as a constant that a saved graph can hold: a number, or an array."""
-    values = np.asarray(step, "float32")
+def _constant(threshold: Any) -> Any:
+    """The thresholds as a constant that a saved graph can hold: a number, or an array."""
+    values = np.asarray(threshold, "float32")
     return float(values) if values.ndim == 0 else values
 
 

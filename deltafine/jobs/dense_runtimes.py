@@ -99,7 +99,7 @@ def _openvino(model: Any, threads: int) -> DenseRun:
 
 
 def per_frame(model: Any) -> Any:
-    """The network of single frames inside a refined model, without steps; a model of single frames as it is."""
+    """The network of single frames inside a refined model, without thresholds; a model of single frames as it is."""
     from deltafine.exporting.forms import export_plain
     from deltafine.model import delta_layers
 

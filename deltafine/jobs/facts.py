@@ -53,7 +53,7 @@ def model_info(
 
 def data_info(data: Dataset, *, beside: Dataset | None = None) -> Any:
     """What a report says of a data set; problems that are said of the one beside it are not said again."""
-    from deltafine.document.report import DataInfo, Problem
+    from deltafine.document.report import DataInfo, VideoProblem
     from deltafine.video.finding import as_text
 
     said = set() if beside is None or beside.path != data.path else {problem.video for problem in beside.problems}
@@ -66,7 +66,7 @@ def data_info(data: Dataset, *, beside: Dataset | None = None) -> Any:
         validation_videos=len(data.select("validation")),
         test_videos=len(data.select("test")),
         fingerprint=data.fingerprint(),
-        problems=[Problem(video=as_text(problem.video), reason=problem.reason) for problem in problems],
+        problems=[VideoProblem(video=as_text(problem.video), reason=problem.reason) for problem in problems],
     )
 
 

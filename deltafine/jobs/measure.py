@@ -19,7 +19,7 @@ from deltafine.jobs.refine import Quiet
 
 if TYPE_CHECKING:
     from deltafine.document.report import ModelInfo, Picture, Report
-    from deltafine.measurement.output import Head, Output
+    from deltafine.measurement.output import ClipOutput, Output
     from deltafine.measurement.task import Answers, Task
     from deltafine.refinement.listener import Listener
     from deltafine.video import Dataset
@@ -100,7 +100,7 @@ def measure_model(
         continuous = opened if streams is None else open_streams(streams, opened, task)
         for one in by_name.values():
             check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
-        return by_name, *output_of(measured.model, task, measured.head, opened, continuous)
+        return by_name, *output_of(measured.model, task, measured.clip_output, opened, continuous)
 
     by_name, output, opened, continuous = team.together(look)
     measured = list(by_name.values())[-1]
@@ -175,7 +175,7 @@ class _Measurable:
         frames: length T of the clips.
         window: frames that it sees at once; None for a per-frame model.
         answers: what it gives.
-        head: what stands for a clip.
+        clip_output: what stands for a clip.
     """
 
     model: Any
@@ -184,7 +184,7 @@ class _Measurable:
     frames: int
     window: int | None
     answers: Answers
-    head: Head
+    clip_output: ClipOutput
 
     def info(self, path: Path, *, class_vector: bool) -> ModelInfo:
         """What the report says of it."""
@@ -215,8 +215,10 @@ def _measurable(model: Any, size: str | None, frames: int | None, rescale: str |
     if window is not None:
         return _Measurable(model, model, sample, length, window, answers, "mean")
     end = graph.maker(model.outputs[0])
-    head: Head = "last" if isinstance(end, TimeLast) else "mean" if isinstance(end, TimeMean) else "per-frame"
-    return _Measurable(model, model, sample[1:], length, None, answers, head)
+    clip_output: ClipOutput = (
+        "last" if isinstance(end, TimeLast) else "mean" if isinstance(end, TimeMean) else "per-frame"
+    )
+    return _Measurable(model, model, sample[1:], length, None, answers, clip_output)
 
 
 def _as_answered(output: Output, task: Task, model: Any, data: Dataset, frames: int, fps: float | None) -> Output:

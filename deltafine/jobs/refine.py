@@ -227,7 +227,7 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
         energy_table=HOROWITZ,
         history=outcome.history,
         front=outcome.front,
-        start_steps=outcome.start_steps,
+        start_thresholds=outcome.start_thresholds,
         warnings=outcome.warnings,
     )
     report.warnings = cautions(report)

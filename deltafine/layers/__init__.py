@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from deltafine.layers.delta_activation import STEP_SCOPES, DeltaActivation
+from deltafine.layers.delta_activation import THRESHOLD_SCOPES, DeltaActivation
 from deltafine.layers.events import EventDensity
-from deltafine.layers.rules import RULES, UNITS, EventRule
+from deltafine.layers.rules import GRANULARITIES, RULES, EventRule
 from deltafine.layers.stream import Stream, current_stream
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 
 __all__ = [
+    "GRANULARITIES",
     "RULES",
-    "STEP_SCOPES",
-    "UNITS",
+    "THRESHOLD_SCOPES",
     "DeltaActivation",
     "EventDensity",
     "EventRule",

@@ -11,16 +11,23 @@ import tensorflow as tf
 
 from deltafine.layers.events import EventDensity, over_channels
 from deltafine.layers.replica_part import counts_here, is_part, uniform
-from deltafine.layers.rules import RULES, UNITS
+from deltafine.layers.rules import GRANULARITIES, RULES
 from deltafine.layers.stream import current_stream
 
-STEP_SCOPES = ("layer", "channel", "neuron")
-SMALLEST_LOG_STEP, LARGEST_LOG_STEP = math.log(1e-9), math.log(1e9)
+THRESHOLD_SCOPES = ("layer", "channel", "neuron")
+RENAMED = {
+    "unit": "granularity",
+    "step_per": "threshold_per",
+    "initial_step": "initial_threshold",
+    "train_step": "train_threshold",
+}
+"""Names in the configurations of models that earlier versions saved."""
+SMALLEST_LOG_THRESHOLD, LARGEST_LOG_THRESHOLD = math.log(1e-9), math.log(1e9)
 
 
 @keras.saving.register_keras_serializable(package="deltafine")
 class DeltaActivation(keras.layers.Layer):
-    """Hold each activation until it changes by a step (Yousefzadeh and Sifalakis, arXiv 2107.07305, section 3).
+    """Hold each activation until it changes by a threshold (Yousefzadeh and Sifalakis, arXiv 2107.07305, section 3).
 
     Forward, frame t of a clip becomes the value last *sent*; an *event* is a frame at which something is sent.
     Everything linear behind the layer then needs to be computed only where an event happened.
@@ -36,45 +43,45 @@ class DeltaActivation(keras.layers.Layer):
 
     Args:
         rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"`` or ``"l1"``.
-        unit: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at once,
-            when the root mean square of their changes, in steps, reaches 1.
-        step_per: one step size for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).
-        initial_step: step size to start from, > 0, in units of the activation; scalar or broadcastable to the
-            steps' shape.
+        granularity: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at
+            once, when the root mean square of their changes, in thresholds, reaches 1.
+        threshold_per: one threshold for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).
+        initial_threshold: threshold to start from, > 0, in units of the activation; scalar or broadcastable to the
+            thresholds' shape.
         penalty: coefficient of the penalty; a variable, so that a controller can steer it.
         random_start: while training, start each clip from a state as stale as it will be in a stream: what
-            seeing the clip backwards, from up to a step off its last frame, leaves behind.
-        train_step: whether the optimiser may change the steps.
+            seeing the clip backwards, from up to a threshold off its last frame, leaves behind.
+        train_threshold: whether the optimiser may change the thresholds.
         seed: seed of the random start.
 
     Raises:
-        ValueError: for an unknown rule, unit or scope, or a step that is not positive and finite.
+        ValueError: for an unknown rule, granularity or scope, or a threshold that is not positive and finite.
     """
 
     def __init__(
         self,
         rule: str = "send-on-delta",
-        unit: str = "element",
-        step_per: str = "layer",
-        initial_step: Any = 1.0,
+        granularity: str = "element",
+        threshold_per: str = "layer",
+        initial_threshold: Any = 1.0,
         penalty: float = 0.0,
         random_start: bool = True,
-        train_step: bool = True,
+        train_threshold: bool = True,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         _check_choice("rule", rule, tuple(RULES))
-        _check_choice("unit", unit, UNITS)
-        _check_choice("step_per", step_per, STEP_SCOPES)
-        steps = _positive("initial_step", initial_step)
+        _check_choice("granularity", granularity, GRANULARITIES)
+        _check_choice("threshold_per", threshold_per, THRESHOLD_SCOPES)
+        thresholds = _positive("initial_threshold", initial_threshold)
         self.rule = rule
-        self.unit = unit
-        self.step_per = step_per
-        self.initial_step = steps.tolist()
+        self.granularity = granularity
+        self.threshold_per = threshold_per
+        self.initial_threshold = thresholds.tolist()
         self.initial_penalty = float(penalty)
         self.random_start = bool(random_start)
-        self.train_step = bool(train_step)
+        self.train_threshold = bool(train_threshold)
         self.seed = int(seed)
         self.supports_masking = True
         self.events = EventDensity(name=f"{self.name}_density")
@@ -83,18 +90,20 @@ class DeltaActivation(keras.layers.Layer):
     def build(self, x_shape: Any, clock_shape: Any = None) -> None:
         frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
         shape: tuple[int, ...] = ()
-        if self.step_per == "channel":
+        if self.threshold_per == "channel":
             shape = frame_shape[-1:]
-        elif self.step_per == "neuron":
+        elif self.threshold_per == "neuron":
             shape = frame_shape
         if None in shape:
-            raise ValueError(f"{self.name}: step_per={self.step_per!r} needs a static shape, the input is {x_shape}")
-        logarithms = np.broadcast_to(np.log(self.initial_step), shape)
-        self.log_step = self.add_weight(
+            raise ValueError(
+                f"{self.name}: threshold_per={self.threshold_per!r} needs a static shape, the input is {x_shape}"
+            )
+        logarithms = np.broadcast_to(np.log(self.initial_threshold), shape)
+        self.log_threshold = self.add_weight(
             shape=shape,
             initializer=lambda shape, dtype=None: tf.constant(logarithms, dtype=dtype),
-            name="log_step",
-            trainable=self.train_step and RULES[self.rule].uses_step,
+            name="log_threshold",
+            trainable=self.train_threshold and RULES[self.rule].uses_threshold,
             dtype="float32",
             autocast=False,
         )
@@ -109,45 +118,47 @@ class DeltaActivation(keras.layers.Layer):
         self.built = True
 
     @property
-    def step(self) -> Any:
-        """Step size, > 0 by its parametrisation as the exponential of a bounded trainable variable."""
-        return tf.exp(tf.clip_by_value(tf.convert_to_tensor(self.log_step), SMALLEST_LOG_STEP, LARGEST_LOG_STEP))
+    def threshold(self) -> Any:
+        """Threshold, > 0 by its parametrisation as the exponential of a bounded trainable variable."""
+        return tf.exp(
+            tf.clip_by_value(tf.convert_to_tensor(self.log_threshold), SMALLEST_LOG_THRESHOLD, LARGEST_LOG_THRESHOLD)
+        )
 
-    def set_step(self, step: Any) -> None:
-        """Set the step size; a scalar or an array broadcastable to the steps' shape.
+    def set_threshold(self, threshold: Any) -> None:
+        """Set the threshold; a scalar or an array broadcastable to the thresholds' shape.
 
         Raises:
-            ValueError: for a step that is not positive and finite.
+            ValueError: for a threshold that is not positive and finite.
         """
-        self.log_step.assign(np.broadcast_to(np.log(_positive("step", step)), self.log_step.shape))
+        self.log_threshold.assign(np.broadcast_to(np.log(_positive("threshold", threshold)), self.log_threshold.shape))
 
     def call(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
         rule = RULES[self.rule]
-        # Half precision is too coarse to compare changes with a step; every value of it is one of float32.
+        # Half precision is too coarse to compare changes with a threshold; every value of it is one of float32.
         working = tf.float64 if x.dtype == tf.float64 else tf.float32
         sequence = _by_clip(tf.cast(x, working), clock)
-        step = tf.cast(self.step, working)
+        threshold = tf.cast(self.threshold, working)
         stream = current_stream()
         slot = stream.slot() if stream is not None else None
         start = None if slot is None or slot.start is None else tf.stop_gradient(slot.start)
-        true, held_step = tf.stop_gradient(sequence), tf.stop_gradient(step)
+        true, held_threshold = tf.stop_gradient(sequence), tf.stop_gradient(threshold)
         if training and self._noise is not None and start is None:
-            start = self._stale_start(true, held_step)
-        sent = rule.send(true, held_step, self.unit, start)
+            start = self._stale_start(true, held_threshold)
+        sent = rule.send(true, held_threshold, self.granularity, start)
         if slot is not None:
             slot.end = sent[:, -1]
         if stream is None or not stream.measuring:
             self._count(sent, slot.start if slot is not None else None)
         if training:
-            expected = tf.cast(rule.expected_events(sequence, sent, step, self.unit), tf.float32)
+            expected = tf.cast(rule.expected_events(sequence, sent, threshold, self.granularity), tf.float32)
             count = tf.cast(tf.size(expected), tf.float32)
             self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
-        output = sent if stream is not None and stream.measuring else rule.output(sequence, sent, step)
+        output = sent if stream is not None and stream.measuring else rule.output(sequence, sent, threshold)
         output = tf.reshape(output, tf.shape(x))
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
 
-    def _stale_start(self, sequence: Any, step: Any) -> Any:
+    def _stale_start(self, sequence: Any, threshold: Any) -> Any:
         """Values sent before the first frame of (batch, time, ..., channels): a state as it is within a long video.
 
         Noise around the first frame alone would be too easy: it averages out in the layers behind. What something
@@ -155,14 +166,14 @@ class DeltaActivation(keras.layers.Layer):
         """
         last = sequence[:, -1]
         noise = uniform(tf.shape(last), self._noise)
-        start = last + step * tf.cast(noise, sequence.dtype)
-        return RULES[self.rule].send(tf.reverse(sequence, [1]), step, self.unit, start)[:, -1]
+        start = last + threshold * tf.cast(noise, sequence.dtype)
+        return RULES[self.rule].send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
 
     def _count(self, sent: Any, carried: Any | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""
         before = sent[:, :-1] if carried is None else tf.concat([carried[:, None], sent[:, :-1]], axis=1)
         changed = tf.not_equal(sent[:, 1:] if carried is None else sent, before)
-        if self.unit == "pixel":
+        if self.granularity == "pixel":
             changed = tf.reduce_any(changed, axis=-1)
             events = tf.math.count_nonzero(changed)
         else:
@@ -178,16 +189,21 @@ class DeltaActivation(keras.layers.Layer):
     def compute_output_spec(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DeltaActivation:
+        """A layer from its configuration; that of an earlier version has other names."""
+        return super().from_config({RENAMED.get(name, name): value for name, value in config.items()})
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rule": self.rule,
-            "unit": self.unit,
-            "step_per": self.step_per,
-            "initial_step": self.initial_step,
+            "granularity": self.granularity,
+            "threshold_per": self.threshold_per,
+            "initial_threshold": self.initial_threshold,
             "penalty": self.initial_penalty,
             "random_start": self.random_start,
-            "train_step": self.train_step,
+            "train_threshold": self.train_threshold,
             "seed": self.seed,
         }
 
@@ -204,11 +220,11 @@ def _by_clip(x: Any, clock: Any | None) -> Any:
     )
 
 
-def _positive(name: str, step: Any) -> np.ndarray:
-    steps = np.asarray(step, dtype="float64")
-    if not (np.all(np.isfinite(steps)) and np.all(steps > 0)):
-        raise ValueError(f"{name} must be positive and finite, got {step!r}")
-    return steps
+def _positive(name: str, threshold: Any) -> np.ndarray:
+    thresholds = np.asarray(threshold, dtype="float64")
+    if not (np.all(np.isfinite(thresholds)) and np.all(thresholds > 0)):
+        raise ValueError(f"{name} must be positive and finite, got {threshold!r}")
+    return thresholds
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ import math
 
 
 def bits(lowest: float, highest: float) -> int | None:
-    """ceil(log2(levels)), the levels being those from the lowest to the highest that occurred, in steps.
+    """ceil(log2(levels)), the levels being those from the lowest to the highest that occurred, in thresholds.
 
     None where a level is not finite.
     """

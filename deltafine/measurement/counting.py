@@ -22,10 +22,10 @@ from deltafine.layers import DeltaActivation
 if TYPE_CHECKING:
     from deltafine.measurement.bit_counting import Planes
 
-NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
+NONZERO, CHANGED, CHANGED_POSITIONS, GRANULARITIES, UNITS_TWICE, FIRST_FAN = range(6)
 """Rows of counts; from the last on, two for each fan-out."""
 QUANTISED_RULES = ("quantize", "paper")
-"""Rules whose output is a whole number of steps."""
+"""Rules whose output is a whole number of thresholds."""
 BLOCK = 1 << 18
 """Values that are looked at together."""
 SAMPLES = 64
@@ -52,7 +52,7 @@ class Questions:
 
     @property
     def quantised(self) -> bool:
-        """Whether it is made of whole numbers of steps."""
+        """Whether it is made of whole numbers of thresholds."""
         return self.layer is not None and self.layer.rule in QUANTISED_RULES
 
     @property
@@ -99,8 +99,9 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
     Args:
         questions: what is asked.
         value: (batch, time, ..., channels).
-        more: for the output of a delta layer, what goes into it, shaped as ``value``, and its step, which broadcasts
-            to one frame; then, where a video goes on, the frame before the first one, (batch, ..., channels).
+        more: for the output of a delta layer, what goes into it, shaped as ``value``, and its threshold, which
+            broadcasts to one frame; then, where a video goes on, the frame before the first one, (batch, ...,
+            channels).
 
     Returns:
         Integers (rows, batch, time): elements that are not 0, elements that differ from the frame before, positions
@@ -109,7 +110,7 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
         frame has changed nowhere. NaN differs from everything.
 
         Of a delta layer then integers (batch, time, channels), positions that have changed; floats (batch, time),
-        the sum of |sent - true| / step; and if it is quantised, (2,), the lowest and the highest level.
+        the sum of |sent - true| / threshold; and if it is quantised, (2,), the lowest and the highest level.
     """
     batch, time, *space, channels = value.shape
     row = value.reshape(batch * time, -1, channels)
@@ -134,10 +135,15 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
     rows = [*sums, positions, units, twice, *weighted]
     found = [np.stack([of_frames.reshape(batch, time).astype(np.int64) for of_frames in rows])]
     if is_delta:
-        true, step = more[0].reshape(row.shape), more[1]
-        steps = np.broadcast_to(step, (*space, channels)).reshape(row.shape[1:]) if step.ndim else step
-        found += [changes.channels.reshape(batch, time, channels), _distances(row, true, steps).reshape(batch, time)]
-        found += [_levels(row, steps)] if questions.quantised else []
+        true, threshold = more[0].reshape(row.shape), more[1]
+        thresholds = (
+            np.broadcast_to(threshold, (*space, channels)).reshape(row.shape[1:]) if threshold.ndim else threshold
+        )
+        found += [
+            changes.channels.reshape(batch, time, channels),
+            _distances(row, true, thresholds).reshape(batch, time),
+        ]
+        found += [_levels(row, thresholds)] if questions.quantised else []
     return found
 
 
@@ -270,20 +276,20 @@ def _only_units(row: np.ndarray) -> np.ndarray:
     return np.asarray(only)
 
 
-def _distances(sent: np.ndarray, true: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(frames,) sums of |sent - true| / step over rows (frames, positions, channels)."""
+def _distances(sent: np.ndarray, true: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(frames,) sums of |sent - true| / threshold over rows (frames, positions, channels)."""
     sums = np.zeros(len(sent))
     with np.errstate(all="ignore"):  # broken values show in the sum
         for block in _blocks(sent.shape):
             distance = sent[block].astype(np.float32, copy=False) - true[block].astype(np.float32, copy=False)
             np.abs(distance, out=distance)
-            distance /= steps[block[1]] if steps.ndim else steps
+            distance /= thresholds[block[1]] if thresholds.ndim else thresholds
             sums[block[0]] += distance.reshape(len(distance), -1).sum(axis=1)
     return sums
 
 
-def _levels(sent: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The lowest and the highest of sent / step, as the whole numbers that they are but for rounding."""
+def _levels(sent: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The lowest and the highest of sent / threshold, as the whole numbers that they are but for rounding."""
     extremes = np.stack([sent.min(axis=0), sent.max(axis=0)]).astype(np.float32, copy=False)
-    lowest, highest = np.round(extremes / steps)
+    lowest, highest = np.round(extremes / thresholds)
     return np.array([lowest.min(), highest.max()], np.float64)

@@ -1,4 +1,4 @@
-"""What each delta layer does: its steps, how stale its output is, and channels that never or always fire."""
+"""What each delta layer does: its thresholds, how stale its output is, and channels that never or always fire."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import BYTES_PER_VALUE
 
-STEP_FLOOR = 1e-6
-"""The smallest step that calibration sets. At that, every change is sent."""
+THRESHOLD_FLOOR = 1e-6
+"""The smallest threshold that calibration sets. At that, every change is sent."""
 
 
 class DeltaLayers:
@@ -65,7 +65,7 @@ class DeltaLayers:
         density = self._density
         figures = []
         for index, (place, layer) in enumerate(zip(self._probe.deltas, self._probe.delta_layers, strict=True)):
-            steps = np.atleast_1d(np.asarray(layer.step, np.float64))
+            thresholds = np.atleast_1d(np.asarray(layer.threshold, np.float64))
             fired = np.asarray(self._channels[index])
             levels = self._levels[index]
             always = place.positions * density.steady_steps[index]
@@ -73,10 +73,10 @@ class DeltaLayers:
                 DeltaFigures(
                     name=place.name,
                     rule=layer.rule,
-                    unit=layer.unit,
-                    step_minimum=float(steps.min()),
-                    step_median=float(np.median(steps)),
-                    step_maximum=float(steps.max()),
+                    granularity=layer.granularity,
+                    threshold_minimum=float(thresholds.min()),
+                    threshold_median=float(np.median(thresholds)),
+                    threshold_maximum=float(thresholds.max()),
                     elements=place.elements,
                     activation_density=float(density.activation[index]),
                     delta_density=float(density.delta[index]),
@@ -86,7 +86,7 @@ class DeltaLayers:
                     saturated_channels=float((fired == always).mean()),
                     state_bytes=place.elements * BYTES_PER_VALUE,
                     bits=bits(*levels) if levels else None,
-                    steps_at_floor=float((steps <= STEP_FLOOR * (1 + 1e-6)).mean()),
+                    thresholds_at_floor=float((thresholds <= THRESHOLD_FLOOR * (1 + 1e-6)).mean()),
                 )
             )
         return figures

@@ -36,7 +36,7 @@ class Fitting:
 
     def sites(self, at: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Site]:
         """All places for delta layers, those chosen being marked; see ``choose``."""
-        return models.choose(models.find_activations(self.model, frame_shape=self.sample), at, skip)
+        return models.select_sites(models.find_activations(self.model, frame_shape=self.sample), at, skip)
 
     def clip_model(self, sites: Sequence[Site], settings: models.DeltaSettings | None = None, **how: Any) -> Any:
         """The model with delta layers, see ``insert_deltas``."""
@@ -44,14 +44,16 @@ class Fitting:
         return models.insert_deltas(self.model, sites, settings, frames=self.window, frame_shape=shape, **how)
 
 
-def fitting(model: Any, *, size: str | None = None, frames: int | None = None, head: str | None = None) -> Fitting:
+def fitting(
+    model: Any, *, size: str | None = None, frames: int | None = None, clip_output: str | None = None
+) -> Fitting:
     """Check a model before any video is opened.
 
     Args:
         model: as it was loaded, without delta layers.
         size: such as ``"224x224"``, for a model that takes any.
         frames: clip length; None for the model's own, or else 8.
-        head: what stands for a clip, where the user has chosen.
+        clip_output: what stands for a clip, where the user has chosen.
 
     Raises:
         DeltafineError: it cannot be refined or measured; one sentence says why.
@@ -59,8 +61,8 @@ def fitting(model: Any, *, size: str | None = None, frames: int | None = None, h
     require_insertable(model)
     sample, length = sample_shape(model, size, frames)
     window = length if takes_clips(model) else None
-    if window is not None and head is not None:
-        raise DeltafineError("--head is for models that take single frames; this one takes clips as it stands.")
+    if window is not None and clip_output is not None:
+        raise DeltafineError("--clip_output is for models that take single frames; this one takes clips as it stands.")
     answers = answers_of(model, sample, window)
     require_channels_last(model)
     require_frames_apart(model, trace(model, sample))

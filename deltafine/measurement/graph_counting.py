@@ -38,11 +38,11 @@ def count(questions: Questions, value: Any, *more: Any) -> list[Any]:
         rows += [summed(nonzero, fan), summed(changed, fan)]
     found = [tf.stack(rows)]
     if questions.layer is not None:
-        true, step = (tf.cast(given, tf.float32) for given in more[:2])
+        true, threshold = (tf.cast(given, tf.float32) for given in more[:2])
         sent = tf.cast(value, tf.float32)
-        distances = tf.reduce_sum(tf.cast(tf.abs(sent - true) / step, tf.float64), axis=over_space)
+        distances = tf.reduce_sum(tf.cast(tf.abs(sent - true) / threshold, tf.float64), axis=over_space)
         found += [tf.reduce_sum(tf.cast(changed, tf.int64), axis=over_space[:-1]), distances]
         if questions.quantised:
-            levels = tf.round(sent / step)
+            levels = tf.round(sent / threshold)
             found += [tf.cast(tf.stack([tf.reduce_min(levels), tf.reduce_max(levels)]), tf.float64)]
     return found

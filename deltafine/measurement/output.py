@@ -9,7 +9,7 @@ import numpy as np
 
 from deltafine.video.labels import label_of
 
-Head = Literal["mean", "last", "per-frame"]
+ClipOutput = Literal["mean", "last", "per-frame"]
 EXACT, ROUNDED = 1e-3, 2e-2
 """How far probabilities may sum beside 1, computed in single and in half precision."""
 
@@ -23,13 +23,14 @@ class Output:
             quantity of its own, such as an angle, a position or a depth.
         probabilities: of classes: whether scores are probabilities, not logits.
         values: of numbers: what each label of the data stands for; () where it has none.
-        head: what stands for a clip: the ``"mean"`` over its frames, the ``"last"`` one, or nothing (``"per-frame"``).
+        clip_output: what stands for a clip: the ``"mean"`` over its frames, the ``"last"`` one, or nothing
+            (``"per-frame"``).
     """
 
     kind: Literal["classes", "numbers"] = "classes"
     probabilities: bool = True
     values: tuple[float, ...] = ()
-    head: Head = "mean"
+    clip_output: ClipOutput = "mean"
 
     @property
     def numbers(self) -> bool:
@@ -43,9 +44,9 @@ class Output:
 
     def of_clip(self, predictions: np.ndarray) -> np.ndarray | None:
         """What predictions (frames, ...) say about the clip; None with ``"per-frame"``."""
-        if self.head == "per-frame":
+        if self.clip_output == "per-frame":
             return None
-        return np.asarray(predictions.mean(0) if self.head == "mean" else predictions[-1])
+        return np.asarray(predictions.mean(0) if self.clip_output == "mean" else predictions[-1])
 
     def label_of(self, labels: np.ndarray) -> int:
         """The label that stands for a window whose frames have labels (frames,) of their own."""

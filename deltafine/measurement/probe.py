@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass
-class Counts:
+class PlaceCounts:
     """What was counted at one place; integer arrays of shape (batch, steps of time) unless said otherwise.
 
     ``changed``, ``changed_positions`` and ``macs_delta`` compare a frame with the one before; they are 0 where
@@ -62,8 +62,8 @@ class Counts:
     units: np.ndarray  # bool: whether all values are -1, 0 or 1
     units_twice: np.ndarray  # bool: whether those of the frame before are too
     channel_changed: np.ndarray | None = None  # delta layers: (batch, time, channels), changed positions
-    staleness: np.ndarray | None = None  # delta layers: sums over elements of |sent - true| / step
-    lowest_level: float | None = None  # delta layers with levels: sent / step, the least and the greatest
+    staleness: np.ndarray | None = None  # delta layers: sums over elements of |sent - true| / threshold
+    lowest_level: float | None = None  # delta layers with levels: sent / threshold, the least and the greatest
     highest_level: float | None = None
 
 
@@ -72,12 +72,12 @@ class Piece:
     """One batch of clips, or one piece of a continuous video, as it went through a model."""
 
     predictions: np.ndarray  # (batch, time, ...)
-    counts: list[Counts]  # in the order of Probe.layers + Probe.deltas
+    counts: list[PlaceCounts]  # in the order of Probe.layers + Probe.deltas
     steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
     state: list[Any] = field(repr=False)  # to go on with
     features: np.ndarray | None = None  # (batch, steps of time, values): some of what the last layer with MACs takes
 
-    def steady_at(self, counts: Counts) -> np.ndarray:
+    def steady_at(self, counts: PlaceCounts) -> np.ndarray:
         """(batch, steps) bool: whether a step at this place has one before it; all but the first of a clip do."""
         steady = np.ones(counts.changed.shape, bool)
         steady[:, :1] = self.steady[:, :1]
@@ -262,7 +262,7 @@ class _Tensor:
     def of_delta_layer(self, layer: DeltaActivation, true: Any) -> None:
         """It is the output of a delta layer, ``true`` (batch, steps of time, ...) is the input."""
         self.questions.layer = layer
-        self._into_delta = [true, layer.step]
+        self._into_delta = [true, layer.threshold]
 
     def count(self, *, in_graph: bool) -> list[Any]:
         """As ``counting.count``."""
@@ -286,16 +286,16 @@ def _some(frames: Any) -> Any:
     return tf.gather(flat, np.linspace(0, size - 1, MOST_FEATURES).round().astype(np.int64), axis=-1)
 
 
-def _counts(arrays: list[np.ndarray], fan: int | None) -> Counts:
+def _counts(arrays: list[np.ndarray], fan: int | None) -> PlaceCounts:
     """What ``counting.count`` found, for one layer that takes the tensor; or for the delta layer that gives it."""
     rows = arrays[0]
     nonzero, changed, changed_positions, units, units_twice = rows[: counting.FIRST_FAN]
     if fan is not None:
         spatial, delta = rows[counting.FIRST_FAN + 2 * fan :][:2]
-        return Counts(nonzero, changed, changed_positions, spatial, delta, units != 0, units_twice != 0)
+        return PlaceCounts(nonzero, changed, changed_positions, spatial, delta, units != 0, units_twice != 0)
     none, never = np.zeros_like(nonzero), np.zeros(nonzero.shape, bool)
     levels = arrays[3].tolist() if len(arrays) > 3 else (None, None)
-    return Counts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)
+    return PlaceCounts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)
 
 
 def _mac_place(name: str, entry: MacLayer, sequence: Any, written: int) -> Place:

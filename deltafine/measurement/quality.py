@@ -38,7 +38,7 @@ class Quality:
             self._label_error.update(predictions[known], self._output.targets(labels[known]), unit)
             return
         (self._window if self._by_window else self._frame).update(video, classes_of(predictions), labels)
-        if one_label and self._output.head == "mean":
+        if one_label and self._output.clip_output == "mean":
             self._clip.update(video, predictions, labels, unit)
 
     def add_clip(self, video: int, predictions: np.ndarray, label: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.measurement.output import Head, Output, are_probabilities
+from deltafine.measurement.output import ClipOutput, Output, are_probabilities
 from deltafine.model.time_axis import times_of_values
 from deltafine.model.trace import FoldFrames, trace
 from deltafine.video import Dataset, open_dataset
@@ -175,7 +175,9 @@ def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | N
     return held, ["The test split is what the report measures on: nothing was chosen by it."]
 
 
-def output_of(model: Any, task: Task, head: Head, data: Dataset, streams: Dataset) -> tuple[Output, Dataset, Dataset]:
+def output_of(
+    model: Any, task: Task, clip_output: ClipOutput, data: Dataset, streams: Dataset
+) -> tuple[Output, Dataset, Dataset]:
     """How answers are read, as far as it is known before there are any; and both data sets, without labels that say
     nothing of the model's numbers.
 
@@ -183,9 +185,9 @@ def output_of(model: Any, task: Task, head: Head, data: Dataset, streams: Datase
         DeltafineError: the labels are numbers, but others than the model's.
     """
     if task != "regression":
-        return Output("classes", head=head), data, streams
+        return Output("classes", clip_output=clip_output), data, streams
     of_both = streams if len(streams.classes) > len(data.classes) > 0 else data  # its labels go on from the data's
-    output = Output("numbers", values=label_values(model, of_both), head=head)
+    output = Output("numbers", values=label_values(model, of_both), clip_output=clip_output)
     if output.values:
         data.values, streams.values = output.values[: len(data.classes)], output.values
         return output, data, streams

@@ -8,15 +8,14 @@ from deltafine.model.graph import run
 from deltafine.model.insert import delta_layers, insert_deltas
 from deltafine.model.loading import load
 from deltafine.model.macs import MacLayer, mac_layers
-from deltafine.model.preview import overview
-from deltafine.model.site_patterns import choose
+from deltafine.model.preview import preview_insertion
+from deltafine.model.site_patterns import select_sites
 from deltafine.model.sites import Site, coverage, find_activations
 
 __all__ = [
     "DeltaSettings",
     "MacLayer",
     "Site",
-    "choose",
     "coverage",
     "delta_layers",
     "dense_macs",
@@ -25,6 +24,7 @@ __all__ = [
     "insert_deltas",
     "load",
     "mac_layers",
-    "overview",
+    "preview_insertion",
     "run",
+    "select_sites",
 ]

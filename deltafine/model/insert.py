@@ -23,7 +23,7 @@ from deltafine.model.rewrite import Rewriter
 from deltafine.model.sites import Site
 from deltafine.model.time_axis import takes_clips
 
-HEADS = ("mean", "last", "per-frame")
+CLIP_OUTPUTS = ("mean", "last", "per-frame")
 RESCALES = {"0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
 
 
@@ -34,7 +34,7 @@ def insert_deltas(
     *,
     frames: int | None = None,
     frame_shape: Sequence[int] | None = None,
-    head: str = "mean",
+    clip_output: str = "mean",
     rescale: str | None = None,
 ) -> Any:
     """Make a clip model of a per-frame model, with a delta layer at every selected site.
@@ -43,17 +43,17 @@ def insert_deltas(
     kept), gives ``(batch, time, ...)`` in its layer ``frame_predictions`` and one prediction per clip in
     ``clip_prediction``. For a model with several outputs these names are followed by ``_<output name>``.
 
-    A model that takes clips already (an input of rank 5) is rewritten as it stands; ``head`` has no say, and its
+    A model that takes clips already (an input of rank 5) is rewritten as it stands; ``clip_output`` has no say, and its
     output is ``clip_prediction``.
 
     Args:
         model: the built per-frame model; not changed.
-        sites: from ``find_activations`` or ``choose`` on the same model; empty for a clip model without
+        sites: from ``find_activations`` or ``select_sites`` on the same model; empty for a clip model without
             delta layers, to compare with.
         settings: settings of the delta layers; the defaults of ``DeltaSettings`` if left out.
         frames: clip length; None for any length, or that of a model that takes clips.
         frame_shape: height, width and channels of the frames, for a model that takes frames of any size.
-        head: what one clip's prediction is: the ``"mean"`` over its frames, the ``"last"`` frame's, or
+        clip_output: what one clip's prediction is: the ``"mean"`` over its frames, the ``"last"`` frame's, or
             ``"per-frame"`` for no layer after ``frame_predictions``.
         rescale: ``"0..1"`` or ``"-1..1"`` if the per-frame model wants its pixels so; the clip model then takes
             0-255. None if the model takes 0-255 itself.
@@ -65,7 +65,7 @@ def insert_deltas(
         DeltafineError: none of the sites is selected, the model cannot be rewritten (see ``require_insertable``), a
             layer cannot be copied, or an argument is unknown.
     """
-    _check(model, sites, frames, head, rescale)
+    _check(model, sites, frames, clip_output, rescale)
     rewriter = Rewriter([site for site in sites if site.selected], settings or DeltaSettings())
     names = rewriter.names(model, "")
     tensors = graph.input_tensors(model)
@@ -87,7 +87,7 @@ def insert_deltas(
         values.append(rewriter.after(site, value, clock, policy=tensor.dtype, names=names))
     outputs = rewriter.rewrite(model, values, clock, prefix="", names=names)
     labels = [""] if len(outputs) == 1 else [f"_{label}" for label in _output_labels(model)]
-    ends = [_clip_output(value, clock, head, names, label) for value, label in zip(outputs, labels, strict=True)]
+    ends = [_end_of(value, clock, clip_output, names, label) for value, label in zip(outputs, labels, strict=True)]
     result = names.model(
         keras.tree.pack_sequence_as(graph.input_structure(model), clips),
         keras.tree.pack_sequence_as(graph.output_structure(model), ends),
@@ -104,9 +104,9 @@ def delta_layers(model: Any) -> dict[str, Any]:
     return {path: layer for path, layer in graph.all_layers_by_path(model) if isinstance(layer, DeltaActivation)}
 
 
-def _check(model: Any, sites: Sequence[Site], frames: int | None, head: str, rescale: str | None) -> None:
-    if head not in HEADS:
-        raise DeltafineError(f"head must be one of {', '.join(HEADS)}, not '{head}'.")
+def _check(model: Any, sites: Sequence[Site], frames: int | None, clip_output: str, rescale: str | None) -> None:
+    if clip_output not in CLIP_OUTPUTS:
+        raise DeltafineError(f"clip_output must be one of {', '.join(CLIP_OUTPUTS)}, not '{clip_output}'.")
     if rescale is not None and rescale not in RESCALES:
         raise DeltafineError(f"rescale must be '0..1', '-1..1' or left out, not '{rescale}'.")
     if frames is not None and frames < 1:
@@ -136,12 +136,12 @@ def _output_labels(model: Any) -> list[str]:
     return ["_".join(str(part) for part in path) for path, _ in paths]
 
 
-def _clip_output(value: Any, clock: Any, head: str, names: Names, label: str) -> Any:
+def _end_of(value: Any, clock: Any, clip_output: str, names: Names, label: str) -> Any:
     if clock is None:
         # The model has seen the whole clip; only the name is missing.
         return names.make(keras.layers.Identity, f"{CLIP_PREDICTION}{label}", dtype=value.dtype)(value)
     clips = names.make(UnfoldTime, f"{FRAME_PREDICTIONS}{label}", dtype=value.dtype)(value, clock)
-    if head == "per-frame":
+    if clip_output == "per-frame":
         return clips
-    reduce = TimeMean if head == "mean" else TimeLast
+    reduce = TimeMean if clip_output == "mean" else TimeLast
     return names.make(reduce, f"{CLIP_PREDICTION}{label}", dtype="float32")(clips)

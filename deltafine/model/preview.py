@@ -14,7 +14,7 @@ from deltafine.model import graph, recurrent
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.freezing import frozen_weights
 from deltafine.model.site_patterns import addable
-from deltafine.model.sites import Plan, Site, covered
+from deltafine.model.sites import Site, SitePlan, covered
 from deltafine.model.time_axis import takes_clips
 
 VERSION = 1
@@ -23,20 +23,20 @@ BYTES_PER_VALUE = 4
 _REACHED = 0.5
 
 
-def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None = None) -> dict[str, Any]:
+def preview_insertion(model: Any, sites: Sequence[Site], settings: DeltaSettings | None = None) -> dict[str, Any]:
     """The plan of an insertion as a document of plain values.
 
     Args:
         model: the model.
-        sites: from ``find_activations`` or ``choose``.
-        settings: of the delta layers; they decide how many step sizes there are.
+        sites: from ``find_activations`` or ``select_sites``.
+        settings: of the delta layers; they decide how many thresholds there are.
 
     Returns:
         ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame as far as they are known,
-        and how many layers' are not), ``sites``, ``totals`` (coverage, step count and state in bytes), ``not_behind``
-        (layers with MACs that no delta layer feeds, and the share of all MACs that is in them and fed by none),
-        ``addable`` (places where more delta layers would feed them) and ``not_counted`` (layers with MACs that the
-        measurement does not cover). For a model that takes clips, counts are per clip.
+        and how many layers' are not), ``sites``, ``totals`` (coverage, threshold count and state in bytes),
+        ``not_behind`` (layers with MACs that no delta layer feeds, and the share of all MACs that is in them and fed by
+        none), ``addable`` (places where more delta layers would feed them) and ``not_counted`` (layers with MACs that
+        the measurement does not cover). For a model that takes clips, counts are per clip.
 
     Raises:
         DeltafineError: there are no sites.
@@ -65,7 +65,7 @@ def overview(model: Any, sites: Sequence[Site], settings: DeltaSettings | None =
         "totals": {
             "selected": len(chosen),
             "coverage": union.macs(plan.macs) / plan.dense_macs if plan.dense_macs else 0.0,
-            "steps": sum(entry["steps"] for entry in chosen),
+            "thresholds": sum(entry["thresholds"] for entry in chosen),
             "state_bytes": sum(entry["state_bytes"] for entry in chosen) + sums * BYTES_PER_VALUE,
         },
         "not_behind": _not_behind(plan, union),
@@ -90,7 +90,9 @@ def _shapes(tensors: Any) -> Any:
 
 def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
     elements = math.prod(site.shape)
-    steps = {"layer": 1, "channel": site.shape[-1] if site.shape else 1, "neuron": elements}[settings.step_per]
+    thresholds = {"layer": 1, "channel": site.shape[-1] if site.shape else 1, "neuron": elements}[
+        settings.threshold_per
+    ]
     return {
         "name": site.name,
         "kind": site.kind,
@@ -99,14 +101,14 @@ def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
         "fan_out": site.fan_out_macs / elements,
         "fan_out_macs": site.fan_out_macs,
         "mac_share": site.mac_share,
-        "steps": steps,
+        "thresholds": thresholds,
         "state_bytes": elements * BYTES_PER_VALUE,
         "selected": site.selected,
         "reason": site.reason,
     }
 
 
-def _not_behind(plan: Plan, union: Any) -> list[dict[str, Any]]:
+def _not_behind(plan: SitePlan, union: Any) -> list[dict[str, Any]]:
     found = []
     for call, entry in plan.macs.items():
         if not entry.dense_macs:

@@ -105,7 +105,7 @@ class Rewriter:
                 for part, other in zip(*inside, strict=True):
                     _copy_trainable(part, other)
         for delta in self._deltas.values():
-            delta.trainable = True  # a frozen model around it says nothing of its steps
+            delta.trainable = True  # a frozen model around it says nothing of its thresholds
         for old, new in self._layers:
             _copy_weights(old, new)
 

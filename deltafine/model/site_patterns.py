@@ -10,7 +10,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model.reach import PADDINGS
-from deltafine.model.sites import Plan, Site, covered, make_sites
+from deltafine.model.sites import Site, SitePlan, covered, make_sites
 from deltafine.model.trace import FoldFrames, UnfoldFrames
 
 DEFAULT = "default"
@@ -23,7 +23,7 @@ _LOOKED_THROUGH = (
 )  # fmt: skip
 
 
-def choose(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Site]:
+def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Site]:
     """Apply the user's patterns to the sites that ``find_activations`` gave.
 
     Patterns are shell patterns on site names (``*`` also spans ``/``). A pattern that matches activations means
@@ -69,7 +69,7 @@ def choose(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = 
     return result
 
 
-def _why_not(plan: Plan, name: str) -> str:
+def _why_not(plan: SitePlan, name: str) -> str:
     """Why a place cannot be chosen, whatever the user says: a delta layer there would compare no frames."""
     return "" if plan.places[name][0] in plan.with_frames else plan.without_frames
 

@@ -33,7 +33,7 @@ NOT_TIME = "inside TimeDistributed over parts of a frame: there is no frame befo
 
 
 @dataclass(frozen=True)
-class Plan:
+class SitePlan:
     """A traced model with what the search for sites needs to know of it."""
 
     trace: Trace
@@ -134,7 +134,7 @@ class Site:
     mac_share: float
     selected: bool
     reason: str
-    plan: Plan = field(repr=False, compare=False)
+    plan: SitePlan = field(repr=False, compare=False)
 
     @property
     def delta_name(self) -> str:
@@ -161,7 +161,7 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
     """
     require_insertable(model)
     require_channels_last(model)
-    plan = Plan(trace(model, frame_shape))
+    plan = SitePlan(trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
     _require_measurable(model, plan)
     names = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
@@ -169,7 +169,7 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
     return make_sites(plan, names, reasons)
 
 
-def make_sites(plan: Plan, names: Iterable[str], reasons: Mapping[str, str]) -> list[Site]:
+def make_sites(plan: SitePlan, names: Iterable[str], reasons: Mapping[str, str]) -> list[Site]:
     """Sites for the named places; a place with an empty reason is selected.
 
     A selected place of which every path meets another selected one before any layer with MACs would count
@@ -194,7 +194,7 @@ def coverage(sites: Iterable[Site]) -> float:
     return union.macs(plan.macs) / plan.dense_macs if plan.dense_macs else 0.0
 
 
-def covered(sites: Iterable[Site]) -> tuple[Reach, Plan]:
+def covered(sites: Iterable[Site]) -> tuple[Reach, SitePlan]:
     """What the selected sites reach together, and the plan they belong to."""
     sites = list(sites)
     plan = sites[0].plan
@@ -207,7 +207,7 @@ def covered(sites: Iterable[Site]) -> tuple[Reach, Plan]:
     return union, plan
 
 
-def _site(plan: Plan, name: str, reached: Reach, reason: str) -> Site:
+def _site(plan: SitePlan, name: str, reached: Reach, reason: str) -> Site:
     macs = reached.macs(plan.macs)
     return Site(
         name=name,
@@ -222,7 +222,7 @@ def _site(plan: Plan, name: str, reached: Reach, reason: str) -> Site:
     )
 
 
-def _kind(plan: Plan, name: str) -> str:
+def _kind(plan: SitePlan, name: str) -> str:
     call = plan.activations.get(name)
     if call is not None:
         kind = activation_kind(call.operation) or ""
@@ -230,7 +230,7 @@ def _kind(plan: Plan, name: str) -> str:
     return INPUT if plan.is_input(name) else "chosen"
 
 
-def _default_reason(plan: Plan, name: str) -> str:
+def _default_reason(plan: SitePlan, name: str) -> str:
     values = plan.places[name]
     if not reach(plan.trace, plan.macs, values, ()).masks:
         return "head: no layer with MACs follows"
@@ -248,7 +248,7 @@ def _default_reason(plan: Plan, name: str) -> str:
     return ""
 
 
-def _require_measurable(model: Any, plan: Plan) -> None:
+def _require_measurable(model: Any, plan: SitePlan) -> None:
     """Refuse a model of which nothing could be measured, before any work."""
     entries = list(plan.macs.values())
     if entries and not any(entry.covered for entry in entries):

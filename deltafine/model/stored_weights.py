@@ -48,7 +48,7 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class StoredPart:
     """A layer of the file, with the parts of which it consists where it is a model or wraps one.
 
     Attributes:
@@ -62,24 +62,24 @@ class Part:
     path: tuple[str, ...]
     layer: Any
     trainable: bool | None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[StoredPart, ...] = ()
     wraps: bool = False
 
-    def leaves(self) -> Iterator[Part]:
+    def leaves(self) -> Iterator[StoredPart]:
         """The layers inside that consist of no others."""
         if not self.parts:
             yield self
         for part in self.parts:
             yield from part.leaves()
 
-    def all(self) -> Iterator[Part]:
+    def all(self) -> Iterator[StoredPart]:
         """This and everything inside, outer ones first."""
         yield self
         for part in self.parts:
             yield from part.all()
 
 
-def part_of(description: Description, layer: Any, above: tuple[str, ...] = ()) -> Part:
+def part_of(description: Description, layer: Any, above: tuple[str, ...] = ()) -> StoredPart:
     """A layer as the file describes it, and everything inside."""
     config = description["config"]
     name = _name_in(description) or layer.name
@@ -92,16 +92,16 @@ def part_of(description: Description, layer: Any, above: tuple[str, ...] = ()) -
         by_name = {one.name: one for one in layer.layers}
         found = [(one, by_name.get(_name_in(one))) for one in listed]
         inside = tuple(part_of(one, built, path) for one, built in found if built is not None)
-        return Part(path, layer, flag, inside)
+        return StoredPart(path, layer, flag, inside)
     if isinstance(inner, dict) and graph.is_graph(getattr(layer, "layer", None)):
-        return Part(path, layer, flag, (part_of(inner, layer.layer, path),), wraps=True)
-    return Part(path, layer, flag)
+        return StoredPart(path, layer, flag, (part_of(inner, layer.layer, path),), wraps=True)
+    return StoredPart(path, layer, flag)
 
 
-def _undescribed(layer: Any, above: tuple[str, ...]) -> Part:
+def _undescribed(layer: Any, above: tuple[str, ...]) -> StoredPart:
     path = (*above, layer.name)
     inside = layer.layers if graph.is_graph(layer) else ()
-    return Part(path, layer, None, tuple(_undescribed(one, path) for one in inside))
+    return StoredPart(path, layer, None, tuple(_undescribed(one, path) for one in inside))
 
 
 def _name_in(description: Description) -> str:
@@ -110,14 +110,14 @@ def _name_in(description: Description) -> str:
     return cleaned_name(named.get("name") or "")
 
 
-def set_flags(whole: Part) -> None:
+def set_flags(whole: StoredPart) -> None:
     """Set the ``trainable`` flags of the file. A model's own flag also sets those inside it, so it goes first."""
     for part in whole.all():
         if part.trainable is not None and part.layer.trainable != part.trainable:
             part.layer.trainable = part.trainable
 
 
-def read_weights(group: Any, whole: Part, keras_version: int) -> None:
+def read_weights(group: Any, whole: StoredPart, keras_version: int) -> None:
     """Assign the weights of every layer of the outermost model.
 
     Args:
@@ -160,7 +160,7 @@ def text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _assign(part: Part, stored: Sequence[Stored], keras_version: int) -> None:
+def _assign(part: StoredPart, stored: Sequence[Stored], keras_version: int) -> None:
     leaves = [leaf for leaf in part.leaves() if leaf.layer.weights]
     matched = _by_name(leaves, stored) or _by_order(part, stored, keras_version)
     for target, weight in matched:
@@ -173,10 +173,10 @@ def _assign(part: Part, stored: Sequence[Stored], keras_version: int) -> None:
 _Matched = list[tuple[Any, Stored]]
 
 
-def _by_name(leaves: Sequence[Part], stored: Sequence[Stored]) -> _Matched | None:
+def _by_name(leaves: Sequence[StoredPart], stored: Sequence[Stored]) -> _Matched | None:
     """Variables and their weights, where every name says whose it is and all shapes fit."""
     for like in (_is_called, _is_called_again):
-        of_leaf: dict[Part, list[Stored]] = defaultdict(list)
+        of_leaf: dict[StoredPart, list[Stored]] = defaultdict(list)
         for weight in stored:
             owners = _owners(leaves, weight, like)
             if len(owners) != 1:
@@ -189,7 +189,7 @@ def _by_name(leaves: Sequence[Part], stored: Sequence[Stored]) -> _Matched | Non
     return None
 
 
-def _owners(leaves: Sequence[Part], weight: Stored, like: Any) -> list[Part]:
+def _owners(leaves: Sequence[StoredPart], weight: Stored, like: Any) -> list[StoredPart]:
     """The layers that the weight's name names; of those called alike, the ones in models that it names as well."""
     named = [leaf for leaf in leaves if _position(leaf.path[-1], weight.scope, like) is not None]
     if len(named) < 2:
@@ -216,7 +216,7 @@ def _is_called_again(scope: str, name: str) -> bool:
     return re.fullmatch(re.escape(name) + r"_\d+", scope) is not None
 
 
-def _within(leaf: Part, stored: Sequence[Stored]) -> _Matched | None:
+def _within(leaf: StoredPart, stored: Sequence[Stored]) -> _Matched | None:
     """The weights of one layer: by their own names where these are known, else in order; None if they do not fit."""
     targets = _variables(leaf)
     if isinstance(leaf.layer, keras.layers.Normalization):
@@ -229,7 +229,7 @@ def _within(leaf: Part, stored: Sequence[Stored]) -> _Matched | None:
     return list(zip(targets, stored, strict=True))
 
 
-def _by_order(part: Part, stored: Sequence[Stored], keras_version: int) -> _Matched:
+def _by_order(part: StoredPart, stored: Sequence[Stored], keras_version: int) -> _Matched:
     """Variables and their weights, in the one order that Keras can have written."""
     if not part.parts:
         matched = _within(part, stored)
@@ -261,27 +261,27 @@ class _Order:
         keras_version: in Keras 2 every model inside has a say, in Keras 3 the outermost and the weights themselves.
     """
 
-    def __init__(self, flags: Mapping[Part, bool], keras_version: int) -> None:
+    def __init__(self, flags: Mapping[StoredPart, bool], keras_version: int) -> None:
         self._flags = flags
         self._version = keras_version
 
-    def whole(self, part: Part) -> list[Any]:
+    def whole(self, part: StoredPart) -> list[Any]:
         if self._version < 3:
             return [*self._trained(part), *self._others(part)]
         weights = [weight for leaf in part.leaves() for weight in leaf.layer.weights]
         return sorted(weights, key=lambda weight: not weight.trainable) if self._trains(part) else weights
 
-    def _trains(self, part: Part) -> bool:
+    def _trains(self, part: StoredPart) -> bool:
         return self._flags.get(part, True) if part.trainable is None else part.trainable
 
-    def _trained(self, part: Part) -> list[Any]:
+    def _trained(self, part: StoredPart) -> list[Any]:
         if not self._trains(part):
             return []
         if not part.parts:
             return list(part.layer.trainable_weights)
         return [weight for inner in part.parts for weight in self._trained(inner)]
 
-    def _others(self, part: Part) -> list[Any]:
+    def _others(self, part: StoredPart) -> list[Any]:
         if not part.parts:
             return list(part.layer.non_trainable_weights) if self._trains(part) else _variables(part)
         others = [weight for inner in part.parts for weight in self._others(inner)]
@@ -292,11 +292,11 @@ class _Order:
         return [*(weight for inner in part.parts for weight in self._trained(inner)), *others]
 
 
-def _variables(leaf: Part) -> list[Any]:
+def _variables(leaf: StoredPart) -> list[Any]:
     return [*leaf.layer.trainable_weights, *leaf.layer.non_trainable_weights]
 
 
-def _misfit(part: Part, stored: Sequence[Stored], wanted: Sequence[Any]) -> DeltafineError:
+def _misfit(part: StoredPart, stored: Sequence[Stored], wanted: Sequence[Any]) -> DeltafineError:
     shapes = [weight.values.shape for weight in stored], [tuple(variable.shape) for variable in wanted]
     return DeltafineError(
         f"The weights of layer '{part.path[-1]}' have shapes {shapes[0]}, the layer wants {shapes[1]}."

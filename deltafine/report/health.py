@@ -1,4 +1,4 @@
-"""Step health: whether the delta layers of a report do their work, in figures and in words."""
+"""Threshold health: whether the delta layers of a report do their work, in figures and in words."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SMALL_LAYER = 0.01
 
 
 def movement(report: Report) -> dict[str, float]:
-    """Median step of the refined model / the one that training started from, by delta layer; where it is known.
+    """Median threshold of the refined model / the one that training started from, by delta layer; where it is known.
 
-    The calibrated model stands beside in other steps: they spend what calibration alone may.
+    The calibrated model stands beside in other thresholds: they spend what calibration alone may.
     """
     if "refined" not in report.models:
         return {}
-    before = report.start_steps
+    before = report.start_thresholds
     return {
-        delta.name: delta.step_median / before[delta.name]
+        delta.name: delta.threshold_median / before[delta.name]
         for delta in report.models["refined"].streams.deltas
         if before.get(delta.name)
     }
@@ -41,16 +41,18 @@ def health_cautions(report: Report) -> list[str]:
     if names := named(lambda delta: delta.silent_channels == 1):
         found.append(f"Delta layers that never fired after the first frame: {names}.")
     if names := named(lambda delta: MANY_CHANNELS <= delta.silent_channels < 1):
-        found.append(f"At least half of the channels never fired in {names}: they are dead, or their steps too large.")
+        found.append(
+            f"At least half of the channels never fired in {names}: they are dead, or their thresholds too large."
+        )
     if names := named(lambda delta: delta.saturated_channels >= MANY_CHANNELS):
         found.append(
-            f"At least half of the channels fired everywhere in every frame in {names}: their steps are too small to "
-            "save anything."
+            f"At least half of the channels fired everywhere in every frame in {names}: their thresholds are too small "
+            "to save anything."
         )
-    if names := named(lambda delta: bool(delta.steps_at_floor)):
-        found.append(f"Steps at their floor, so that every change is sent: {names}.")
+    if names := named(lambda delta: bool(delta.thresholds_at_floor)):
+        found.append(f"Thresholds at their floor, so that every change is sent: {names}.")
     if names := named(lambda delta: not 1 / FAR <= moved.get(delta.name, 1.0) <= FAR):
-        found.append(f"Training moved the steps more than {FAR:.0f} times away from where it started: {names}.")
+        found.append(f"Training moved the thresholds more than {FAR:.0f} times away from where it started: {names}.")
     dense = sum(layer.dense_macs for layer in figures.layers)
     losing = [
         layer

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from deltafine import __version__
-from deltafine.document.report import DOCUMENT_VERSION, Report
+from deltafine.document.report import DOCUMENT_VERSION, READABLE_VERSIONS, Report
 from deltafine.errors import DeltafineError
 from deltafine.report.text import clean
 from deltafine.storage.files import looks_like_a_model, make_folder, read_small, write_atomically
@@ -71,18 +71,18 @@ def _validated(document: Any, file: Path) -> Report:
     if not isinstance(document, dict) or "version" not in document:
         raise DeltafineError(f"{clean(file)} is JSON but not a deltafine report: it states no report version.")
     version = document["version"]
-    if version != DOCUMENT_VERSION or isinstance(version, bool):
+    if version not in READABLE_VERSIONS or isinstance(version, bool):
         advice = (
             "update deltafine to read it"
             if isinstance(version, int) and version > DOCUMENT_VERSION
             else "measure again to write a new one"
         )
         raise DeltafineError(
-            f"{clean(file)} is a report of version {clean(version)} and this deltafine reads version "
+            f"{clean(file)} is a report of version {clean(version)} and this deltafine reads versions up to "
             f"{DOCUMENT_VERSION}: {advice}."
         )
     try:
-        report = Report.model_validate(document)
+        report = Report.model_validate({**document, "version": DOCUMENT_VERSION})
     except ValidationError as error:
         # The first complaint is enough to find the place; the rest is counted.
         first, *others = error.errors(include_url=False)

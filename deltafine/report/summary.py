@@ -251,7 +251,7 @@ def deltas_by_name(report: Report, feeding: Feeding) -> list[tuple[str, dict[str
 
 def delta_rules(report: Report, model: str) -> list[str]:
     """How the delta layers of a model decide, each way once: "send-on-delta per channel"."""
-    return sorted({f"{delta.rule} per {delta.unit}" for delta in figures_of(report, model, "streams").deltas})
+    return sorted({f"{delta.rule} per {delta.granularity}" for delta in figures_of(report, model, "streams").deltas})
 
 
 def pairs(parts: dict[str, list[Named]]) -> list[tuple[str, dict[str, Named]]]:

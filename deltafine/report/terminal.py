@@ -154,7 +154,7 @@ def _show_deltas(report: Report, console: Console) -> None:
     title = f"Delta layers ({clean(last)} model, streams)"
     made = table(console)
     made.add_column("delta layer", overflow="fold", ratio=1)
-    made.add_column("step", justify="right", no_wrap=True)
+    made.add_column("threshold", justify="right", no_wrap=True)
     made.add_column("events", justify="right", no_wrap=True)
     made.add_column("pixels", justify="right", no_wrap=True)
     made.add_column("staleness", justify="right", no_wrap=True)
@@ -172,7 +172,7 @@ def _show_deltas(report: Report, console: Console) -> None:
             continue
         made.add_row(
             name(delta_name),
-            significant(delta.step_median),
+            significant(delta.threshold_median),
             share(delta.delta_density),
             share(delta.pixel_density),
             significant(delta.staleness, 2),
@@ -185,9 +185,9 @@ def _show_deltas(report: Report, console: Console) -> None:
     console.print(made)
     line(
         console,
-        f"Rule: {', '.join(delta_rules(report, last))}. step: the median of the layer; staleness in steps; "
+        f"Rule: {', '.join(delta_rules(report, last))}. threshold: the median of the layer; staleness in thresholds; "
         "silent, always: share of channels that never fired, or fired in every element and frame"
-        + ("; moved: the median step against the one that training started from." if moved else "."),
+        + ("; moved: the median threshold against the one that training started from." if moved else "."),
         "dim",
     )
     console.print()

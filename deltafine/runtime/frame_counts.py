@@ -11,7 +11,7 @@ from deltafine.runtime.plan import MACS, UNKNOWN, Operation, Plan
 COLUMNS = 5
 
 
-class Counts:
+class FrameCounts:
     """Counts of one frame, or sums of several; int64 arrays with an entry per operation of the plan.
 
     Args:
@@ -63,7 +63,7 @@ class Counts:
             delta = operation.finish.delta
             if delta is not None:
                 height, width, channels = self.plan.tensors[operation.output].shape
-                pixel = delta.unit == "pixel"
+                pixel = delta.granularity == "pixel"
                 sent = self.changed_rows[place] if pixel else self.changed_elements[place]
                 found[delta.name] = (int(sent), height * width * (1 if pixel else channels))
         return found

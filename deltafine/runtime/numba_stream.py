@@ -9,7 +9,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.frame_counts import Counts
+from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bit_sets import BITS
@@ -29,7 +29,7 @@ class NumbaState(NotCopied):
     """One stream: the state of every value, in flat arrays. To be used by one thread at a time.
 
     Attributes:
-        counters: what the last frame took, as in a table of :class:`Counts`, but for effective MACs.
+        counters: what the last frame took, as in a table of :class:`FrameCounts`, but for effective MACs.
         fresh: whether the next frame is a first one.
     """
 
@@ -130,11 +130,11 @@ class NumbaState(NotCopied):
         self._reader.release()
         self.fresh = False
 
-    def counts(self) -> Counts:
+    def counts(self) -> FrameCounts:
         """What the last frame took."""
         counters = self.counters.copy()
         count_macs(self._table, self.program.operations, counters)
-        return Counts(self.program.plan, counters)
+        return FrameCounts(self.program.plan, counters)
 
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""

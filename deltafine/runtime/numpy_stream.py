@@ -14,7 +14,7 @@ import numpy as np
 from deltafine.runtime.activation_functions import ACTIVATIONS
 from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import sent
-from deltafine.runtime.frame_counts import Counts
+from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, Operation, Plan
 from deltafine.runtime.single_thread import NotCopied
 
@@ -34,7 +34,7 @@ class NumpyState(NotCopied):
         """Forget everything: the next frame is a first frame."""
         self.values = [np.zeros(tensor.shape, np.float32) for tensor in self.plan.tensors]
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
-        self._counts = Counts(self.plan)
+        self._counts = FrameCounts(self.plan)
         self.fresh = True
 
     def value(self, index: int) -> np.ndarray:
@@ -54,16 +54,16 @@ class NumpyState(NotCopied):
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
         frame = frame.astype(np.float32, copy=False)
-        self._counts = Counts(self.plan)
+        self._counts = FrameCounts(self.plan)
         for place, operation in enumerate(self.plan.operations):
             self._advance(place, operation, frame, self._counts)
         self.fresh = False
 
-    def counts(self) -> Counts:
+    def counts(self) -> FrameCounts:
         """What the last frame took."""
         return self._counts
 
-    def _advance(self, place: int, operation: Operation, frame: np.ndarray, counts: Counts) -> None:
+    def _advance(self, place: int, operation: Operation, frame: np.ndarray, counts: FrameCounts) -> None:
         active = self._reached(operation)
         rows = self._rows(operation, active, frame) if active.any() else np.zeros((0, 0), np.float32)
         changed = np.zeros(active.shape, np.int32)
@@ -148,10 +148,10 @@ class NumpyState(NotCopied):
         rows = ACTIVATIONS[finish.activation](rows, *finish.parameters).astype(np.float32, copy=False)
         if finish.delta is None:
             return rows
-        step = arrays[finish.delta.step]
-        if step.ndim == 3:
-            step = step[active]
-        return sent(finish.delta, rows, None if self.fresh else old, step)
+        threshold = arrays[finish.delta.threshold]
+        if threshold.ndim == 3:
+            threshold = threshold[active]
+        return sent(finish.delta, rows, None if self.fresh else old, threshold)
 
 
 def matrices(plan: Plan) -> dict[str, np.ndarray]:

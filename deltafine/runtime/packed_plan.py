@@ -177,16 +177,16 @@ class Program:
             layout.ACTIVATION: CODES[finish.activation],
             layout.PARAMETERS: self._put([*finish.parameters, 0.0, 0.0, 0.0][:3]),
             layout.RULE: layout.R_NONE,
-            layout.STEP: self._zeros,
+            layout.THRESHOLD: self._zeros,
         }
         if operation.kind == "input" and not finish.scale:
             row[layout.SCALE] = self._put(np.ones(width * channels))
         if finish.delta is not None:
             row |= {
                 layout.RULE: layout.RULE_CODES[finish.delta.rule],
-                layout.PIXEL: int(finish.delta.unit == "pixel"),
-                layout.STEP: put(finish.delta.step),
-                layout.STEP_BY_NEURON: int(arrays[finish.delta.step].ndim == 3),
+                layout.PIXEL: int(finish.delta.granularity == "pixel"),
+                layout.THRESHOLD: put(finish.delta.threshold),
+                layout.THRESHOLD_BY_NEURON: int(arrays[finish.delta.threshold].ndim == 3),
             }
         return row
 
@@ -272,8 +272,8 @@ def _levels(plan: Plan) -> np.ndarray:
     Rather too little than too much: by more than what single precision can be wrong by.
 
     Returns:
-        uint8, (width * channels,) for each line, or (height * width * channels,) where each neuron has its own step;
-        and a little room behind.
+        uint8, (width * channels,) for each line, or (height * width * channels,) where each neuron has its own
+        threshold; and a little room behind.
     """
     operation = plan.operations[0]
     finish, (_, width, channels) = operation.finish, plan.tensors[operation.output].shape
@@ -281,13 +281,13 @@ def _levels(plan: Plan) -> np.ndarray:
         np.abs(np.broadcast_to(plan.arrays[name] if name else default, (channels,)).astype(float))
         for name, default in ((finish.scale, 1.0), (finish.shift, 0.0))
     )
-    step = plan.arrays[finish.delta.step].astype(float) if finish.delta is not None else np.zeros(())
+    threshold = plan.arrays[finish.delta.threshold].astype(float) if finish.delta is not None else np.zeros(())
     if finish.delta is None or layout.RULE_CODES.get(finish.delta.rule) != layout.R_SEND_ON_DELTA:
-        step = np.zeros_like(step)
-    wrong = 1e-5 * step + 4 * np.finfo(np.float32).eps * (255 * scale + shift)
+        threshold = np.zeros_like(threshold)
+    wrong = 1e-5 * threshold + 4 * np.finfo(np.float32).eps * (255 * scale + shift)
     with np.errstate(divide="ignore", invalid="ignore"):
-        levels = np.clip(np.nan_to_num(np.ceil((step - wrong) / scale), nan=1.0), 1, 255).astype(np.uint8)
-    if step.ndim < 3:
+        levels = np.clip(np.nan_to_num(np.ceil((threshold - wrong) / scale), nan=1.0), 1, 255).astype(np.uint8)
+    if threshold.ndim < 3:
         levels = np.tile(np.broadcast_to(levels, (channels,)), width)
     return np.concatenate([levels.ravel(), np.ones(4 * LANES, np.uint8)])
 

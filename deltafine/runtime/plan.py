@@ -52,14 +52,14 @@ class Delta:
     Attributes:
         name: path of the layer.
         rule: name of the rule.
-        unit: ``"element"`` or ``"pixel"``.
-        step: name of the array of steps; its shape is (), (channels,) or (height, width, channels).
+        granularity: ``"element"`` or ``"pixel"``.
+        threshold: name of the array of thresholds; its shape is (), (channels,) or (height, width, channels).
     """
 
     name: str
     rule: str
-    unit: str
-    step: str
+    granularity: str
+    threshold: str
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Plan:
         tensors: every value.
         operations: in order of computation; the first is the input.
         outputs: indices of the tensors that are the predictions of a frame.
-        arrays: weights, steps and fan-outs by name.
+        arrays: weights, thresholds and fan-outs by name.
         structure: how the outputs are given, see ``deltafine.runtime.output_structure``.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.frame_counts import Counts
+from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
 from deltafine.runtime.single_thread import NotCopied, alone
@@ -36,12 +36,12 @@ class DeltaStream(NotCopied):
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
-        self._counts: Counts | None = None
+        self._counts: FrameCounts | None = None
         self._underway = False
 
     @property
     @alone
-    def counts(self) -> Counts | None:
+    def counts(self) -> FrameCounts | None:
         """What the last frame took; None before the first. It is counted when it is asked for."""
         if self._counts is None and not self.state.fresh and not self._underway:
             self._counts = self.state.counts()
@@ -213,7 +213,7 @@ class DeltaRuntime(NotCopied):
         self._stream.reset()
 
     @property
-    def counts(self) -> Counts | None:
+    def counts(self) -> FrameCounts | None:
         """What the last frame of the runtime's own stream took."""
         return self._stream.counts
 

@@ -169,11 +169,11 @@ def test_a_class_that_is_not_there(refuse: Refine) -> None:
         (("--frames", 1), "The setting 'frames' is 1"),
         (("--rule", "sometimes"), "The setting 'rule' is 'sometimes'"),
         (("--method", "magic"), "The setting 'method' is 'magic'"),
-        (("--unit", "voxel"), "The setting 'unit' is 'voxel'"),
+        (("--granularity", "voxel"), "The setting 'granularity' is 'voxel'"),
         (("--rescale", "0..2"), "The setting 'rescale' is '0..2'"),
         (("--layout", "pile"), "There is no layout 'pile'"),
         (("--penalty", "nan"), "The setting 'penalty' is nan"),
-        (("--method", "l1", "--unit", "pixel"), "The settings do not go together"),
+        (("--method", "l1", "--granularity", "pixel"), "The settings do not go together"),
     ],
 )
 def test_values_that_do_not_do(refuse: Refine, options: tuple[object, ...], words: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.every_model import FRAMES, KINDS
 from tests.cli.running import Command, Done
 
-FAST = ("--frames", FRAMES, "--batch", 4, "--relative-step", 0.5)
+FAST = ("--frames", FRAMES, "--batch", 4, "--relative-threshold", 0.5)
 REFUSED = [name for name, kind in KINDS.items() if kind.refused]
 TAKEN = [name for name, kind in KINDS.items() if not kind.refused]
 ONE_VIDEO = Path("dark") / "dark0.avi"
@@ -48,7 +48,7 @@ def test_every_command_takes_it(name: str, deltafine: Command, videos: Path, tmp
         sample = tuple(size or FRAMES for size in plain.input_shape[1:])
         assert np.isfinite(np.asarray(plain.predict(np.zeros((1, *sample), "float32"), verbose=0))).all()
     done(deltafine("export", out, "--format", "tflite"))
-    done(deltafine("export", out, "--format", "steps"))
+    done(deltafine("export", out, "--format", "thresholds"))
 
     for what in (out, model):
         ran = deltafine("run", what, videos / ONE_VIDEO, "--no-calibrate", *(kind.options if what == model else ()))

@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
         frames = generator.integers(0, 255, (20, 24, 20, 3)).astype("uint8")
         write_video(folder / "videos" / label / "one.mp4", frames)
     model = small_models.plain()
-    settings = DeltaSettings(rule="quantize", initial_step={"input": 4.0, "relu1": 0.05, "conv2": 0.05})
+    settings = DeltaSettings(rule="quantize", initial_threshold={"input": 4.0, "relu1": 0.05, "conv2": 0.05})
     insert_deltas(model, find_activations(model), settings).save(folder / "refined.keras")
     (folder / "settings.toml").write_text(f'data = "{folder / "videos"}"\n')
     return folder
@@ -88,16 +88,16 @@ def test_a_tflite_file_is_checked_on_frames_whatever_their_labels_are(finished, 
 
 
 def test_the_steps_are_written_as_json(finished):
-    assert run(finished, "--format", "steps", "--overwrite").exit_code == 0
-    table = json.loads((finished / "export" / "steps.json").read_text())
+    assert run(finished, "--format", "thresholds", "--overwrite").exit_code == 0
+    table = json.loads((finished / "export" / "thresholds.json").read_text())
     assert [layer["name"] for layer in table["layers"]] == ["input_delta", "relu1_delta", "conv2_delta"]
-    assert table["layers"][0]["step"] == pytest.approx(4.0)
+    assert table["layers"][0]["threshold"] == pytest.approx(4.0)
 
 
 def test_an_existing_file_is_not_replaced_unless_told(finished, tmp_path):
-    (tmp_path / "steps.json").write_text("mine")
-    refused("exists already", finished, "--format", "steps", "--output", tmp_path / "steps.json")
-    assert (tmp_path / "steps.json").read_text() == "mine"
+    (tmp_path / "thresholds.json").write_text("mine")
+    refused("exists already", finished, "--format", "thresholds", "--output", tmp_path / "thresholds.json")
+    assert (tmp_path / "thresholds.json").read_text() == "mine"
 
 
 def test_what_is_no_run_is_refused(tmp_path):

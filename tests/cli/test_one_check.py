@@ -90,11 +90,11 @@ def test_a_dry_run_shows_what_its_recipe_says(deltafine: Command, model: Path, v
     done = deltafine(*command, tmp_path / "recipe.toml")
     assert done.code == 0
     assert "named by --skip" in done.output
-    assert done.output == deltafine("inspect", model, "--skip", "conv2", "--step-per", "channel").output
+    assert done.output == deltafine("inspect", model, "--skip", "conv2", "--threshold-per", "channel").output
 
 
 def test_an_unknown_scope_of_steps_is_refused(deltafine: Command, model: Path) -> None:
-    assert "must be one of layer, channel, neuron" in deltafine("inspect", model, "--step-per", "pixel").refusal
+    assert "must be one of layer, channel, neuron" in deltafine("inspect", model, "--threshold-per", "pixel").refusal
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from deltafine import load_report
 from tests.cli.running import Command
 from tests.small_runs import write_small_video, write_small_videos
 
-FAST = ("--frames", 4, "--batch", 4, "--relative-step", 0.5)
+FAST = ("--frames", 4, "--batch", 4, "--relative-threshold", 0.5)
 
 
 def test_a_run_says_what_it_found_and_shows_and_writes_its_report(
@@ -159,10 +159,10 @@ def test_a_recipe_is_followed_and_options_go_before_it(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('epochs = 0\nframes = 4\nrelative_step = 2.0\nskip = ["conv2"]\n', "utf-8")
     out = tmp_path / "run"
-    done = deltafine("refine", model, "--data", videos, "--out", out, "--recipe", recipe, "--relative-step", 0.25)
+    done = deltafine("refine", model, "--data", videos, "--out", out, "--recipe", recipe, "--relative-threshold", 0.25)
     assert done.code == 0, done.errors
     report = load_report(out)
-    assert (report.settings["frames"], report.settings["relative_step"]) == (4, 0.25)
+    assert (report.settings["frames"], report.settings["relative_threshold"]) == (4, 0.25)
     assert {site.name: site.selected for site in report.sites}["conv2"] is False
 
 
@@ -185,7 +185,7 @@ def test_what_the_output_says_and_the_size_of_frames_are_options(
     start = ("refine", tmp_path / "maps.keras", "--data", videos, "--out", tmp_path / "run")
     assert "give one with --size" in deltafine(*start).refusal
     assert "16x20x3" in deltafine(*start, "--size", "16x20", "--dry-run").output
-    done = deltafine(*start, "--size", "16x20", "--task", "distill", "--head", "last", "--epochs", 0, *FAST)
+    done = deltafine(*start, "--size", "16x20", "--task", "distill", "--clip-output", "last", "--epochs", 0, *FAST)
     assert done.code == 0, done.errors
     assert "of the spread of the original's predictions" in " ".join(done.output.split())
     assert "Relative error" in done.output

@@ -21,8 +21,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("afresh")
     write_small_model(folder / "model.keras")
     model = small_model()
-    sites = models.choose(models.find_activations(model))
-    models.insert_deltas(model, sites, DeltaSettings(initial_step={"input": 8.0, "relu1": 0.1})).save(
+    sites = models.select_sites(models.find_activations(model))
+    models.insert_deltas(model, sites, DeltaSettings(initial_threshold={"input": 8.0, "relu1": 0.1})).save(
         folder / "refined.keras"
     )
     write_small_videos(folder / "videos")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from keras import ops
 
-from deltafine.layers import RULES, UNITS
+from deltafine.layers import GRANULARITIES, RULES
 from deltafine.layers.rules.base import UNROLL_LIMIT
 from tests.layers.one_by_one import held_frame_by_frame
 
@@ -28,62 +28,64 @@ def noise(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32").cumsum(axis=1)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", RULES)
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_a_rule_equals_a_loop_over_frames(rule, unit, data):
+def test_a_rule_equals_a_loop_over_frames(rule, granularity, data):
     x = data.draw(clips())
     shape = data.draw(st.sampled_from(list(SHAPES.values())))
     step = data.draw(arrays.arrays(np.float32, shape, elements=STEPS))
     start = data.draw(st.none() | arrays.arrays(np.float32, (2, 2, 3), elements=EIGHTHS))
-    found = RULES[rule].send(tf.constant(x), tf.constant(step), unit, None if start is None else tf.constant(start))
-    np.testing.assert_array_equal(found, held_frame_by_frame(x, step, rule, unit, start))
+    found = RULES[rule].send(
+        tf.constant(x), tf.constant(step), granularity, None if start is None else tf.constant(start)
+    )
+    np.testing.assert_array_equal(found, held_frame_by_frame(x, step, rule, granularity, start))
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", RULES)
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_one_frame_is_the_same_in_numpy_and_in_keras(rule, unit, data):
+def test_one_frame_is_the_same_in_numpy_and_in_keras(rule, granularity, data):
     values = st.floats(-100, 100, width=32) | EIGHTHS
     x, sent = (data.draw(arrays.arrays(np.float32, (2, 4, 3), elements=values)) for _ in range(2))
     step = np.float32(data.draw(st.floats(0.0078125, 64, width=32)))
-    in_numpy = RULES[rule].advance(sent, x, step, unit, np)
-    in_keras = RULES[rule].advance(tf.constant(sent), tf.constant(x), tf.constant(step), unit, ops)
+    in_numpy = RULES[rule].advance(sent, x, step, granularity, np)
+    in_keras = RULES[rule].advance(tf.constant(sent), tf.constant(x), tf.constant(step), granularity, ops)
     np.testing.assert_array_equal(in_keras, in_numpy)
     assert in_numpy.dtype == np.float32
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", RULES)
-def test_sending_a_clip_is_sending_its_frames_one_after_the_other(rule, unit):
+def test_sending_a_clip_is_sending_its_frames_one_after_the_other(rule, granularity):
     x, step = noise((2, 9, 4, 3)), np.float32(0.7)
     held, sent = [], None
     for frame in range(9):
-        fresh = RULES[rule].send(tf.constant(x[:, :1]), tf.constant(step), unit)[:, 0].numpy()
-        sent = fresh if sent is None else RULES[rule].advance(sent, x[:, frame], step, unit, np)
+        fresh = RULES[rule].send(tf.constant(x[:, :1]), tf.constant(step), granularity)[:, 0].numpy()
+        sent = fresh if sent is None else RULES[rule].advance(sent, x[:, frame], step, granularity, np)
         held.append(sent)
-    np.testing.assert_array_equal(RULES[rule].send(tf.constant(x), tf.constant(step), unit), np.stack(held, 1))
+    np.testing.assert_array_equal(RULES[rule].send(tf.constant(x), tf.constant(step), granularity), np.stack(held, 1))
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", RULES)
-def test_long_clips_and_clips_of_unknown_length_give_what_unrolled_ones_give(rule, unit):
+def test_long_clips_and_clips_of_unknown_length_give_what_unrolled_ones_give(rule, granularity):
     x, step = noise((2, UNROLL_LIMIT + 5, 4, 3)), 0.7
     start = x[:, 0] + 0.25
-    looped = RULES[rule].send(tf.constant(x), step, unit, tf.constant(start))
-    unrolled = RULES[rule].send(tf.constant(x[:, :UNROLL_LIMIT]), step, unit, tf.constant(start))
+    looped = RULES[rule].send(tf.constant(x), step, granularity, tf.constant(start))
+    unrolled = RULES[rule].send(tf.constant(x[:, :UNROLL_LIMIT]), step, granularity, tf.constant(start))
     np.testing.assert_array_equal(looped[:, :UNROLL_LIMIT], unrolled)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, None, 3))])
     def of_any_length(x, start):
-        return RULES[rule].send(x, step, unit, start), RULES[rule].send(x, step, unit)
+        return RULES[rule].send(x, step, granularity, start), RULES[rule].send(x, step, granularity)
 
     started, fresh = of_any_length(x, start)
     np.testing.assert_array_equal(started, looped)
-    np.testing.assert_array_equal(started, held_frame_by_frame(x, step, rule, unit, start))
-    np.testing.assert_array_equal(fresh, held_frame_by_frame(x, step, rule, unit, None))
+    np.testing.assert_array_equal(started, held_frame_by_frame(x, step, rule, granularity, start))
+    np.testing.assert_array_equal(fresh, held_frame_by_frame(x, step, rule, granularity, None))
     one_frame, _ = of_any_length(x[:, :1], start)
     np.testing.assert_array_equal(one_frame, looped[:, :1])
 
@@ -122,11 +124,11 @@ def test_quantize_fires_at_a_rounding_boundary_and_send_on_delta_does_not():
     assert changes == {"quantize": 7, "send-on-delta": 0}
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_broken_value_shows_at_once_and_is_gone_when_it_is_gone(rule, unit, broken):
+def test_a_broken_value_shows_at_once_and_is_gone_when_it_is_gone(rule, granularity, broken):
     x = noise((1, 5, 2, 3))
     x[0, 2, 1, 0] = broken
-    held = RULES[rule].send(tf.constant(x), 0.5, unit).numpy()
+    held = RULES[rule].send(tf.constant(x), 0.5, granularity).numpy()
     np.testing.assert_array_equal(np.isfinite(held), np.isfinite(x))

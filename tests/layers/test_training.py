@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltafine.layers import UNITS, DeltaActivation, EventDensity
+from deltafine.layers import GRANULARITIES, DeltaActivation, EventDensity
 from deltafine.layers.time import FoldTime, TimeMean, UnfoldTime
 from tests.layers.one_by_one import events_one_by_one
 
@@ -29,9 +29,9 @@ def network(**settings):
     clips = keras.Input((None, 8, 8, 1))
     x, clock = FoldTime()(clips)
     x = keras.layers.Conv2D(4, 3, activation="relu")(x)
-    x = DeltaActivation(initial_step=0.2, name="first", **settings)(x, clock)
+    x = DeltaActivation(initial_threshold=0.2, name="first", **settings)(x, clock)
     x = keras.layers.Conv2D(4, 3, activation="relu")(x)
-    x = DeltaActivation(initial_step=0.2, name="second", **settings)(x, clock)
+    x = DeltaActivation(initial_threshold=0.2, name="second", **settings)(x, clock)
     x = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(x))
     return keras.Model(clips, TimeMean()(UnfoldTime()(x, clock)))
 
@@ -97,8 +97,8 @@ def test_training_in_mixed_precision(policy):
     assert history["loss"][-1] < history["loss"][0]
     delta = model.get_layer("first")
     assert delta.compute_dtype in policy
-    assert delta.log_step.dtype == "float32"
-    assert abs(float(delta.step) - 0.2) > 1e-4
+    assert delta.log_threshold.dtype == "float32"
+    assert abs(float(delta.threshold) - 0.2) > 1e-4
 
 
 def test_the_penalty_is_paid_in_training_only():
@@ -116,15 +116,15 @@ def test_the_penalty_is_paid_in_training_only():
     assert fitted == pytest.approx(task + penalty, rel=1e-3)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("rule", ["send-on-delta", "quantize", "identity"])
-def test_the_metric_counts_every_event_once(rule, unit):
-    layer = DeltaActivation(rule=rule, unit=unit, initial_step=0.5)
+def test_the_metric_counts_every_event_once(rule, granularity):
+    layer = DeltaActivation(rule=rule, granularity=granularity, initial_threshold=0.5)
     events = elements = 0
     for seed in range(3):
         x = np.random.default_rng(seed).normal(0, 0.4, (2, 5, 3, 4)).cumsum(axis=1).astype("float32")
         held = layer(x).numpy()
-        counted = events_one_by_one(held, unit)
+        counted = events_one_by_one(held, granularity)
         events, elements = events + counted[0], elements + counted[1]
     assert (int(layer.events.events), int(layer.events.elements)) == (events, elements)
     assert events > 0
@@ -132,7 +132,7 @@ def test_the_metric_counts_every_event_once(rule, unit):
 
 
 def test_a_random_start_counts_as_a_first_frame_not_as_an_event():
-    layer = DeltaActivation(initial_step=0.5)
+    layer = DeltaActivation(initial_threshold=0.5)
     x = np.random.default_rng(0).normal(0, 0.4, (2, 5, 3, 4)).cumsum(axis=1).astype("float32")
     held = layer(x, training=True).numpy()
     assert (int(layer.events.events), int(layer.events.elements)) == events_one_by_one(held, "element")

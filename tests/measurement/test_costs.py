@@ -12,12 +12,12 @@ from keras import layers
 from deltafine.document.energy import EnergyTable
 from deltafine.measurement import Probe
 from deltafine.measurement.bits import bits
-from deltafine.measurement.delta_layers import STEP_FLOOR
+from deltafine.measurement.delta_layers import THRESHOLD_FLOOR
 from deltafine.measurement.energy import delta_energy, dense_energy
 from deltafine.measurement.overhead import break_even_density, overhead_operations
 from deltafine.measurement.probe import Place
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
-from deltafine.refinement.thresholds.following import SMALLEST_STEP
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
+from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD
 from tests.measurement.by_hand import changes, collect, sparse_video
 
 sizes = st.integers(1, 10**6)
@@ -74,17 +74,19 @@ def test_only_rules_that_round_have_bits():
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(1, 1)])
     clip = np.zeros((1, 4, 4, 4, 1), "float32")
     clip[0, 1, 0, 0], clip[0, 3, 2, 1] = 4.9, -2.0
-    sites = choose(find_activations(model), at=["input"])
+    sites = select_sites(find_activations(model), at=["input"])
     for rule, expected in (("quantize", 4), ("paper", 4), ("send-on-delta", None)):  # levels -4 to 10 of step 0.5
-        clip_model = insert_deltas(model, sites, DeltaSettings(rule=rule, initial_step=0.5))
+        clip_model = insert_deltas(model, sites, DeltaSettings(rule=rule, initial_threshold=0.5))
         (delta,) = collect(Probe(clip_model), [clip[:, :2], clip[:, 2:]]).deltas.result()
         assert delta.bits == expected
 
 
 def test_the_floor_is_the_smallest_step_that_calibration_sets():
-    assert STEP_FLOOR == SMALLEST_STEP
+    assert THRESHOLD_FLOOR == SMALLEST_THRESHOLD
     model = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(1, 1)])
-    clip_model = insert_deltas(model, choose(find_activations(model), at=["input"]), DeltaSettings(step_per="channel"))
-    clip_model.get_layer("input_delta").set_step([SMALLEST_STEP, 1.0])
+    clip_model = insert_deltas(
+        model, select_sites(find_activations(model), at=["input"]), DeltaSettings(threshold_per="channel")
+    )
+    clip_model.get_layer("input_delta").set_threshold([SMALLEST_THRESHOLD, 1.0])
     (delta,) = collect(clip_model, [sparse_video((1, 3, 4, 4, 2))]).deltas.result()
-    assert delta.steps_at_floor == 0.5
+    assert delta.thresholds_at_floor == 0.5

@@ -80,18 +80,20 @@ def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, ki
     np.testing.assert_array_equal(in_graph, expected)
 
 
-@pytest.mark.parametrize("step_per", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("threshold_per", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("rule", ["send-on-delta", "quantize"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_both_ways_see_the_same_of_a_delta_layer(step_per, rule, dtype):
+def test_both_ways_see_the_same_of_a_delta_layer(threshold_per, rule, dtype):
     random = np.random.default_rng(1)
     shape = (2, 300, 9, 16)  # more positions than a byte counts
-    step = {"layer": 0.25, "channel": random.uniform(0.1, 1, 16), "neuron": random.uniform(0.1, 1, shape[1:])}[step_per]
-    layer = DeltaActivation(rule, step_per=step_per, initial_step=step)
+    step = {"layer": 0.25, "channel": random.uniform(0.1, 1, 16), "neuron": random.uniform(0.1, 1, shape[1:])}[
+        threshold_per
+    ]
+    layer = DeltaActivation(rule, threshold_per=threshold_per, initial_threshold=step)
     layer.build((None, None, *shape[1:]))
     true = random.normal(0, 1, (shape[0], 4, *shape[1:])).astype("float32")
-    sent = np.round(true / layer.step.numpy()) * layer.step.numpy()
-    tensors = [tf.cast(sent, dtype), tf.cast(true, dtype), layer.step]
+    sent = np.round(true / layer.threshold.numpy()) * layer.threshold.numpy()
+    tensors = [tf.cast(sent, dtype), tf.cast(true, dtype), layer.threshold]
     questions = Questions([np.full((1, 1, 1), 3)], layer)
     found = counting.count(questions, *(tensor.numpy() for tensor in tensors))
     in_graph = [part.numpy() for part in graph_counting.count(questions, *tensors)]
@@ -102,17 +104,17 @@ def test_both_ways_see_the_same_of_a_delta_layer(step_per, rule, dtype):
     np.testing.assert_allclose(found[2], in_graph[2], rtol=1e-5)
     np.testing.assert_array_equal(found[3:], in_graph[3:])
     if rule == "quantize" and dtype == "float32":
-        levels = np.round(true / layer.step.numpy())
+        levels = np.round(true / layer.threshold.numpy())
         assert found[3].tolist() == [levels.min(), levels.max()]
 
 
 def test_the_sum_of_a_frame_does_not_depend_on_the_frames_beside_it():
     random = np.random.default_rng(2)
-    layer = DeltaActivation(initial_step=0.3)
+    layer = DeltaActivation(initial_threshold=0.3)
     layer.build((None, None, 40, 50, 7))
     sent, true = random.normal(0, 1, (2, 3, 8, 40, 50, 7)).astype("float32")
     questions: Any = Questions([], layer)
-    step = layer.step.numpy()
+    step = layer.threshold.numpy()
     together = counting.count(questions, sent, true, step)[2]
     for clip in range(3):
         for start, end in ((0, 3), (3, 8)):

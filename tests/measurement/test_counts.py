@@ -9,7 +9,7 @@ from keras import layers
 
 from deltafine.errors import DeltafineError
 from deltafine.measurement import Probe
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from tests.measurement.by_hand import changes, collect, macs_that_meet, sparse_video, stages, whole_numbers
 
 FRAME = (9, 8, 4)
@@ -107,7 +107,9 @@ def chain():
 @pytest.fixture(scope="module")
 def chain_with_deltas():
     model = chain()
-    return insert_deltas(model, choose(find_activations(model)), DeltaSettings(initial_step=0.4, unit="element"))
+    return insert_deltas(
+        model, select_sites(find_activations(model)), DeltaSettings(initial_threshold=0.4, granularity="element")
+    )
 
 
 def test_layers_are_counted_at_their_own_inputs_whatever_lies_before_them(chain_with_deltas):
@@ -201,8 +203,10 @@ def test_models_in_mixed_precision_are_measured(policy):
         model = keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(8, 3, activation="relu"), layers.Conv2D(8, 3)])
     finally:
         keras.config.set_dtype_policy(before)
-    sites = choose(find_activations(model))
-    collector = collect(insert_deltas(model, sites, DeltaSettings(initial_step=0.5)), [sparse_video((2, 4, 6, 6, 2))])
+    sites = select_sites(find_activations(model))
+    collector = collect(
+        insert_deltas(model, sites, DeltaSettings(initial_threshold=0.5)), [sparse_video((2, 4, 6, 6, 2))]
+    )
     assert 0 < collector.operations().mac_density < 1
     assert all(0 <= delta.staleness < 1 for delta in collector.deltas.result())
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from deltafine.measurement.event_maps import event_maps
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 
 
 def test_a_map_shows_which_positions_of_a_layers_input_changed():
@@ -32,7 +32,7 @@ def test_a_map_shows_which_positions_of_a_layers_input_changed():
 
 def test_what_a_delta_layer_holds_back_is_no_event():
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(1, 3, name="conv")])
-    sites = choose(find_activations(model), at=["input"])
+    sites = select_sites(find_activations(model), at=["input"])
     frames = np.arange(6, dtype="uint8")[:, None, None, None] * np.ones((1, 4, 4, 1), "uint8")
-    (found,) = event_maps(insert_deltas(model, sites, DeltaSettings(initial_step=2.0)), frames)
+    (found,) = event_maps(insert_deltas(model, sites, DeltaSettings(initial_threshold=2.0)), frames)
     assert found.share.mean(axis=(1, 2)).tolist() == [0, 0, 1, 0, 1, 0]

@@ -11,7 +11,7 @@ from keras import layers
 
 from deltafine.measurement import Probe
 from deltafine.measurement.state import state_bytes
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from tests.measurement.by_hand import changes, collect, macs_that_meet, sparse_video, whole_numbers
 
 VIDEOS = [
@@ -38,7 +38,9 @@ def two_convolutions():
 @pytest.fixture(scope="module")
 def clip_model():
     model = two_convolutions()
-    return insert_deltas(model, choose(find_activations(model)), DeltaSettings(initial_step=0.3, step_per="channel"))
+    return insert_deltas(
+        model, select_sites(find_activations(model)), DeltaSettings(initial_threshold=0.3, threshold_per="channel")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +168,16 @@ def small_probe():
 
 def test_staleness_channels_and_steps_of_a_delta_layer():
     model = keras.Sequential([keras.Input((1, 2, 3)), layers.Conv2D(1, 1)])
-    sites = choose(find_activations(model), at=["input"])
-    clip_model = insert_deltas(model, sites, DeltaSettings(step_per="channel"))
-    clip_model.get_layer("input_delta").set_step([1.0, 2.0, 4.0])
+    sites = select_sites(find_activations(model), at=["input"])
+    clip_model = insert_deltas(model, sites, DeltaSettings(threshold_per="channel"))
+    clip_model.get_layer("input_delta").set_threshold([1.0, 2.0, 4.0])
     clip = np.zeros((1, 5, 1, 2, 3), "float32")
     clip[0, :, :, :, 0] = np.arange(5)[:, None, None]  # moves by its step each frame
     clip[0, :, :, :, 1] = 0.5 * np.arange(5)[:, None, None]  # by a quarter: once in four frames
     clip[0, :, :, :, 2] = 3 * (np.arange(5)[:, None, None] % 2)  # to and fro, by less than its step
     (delta,) = collect(clip_model, [clip[:, :2], clip[:, 2:]]).deltas.result()
-    assert (delta.step_minimum, delta.step_median, delta.step_maximum) == pytest.approx((1, 2, 4))
-    assert (delta.rule, delta.unit, delta.elements, delta.state_bytes) == ("send-on-delta", "element", 6, 24)
+    assert (delta.threshold_minimum, delta.threshold_median, delta.threshold_maximum) == pytest.approx((1, 2, 4))
+    assert (delta.rule, delta.granularity, delta.elements, delta.state_bytes) == ("send-on-delta", "element", 6, 24)
     assert delta.silent_channels == delta.saturated_channels == 1 / 3
     assert delta.delta_density == (4 + 1) / (3 * 4)
     assert delta.pixel_density == 1

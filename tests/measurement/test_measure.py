@@ -12,7 +12,7 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement import Probe
 from deltafine.measurement import side_by_side as comparison
 from deltafine.measurement.collector import Collector
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from tests.video.painted import write_classes, write_video
 
 SIZE = (16, 32)
@@ -38,10 +38,10 @@ def classifier(seed=2):
 @pytest.fixture(scope="module")
 def models():
     model = classifier()
-    sites = choose(find_activations(model))
+    sites = select_sites(find_activations(model))
     return {
         "original": insert_deltas(model, []),
-        "stale": insert_deltas(model, sites, DeltaSettings(initial_step={"input": 150.0, "conv": 1.0})),
+        "stale": insert_deltas(model, sites, DeltaSettings(initial_threshold={"input": 150.0, "conv": 1.0})),
     }
 
 

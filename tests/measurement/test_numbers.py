@@ -73,7 +73,7 @@ def test_a_single_logit_becomes_a_probability_and_nothing_else_is_changed():
 
 @pytest.mark.parametrize(("head", "right"), [("mean", 0.0), ("last", 1.0), ("per-frame", None)])
 def test_what_stands_for_a_clip_is_what_the_head_says(head, right):
-    quality = Quality(Output(head=head), by_window=False)
+    quality = Quality(Output(clip_output=head), by_window=False)
     quality.add_clip(0, np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), 1)
     found = quality.figures(None, None, as_clips=True)["window_accuracy"]
     assert (None if found is None else found.value) == right

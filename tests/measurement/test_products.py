@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from deltafine.measurement import Probe, product_counting
 from deltafine.measurement.collector import Collector
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas, mac_layers
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, mac_layers, select_sites
 from deltafine.model.tensor_products import Product
 from tests.measurement.by_hand import changes, macs_that_meet
 from tests.model.small_models import randomise
@@ -66,8 +66,10 @@ def transformer():
 
 
 def streams(model, video, step=0.3, **choice):
-    sites = choose(find_activations(model), **choice)
-    refined = insert_deltas(model, sites, DeltaSettings(initial_step=step), frames=video.shape[1] if choice else None)
+    sites = select_sites(find_activations(model), **choice)
+    refined = insert_deltas(
+        model, sites, DeltaSettings(initial_threshold=step), frames=video.shape[1] if choice else None
+    )
     collector = Collector(Probe(refined))
     piece = collector.probe.run(video)
     collector.update(piece)
@@ -195,7 +197,7 @@ def test_what_is_inside_a_layer_inside_a_layer_is_counted_too():
 
 def test_a_stream_in_pieces_counts_as_in_one():
     model, video = transformer(), still_corner((1, 6, 8, 8, 3))
-    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3))
+    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=0.3))
     whole, pieces = Collector(Probe(refined)), Collector(Probe(refined))
     whole.update(whole.probe.run(video))
     state = None

@@ -7,15 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 
 IDENTITY = DeltaSettings(rule="identity")
 
 
 def with_identity_deltas(model: Any, **options: Any) -> Any:
     """The clip model with an identity delta layer behind the input and every activation, gates and head too."""
-    everything = choose(find_activations(model), at=["*"])
-    return insert_deltas(model, everything, IDENTITY, **{"head": "per-frame", **options})
+    everything = select_sites(find_activations(model), at=["*"])
+    return insert_deltas(model, everything, IDENTITY, **{"clip_output": "per-frame", **options})
 
 
 def assert_frames_identical(model: Any, clip_model: Any, clips: Any) -> None:

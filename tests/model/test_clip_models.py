@@ -15,13 +15,13 @@ from deltafine.measurement import Probe
 from deltafine.measurement.collector import Collector
 from deltafine.model import (
     DeltaSettings,
-    choose,
     coverage,
     delta_layers,
     dense_macs,
     find_activations,
     insert_deltas,
     mac_layers,
+    select_sites,
 )
 from tests.model import small_models
 from tests.model.comparing import IDENTITY
@@ -148,19 +148,19 @@ def test_recurrent_layers_are_covered_with_the_macs_of_input_and_state():
 
 def test_where_time_is_summed_up_no_delta_layer_can_be_chosen():
     model = of_backbone()
-    by_name = {site.name: site for site in choose(find_activations(model), at=["features", "hidden", "head"])}
+    by_name = {site.name: site for site in select_sites(find_activations(model), at=["features", "hidden", "head"])}
     assert by_name["features"].selected
     assert not by_name["hidden"].selected
     assert by_name["hidden"].reason.startswith("time is summed up")
     with pytest.raises(DeltafineError, match="'hidden' time is summed up"):
-        choose([site for site in find_activations(model) if site.name == "hidden"], at=["hidden"])
+        select_sites([site for site in find_activations(model) if site.name == "hidden"], at=["hidden"])
 
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("rule", ["send-on-delta", "quantize"])
 def test_a_clip_model_is_exported_with_plain_layers(make, rule, tmp_path):
     model, clips = make(), small_models.clips((2, *SHAPE), high=1.0)
-    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule=rule, initial_step=0.1))
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule=rule, initial_threshold=0.1))
     for form, expected in (("stripped", model), ("quantized", clip_model)):
         export_plain(clip_model, form).save(tmp_path / "plain.keras")
         plain = keras.models.load_model(tmp_path / "plain.keras")
@@ -175,7 +175,7 @@ def test_a_clip_model_is_exported_with_plain_layers(make, rule, tmp_path):
 
 def test_a_recurrent_clip_model_becomes_a_tflite_file_and_one_without_tflite_operations_is_refused():
     clip_models = [
-        insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.1))
+        insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=0.1))
         for model in (of_backbone(), of_3d_convolutions())
     ]
     exported = export_plain(clip_models[0], "quantized")

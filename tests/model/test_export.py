@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.exporting.forms import export_plain, frames_of, step_table
+from deltafine.exporting.forms import export_plain, frames_of, threshold_table
 from deltafine.exporting.tflite import compare, to_tflite
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
 from tests.model import small_models
@@ -18,7 +18,7 @@ from tests.model import small_models
 def refined(name="plain", frames=None, **settings):
     """A clip model whose weights and steps are not those of the original."""
     model = getattr(small_models, name)()
-    options = {"rule": "quantize", "initial_step": 0.05, **settings}
+    options = {"rule": "quantize", "initial_threshold": 0.05, **settings}
     return insert_deltas(model, find_activations(model), DeltaSettings(**options), frames=frames)
 
 
@@ -36,7 +36,7 @@ def test_the_stripped_form_is_the_network_without_steps(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "step_per"),
+    ("name", "threshold_per"),
     [
         ("plain", "layer"),
         ("plain", "channel"),
@@ -45,10 +45,12 @@ def test_the_stripped_form_is_the_network_without_steps(name):
         ("sequential", "layer"),
     ],
 )
-def test_the_quantized_form_predicts_what_the_refined_model_predicts(name, step_per, tmp_path):
-    model, clips = refined(name, step_per=step_per), small_models.clips()
+def test_the_quantized_form_predicts_what_the_refined_model_predicts(name, threshold_per, tmp_path):
+    model, clips = refined(name, threshold_per=threshold_per), small_models.clips()
     for index, layer in enumerate(delta_layers(model).values()):
-        layer.set_step(np.linspace(0.02, 0.3, layer.step.shape.num_elements() or 1).reshape(layer.step.shape) + index)
+        layer.set_threshold(
+            np.linspace(0.02, 0.3, layer.threshold.shape.num_elements() or 1).reshape(layer.threshold.shape) + index
+        )
     exported = export_plain(model, "quantized")
     exported.save(tmp_path / "plain.keras")
     for plain in (exported, keras.models.load_model(tmp_path / "plain.keras")):
@@ -56,10 +58,12 @@ def test_the_quantized_form_predicts_what_the_refined_model_predicts(name, step_
         np.testing.assert_array_equal(found, per_frame(model, clips))
 
 
-@pytest.mark.parametrize(("name", "unit"), [("plain", "element"), ("nested", "pixel"), ("shared_layer", "element")])
-def test_values_held_from_frame_to_frame_need_a_clip(name, unit, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "granularity"), [("plain", "element"), ("nested", "pixel"), ("shared_layer", "element")]
+)
+def test_values_held_from_frame_to_frame_need_a_clip(name, granularity, tmp_path):
     clips, steps = small_models.clips(), {"input": 60.0}
-    model = refined(name, rule="send-on-delta", unit=unit, initial_step=steps)
+    model = refined(name, rule="send-on-delta", granularity=granularity, initial_threshold=steps)
     with pytest.raises(DeltafineError, match="give --frames"):
         export_plain(model, "quantized")
     export_plain(model, "quantized", frames=3).save(tmp_path / "plain.keras")
@@ -85,7 +89,7 @@ def test_mixed_precision_is_exported_bit_by_bit_operation_by_operation():
     x = keras.layers.Conv2D(4, 3, activation="relu", dtype="mixed_bfloat16", name="conv")(inputs)
     x = keras.layers.Dense(3, name="head")(keras.layers.Flatten()(x))
     model = small_models.randomise(keras.Model(inputs, x))
-    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule="quantize", initial_step=0.3))
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule="quantize", initial_threshold=0.3))
     clips = small_models.clips()
     frames = keras.Model(clip_model.input, clip_model.get_layer("frame_predictions").output)
     found = export_plain(clip_model, "quantized")(clips.reshape(6, 12, 10, 3), training=False)
@@ -93,11 +97,11 @@ def test_mixed_precision_is_exported_bit_by_bit_operation_by_operation():
 
 
 def test_the_steps_are_written_as_plain_values():
-    table = step_table(refined("nested", step_per="channel", initial_step=0.25))
+    table = threshold_table(refined("nested", threshold_per="channel", initial_threshold=0.25))
     assert json.loads(json.dumps(table)) == table
     first = next(layer for layer in table["layers"] if layer["name"] == "backbone/conv_delta")
-    assert first["step"] == pytest.approx([0.25] * 4)
-    assert (first["rule"], first["unit"], first["step_per"]) == ("quantize", "element", "channel")
+    assert first["threshold"] == pytest.approx([0.25] * 4)
+    assert (first["rule"], first["granularity"], first["threshold_per"]) == ("quantize", "element", "channel")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.model import DeltaSettings, choose, delta_layers, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
 from tests.model import small_models
 
 IDENTITY = DeltaSettings(rule="identity")
@@ -71,7 +71,7 @@ def test_layers_in_nested_models_get_their_deltas_inside():
 )
 def test_the_head_makes_one_prediction_of_the_frames(head, expected):
     model, clips = small_models.plain(), small_models.clips()
-    clip_model = insert_deltas(model, find_activations(model), IDENTITY, head=head)
+    clip_model = insert_deltas(model, find_activations(model), IDENTITY, clip_output=head)
     np.testing.assert_allclose(
         clip_model.predict(clips, verbose=0), expected(frame_outputs(clip_model, clips)), rtol=1e-6
     )
@@ -90,7 +90,7 @@ def test_the_clip_length_is_free_or_fixed():
 def test_delta_layers_see_time_and_not_the_other_clips():
     """A clip's prediction must not depend on the clips beside it in the batch."""
     model, clips = small_models.plain(), small_models.clips((3, 4, 12, 10, 3))
-    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.2))
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=0.2))
     together = clip_model.predict(clips, verbose=0)
     alone = np.concatenate([clip_model.predict(clips[i : i + 1], verbose=0) for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -98,7 +98,7 @@ def test_delta_layers_see_time_and_not_the_other_clips():
 
 def test_a_large_step_holds_the_first_frame():
     model, clips = small_models.plain(), small_models.clips()
-    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=1e6))
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e6))
     frames = frame_outputs(clip_model, clips)
     # Some processors compute equal frames of one batch with other last bits.
     np.testing.assert_allclose(frames, np.repeat(frames[:, :1], 3, axis=1), rtol=0, atol=1e-6)
@@ -109,8 +109,8 @@ def test_a_large_step_holds_the_first_frame():
 def test_steps_may_differ_by_site():
     model = small_models.plain()
     steps = {"input": 8.0, "relu1": 0.25}
-    deltas = delta_layers(insert_deltas(model, find_activations(model), DeltaSettings(initial_step=steps)))
-    found = {name: float(layer.step) for name, layer in deltas.items()}
+    deltas = delta_layers(insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=steps)))
+    found = {name: float(layer.threshold) for name, layer in deltas.items()}
     assert found == pytest.approx({"input_delta": 8.0, "relu1_delta": 0.25, "conv2_delta": 1.0})
 
 
@@ -167,11 +167,11 @@ def test_a_model_that_has_delta_layers_already_is_refused():
 def test_wrong_arguments_are_refused_in_one_sentence():
     model = small_models.plain()
     sites = find_activations(model)
-    with pytest.raises(DeltafineError, match="head must be one of"):
+    with pytest.raises(DeltafineError, match="clip_output must be one of"):
         insert_deltas(model, sites, head="median")
     with pytest.raises(DeltafineError, match="rescale must be"):
         insert_deltas(model, sites, rescale="0..2")
     with pytest.raises(DeltafineError, match="at least one frame"):
         insert_deltas(model, sites, frames=0)
     with pytest.raises(DeltafineError, match="No place for a delta layer is selected"):
-        insert_deltas(model, [site for site in choose(sites, at=["relu1"]) if not site.selected])
+        insert_deltas(model, [site for site in select_sites(sites, at=["relu1"]) if not site.selected])

@@ -153,7 +153,7 @@ def test_an_output_of_no_batch_that_nothing_reads_does_not_matter():
     x, _ = WithEmptyBatch()(layers.Conv2D(3, 3, activation="relu")(inputs))
     model = small_models.randomise(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
     clip_model = insert_deltas(
-        model, find_activations(model), DeltaSettings(rule="identity"), head="per-frame", frames=3
+        model, find_activations(model), DeltaSettings(rule="identity"), clip_output="per-frame", frames=3
     )
     assert_frames_identical(model, clip_model, small_models.clips())
 

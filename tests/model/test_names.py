@@ -11,7 +11,7 @@ from deltafine.exporting.forms import export_plain
 from deltafine.layers import DeltaActivation
 from deltafine.measurement.event_maps import event_maps
 from deltafine.measurement.probe import Probe
-from deltafine.model import DeltaSettings, choose, delta_layers, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
 from deltafine.model.clip_model import window_of, with_time
 from deltafine.model.layer_names import Names
 from deltafine.runtime.runtime import DeltaRuntime
@@ -82,8 +82,8 @@ EVERY_NAME = pytest.param("float32", EVERY, marks=pytest.mark.slow)
 @pytest.mark.parametrize(("policy", "names"), [("float32", MANY), ("mixed_float16", OURS), EVERY_NAME])
 def test_inserting_measuring_and_exporting_mind_no_name(policy, names, tmp_path):
     model = per_frame(names, policy)
-    sites = choose(find_activations(model), at=["default"])
-    refined = insert_deltas(model, sites, DeltaSettings(initial_step=0.3), rescale="0..1")
+    sites = select_sites(find_activations(model), at=["default"])
+    refined = insert_deltas(model, sites, DeltaSettings(initial_threshold=0.3), rescale="0..1")
     assert sorted(delta_layers(refined)) == sorted(site.delta_name for site in sites if site.selected)
     refined.save(tmp_path / "refined.keras")
     refined = keras.models.load_model(tmp_path / "refined.keras")
@@ -107,7 +107,7 @@ def test_no_value_changes_whatever_layers_are_called(tmp_path):
 @pytest.mark.parametrize("form", ["stripped", "quantized"])
 def test_models_that_take_clips_mind_no_name(form, names, tmp_path):
     model = of_clips(names)
-    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3))
+    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=0.3))
     assert window_of(refined) == 3
     video = clips((2, 3, 12, 10, 3))
     expected = refined.predict(video, verbose=0)
@@ -135,14 +135,14 @@ def test_an_activation_called_input_is_not_taken_for_the_input():
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
     sites = {site.name: (site.kind, site.shape) for site in find_activations(model)}
     assert sites == {"input": ("relu", (10, 8, 4)), "input_1": ("input", (12, 10, 3))}
-    refined = insert_deltas(model, choose(find_activations(model), at=["input"]), IDENTITY)
+    refined = insert_deltas(model, select_sites(find_activations(model), at=["input"]), IDENTITY)
     assert list(delta_layers(refined)) == ["input_delta"]
 
 
 def test_predictions_are_those_of_the_end_whatever_layers_are_called():
     model = per_frame(["frame_predictions", "clip_prediction"])
     video = clips((1, 3, 12, 10, 3))
-    clip_model = insert_deltas(model, [], head="last")
+    clip_model = insert_deltas(model, [], clip_output="last")
     expected = model.predict(video[0], verbose=0)
     np.testing.assert_allclose(with_time(clip_model).predict(video, verbose=0)[0], expected, atol=1e-6)
 
@@ -162,7 +162,9 @@ def test_a_taken_name_gets_the_first_number_that_is_free():
 def test_the_runtime_minds_no_name():
     """A clip model has the delta layers and the answers of the runtime in it, and layers called like these."""
     model, video = per_frame(), clips((1, 4, 12, 10, 3))
-    refined = insert_deltas(model, find_activations(model), DeltaSettings(initial_step=0.3), head="per-frame")
+    refined = insert_deltas(
+        model, find_activations(model), DeltaSettings(initial_threshold=0.3), clip_output="per-frame"
+    )
     runtime = DeltaRuntime(refined, engine="numpy")
     found = np.stack([runtime.step(frame) for frame in video[0]])
     np.testing.assert_allclose(found, refined.predict(video, verbose=0)[0], atol=1e-4)

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from deltafine.cli.inspect import show_plan
 from deltafine.errors import DeltafineError
-from deltafine.model import DeltaSettings, choose, find_activations, overview
+from deltafine.model import DeltaSettings, find_activations, preview_insertion, select_sites
 from deltafine.model.custom_objects import import_objects
 from deltafine.model.frame_size import frame_shape
 from tests.model import small_models
 
 
 def plan_of(model, settings=None, **patterns):
-    return overview(model, choose(find_activations(model), **patterns), settings)
+    return preview_insertion(model, select_sites(find_activations(model), **patterns), settings)
 
 
 def bottleneck():
@@ -38,17 +38,17 @@ def test_a_plan_holds_the_figures_of_every_site_and_their_sums():
     relu = next(site for site in plan["sites"] if site["name"] == "relu1")
     assert relu["fan_out"] == pytest.approx(4 * 3 * 9 * 4 * 6 / (12 * 10 * 4))
     assert relu["state_bytes"] == 4 * 12 * 10 * 4
-    assert plan["totals"]["selected"] == plan["totals"]["steps"] == 3
+    assert plan["totals"]["selected"] == plan["totals"]["thresholds"] == 3
     sums = 12 * 10 * 4 + 4 * 3 * 6 + 5
     assert plan["totals"]["state_bytes"] == 4 * (12 * 10 * 3 + 12 * 10 * 4 + 4 * 3 * 6 + sums)
     assert plan["totals"]["coverage"] == 1.0
     assert plan["model"]["dense_macs"] == sum(site["fan_out_macs"] for site in plan["sites"])
 
 
-@pytest.mark.parametrize(("step_per", "steps"), [("layer", 1), ("channel", 4), ("neuron", 480)])
-def test_the_number_of_steps_follows_the_settings(step_per, steps):
-    plan = plan_of(small_models.plain(), DeltaSettings(step_per=step_per))
-    assert next(site for site in plan["sites"] if site["name"] == "relu1")["steps"] == steps
+@pytest.mark.parametrize(("threshold_per", "thresholds"), [("layer", 1), ("channel", 4), ("neuron", 480)])
+def test_the_number_of_steps_follows_the_settings(threshold_per, thresholds):
+    plan = plan_of(small_models.plain(), DeltaSettings(threshold_per=threshold_per))
+    assert next(site for site in plan["sites"] if site["name"] == "relu1")["thresholds"] == thresholds
 
 
 def test_layers_behind_no_delta_layer_are_listed_and_can_be_added():
@@ -61,7 +61,7 @@ def test_layers_behind_no_delta_layer_are_listed_and_can_be_added():
 
 
 def test_adding_the_uncovered_leaves_gates_alone():
-    sites = choose(find_activations(small_models.gated()), at=["default", "uncovered"])
+    sites = select_sites(find_activations(small_models.gated()), at=["default", "uncovered"])
     assert [site.name for site in sites if site.selected] == ["input", "stem", "after_sum", "swish"]
 
 

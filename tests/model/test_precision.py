@@ -39,7 +39,7 @@ def mixed(policy):
 
 def refined(policy, **settings):
     model = mixed(policy)
-    return insert_deltas(model, find_activations(model), DeltaSettings(**{"initial_step": 0.01, **settings}))
+    return insert_deltas(model, find_activations(model), DeltaSettings(**{"initial_threshold": 0.01, **settings}))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -53,7 +53,7 @@ def test_answers_are_measured_in_single_precision_and_are_those_of_the_model(pol
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_counts_are_the_same_on_every_device_and_those_of_the_values(policy):
-    clip_model = refined(policy, initial_step=0.2)
+    clip_model = refined(policy, initial_threshold=0.2)
     pieces = [Probe(clip_model, in_graph=in_graph).run(clips()) for in_graph in (False, True)]
     for one, other in zip(pieces[0].counts, pieces[1].counts, strict=True):
         np.testing.assert_array_equal(one.macs_delta, other.macs_delta)

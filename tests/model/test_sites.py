@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from deltafine.errors import DeltafineError
-from deltafine.model import choose, coverage, find_activations, mac_layers
+from deltafine.model import coverage, find_activations, mac_layers, select_sites
 from tests.model import small_models
 
 
@@ -98,13 +98,13 @@ def test_mac_layers_are_listed_in_call_order_with_repeats_and_nested_paths():
 
 
 def test_choosing_by_pattern_takes_exactly_the_named_sites():
-    sites = choose(find_activations(small_models.plain()), at=["relu*"])
+    sites = select_sites(find_activations(small_models.plain()), at=["relu*"])
     assert selected(sites) == ["relu1"]
     assert reasons(sites)["input"] == "not named by --at"
 
 
 def test_the_word_default_adds_to_the_default_choice():
-    sites = choose(find_activations(small_models.gated()), at=["default", "swish"])
+    sites = select_sites(find_activations(small_models.gated()), at=["default", "swish"])
     assert selected(sites) == ["input", "stem", "after_sum", "swish"]
     by_name = {site.name: site for site in sites}
     assert by_name["swish"].kind == "chosen"
@@ -112,28 +112,28 @@ def test_the_word_default_adds_to_the_default_choice():
 
 
 def test_a_pattern_means_activations_before_other_layers():
-    assert selected(choose(find_activations(small_models.plain()), at=["*1"])) == ["relu1"]
-    assert selected(choose(find_activations(small_models.plain()), at=["norm*"])) == ["norm1"]
+    assert selected(select_sites(find_activations(small_models.plain()), at=["*1"])) == ["relu1"]
+    assert selected(select_sites(find_activations(small_models.plain()), at=["norm*"])) == ["norm1"]
 
 
 def test_a_skipped_site_lets_the_one_before_it_reach_further():
-    by_name = {site.name: site for site in choose(find_activations(small_models.gated()), skip=["after_sum"])}
+    by_name = {site.name: site for site in select_sites(find_activations(small_models.gated()), skip=["after_sum"])}
     assert by_name["after_sum"].reason == "named by --skip"
     assert by_name["stem"].consumers == ("reduce", "project", "last")
 
 
 def test_a_gate_may_be_chosen_by_name():
-    assert selected(choose(find_activations(small_models.gated()), at=["expand"])) == ["expand"]
+    assert selected(select_sites(find_activations(small_models.gated()), at=["expand"])) == ["expand"]
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names():
     sites = find_activations(small_models.plain())
     with pytest.raises(DeltafineError, match=r"'relu_1' matches no layer.*'relu1'"):
-        choose(sites, at=["relu_1"])
+        select_sites(sites, at=["relu_1"])
     with pytest.raises(DeltafineError, match="--skip 'nothing'"):
-        choose(sites, skip=["nothing"])
+        select_sites(sites, skip=["nothing"])
 
 
 def test_choosing_nothing_is_refused():
     with pytest.raises(DeltafineError, match="No place for a delta layer is left"):
-        choose(find_activations(small_models.plain()), skip=["*"])
+        select_sites(find_activations(small_models.plain()), skip=["*"])

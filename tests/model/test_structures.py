@@ -73,7 +73,7 @@ def test_a_dict_of_inputs_and_a_dict_of_outputs(tmp_path):
     clip_model = assert_identical_also_when_reloaded(model, pair, tmp_path)
     names = [layer.name for layer in clip_model.layers if "predictions" in layer.name]
     assert sorted(names) == ["frame_predictions_class", "frame_predictions_sum"]
-    averaged = with_identity_deltas(model, head="mean").predict(pair, verbose=0)
+    averaged = with_identity_deltas(model, clip_output="mean").predict(pair, verbose=0)
     assert averaged["class"].shape == (2, 2)
 
 
@@ -226,7 +226,7 @@ def test_frames_of_whole_numbers_get_no_delta_layer_at_the_input(tmp_path):
     x = convolution(layers.Rescaling(1 / 255)(inputs), activation="relu")
     model = randomise(keras.Model(inputs, ends(x)))
     assert find_activations(model)[0].reason == "holds uint8, not floating-point numbers"
-    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule="identity"), head="per-frame")
+    clip_model = insert_deltas(model, find_activations(model), DeltaSettings(rule="identity"), clip_output="per-frame")
     assert_frames_identical(model, clip_model, clips().astype("uint8"))
 
 

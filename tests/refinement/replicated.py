@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine import workers
-from deltafine.model import DeltaSettings, choose, delta_layers, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.settings import resolve
@@ -23,7 +23,7 @@ from tests.small_runs import SIZE, small_model
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "labels alone": {"distill": 0.0},
-    "everything": {"accumulate": 2, "step_learning_rate": 0.01, "weight_decay": 0.01, "freeze_batchnorm": True},
+    "everything": {"accumulate": 2, "threshold_learning_rate": 0.01, "weight_decay": 0.01, "freeze_batchnorm": True},
     "sgd": {"optimizer": "sgd"},
     "half": {"mixed_precision": True},
     "carried": {"start": "carried"},
@@ -61,12 +61,14 @@ def train(name: str, devices: int) -> dict[str, Any]:
     assert team.replicas == devices
     settings = resolve(model="m", data="d", warmup=0.2, **SETTINGS[name])
     model = regularised_model() if name == "everything" else small_model()
-    sites = choose(find_activations(model))
+    sites = select_sites(find_activations(model))
     with team.scope():
         student = insert_deltas(
             model,
             sites,
-            DeltaSettings(initial_step=0.2, train_step=settings.rate_of_steps > 0, random_start=settings.noisy),
+            DeltaSettings(
+                initial_threshold=0.2, train_threshold=settings.rate_of_thresholds > 0, random_start=settings.noisy
+            ),
         )
         teacher = insert_deltas(model, []) if settings.teaching else None
     if settings.freeze_batchnorm:

@@ -69,10 +69,12 @@ def test_where_the_target_is_met_nothing_is_tried() -> None:
 
 def test_accuracy_is_spent_down_to_the_floor() -> None:
     def measure(scale: float) -> FrontPoint:
-        return point(accuracy=0.9 - 0.05 * math.log(scale), mac=0.1 / scale).model_copy(update={"step_scale": scale})
+        return point(accuracy=0.9 - 0.05 * math.log(scale), mac=0.1 / scale).model_copy(
+            update={"threshold_scale": scale}
+        )
 
     tried = to_accuracy(0.85, measure)
-    best = max(found.step_scale for found in tried if found.accuracy >= 0.85)
+    best = max(found.threshold_scale for found in tried if found.accuracy >= 0.85)
     assert best <= math.e < best * 1.1**1.01
 
 

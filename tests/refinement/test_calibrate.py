@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
-from deltafine.refinement.thresholds.calibration import activation_rms, step_unit
+from deltafine.refinement.thresholds.calibration import activation_rms, threshold_unit
 from tests.small_runs import SIZE, small_model
 
 
@@ -26,7 +26,7 @@ def batches() -> list[np.ndarray]:
 
 def test_rms_is_that_of_all_frames_of_all_batches(model: Any, batches: list[np.ndarray]) -> None:
     sites = find_activations(model)
-    found = activation_rms(insert_deltas(model, sites, DeltaSettings(initial_step=1e-9)), batches)
+    found = activation_rms(insert_deltas(model, sites, DeltaSettings(initial_threshold=1e-9)), batches)
     frames = np.concatenate([batch.reshape(-1, SIZE, SIZE, 3) for batch in batches]).astype("float32")
     outputs = {"input": frames}
     for name in ("relu1", "conv2"):
@@ -46,7 +46,7 @@ def test_rms_is_that_of_all_frames_of_all_batches(model: Any, batches: list[np.n
 def test_a_steps_unit_is_the_layers_rms_or_each_channels_own(model: Any) -> None:
     rms = np.array([3.0, 4.0, 0.0])
     of_layer = np.sqrt(25 / 3)
-    for step_per, expected in (("layer", of_layer), ("channel", [3.0, 4.0, of_layer / 10])):
-        clip_model = insert_deltas(model, find_activations(model), DeltaSettings(step_per=step_per))
+    for threshold_per, expected in (("layer", of_layer), ("channel", [3.0, 4.0, of_layer / 10])):
+        clip_model = insert_deltas(model, find_activations(model), DeltaSettings(threshold_per=threshold_per))
         layer = next(iter(delta_layers(clip_model).values()))
-        np.testing.assert_allclose(step_unit(layer, rms), expected)
+        np.testing.assert_allclose(threshold_unit(layer, rms), expected)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from deltafine.layers import Stream
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.training.carried_state import Carried
 from deltafine.refinement.training.losses import ClassificationLoss
@@ -21,11 +21,15 @@ from tests.small_runs import SIZE, small_model
 PIECE = 4
 
 
-def student_of(unit: str = "element") -> Any:
+def student_of(granularity: str = "element") -> Any:
     model = small_model()
-    sites = choose(find_activations(model))
+    sites = select_sites(find_activations(model))
     return (
-        insert_deltas(model, sites, DeltaSettings(unit=unit, initial_step=6.0, random_start=False, train_step=False)),
+        insert_deltas(
+            model,
+            sites,
+            DeltaSettings(granularity=granularity, initial_threshold=6.0, random_start=False, train_threshold=False),
+        ),
         model,
         sites,
     )
@@ -36,12 +40,19 @@ def walk(clips: int, frames: int, seed: int = 0) -> np.ndarray:
     return (128 + random.normal(0, 8, (clips, frames, SIZE, SIZE, 3)).cumsum(axis=1)).clip(0, 255).astype(np.uint8)
 
 
-def trainer_of(unit: str = "element") -> tuple[Trainer, Any]:
+def trainer_of(granularity: str = "element") -> tuple[Trainer, Any]:
     """A trainer that changes nothing worth mentioning, so that states can be foretold."""
     keras.utils.set_random_seed(0)
-    student, _, sites = student_of(unit)
+    student, _, sites = student_of(granularity)
     resolved = resolve(
-        model="m", data="d", warmup=0, distill=0.0, learning_rate=1e-20, unit=unit, average=0.0, start="carried"
+        model="m",
+        data="d",
+        warmup=0,
+        distill=0.0,
+        learning_rate=1e-20,
+        granularity=granularity,
+        average=0.0,
+        start="carried",
     )
     for layer in student.layers:
         layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
@@ -55,9 +66,9 @@ def end_of(student: Any, frames: np.ndarray, state: Any = None) -> list[np.ndarr
     return [np.asarray(value) for value in stream.state]
 
 
-@pytest.mark.parametrize("unit", ["element", "pixel"])
-def test_pieces_of_a_video_in_one_place_of_the_batch_are_one_stream(unit: str) -> None:
-    trainer, student = trainer_of(unit)
+@pytest.mark.parametrize("granularity", ["element", "pixel"])
+def test_pieces_of_a_video_in_one_place_of_the_batch_are_one_stream(granularity: str) -> None:
+    trainer, student = trainer_of(granularity)
     frames = walk(2, 4 * PIECE)
     for begin in range(0, 4 * PIECE, PIECE):
         trainer.train_on_batch(frames[:, begin : begin + PIECE], np.array([0, 1]), 1.0)
@@ -106,9 +117,14 @@ def test_clips_go_on_from_each_other_by_pixels_and_where_it_is_wanted() -> None:
     def carried(**values: Any) -> bool:
         return resolve(model="m", data="d", **values).carried
 
-    assert carried(unit="pixel")
+    assert carried(granularity="pixel")
     assert carried(start="carried")
-    others = {"unit": "pixel", "rule": "quantize"}, {"method": "paper"}, {"unit": "pixel", "start": "noise"}, {}
+    others = (
+        {"granularity": "pixel", "rule": "quantize"},
+        {"method": "paper"},
+        {"granularity": "pixel", "start": "noise"},
+        {},
+    )
     assert not any(carried(**values) for values in others)
     assert resolve(model="m", data="d").noisy
     assert not any(resolve(model="m", data="d", start=start).noisy for start in ("carried", "exact"))

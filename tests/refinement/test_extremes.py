@@ -17,7 +17,7 @@ from tests.small_runs import SIZE, small_model, write_small_model, write_small_v
 
 pytestmark = pytest.mark.slow
 
-FAST: dict[str, Any] = {"epochs": 1, "relative_step": 0.5}
+FAST: dict[str, Any] = {"epochs": 1, "relative_threshold": 0.5}
 
 
 def write_arrays(path: Path, videos: int, frames: int, classes: int) -> Path:

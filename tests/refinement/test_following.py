@@ -81,7 +81,7 @@ def untrained_network_of_clips() -> Any:
 
 def students(model: Any, **settings: Any) -> tuple[Any, Any]:
     original = insert_deltas(model, [])
-    return original, insert_deltas(model, find_activations(model), DeltaSettings(initial_step=1e-6, **settings))
+    return original, insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e-6, **settings))
 
 
 def calibrated(model: Any, loss: Loss, divergence: float, **settings: Any) -> tuple[Any, Any]:
@@ -139,10 +139,12 @@ def test_logits_are_those_that_the_probabilities_were_made_of(outputs: int) -> N
     assert RegressionLoss(logits).logits(logits).std(0) == pytest.approx(np.ones(outputs), rel=1e-3)
 
 
-@pytest.mark.parametrize("unit", ["element", "pixel"])
+@pytest.mark.parametrize("granularity", ["element", "pixel"])
 @pytest.mark.parametrize("make", [certain_model, untrained_network])
-def test_calibration_follows_what_is_inside_where_the_answers_say_nothing(make: Callable[[], Any], unit: str) -> None:
-    original, student = calibrated(make(), LOSS, 0.05, unit=unit)
+def test_calibration_follows_what_is_inside_where_the_answers_say_nothing(
+    make: Callable[[], Any], granularity: str
+) -> None:
+    original, student = calibrated(make(), LOSS, 0.05, granularity=granularity)
     assert apart(original, student) < 1.5 * MOST_APART
     assert min(events(student)) > 0
 
@@ -155,35 +157,37 @@ def test_where_the_answers_say_enough_what_is_inside_changes_nothing(monkeypatch
     monkeypatch.setattr(allocation, "MOST_APART", math.inf)
     without_limit = calibrated(model, loss, 0.02)[1]
     for layer, other in zip(delta_layers(student).values(), delta_layers(without_limit).values(), strict=True):
-        assert float(layer.step) == float(other.step)
+        assert float(layer.threshold) == float(other.threshold)
 
 
 @pytest.mark.parametrize(
-    ("unit", "step_per", "rule"),
+    ("granularity", "threshold_per", "rule"),
     [
         *itertools.product(["element", "pixel"], ["layer", "channel", "neuron"], ["send-on-delta"]),
         ("element", "layer", "quantize"),
     ],
 )
-def test_layers_that_would_never_send_get_steps_that_what_was_seen_reaches(unit: str, step_per: str, rule: str) -> None:
-    _, student = students(small_model(), unit=unit, step_per=step_per, rule=rule)
+def test_layers_that_would_never_send_get_steps_that_what_was_seen_reaches(
+    granularity: str, threshold_per: str, rule: str
+) -> None:
+    _, student = students(small_model(), granularity=granularity, threshold_per=threshold_per, rule=rule)
     found = delta_layers(student)
     for layer in found.values():
-        layer.set_step(1e4)
+        layer.set_threshold(1e4)
     assert wake(student, moving()) == list(found)
-    steps = [np.asarray(layer.step) for layer in found.values()]
+    steps = [np.asarray(layer.threshold) for layer in found.values()]
     assert wake(student, moving()) == [], "each of them sends something now"
     for layer, step in zip(found.values(), steps, strict=True):
-        np.testing.assert_array_equal(layer.step, step)
+        np.testing.assert_array_equal(layer.threshold, step)
 
 
 def test_a_layer_that_sends_something_keeps_its_steps_although_channels_are_silent() -> None:
-    _, student = students(small_model(), step_per="channel")
+    _, student = students(small_model(), threshold_per="channel")
     layer = list(delta_layers(student).values())[1]
     steps = np.array([1e-3, 1e3, 1e3, 1e3])
-    layer.set_step(steps)
+    layer.set_threshold(steps)
     assert wake(student, moving()) == []
-    np.testing.assert_allclose(layer.step, steps, rtol=1e-6)
+    np.testing.assert_allclose(layer.threshold, steps, rtol=1e-6)
 
 
 def test_videos_in_which_nothing_moves_wake_nothing() -> None:
@@ -197,14 +201,14 @@ def test_a_network_that_stands_still_is_told_from_itself_and_the_scale_that_wake
     assert own_error(probe, moving(), LOSS) < 1e-3
     assert scale_that_follows(probe, moving(), LOSS) == 1
     for layer in delta_layers(student).values():
-        layer.set_step(300.0 if layer.name.startswith("input") else 5.0)
+        layer.set_threshold(300.0 if layer.name.startswith("input") else 5.0)
     assert own_error(probe, moving(), LOSS) > MOST_APART
     scale = scale_that_follows(probe, moving(), LOSS)
     assert 2**-12 <= scale < 1
-    steps = [float(layer.step) for layer in delta_layers(student).values()]
+    steps = [float(layer.threshold) for layer in delta_layers(student).values()]
     assert steps == pytest.approx([300.0, 5.0, 5.0]), "the steps are as they were"
     for layer in delta_layers(student).values():
-        layer.set_step(float(layer.step) * scale)
+        layer.set_threshold(float(layer.threshold) * scale)
     assert own_error(probe, moving(), LOSS) <= MOST_APART
 
 
@@ -220,7 +224,7 @@ def dead(report: Report, model: str) -> list[str]:
     return [delta.name for delta in report.models[model].streams.deltas if delta.silent_channels == 1]
 
 
-FIXED = {"epochs": 1, "relative_step": 0.5}
+FIXED = {"epochs": 1, "relative_threshold": 0.5}
 """Without the search for steps."""
 
 
@@ -230,7 +234,9 @@ FIXED = {"epochs": 1, "relative_step": 0.5}
         (certain_model, {**FIXED, "epochs": 2, "penalty": 1000.0, "learning_rate": 0.01}),
         pytest.param(certain_model, {**FIXED, "max_accuracy_drop": 0.01}, marks=pytest.mark.slow),
         pytest.param(
-            certain_model, {**FIXED, "unit": "pixel", "start": "carried", "recalibrate": 1}, marks=pytest.mark.slow
+            certain_model,
+            {**FIXED, "granularity": "pixel", "start": "carried", "recalibrate": 1},
+            marks=pytest.mark.slow,
         ),
         (untrained_network, {"epochs": 0, "task": "distill"}),
         pytest.param(untrained_network_of_clips, {"epochs": 1}, marks=pytest.mark.slow),

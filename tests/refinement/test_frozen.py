@@ -119,7 +119,7 @@ def test_a_part_of_a_layer_that_is_frozen_stays_so() -> None:
 def test_steps_in_a_frozen_base_can_be_trained() -> None:
     model = nested_model()
     clip_model = insert_deltas(model, find_activations(model))
-    assert all(layer.log_step.trainable for layer in delta_layers(clip_model).values())
+    assert all(layer.log_threshold.trainable for layer in delta_layers(clip_model).values())
 
 
 def test_a_model_with_nothing_to_train_is_calibrated_and_the_report_says_so(videos: Path, tmp_path: Path) -> None:

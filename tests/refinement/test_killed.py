@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "target_macs": 0.2,
     "early_stopping": 2,
-    "step_learning_rate": 0.01,
+    "threshold_learning_rate": 0.01,
     "accumulate": 2,
     "flip": True,
     "brightness": 0.1,

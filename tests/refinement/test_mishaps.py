@@ -75,7 +75,7 @@ def test_sigterm_stops_in_every_phase_and_the_run_goes_on_from_there(
     material: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    settings = {name: value for name, value in SETTINGS.items() if name != "relative_step"}
+    settings = {name: value for name, value in SETTINGS.items() if name != "relative_threshold"}
     for phase in ("decoding", "calibrating", "epoch", "validating", "measuring streams", "measuring clips"):
         with pytest.raises(Interrupted) as stop:
             refine(*material, out, resume=True, listener=SignalAt(phase), **settings)

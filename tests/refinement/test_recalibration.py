@@ -37,12 +37,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_small_model(folder / "small.keras"), write_small_videos(folder / "videos")
 
 
-def refinement(material: tuple[Path, Path], out: Path, unit: str) -> Refinement:
+def refinement(material: tuple[Path, Path], out: Path, granularity: str) -> Refinement:
     """With steps that make some changes come through and hold others."""
     model, videos = material
-    made = Refinement(resolve(model=str(model), data=str(videos), unit=unit, **SETTINGS), out, Quiet())
+    made = Refinement(resolve(model=str(model), data=str(videos), granularity=granularity, **SETTINGS), out, Quiet())
     for path, layer in delta_layers(made.student).items():
-        layer.set_step(12.0 if path.startswith("input") else 0.2)
+        layer.set_threshold(12.0 if path.startswith("input") else 0.2)
     return made
 
 
@@ -92,20 +92,22 @@ def share_of_the_work(run: Refinement) -> float:
     return work / dense
 
 
-@pytest.mark.parametrize("unit", ["pixel", "element"])
-def test_what_is_minimised_is_what_keras_and_numpy_find(material: tuple[Path, Path], tmp_path: Path, unit: str) -> None:
-    run = refinement(material, tmp_path, unit)
+@pytest.mark.parametrize("granularity", ["pixel", "element"])
+def test_what_is_minimised_is_what_keras_and_numpy_find(
+    material: tuple[Path, Path], tmp_path: Path, granularity: str
+) -> None:
+    run = refinement(material, tmp_path, granularity)
     found = recalibration(run)
     factors = dict.fromkeys(run.prepared.weights, 1.0)
     layers = delta_layers(run.student)
     shares = []
     for path in [None, *layers]:
         if path is not None:
-            layers[path].set_step(1.5 * np.asarray(layers[path].step))
+            layers[path].set_threshold(1.5 * np.asarray(layers[path].step))
             factors[path] = 1.5
         played, expected = found.play(factors), played_by_keras(run)
         assert played.loss == pytest.approx(expected.loss, rel=1e-5)
-        share = expected.share if unit == "element" else share_of_the_work(run)
+        share = expected.share if granularity == "element" else share_of_the_work(run)
         assert played.share == pytest.approx(share, rel=1e-9)
         shares.append(share)
     assert 0.02 < shares[-1] < shares[0] < 0.9
@@ -119,9 +121,9 @@ def test_the_steps_found_are_better_and_lose_nothing(material: tuple[Path, Path]
     turns: list[int] = []
     steps = found.search(2.0, lambda turn, of: turns.append(turn))
     for path, layer in delta_layers(run.student).items():
-        moves = np.log(steps[path] / np.asarray(layer.step)) / np.log(FACTOR)
+        moves = np.log(steps[path] / np.asarray(layer.threshold)) / np.log(FACTOR)
         assert moves == pytest.approx(round(float(moves)), abs=1e-4)
-        layer.set_step(steps[path])
+        layer.set_threshold(steps[path])
     after = recalibration(run).play(dict.fromkeys(steps, 1.0))
     assert after.total(2.0) < before.total(2.0) - 0.02
     assert after.loss <= before.loss
@@ -132,7 +134,7 @@ def test_the_steps_found_are_better_and_lose_nothing(material: tuple[Path, Path]
 def test_a_price_lessens_the_work(material: tuple[Path, Path], tmp_path: Path) -> None:
     run = refinement(material, tmp_path, "pixel")
     found = recalibration(run)
-    start = {path: np.asarray(layer.step) for path, layer in delta_layers(run.student).items()}
+    start = {path: np.asarray(layer.threshold) for path, layer in delta_layers(run.student).items()}
 
     def with_price(penalty: float) -> Trial:
         steps = found.search(penalty, lambda turn, of: None)
@@ -160,7 +162,7 @@ def test_loss_is_spent_where_that_is_allowed_and_pays(
     monkeypatch.setattr(found, "play", known)
     for lossless, expected in ((True, 0), (False, moves)):
         steps = found.search(penalty, lambda turn, of: None, lossless=lossless)
-        ratio = {path: float(steps[path] / np.asarray(layer.step)) for path, layer in layers.items()}
+        ratio = {path: float(steps[path] / np.asarray(layer.threshold)) for path, layer in layers.items()}
         assert math.log(ratio.pop(last)) / math.log(FACTOR) == pytest.approx(expected, abs=1e-3)
         assert set(ratio.values()) == {1.0}
 
@@ -168,13 +170,15 @@ def test_loss_is_spent_where_that_is_allowed_and_pays(
 def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
     material: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    report = refine(*material, tmp_path / "run", unit="pixel", **{**SETTINGS, "relative_step": 0.25}, penalty=5.0)
+    report = refine(
+        *material, tmp_path / "run", granularity="pixel", **{**SETTINGS, "relative_threshold": 0.25}, penalty=5.0
+    )
     moved = movement(report)
     assert any(abs(np.log(moved[name])) > 0.3 for name in moved)
     refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
     for delta in report.models["refined"].streams.deltas:
         step = np.asarray(delta_layers(refined)[delta.name].step)
-        assert moved[delta.name] == pytest.approx(float(step) / report.start_steps[delta.name], rel=1e-5)
+        assert moved[delta.name] == pytest.approx(float(step) / report.start_thresholds[delta.name], rel=1e-5)
     assert load_report(tmp_path / "run") == report
 
 
@@ -182,8 +186,8 @@ def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
     ("settings", "reason"),
     [
         ({"start": "noise"}, "start 'carried'"),
-        ({"rule": "quantize", "unit": "pixel"}, "start 'carried'"),
-        ({"unit": "element", "start": None}, "start 'carried'"),
+        ({"rule": "quantize", "granularity": "pixel"}, "start 'carried'"),
+        ({"granularity": "element", "start": None}, "start 'carried'"),
     ],
 )
 def test_clips_that_are_no_streams_are_refused(

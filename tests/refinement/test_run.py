@@ -92,15 +92,15 @@ def test_the_report_on_disk_is_the_one_that_is_returned(finished: tuple[Report, 
 
 
 def test_steps_are_said_to_have_moved_from_where_training_started(material: tuple[Path, Path], tmp_path: Path) -> None:
-    searched = {"relative_step": None, "max_divergence": 0.0001, "training_divergence": 10.0, "epochs": 1}
+    searched = {"relative_threshold": None, "max_divergence": 0.0001, "training_divergence": 10.0, "epochs": 1}
     report = refine(*material, tmp_path / "run", **{**SETTINGS, **searched})
-    steps = {name: {delta.name: delta.step_median for delta in report.models[name].streams.deltas}
+    steps = {name: {delta.name: delta.threshold_median for delta in report.models[name].streams.deltas}
              for name in ("calibrated", "refined")}  # fmt: skip
-    assert report.start_steps.keys() == steps["refined"].keys()
-    grown = [report.start_steps[name] / steps["calibrated"][name] for name in report.start_steps]
+    assert report.start_thresholds.keys() == steps["refined"].keys()
+    grown = [report.start_thresholds[name] / steps["calibrated"][name] for name in report.start_thresholds]
     assert max(grown) > 2
     assert movement(report) == {
-        name: pytest.approx(step / report.start_steps[name]) for name, step in steps["refined"].items()
+        name: pytest.approx(step / report.start_thresholds[name]) for name, step in steps["refined"].items()
     }
     assert all(0.1 < moved < 10 for moved in movement(report).values())
 
@@ -141,7 +141,7 @@ def test_the_refined_model_loads_and_predicts_to_the_last_bit_as_in_memory(in_me
     assert loaded.count_params() == outcome.refined.count_params()
     np.testing.assert_array_equal(loaded.predict(clips, verbose=0), outcome.refined.predict(clips, verbose=0))
     for path, layer in delta_layers(loaded).items():
-        np.testing.assert_array_equal(layer.step, delta_layers(outcome.refined)[path].step)
+        np.testing.assert_array_equal(layer.threshold, delta_layers(outcome.refined)[path].step)
 
 
 def test_two_runs_with_one_seed_give_the_same_weights_and_figures(
@@ -247,8 +247,8 @@ def test_without_epochs_the_calibrated_model_is_measured_and_is_what_is_written(
     assert report.front == []
     assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()] == ["calibrated.h5"]
     loaded = load(tmp_path / "run")
-    measured = {figures.name: figures.step_median for figures in report.models["calibrated"].streams.deltas}
-    assert measured == {path: pytest.approx(float(layer.step)) for path, layer in delta_layers(loaded).items()}
+    measured = {figures.name: figures.threshold_median for figures in report.models["calibrated"].streams.deltas}
+    assert measured == {path: pytest.approx(float(layer.threshold)) for path, layer in delta_layers(loaded).items()}
     original = keras.models.load_model(material[0])
     assert not any(
         functools.reduce(
@@ -265,11 +265,11 @@ def test_steps_are_relative_to_the_activations_of_the_model_as_it_was_given(in_m
     activations = {"input": frames}
     for name in ("relu1", "conv2"):
         activations[name] = np.asarray(keras.Model(model.input, model.get_layer(name).output)(frames))
-    found = {figures.name: figures.step_median for figures in outcome.measurements["calibrated"].streams.deltas}
+    found = {figures.name: figures.threshold_median for figures in outcome.measurements["calibrated"].streams.deltas}
     for site in outcome.prepared.sites:
         if site.selected:
             rms = np.sqrt(np.mean(activations[site.name] ** 2))
-            assert found[site.delta_name] == pytest.approx(FAST["relative_step"] * rms, rel=1e-3), site.name
+            assert found[site.delta_name] == pytest.approx(FAST["relative_threshold"] * rms, rel=1e-3), site.name
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,9 @@ def test_a_target_is_reached_by_steering_and_by_one_factor_on_the_steps(
     refined, of_epoch = load(tmp_path / "run"), load(tmp_path / "run")
     checkpoints.restore(tmp_path / "run" / "checkpoints" / f"epoch-{chosen.epoch:04d}.h5", of_epoch.variables)
     for path, layer in delta_layers(of_epoch).items():
-        assert float(delta_layers(refined)[path].step) == pytest.approx(float(layer.step) * chosen.step_scale, rel=1e-5)
+        assert float(delta_layers(refined)[path].step) == pytest.approx(
+            float(layer.threshold) * chosen.threshold_scale, rel=1e-5
+        )
 
 
 def test_another_epoch_can_be_picked_afterwards(

@@ -86,8 +86,8 @@ def test_a_value_out_of_its_limits_is_refused_by_name(name: str, value: Any) -> 
 
 
 def test_settings_that_do_not_go_together_are_refused_in_words() -> None:
-    assert refusal(method="paper", unit="pixel") == (
-        "The settings do not go together: method 'paper' works on elements, not on unit 'pixel'."
+    assert refusal(method="paper", granularity="pixel") == (
+        "The settings do not go together: method 'paper' works on elements, not on granularity 'pixel'."
     )
 
 
@@ -132,6 +132,6 @@ def test_the_recipes_on_the_page_are_some() -> None:
     page = Path(__file__).parents[2] / "docs" / "refine.md"
     recipes = re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     by_pixels, example = (resolve(model="m", data="d", **tomllib.loads(recipe)) for recipe in recipes)
-    assert by_pixels.unit == "pixel"
+    assert by_pixels.granularity == "pixel"
     assert by_pixels.carried  # which finding steps anew takes
     assert example.skip == ("*expand*",)

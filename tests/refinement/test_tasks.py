@@ -81,7 +81,9 @@ def run(model: Any, data: Path, folder: Path, **settings: Any) -> tuple[Report, 
 
 
 def test_a_model_of_numbers_follows_the_original_and_is_judged_by_its_error(unlabelled: Path, tmp_path: Path) -> None:
-    report, refined = run(of_numbers(2), unlabelled, tmp_path, task="regression", head="last", relative_step=0.02)
+    report, refined = run(
+        of_numbers(2), unlabelled, tmp_path, task="regression", clip_output="last", relative_threshold=0.02
+    )
     for name in ("calibrated", "refined"):
         figures = report.models[name].streams
         assert figures.frame_accuracy is None
@@ -120,7 +122,7 @@ def test_maps_are_distilled_as_classes_or_as_numbers(
     activation: str | None, judged_by: str, labelled: Path, tmp_path: Path
 ) -> None:
     model = of_maps(activation)
-    report, refined = run(model, labelled, tmp_path, task="distill", head="per-frame")
+    report, refined = run(model, labelled, tmp_path, task="distill", clip_output="per-frame")
     assert refined.output_shape == (None, None, *model.output_shape[1:])
     figures = report.models["refined"].streams
     assert {name for name in ("fidelity", "relative_error") if getattr(figures, name) is not None} == {judged_by}
@@ -190,7 +192,11 @@ def test_a_model_of_any_frame_size_needs_one(unlabelled: Path, tmp_path: Path) -
         (lambda: of_maps("softmax"), {}, "use --task distill"),
         (lambda: small_model(3), {}, "3 outputs but .* has 2 classes .* --classes, or use --task distill"),
         (lambda: of_clips("convolutional"), {"frames": 8}, "takes clips of 4 frames, not 8"),
-        (lambda: of_clips("convolutional"), {"head": "last"}, "--head is for models that take single frames"),
+        (
+            lambda: of_clips("convolutional"),
+            {"clip_output": "last"},
+            "--clip-output is for models that take single frames",
+        ),
         (lambda: small_model(), {"size": "20x20"}, "takes frames of 16x16"),
         (lambda: small_model(), {"task": "guess"}, "The setting 'task' is 'guess'"),
     ],

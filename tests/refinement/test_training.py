@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltafine.model import DeltaSettings, Site, choose, delta_layers, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, Site, delta_layers, find_activations, insert_deltas, select_sites
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.settings import resolve
@@ -30,8 +30,8 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 def trainer_of(model: Any, steps: int = 30, **settings: Any) -> tuple[Trainer, Any, list[Site]]:
     resolved = resolve(model="m", data="d", warmup=0, **settings)
-    sites = choose(find_activations(model))
-    deltas = DeltaSettings(initial_step=0.2, train_step=resolved.rate_of_steps > 0)
+    sites = select_sites(find_activations(model))
+    deltas = DeltaSettings(initial_threshold=0.2, train_threshold=resolved.rate_of_thresholds > 0)
     student = insert_deltas(model, sites, deltas)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
     loss = ClassificationLoss(True, resolved.teaching)
@@ -40,11 +40,11 @@ def trainer_of(model: Any, steps: int = 30, **settings: Any) -> tuple[Trainer, A
 
 
 def steps_of(student: Any) -> list[float]:
-    return [float(layer.step) for layer in delta_layers(student).values()]
+    return [float(layer.threshold) for layer in delta_layers(student).values()]
 
 
 def test_the_task_is_learnt_and_steps_with_no_rate_stay(model: Any) -> None:
-    trainer, student, _ = trainer_of(model, learning_rate=0.01, step_learning_rate=0.0, distill=0.0, penalty=0.0)
+    trainer, student, _ = trainer_of(model, learning_rate=0.01, threshold_learning_rate=0.0, distill=0.0, penalty=0.0)
     before = steps_of(student)
     losses = [trainer.train_on_batch(*batch(), 0.0)[0] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
@@ -53,7 +53,9 @@ def test_the_task_is_learnt_and_steps_with_no_rate_stay(model: Any) -> None:
 
 
 def test_the_penalty_alone_lowers_the_expected_events_and_steps_with_a_rate_grow(model: Any) -> None:
-    trainer, student, sites = trainer_of(model, learning_rate=1e-9, step_learning_rate=0.1, distill=0.0, penalty=100.0)
+    trainer, student, sites = trainer_of(
+        model, learning_rate=1e-9, threshold_learning_rate=0.1, distill=0.0, penalty=100.0
+    )
     before = steps_of(student)
     penalties = [trainer.train_on_batch(*batch(), 100.0)[1] for _ in range(15)]
     assert penalties[-1] < penalties[0]

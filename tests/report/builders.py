@@ -17,13 +17,13 @@ from deltafine.document.report import (
     Measurement,
     ModelInfo,
     Operations,
-    Problem,
     Report,
     RuntimeTimes,
     SiteInfo,
     Timing,
     Uncovered,
     Versions,
+    VideoProblem,
 )
 
 VIDEOS = {"streams": 24, "clips": 24}
@@ -131,10 +131,10 @@ def delta_figures(model: str, names: list[str] | None = None) -> list[DeltaFigur
         DeltaFigures(
             name=names[index] if names else f"{name}_delta",
             rule="send-on-delta",
-            unit="channel",
-            step_minimum=0.02 * (index + 1),
-            step_median=0.11 * (index + 1),
-            step_maximum=0.31 * (index + 1),
+            granularity="channel",
+            threshold_minimum=0.02 * (index + 1),
+            threshold_median=0.11 * (index + 1),
+            threshold_maximum=0.31 * (index + 1),
             elements=elements,
             activation_density=active,
             delta_density=CHANGES[model][index],
@@ -143,7 +143,7 @@ def delta_figures(model: str, names: list[str] | None = None) -> list[DeltaFigur
             silent_channels=0.03 * index,
             saturated_channels=0.01 * (index == 0),
             state_bytes=4 * elements,
-            steps_at_floor=0.0,
+            thresholds_at_floor=0.0,
         )
         for index, (name, _, _, elements, active) in enumerate(LAYERS)
     ]
@@ -177,7 +177,7 @@ def data_info(**changes: Any) -> DataInfo:
         "train_videos": 96,
         "validation_videos": 24,
         "fingerprint": "sha256:5be3f0",
-        "problems": [Problem(video="cone/short.mp4", reason="5 frames, fewer than a clip of 8: skipped")],
+        "problems": [VideoProblem(video="cone/short.mp4", reason="5 frames, fewer than a clip of 8: skipped")],
     }
     return DataInfo(**{**fields, **changes})
 
@@ -291,8 +291,8 @@ def make_report(
             )
             for row in rows
         ],
-        "start_steps": {
-            delta.name: delta.step_median
+        "start_thresholds": {
+            delta.name: delta.threshold_median
             for model in models[-1:]
             for delta in figures(model, "streams", layer_names).deltas
         },

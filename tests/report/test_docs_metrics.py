@@ -39,7 +39,7 @@ def test_every_measured_figure_of_the_document_is_explained() -> None:
         "staleness",
         "silent_channels",
         "saturated_channels",
-        "steps_at_floor",
+        "thresholds_at_floor",
         "bits",
         "break_even_density",
         "overhead_operations",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltafine.jobs.measure import measure_model
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.report import write_report
 from tests.video.painted import write_video
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 def test_a_report_of_resnet50_has_every_layer_and_stays_under_three_megabytes(tmp_path: Path) -> None:
     model = keras.applications.ResNet50(weights=None, classes=2)
     model.save(tmp_path / "model.keras")
-    deltas = DeltaSettings(initial_step=0.2)
-    insert_deltas(model, choose(find_activations(model)), deltas).save(tmp_path / "refined.keras")
+    deltas = DeltaSettings(initial_threshold=0.2)
+    insert_deltas(model, select_sites(find_activations(model)), deltas).save(tmp_path / "refined.keras")
     for number in range(6):
         noise = np.random.default_rng(number).integers(0, 256, (8, 224, 224, 3))  # what compresses worst
         write_video(tmp_path / "videos" / "ab"[number % 2] / f"{number}.avi", pictures=list(noise.astype(np.uint8)))

@@ -107,7 +107,7 @@ def test_json_that_is_no_report_is_refused(tmp_path: Path, content: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [(2, "update deltafine"), (0, "measure again"), ("new", "measure"), (True, "measure")]
+    ("version", "advice"), [(3, "update deltafine"), (0, "measure again"), ("new", "measure"), (True, "measure")]
 )
 def test_another_version_is_refused_with_what_to_do(run: Path, version: object, advice: str) -> None:
     message = refusal(changed(run, version=version))

@@ -137,10 +137,12 @@ def frame_shape(model: Any) -> tuple[int, ...]:
     return tuple(graph.input_tensors(model)[0].shape[1:])
 
 
-def refined(model: Any, rule: str, unit: str = "element", relative_step: float = 0.3, **settings: Any) -> Any:
+def refined(
+    model: Any, rule: str, granularity: str = "element", relative_threshold: float = 0.3, **settings: Any
+) -> Any:
     """A clip model with steps relative to the spread of each activation, per-frame predictions."""
     sites = find_activations(model)
-    clips = insert_deltas(model, sites, DeltaSettings(rule="identity"), head="per-frame")
+    clips = insert_deltas(model, sites, DeltaSettings(rule="identity"), clip_output="per-frame")
     seen: dict[str, float] = {}
 
     def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
@@ -149,9 +151,12 @@ def refined(model: Any, rule: str, unit: str = "element", relative_step: float =
 
     frames = np.stack(list(video(frame_shape(model), 12)))[None]
     graph.run(clips, [keras.ops.convert_to_tensor(frames)], observe)
-    steps = {site.name: max(relative_step * seen.get(site.delta_name, 1.0), 1e-3) for site in sites}
+    steps = {site.name: max(relative_threshold * seen.get(site.delta_name, 1.0), 1e-3) for site in sites}
     return insert_deltas(
-        model, sites, DeltaSettings(rule=rule, unit=unit, initial_step=steps, **settings), head="per-frame"
+        model,
+        sites,
+        DeltaSettings(rule=rule, granularity=granularity, initial_threshold=steps, **settings),
+        clip_output="per-frame",
     )
 
 

@@ -79,7 +79,9 @@ def test_outputs_have_the_names_the_order_and_the_structure_of_the_model(name: s
     model = keras.Model(inputs, STRUCTURES[name](small, big))
     sites = find_activations(model)
     models = [model, export_plain(insert_deltas(model, sites, DeltaSettings(rule="identity")))]
-    models += [insert_deltas(model, sites, DeltaSettings(rule="identity"), head=head) for head in ("mean", "per-frame")]
+    models += [
+        insert_deltas(model, sites, DeltaSettings(rule="identity"), clip_output=head) for head in ("mean", "per-frame")
+    ]
     frame = next(pictures(SHAPE))
     expected = keras_answer(model, frame)
     for number, one in enumerate(models):

@@ -67,7 +67,7 @@ def test_every_layer_left_to_keras_has_the_macs_that_inspect_lists(tail: Callabl
 
 
 @pytest.mark.parametrize(
-    ("name", "rule", "unit", "engine"),
+    ("name", "rule", "granularity", "engine"),
     [
         ("convolutions", "send-on-delta", "element", "numba"),
         ("depthwise", "send-on-delta", "pixel", "numba"),
@@ -76,9 +76,9 @@ def test_every_layer_left_to_keras_has_the_macs_that_inspect_lists(tail: Callabl
         ("mostly_left_to_keras", "quantize", "element", "numpy"),
     ],
 )
-def test_effective_macs_are_those_of_the_report(name: str, rule: str, unit: str, engine: str) -> None:
+def test_effective_macs_are_those_of_the_report(name: str, rule: str, granularity: str, engine: str) -> None:
     plain = ALL[name]()
-    model = refined(plain, rule, unit)
+    model = refined(plain, rule, granularity)
     frames = np.stack(list(video(frame_shape(plain), FRAMES)))
     probe = Probe(model)
     piece = probe.run(frames[None])

@@ -114,7 +114,7 @@ def test_deep_networks_are_as_close_to_double_precision_as_tensorflow_is(make: A
 
 
 @pytest.mark.parametrize(
-    ("name", "rule", "unit", "step_per", "engine"),
+    ("name", "rule", "granularity", "threshold_per", "engine"),
     [
         ("convolutions", "send-on-delta", "element", "layer", "numba"),
         ("convolutions", "send-on-delta", "pixel", "neuron", "numba"),
@@ -127,28 +127,34 @@ def test_deep_networks_are_as_close_to_double_precision_as_tensorflow_is(make: A
     ],
 )
 def test_from_the_same_state_every_delta_layer_sends_what_keras_sends(
-    name: str, rule: str, unit: str, step_per: str, engine: str
+    name: str, rule: str, granularity: str, threshold_per: str, engine: str
 ) -> None:
-    _compare_from_the_same_state(name, rule, unit, step_per, engine, frames=40)
+    _compare_from_the_same_state(name, rule, granularity, threshold_per, engine, frames=40)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "rule", "unit"),
+    ("name", "rule", "granularity"),
     [
         ("convolutions", "send-on-delta", "element"),
         ("depthwise", "send-on-delta", "pixel"),
         ("sums", "quantize", "element"),
     ],
 )
-def test_over_a_thousand_frames_every_delta_layer_sends_what_keras_sends(name: str, rule: str, unit: str) -> None:
-    _compare_from_the_same_state(name, rule, unit, "layer", "numba", frames=1000)
+def test_over_a_thousand_frames_every_delta_layer_sends_what_keras_sends(
+    name: str, rule: str, granularity: str
+) -> None:
+    _compare_from_the_same_state(name, rule, granularity, "layer", "numba", frames=1000)
 
 
-def _compare_from_the_same_state(name: str, rule: str, unit: str, step_per: str, engine: str, frames: int) -> None:
-    model = refined(MODELS[name](), rule, unit, 0.1 if unit == "pixel" else 0.3, step_per=step_per)
+def _compare_from_the_same_state(
+    name: str, rule: str, granularity: str, threshold_per: str, engine: str, frames: int
+) -> None:
+    model = refined(
+        MODELS[name](), rule, granularity, 0.1 if granularity == "pixel" else 0.3, threshold_per=threshold_per
+    )
     runtime, keras_model = DeltaRuntime(model, engine=engine), Teacher(model)
-    steps = {path: np.asarray(layer.step) for path, layer in delta_layers(model).items()}
+    steps = {path: np.asarray(layer.threshold) for path, layer in delta_layers(model).items()}
     moved = dict.fromkeys(keras_model.paths, 0)
     sent: dict[str, np.ndarray] | None = None
     decisions = other = 0

@@ -60,10 +60,10 @@ def model_of(
 ) -> Any:
     inputs = keras.Input((*size, channels))
     model = keras.Model(inputs, layers.GlobalMaxPooling2D()(layers.Conv2D(3, 1, activation="relu")(inputs)))
-    deltas = DeltaSettings(rule=rule[0], unit=rule[1], step_per="channel")
-    clips = insert_deltas(model, find_activations(model), deltas, rescale=rescale, head="per-frame")
+    deltas = DeltaSettings(rule=rule[0], granularity=rule[1], threshold_per="channel")
+    clips = insert_deltas(model, find_activations(model), deltas, rescale=rescale, clip_output="per-frame")
     for layer in delta_layers(clips).values():
-        layer.set_step(np.resize(np.float32(steps), layer.step.shape) * (1 if rescale is None else 1 / 255))
+        layer.set_threshold(np.resize(np.float32(steps), layer.threshold.shape) * (1 if rescale is None else 1 / 255))
     return clips
 
 

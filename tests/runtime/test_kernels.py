@@ -41,9 +41,12 @@ def frames_of(shape: tuple[int, ...], seed: int, number: int = 6) -> list[np.nda
     return [frame.astype(np.uint8) if generator.random() < in_bytes else frame for frame in frames]
 
 
-def assert_same(model: Any, rule: str, unit: str, seed: int) -> None:
+def assert_same(model: Any, rule: str, granularity: str, seed: int) -> None:
     clip_model = insert_deltas(
-        model, find_activations(model), DeltaSettings(rule=rule, unit=unit, initial_step=2.0), head="per-frame"
+        model,
+        find_activations(model),
+        DeltaSettings(rule=rule, granularity=granularity, initial_threshold=2.0),
+        clip_output="per-frame",
     )
     plan = compile_model(clip_model).plan
     ours, theirs = NumbaState(Program(plan), None), NumpyState(plan, None)
@@ -97,20 +100,20 @@ def test_frames_of_any_size(
     channels=some.sampled_from([1, 3]),
     rescale=some.sampled_from([None, "0..1", "-1..1"]),
     rule=rules,
-    step_per=some.sampled_from(["layer", "channel", "neuron"]),
+    threshold_per=some.sampled_from(["layer", "channel", "neuron"]),
     seed=seeds,
 )
 def test_frames_of_bytes_give_what_the_same_numbers_give(
-    size: tuple[int, int], channels: int, rescale: str | None, rule: tuple[str, str], step_per: str, seed: int
+    size: tuple[int, int], channels: int, rescale: str | None, rule: tuple[str, str], threshold_per: str, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
     inputs = keras.Input((*size, channels))
     model = keras.Model(inputs, layers.GlobalMaxPooling2D()(layers.Conv2D(3, 1, activation="relu")(inputs)))
-    deltas = DeltaSettings(rule=rule[0], unit=rule[1], step_per=step_per)
-    clip_model = insert_deltas(model, find_activations(model), deltas, rescale=rescale, head="per-frame")
+    deltas = DeltaSettings(rule=rule[0], granularity=rule[1], threshold_per=threshold_per)
+    clip_model = insert_deltas(model, find_activations(model), deltas, rescale=rescale, clip_output="per-frame")
     for layer in delta_layers(clip_model).values():
-        unit = 1.0 if rescale is None else 1 / 255
-        layer.set_step(unit * generator.choice([0.3, 1, 2, 7.5, 40, 300], layer.step.shape))
+        granularity = 1.0 if rescale is None else 1 / 255
+        layer.set_threshold(granularity * generator.choice([0.3, 1, 2, 7.5, 40, 300], layer.threshold.shape))
     program = Program(compile_model(clip_model).plan)
     of_bytes, of_numbers = NumbaState(program, None), NumbaState(program, None)
     for frame in moving((*size, channels), generator):

@@ -79,7 +79,9 @@ def engines_of(model: Any, folder: Path) -> dict[str, Step]:
         engines["kept plan"] = DeltaStream(kept, NumpyState(kept, lambda *_: None)).step
     try:
         sites = find_activations(model)
-        clips = insert_deltas(model, sites, DeltaSettings(rule="identity"), head=("mean", "per-frame")[len(sites) % 2])
+        clips = insert_deltas(
+            model, sites, DeltaSettings(rule="identity"), clip_output=("mean", "per-frame")[len(sites) % 2]
+        )
         engines["clip model"] = DeltaRuntime(clips).step
     except DeltafineError:
         pass  # there is no place for a delta layer

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 from keras import ops
 
-UNITS = ("element", "pixel")
+GRANULARITIES = ("element", "pixel")
 UNROLL_LIMIT = 16
 """Clips up to this many frames are scanned by an unrolled graph, longer ones by a loop."""
 
@@ -19,14 +19,14 @@ UNROLL_LIMIT = 16
 class EventRule:
     """When a value is sent, and with which gradients that is trained.
 
-    Shapes: ``x`` and ``sent`` are (batch, time, ..., channels), ``step`` broadcasts against one frame
+    Shapes: ``x`` and ``sent`` are (batch, time, ..., channels), ``threshold`` broadcasts against one frame
     (..., channels), states are (batch, ..., channels).
     """
 
     name: ClassVar[str]
-    uses_step: ClassVar[bool] = True
+    uses_threshold: ClassVar[bool] = True
 
-    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
+    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
         """One frame: the values held after seeing ``x``, given the values ``sent`` last.
 
         This is the one definition of the rule: training, measuring and the runtime all call it. ``xp`` is
@@ -34,13 +34,13 @@ class EventRule:
         """
         raise NotImplementedError
 
-    def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
+    def send(self, x: Any, threshold: Any, granularity: str, start: Any | None = None) -> Any:
         """The values held at every frame, without gradients.
 
         Args:
             x: (batch, time, ..., channels).
-            step: step size, broadcastable to one frame.
-            unit: ``"element"`` or ``"pixel"``.
+            threshold: threshold, broadcastable to one frame.
+            granularity: ``"element"`` or ``"pixel"``.
             start: values sent before the first frame; None sends the first frame as the rule sends a fresh value.
 
         Returns:
@@ -48,21 +48,29 @@ class EventRule:
         """
         frames = x.shape[1]
         if frames is not None and frames <= UNROLL_LIMIT:
-            held = self.first(x[:, 0], step) if start is None else self.advance(start, x[:, 0], step, unit, ops)
+            held = (
+                self.first(x[:, 0], threshold)
+                if start is None
+                else self.advance(start, x[:, 0], threshold, granularity, ops)
+            )
             sequence = [held]
             for frame in range(1, frames):
-                held = self.advance(held, x[:, frame], step, unit, ops)
+                held = self.advance(held, x[:, frame], threshold, granularity, ops)
                 sequence.append(held)
             return tf.stack(sequence, axis=1)
-        return self._send_in_a_loop(x, step, unit, start)
+        return self._send_in_a_loop(x, threshold, granularity, start)
 
-    def _send_in_a_loop(self, x: Any, step: Any, unit: str, start: Any | None) -> Any:
+    def _send_in_a_loop(self, x: Any, threshold: Any, granularity: str, start: Any | None) -> Any:
         frames = tf.shape(x)[1]
-        held = self.first(x[:, 0], step) if start is None else self.advance(start, x[:, 0], step, unit, ops)
+        held = (
+            self.first(x[:, 0], threshold)
+            if start is None
+            else self.advance(start, x[:, 0], threshold, granularity, ops)
+        )
         sequence = tf.TensorArray(x.dtype, size=frames, element_shape=held.shape).write(0, held)
 
         def one_frame(frame: Any, held: Any, sequence: Any) -> tuple[Any, Any, Any]:
-            held = self.advance(held, x[:, frame], step, unit, ops)
+            held = self.advance(held, x[:, frame], threshold, granularity, ops)
             return frame + 1, held, sequence.write(frame, held)
 
         _, _, sequence = tf.while_loop(
@@ -80,40 +88,40 @@ class EventRule:
             lambda: tf.transpose(by_time, by_clip),
         )
 
-    def first(self, x: Any, step: Any) -> Any:
+    def first(self, x: Any, threshold: Any) -> Any:
         """The values held after the first frame of a fresh state."""
         return x
 
-    def output(self, x: Any, sent: Any, step: Any) -> Any:
+    def output(self, x: Any, sent: Any, threshold: Any) -> Any:
         """``sent`` in value, to the bit; with the gradients of the task path.
 
-        To ``x`` straight through. To ``step`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
-        d output / d step = (sent - x) / step, without their scale of 1 / sqrt(N Q): this is the slope of the error
-        in the step, on one scale with that of the penalty, so that the two can hold each other.
+        To ``x`` straight through. To ``threshold`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
+        d output / d threshold = (sent - x) / threshold, without their scale of 1 / sqrt(N Q): this is the slope of the
+        error in the threshold, on one scale with that of the penalty, so that the two can hold each other.
         """
-        return _straight_through(x, sent, step)
+        return _straight_through(x, sent, threshold)
 
-    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
-        """A smooth stand-in for the number of events, with gradients to ``x`` and ``step``.
+    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+        """A smooth stand-in for the number of events, with gradients to ``x`` and ``threshold``.
 
         Returns:
-            (batch, time - 1, ..., channels), or one channel for ``unit="pixel"``; values from 0 to 1.
+            (batch, time - 1, ..., channels), or one channel for ``granularity="pixel"``; values from 0 to 1.
         """
         raise NotImplementedError
 
 
-def relative_change(change: Any, step: Any, unit: str, xp: Any) -> Any:
-    """|change| / step per element, or its root mean square over the channels (kept as one) per pixel."""
-    if unit == "element":
-        return xp.absolute(change) / step
-    return xp.sqrt(xp.mean(xp.square(change / step), axis=-1, keepdims=True))
+def relative_change(change: Any, threshold: Any, granularity: str, xp: Any) -> Any:
+    """|change| / threshold per element, or its root mean square over the channels (kept as one) per pixel."""
+    if granularity == "element":
+        return xp.absolute(change) / threshold
+    return xp.sqrt(xp.mean(xp.square(change / threshold), axis=-1, keepdims=True))
 
 
-def smooth_relative_change(change: Any, step: Any, unit: str) -> Any:
+def smooth_relative_change(change: Any, threshold: Any, granularity: str) -> Any:
     """As :func:`relative_change`, with a finite gradient at 0."""
-    if unit == "element":
-        return tf.abs(change) / step
-    return tf.sqrt(tf.reduce_mean(tf.square(change / step), axis=-1, keepdims=True) + 1e-12)
+    if granularity == "element":
+        return tf.abs(change) / threshold
+    return tf.sqrt(tf.reduce_mean(tf.square(change / threshold), axis=-1, keepdims=True) + 1e-12)
 
 
 @tf.custom_gradient
@@ -131,9 +139,9 @@ def change_over_time(x: Any) -> tuple[Any, Any]:
 
 
 @tf.custom_gradient
-def _straight_through(x: Any, sent: Any, step: Any) -> tuple[Any, Any]:
+def _straight_through(x: Any, sent: Any, threshold: Any) -> tuple[Any, Any]:
     def gradient(upstream: Any) -> tuple[Any, None, Any]:
-        of_step = upstream * (sent - x) / step
-        return upstream, None, tf.reduce_sum(of_step, axis=list(range(len(x.shape) - len(step.shape))))
+        of_threshold = upstream * (sent - x) / threshold
+        return upstream, None, tf.reduce_sum(of_threshold, axis=list(range(len(x.shape) - len(threshold.shape))))
 
     return tf.identity(sent), gradient

@@ -14,5 +14,5 @@ class L1(Identity):
 
     name = "l1"
 
-    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
         return tf.abs(x)

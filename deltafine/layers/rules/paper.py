@@ -13,18 +13,18 @@ from deltafine.layers.rules.quantize import Quantize
 class Paper(Quantize):
     """Forward as ``quantize``; gradients and penalty as in the authors' code (arXiv 2107.07305).
 
-    The step has one gradient for everything, d output / d step = -round(x / step): x / step is detached and
-    the sign flipped. The penalty is the mean |y_t - y_(t-1)|, through that same gradient.
+    The threshold has one gradient for everything, d output / d threshold = -round(x / threshold): x / threshold is
+    detached and the sign flipped. The penalty is the mean |y_t - y_(t-1)|, through that same gradient.
     """
 
     name = "paper"
 
-    def output(self, x: Any, sent: Any, step: Any) -> Any:
-        levels = tf.stop_gradient(tf.round(x / step))
-        step_path = -levels * (step - tf.stop_gradient(step))
-        return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + step_path
+    def output(self, x: Any, sent: Any, threshold: Any) -> Any:
+        levels = tf.stop_gradient(tf.round(x / threshold))
+        threshold_path = -levels * (threshold - tf.stop_gradient(threshold))
+        return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + threshold_path
 
-    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
+    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
         """|y_t - y_(t-1)|: a size, not a number of events; not bounded by 1."""
-        y = self.output(x, sent, step)
+        y = self.output(x, sent, threshold)
         return tf.abs(change_over_time(y))

@@ -1,4 +1,4 @@
-"""Events are steps of the quantised value (Yousefzadeh and Sifalakis, arXiv 2107.07305)."""
+"""Events are thresholds of the quantised value (Yousefzadeh and Sifalakis, arXiv 2107.07305)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deltafine.layers.rules.base import EventRule, change_over_time, smooth_rela
 
 
 class Quantize(EventRule):
-    """y = step * round(x / step); an event wherever y differs from the frame before.
+    """y = threshold * round(x / threshold); an event wherever y differs from the frame before.
 
     Without memory, so that all frames are computed at once. It fires again and again where a value hovers at
     a rounding boundary.
@@ -19,15 +19,15 @@ class Quantize(EventRule):
 
     name = "quantize"
 
-    def advance(self, sent: Any, x: Any, step: Any, unit: str, xp: Any) -> Any:
-        return xp.round(x / step) * step
+    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
+        return xp.round(x / threshold) * threshold
 
-    def first(self, x: Any, step: Any) -> Any:
-        return ops.round(x / step) * step
+    def first(self, x: Any, threshold: Any) -> Any:
+        return ops.round(x / threshold) * threshold
 
-    def send(self, x: Any, step: Any, unit: str, start: Any | None = None) -> Any:
-        return self.first(x, step)
+    def send(self, x: Any, threshold: Any, granularity: str, start: Any | None = None) -> Any:
+        return self.first(x, threshold)
 
-    def expected_events(self, x: Any, sent: Any, step: Any, unit: str) -> Any:
-        """tanh(u) of u = |x_t - x_(t-1)| / step, near min(1, u), which is exact for a uniform phase."""
-        return tf.tanh(smooth_relative_change(change_over_time(x), step, unit))
+    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+        """tanh(u) of u = |x_t - x_(t-1)| / threshold, near min(1, u), which is exact for a uniform phase."""
+        return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))

@@ -13,7 +13,7 @@ from deltafine.video.finding import content_hash
 
 
 @dataclass(frozen=True)
-class Identity:
+class Fingerprint:
     """Digests of the bytes of the model, of the videos, and of those that are measured on."""
 
     model: str
@@ -21,7 +21,7 @@ class Identity:
     streams: str
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Identity:
+    def of(cls, prepared: Prepared) -> Fingerprint:
         """Read every file once."""
         return cls(
             content_hash(Path(prepared.settings.model)), prepared.data.fingerprint(), prepared.streams.fingerprint()

@@ -142,7 +142,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     model = models.load(
         settings.model, custom_objects=import_objects(settings.custom_objects), unsafe_lambda=settings.unsafe_lambda
     )
-    fits = fitting(model, size=settings.size, frames=settings.frames, head=settings.head)
+    fits = fitting(model, size=settings.size, frames=settings.frames, clip_output=settings.clip_output)
     sample, frames, window = fits.sample, fits.frames, fits.window
     if settings.recalibrate:
         _check_recalibration(window)
@@ -162,7 +162,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     for labelled in (data,) if data.classes else (streams,):
         check_labels(fits.answers, settings.task, labelled, window)
-    output, data, streams = output_of(model, settings.task, settings.head or "mean", data, streams)
+    output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams)
     warnings = []
     if len(data.videos) == 1 and not data.select("train"):
         data, said = split_in_time(data, settings.validation)

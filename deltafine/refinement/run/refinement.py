@@ -20,12 +20,12 @@ from deltafine.model import DeltaSettings
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
-from deltafine.refinement.run.fingerprint import Identity
+from deltafine.refinement.run.fingerprint import Fingerprint
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
 from deltafine.refinement.thresholds import calibration as calibrate
 from deltafine.refinement.thresholds.allocation import Allocation
-from deltafine.refinement.thresholds.following import SMALLEST_STEP, wake
+from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD, wake
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
@@ -49,7 +49,7 @@ class Outcome:
     history: list[Epoch] = field(default_factory=list)
     front: list[FrontPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    start_steps: dict[str, float] = field(default_factory=dict)  # median of each delta layer
+    start_thresholds: dict[str, float] = field(default_factory=dict)  # median of each delta layer
 
 
 class Refinement:
@@ -83,16 +83,16 @@ class Refinement:
         self.prepared = self._prepare()
         deltas = DeltaSettings(
             rule=settings.layer_rule,
-            initial_step=SMALLEST_STEP,  # until calibrated, every layer sees what it would in the original
-            unit=settings.unit,
-            step_per=settings.step_per,
+            initial_threshold=SMALLEST_THRESHOLD,  # until calibrated, every layer sees what it would in the original
+            granularity=settings.granularity,
+            threshold_per=settings.threshold_per,
             random_start=settings.noisy,
-            train_step=settings.rate_of_steps > 0,
+            train_threshold=settings.rate_of_thresholds > 0,
         )
         model, sites = self.prepared.model, self.prepared.sites
         form: Any = {
             "rescale": settings.rescale,
-            "head": settings.head or "mean",
+            "clip_output": settings.clip_output or "mean",
             "frames": self.prepared.window,
             "frame_shape": (*self.prepared.size, self.prepared.channels),
         }
@@ -130,10 +130,10 @@ class Refinement:
             self._keep_frames()
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
-        start_steps = {}
+        start_thresholds = {}
         if self.trains:
             deltas = models.delta_layers(self.student)
-            start_steps = {path: float(np.median(layer.step)) for path, layer in deltas.items()}
+            start_thresholds = {path: float(np.median(layer.threshold)) for path, layer in deltas.items()}
             training = self._train(loss, resume)
             said = self.workers.lead(lambda: training.choice.make(training.penalty, pick))
             self.workers.follow(self.student.variables)
@@ -164,7 +164,7 @@ class Refinement:
             history,
             front,
             warnings,
-            start_steps,
+            start_thresholds,
         )
 
     def _prepare(self) -> Prepared:
@@ -186,27 +186,29 @@ class Refinement:
     def _begin(self, resume: bool) -> Loss:
         """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
         calibration = self.out / "checkpoints" / "calibrated.h5"
-        steps = [layer.log_step for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()]
+        thresholds = [
+            layer.log_threshold for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()
+        ]
 
         def begin() -> bytes:
             self._keep_frames()
-            identity = Identity.of(self.prepared)
+            fingerprint = Fingerprint.of(self.prepared)
             resuming = resume and calibration.exists()
             if resuming:
-                identity.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
+                fingerprint.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
             videos = calibrate.calibration_videos(self.prepared)
             probe = Probe(self.original)
             answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
             loss = self.prepared.read_output(answers)
             if resuming:
-                checkpoints.restore(calibration, steps)
+                checkpoints.restore(calibration, thresholds)
             else:
                 self._calibrate(videos, loss)
-                checkpoints.save(calibration, steps, asdict(identity))
+                checkpoints.save(calibration, thresholds, asdict(fingerprint))
             return to_bytes({"answers": answers})
 
         told = self.workers.lead_bytes(begin)
-        self.workers.follow(steps)
+        self.workers.follow(thresholds)
         return self.prepared.read_output(from_bytes(told)["answers"])
 
     def _keep_frames(self) -> Path:
@@ -219,31 +221,31 @@ class Refinement:
         return own
 
     def _calibrate(self, videos: list[np.ndarray], loss: Loss) -> None:
-        """Set the steps of the calibrated model and of the student."""
+        """Set the thresholds of the calibrated model and of the student."""
         settings = self.settings
         rms = calibrate.activation_rms(self.calibrated, [video[None] for video in videos])
-        if settings.relative_step is not None:
+        if settings.relative_threshold is not None:
             for path, layer in models.delta_layers(self.calibrated).items():
-                step = settings.relative_step * calibrate.step_unit(layer, rms[path])
-                layer.set_step(np.maximum(step, SMALLEST_STEP))  # an activation may be silent
+                threshold = settings.relative_threshold * calibrate.threshold_unit(layer, rms[path])
+                layer.set_threshold(np.maximum(threshold, SMALLEST_THRESHOLD))  # an activation may be silent
             if lowered := wake(self.calibrated, videos):
                 self.listener.say(
-                    f"With relative_step these would never send, so it is less there: {', '.join(lowered)}."
+                    f"With relative_threshold these would never send, so it is less there: {', '.join(lowered)}."
                 )
-            self._give_steps_to_student()
+            self._give_thresholds_to_student()
             return
         search = Allocation(self.calibrated, self.original, rms, videos, loss)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         search.allocate(settings.training_divergence)
         wake(self.calibrated, videos)
-        self._give_steps_to_student()
+        self._give_thresholds_to_student()
         search.allocate(settings.max_divergence)
         wake(self.calibrated, videos)
 
-    def _give_steps_to_student(self) -> None:
+    def _give_thresholds_to_student(self) -> None:
         calibrated = models.delta_layers(self.calibrated)
         for path, layer in models.delta_layers(self.student).items():
-            layer.log_step.assign(np.asarray(calibrated[path].log_step))
+            layer.log_threshold.assign(np.asarray(calibrated[path].log_threshold))
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings

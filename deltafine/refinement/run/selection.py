@@ -20,7 +20,7 @@ from deltafine.refinement.training.validation import Validation, point_of
 
 KEPT_CHECKPOINTS = 8
 LEAST_SCALE = 1e-3
-"""Of the steps: a network that stands still with even smaller ones has nothing left to wake."""
+"""Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
 
 class Choice:
@@ -31,8 +31,8 @@ class Choice:
         validation: of the student.
         budget: what the run is to come to.
         folder: of the checkpoints.
-        scale_that_follows: the factor on the student's steps with which it does not stand still inside; 1 if it does
-            not anyway.
+        scale_that_follows: the factor on the student's thresholds with which it does not stand still inside; 1 if it
+            does not anyway.
 
     Attributes:
         points: what was measured.
@@ -124,12 +124,12 @@ class Choice:
 
     def _load(self, point: FrontPoint) -> None:
         checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
-        if point.step_scale != 1:
+        if point.threshold_scale != 1:
             for layer in delta_layers(self._student).values():
-                layer.set_step(np.exp(np.asarray(layer.log_step)) * point.step_scale)
+                layer.set_threshold(np.exp(np.asarray(layer.log_threshold)) * point.threshold_scale)
 
     def _kept_point(self, number: int) -> FrontPoint:
-        points = [p for p in self.points if p.epoch == number and p.step_scale == 1]
+        points = [p for p in self.points if p.epoch == number and p.threshold_scale == 1]
         if not points or not self._weights_of(number).exists():
             kept = sorted(int(file.stem.removeprefix("epoch-")) for file in self._folder.glob("epoch-*.h5"))
             raise DeltafineError(
@@ -158,11 +158,11 @@ class Choice:
         return pick([start, *tried], self._original, self._budget.drop)
 
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
-        self._load(start.model_copy(update={"step_scale": scale}))
+        self._load(start.model_copy(update={"threshold_scale": scale}))
         return point_of(start.epoch, start.penalty, self._validation.student(), scale)
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
-        """The point with steps at which it does not stand still inside, unless ``keep``; and what is said of it.
+        """The point with thresholds at which it does not stand still inside, unless ``keep``; and what is said of it.
 
         Where the answer never changes, accuracy is no reason for a training to update anything.
         """
@@ -176,9 +176,9 @@ class Choice:
         )
         if keep or scale < LEAST_SCALE:
             return chosen, [still]
-        awake = self._measure_scaled(chosen, chosen.step_scale * scale)
+        awake = self._measure_scaled(chosen, chosen.threshold_scale * scale)
         self.points.append(awake)
-        return awake, [f"{still} All its steps were divided by {1 / scale:.0f}, so that it follows them."]
+        return awake, [f"{still} All its thresholds were divided by {1 / scale:.0f}, so that it follows them."]
 
     def _shortfall(self, chosen: FrontPoint, penalty: float) -> list[str]:
         budget, lost = self._budget, self._original - chosen.accuracy

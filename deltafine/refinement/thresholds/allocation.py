@@ -1,7 +1,7 @@
-"""Sharing out an allowed divergence among the layers: large steps where they save most and harm least.
+"""Sharing out an allowed divergence among the layers: large thresholds where they save most and harm least.
 
-Each layer is tried alone with a few step sizes, all others sending every change. From what that costs (divergence of
-the network's output) and saves (effective MACs), a Lagrange multiplier picks one step per layer, as in bit
+Each layer is tried alone with a few thresholds, all others sending every change. From what that costs (divergence of
+the network's output) and saves (effective MACs), a Lagrange multiplier picks one threshold per layer, as in bit
 allocation (Shoham and Gersho 1988, doi 10.1109/29.90373); the multiplier is then found by bisection on the whole
 network, so that layers' interplay is measured, not assumed.
 
@@ -20,12 +20,12 @@ import numpy as np
 
 from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
-from deltafine.refinement.thresholds.calibration import step_unit
-from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_STEP, Seen, play
+from deltafine.refinement.thresholds.calibration import threshold_unit
+from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_THRESHOLD, Seen, play
 from deltafine.refinement.training.losses import Loss
 
 RELATIVE_STEPS = (0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5)
-"""Tried steps / RMS of the layer's activations."""
+"""Tried thresholds / RMS of the layer's activations."""
 COARSE_STEPS = (0.06, 0.125, 0.25, 0.5, 1.0)
 """The same for models with many delta layers, so that calibration stays short."""
 MANY_LAYERS = 16
@@ -33,8 +33,8 @@ BISECTIONS = 8
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What some choice of steps gives on the calibration video."""
+class AllocationTrial:
+    """What some choice of thresholds gives on the calibration video."""
 
     divergence: float
     effective_macs: float  # mean per steady frame
@@ -42,10 +42,10 @@ class Trial:
 
 
 class Allocation:
-    """Searches steps for a clip model with delta layers on a little video.
+    """Searches thresholds for a clip model with delta layers on a little video.
 
     Args:
-        clip_model: its steps are changed by the search.
+        clip_model: its thresholds are changed by the search.
         original: clip model without delta layers, to compare with.
         rms: of each delta layer's activations, from ``activation_rms``.
         videos: arrays (time, height, width, channels), each one continuous, at least 2 frames long.
@@ -61,8 +61,8 @@ class Allocation:
         loss: Loss,
     ) -> None:
         self._layers = delta_layers(clip_model)
-        self._units = {path: step_unit(layer, rms[path]) for path, layer in self._layers.items()}
-        self._steps = COARSE_STEPS if len(self._layers) > MANY_LAYERS else RELATIVE_STEPS
+        self._units = {path: threshold_unit(layer, rms[path]) for path, layer in self._layers.items()}
+        self._thresholds = COARSE_STEPS if len(self._layers) > MANY_LAYERS else RELATIVE_STEPS
         self._probe = Probe(clip_model)
         self._videos = videos
         self._loss = loss
@@ -70,26 +70,26 @@ class Allocation:
         pieces = play(probe, videos, carried=False)
         self._targets = [piece.predictions[0] for piece in pieces]
         self._seen = Seen.of(pieces, loss)
-        self._alone: dict[str, list[Trial]] = {}
+        self._alone: dict[str, list[AllocationTrial]] = {}
 
     def trials(self) -> int:
         """How many times :meth:`explore` runs the video through the network."""
-        return len(self._layers) * len(self._steps)
+        return len(self._layers) * len(self._thresholds)
 
     def explore(self, progress: Callable[[int, int], None]) -> None:
-        """Try every layer alone with every step."""
+        """Try every layer alone with every threshold."""
         for path in self._layers:
             self._alone[path] = []
-            for relative in self._steps:
+            for relative in self._thresholds:
                 self._set({path: relative})
                 self._alone[path].append(self._try())
                 progress(sum(map(len, self._alone.values())), self.trials())
 
     def allocate(self, max_divergence: float) -> dict[str, float]:
-        """Relative steps by layer path that stay within the divergence, and set them in the model.
+        """Relative thresholds by layer path that stay within the divergence, and set them in the model.
 
         If the network then stands still inside, whatever its answers are, features and logits have to be followed as
-        well. Where even the smallest steps tried exceed what is allowed, those are taken.
+        well. Where even the smallest thresholds tried exceed what is allowed, those are taken.
         """
         best, trial = self._bisect(max_divergence)
         if trial.apart > MOST_APART:
@@ -97,8 +97,8 @@ class Allocation:
         self._set(best)
         return best
 
-    def _bisect(self, max_divergence: float, *, inside: bool = False) -> tuple[dict[str, float], Trial]:
-        """The steps with the lowest price that keep within the divergence (``inside``: and follow); and their trial."""
+    def _bisect(self, max_divergence: float, *, inside: bool = False) -> tuple[dict[str, float], AllocationTrial]:
+        """The cheapest thresholds that keep within the divergence (``inside``: and follow), and their trial."""
         # One unit of what is inside is worth as much divergence as makes both limits count alike.
         worth = max_divergence / MOST_APART if inside else 0.0
         low, high = -12.0, 4.0  # log10 of the price of divergence, in shares of the dense MACs
@@ -118,29 +118,29 @@ class Allocation:
         return best, trial
 
     def _cheapest(self, price: float, worth: float) -> dict[str, float]:
-        """Per layer the step with the least MACs + price x (divergence + worth x what is apart inside)."""
+        """Per layer the threshold with the least MACs + price x (divergence + worth x what is apart inside)."""
         dense = sum(place.dense_macs for place in self._probe.layers)
         chosen = {}
         for path, trials in self._alone.items():
             costs = [
                 trial.effective_macs / dense + price * (trial.divergence + worth * trial.apart) for trial in trials
             ]
-            chosen[path] = self._steps[int(np.argmin(costs))]
+            chosen[path] = self._thresholds[int(np.argmin(costs))]
         return chosen
 
     def _set(self, relative: dict[str, float]) -> None:
         """Layers not named send every change."""
         for path, layer in self._layers.items():
-            layer.set_step(np.maximum(self._units[path] * relative.get(path, 0.0), SMALLEST_STEP))
+            layer.set_threshold(np.maximum(self._units[path] * relative.get(path, 0.0), SMALLEST_THRESHOLD))
 
-    def _try(self) -> Trial:
+    def _try(self) -> AllocationTrial:
         macs, steady, divergence, frames = 0, 0, 0.0, 0
         places = len(self._probe.layers)
-        # State is carried over the cuts: steps at which nothing is ever sent must not look harmless.
+        # State is carried over the cuts: thresholds at which nothing is ever sent must not look harmless.
         pieces = play(self._probe, self._videos)
         for video, piece, target in zip(self._videos, pieces, self._targets, strict=True):
             macs += sum(int(counts.macs_delta[:, 1:].sum()) for counts in piece.counts[:places])
             steady += len(video) - 1
             divergence += self._loss.divergence(target, piece.predictions[0]) * len(target)
             frames += len(target)
-        return Trial(divergence / frames, macs / steady, self._seen.apart(Seen.of(pieces, self._loss)))
+        return AllocationTrial(divergence / frames, macs / steady, self._seen.apart(Seen.of(pieces, self._loss)))

@@ -1,4 +1,4 @@
-"""Steps from data: without labels, without training."""
+"""Thresholds from data: without labels, without training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np
     """Root mean square of what goes into each delta layer, by layer path.
 
     Args:
-        clip_model: with delta layers of whatever step; inputs are taken as the layers receive them.
+        clip_model: with delta layers of whatever threshold; inputs are taken as the layers receive them.
         clips: batches (batch, time, height, width, channels).
 
     Returns:
@@ -78,11 +78,11 @@ def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np
     return {path: np.sqrt(total / frames_seen) for path, total in totals.items()}
 
 
-def step_unit(layer: DeltaActivation, rms: np.ndarray) -> Any:
-    """What a relative step of 1 is for a layer: the RMS of its activations, of the layer or of each channel.
+def threshold_unit(layer: DeltaActivation, rms: np.ndarray) -> Any:
+    """What a relative threshold of 1 is for a layer: the RMS of its activations, of the layer or of each channel.
 
-    Steps per channel use the channel's own RMS, but at least a tenth of the layer's, so that a channel that
+    Thresholds per channel use the channel's own RMS, but at least a tenth of the layer's, so that a channel that
     happened to be silent is not sent at the faintest noise.
     """
     of_layer = float(np.sqrt(np.mean(np.square(rms))))
-    return of_layer if layer.step_per == "layer" else np.maximum(rms, 0.1 * of_layer)
+    return of_layer if layer.threshold_per == "layer" else np.maximum(rms, 0.1 * of_layer)

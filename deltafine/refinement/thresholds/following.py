@@ -1,4 +1,4 @@
-"""How far a network with steps is from itself without them, where its answers cannot say.
+"""How far a network with thresholds is from itself without them, where its answers cannot say.
 
 On videos whose answer never changes, and for a network that was never trained, a network that sends nothing gives the
 right answers too. So features and logits are compared as well: what goes into the last layer with MACs, and what goes
@@ -24,7 +24,7 @@ from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.training.losses import Loss
 
-SMALLEST_STEP = 1e-6
+SMALLEST_THRESHOLD = 1e-6
 """With it, all that changes is sent."""
 MOST_APART = 0.5
 """Error of features or logits at which a network counts as one that follows."""
@@ -101,29 +101,31 @@ def own_error(probe: Probe, videos: Sequence[np.ndarray], loss: Loss) -> float:
 
 
 def scale_that_follows(probe: Probe, videos: Sequence[np.ndarray], loss: Loss) -> float:
-    """The largest factor 1, 1/2, 1/4, ... on all steps with which a network follows; the last one if none does.
+    """The largest factor 1, 1/2, 1/4, ... on all thresholds with which a network follows; the last one if none does.
 
-    The steps are as they were afterwards.
+    The thresholds are as they were afterwards.
     """
-    steps = [np.asarray(layer.step) for layer in probe.delta_layers]
+    thresholds = [np.asarray(layer.threshold) for layer in probe.delta_layers]
     try:
         for halvings in range(MOST_HALVINGS + 1):
             if own_error(probe, videos, loss) <= MOST_APART:
                 break
-            for layer, step in zip(probe.delta_layers, steps, strict=True):
-                layer.set_step(np.maximum(step * 0.5 ** (halvings + 1), SMALLEST_STEP))
+            for layer, threshold in zip(probe.delta_layers, thresholds, strict=True):
+                layer.set_threshold(np.maximum(threshold * 0.5 ** (halvings + 1), SMALLEST_THRESHOLD))
     finally:
-        for layer, step in zip(probe.delta_layers, steps, strict=True):
-            layer.set_step(step)
+        for layer, threshold in zip(probe.delta_layers, thresholds, strict=True):
+            layer.set_threshold(threshold)
     return 0.5 ** min(halvings, MOST_HALVINGS)
 
 
 def wake(clip_model: Any, videos: Sequence[np.ndarray]) -> list[str]:
-    """Lower the steps of delta layers that never send anything within the videos; returns their paths.
+    """Lower the thresholds of delta layers that never send anything within the videos; returns their paths.
 
-    Such a layer gets steps that half of its largest change reaches, all of them by one factor, so that it fires where
-    as much happens as has been seen. Single channels and neurons may stay silent: under one step per layer they would
-    be as well, and what they leave out is less than a step. Layers whose input never changes keep their steps.
+    Such a layer gets thresholds that half of its largest change reaches, all of them by one factor, so that it fires
+    where
+    as much happens as has been seen. Single channels and neurons may stay silent: under one threshold per layer they
+    would be as well, and what they leave out is less than a threshold. Layers whose input never changes keep their
+    thresholds.
 
     Args:
         clip_model: with delta layers.
@@ -138,13 +140,13 @@ def wake(clip_model: Any, videos: Sequence[np.ndarray]) -> list[str]:
         if not silent:
             break
         for path, peak in silent.items():  # what stands behind these may have been silent only for their sake
-            layers[path].set_step(np.maximum(np.asarray(layers[path].step) * peak / 2, SMALLEST_STEP))
+            layers[path].set_threshold(np.maximum(np.asarray(layers[path].threshold) * peak / 2, SMALLEST_THRESHOLD))
             lowered.add(path)
     return [path for path in layers if path in lowered]
 
 
 def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
-    """A function that gives the largest change of each layer's input since a video began, in steps; 1 if it fired."""
+    """A function that gives the largest change of each layer's input in a video, in thresholds; 1 if it fired."""
 
     @tf.function(reduce_retracing=True)
     def inputs(frames: Any, before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -152,7 +154,7 @@ def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
         starts: dict[str, Any] = {}
 
         def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
-            if path not in layers or not RULES[operation.rule].uses_step:
+            if path not in layers or not RULES[operation.rule].uses_threshold:
                 return
             folded = len(args) > 1  # (frames, ...), and all of them are of one clip
             values = (tf.cast(x, tf.float32) for x in (args[0], outputs))
@@ -162,8 +164,8 @@ def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
             start = before[path] if before and sequence.shape[1] == 1 else sequence[:, 0]
             change = tf.abs(sequence - start[:, None])
             size = tf.sqrt(tf.reduce_mean(tf.square(sequence)))
-            moved = tf.where(tf.reduce_max(change) > SMALLEST_CHANGE * size, change / operation.step, 0.0)
-            if operation.unit == "pixel":
+            moved = tf.where(tf.reduce_max(change) > SMALLEST_CHANGE * size, change / operation.threshold, 0.0)
+            if operation.granularity == "pixel":
                 moved = tf.sqrt(tf.reduce_mean(tf.square(moved), axis=-1))
             fired = tf.reduce_any(tf.not_equal(sent, sent[:, :1]))
             largest[path] = tf.where(fired, 1.0, tf.minimum(tf.reduce_max(moved), 1.0))
@@ -186,11 +188,11 @@ def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
 
 @contextmanager
 def _sending_everything(layers: Sequence[DeltaActivation]) -> Iterator[None]:
-    steps = [np.asarray(layer.step) for layer in layers]
+    thresholds = [np.asarray(layer.threshold) for layer in layers]
     for layer in layers:
-        layer.set_step(SMALLEST_STEP)
+        layer.set_threshold(SMALLEST_THRESHOLD)
     try:
         yield
     finally:
-        for layer, step in zip(layers, steps, strict=True):
-            layer.set_step(step)
+        for layer, threshold in zip(layers, thresholds, strict=True):
+            layer.set_threshold(threshold)

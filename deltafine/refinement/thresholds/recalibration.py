@@ -1,7 +1,7 @@
-"""Steps found anew for a network that is being refined, by what each of them costs and saves in it.
+"""Thresholds found anew for a network that is being refined, by what each of them costs and saves in it.
 
 Calibration looks at the network as it was before the training, at each layer while all others send everything. Here
-all layers have their steps, and one after the other is tried with larger and smaller ones. What counts is what
+all layers have their thresholds, and one after the other is tried with larger and smaller ones. What counts is what
 training minimises, with events that are counted instead of expected: the loss of the task, and λ times the share of
 the MACs that what was sent feeds. After the last epoch that loss must not become larger; before, training wins it back.
 
@@ -26,7 +26,7 @@ import tensorflow as tf
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds.following import MOST_APART, error, some
 from deltafine.refinement.training.losses import Loss
-from deltafine.runtime.frame_counts import Counts, macs_per_row
+from deltafine.runtime.frame_counts import FrameCounts, macs_per_row
 from deltafine.runtime.keras_calls import KerasCalls
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numba_stream import NumbaState
@@ -35,11 +35,11 @@ from deltafine.runtime.plan_cache import available_cores
 from deltafine.video.clips import Batch
 
 FACTOR = 1.5
-"""From one step that is tried to the next."""
+"""From one threshold that is tried to the next."""
 SWEEPS = 2
 """Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss."""
 FARTHEST = 4
-"""Steps in one direction in a turn."""
+"""Thresholds in one direction in a turn."""
 LEAST_GAIN = 1e-4
 """Of what is minimised; less is chance."""
 MOST_VALUES = 1 << 28
@@ -49,13 +49,14 @@ POSITION_MACS = 1000
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What some steps give on the clips.
+class ReplayTrial:
+    """What some thresholds give on the clips.
 
     Attributes:
         loss: of the task.
         share: of the MACs, or of the work, that is left in steady frames.
-        apart: how far the logits are from those with the steps that the search began with, in units of how much these
+        apart: how far the logits are from those with the thresholds that the search began with, in units of how much
+            these
             vary: the loss does not change where the answer never does.
     """
 
@@ -69,7 +70,7 @@ class Trial:
 
 
 class Recalibration:
-    """Tries other steps for the delta layers of a clip model of single frames.
+    """Tries other thresholds for the delta layers of a clip model of single frames.
 
     Args:
         student: clip model; not changed.
@@ -94,26 +95,26 @@ class Recalibration:
         self._answers = None if teacher is None else self._answered(teacher)
         compiled = compile_model(student)
         self._plan, self._calls = compiled.plan, KerasCalls(compiled.calls)
-        self._steps = {path: np.asarray(layer.step) for path, layer in delta_layers(student).items()}
+        self._thresholds = {path: np.asarray(layer.threshold) for path, layer in delta_layers(student).items()}
         deltas = [operation.finish.delta for operation in self._plan.operations if operation.finish.delta is not None]
-        self._arrays = {delta.name: self._plan.arrays[delta.step] for delta in deltas}
+        self._arrays = {delta.name: self._plan.arrays[delta.threshold] for delta in deltas}
         self._logits: np.ndarray | None = None  # of the first steps that were tried
-        self._by_position = all(delta.unit == "pixel" for delta in deltas)
+        self._by_position = all(delta.granularity == "pixel" for delta in deltas)
 
     def search(
         self, penalty: float, progress: Callable[[int, int], None], *, lossless: bool = True
     ) -> dict[str, np.ndarray]:
-        """The better steps by layer path.
+        """The better thresholds by layer path.
 
         Args:
             penalty: λ.
             progress: told with every try whose turn it is, and how many turns there are.
             lossless: take none that make the loss of the task larger than it was.
         """
-        factors = dict.fromkeys(self._steps, 1.0)
+        factors = dict.fromkeys(self._thresholds, 1.0)
         self._logits = None
         best = first = self.play(factors)
-        turns = [path for _ in range(SWEEPS) for path in reversed(self._steps)]
+        turns = [path for _ in range(SWEEPS) for path in reversed(self._thresholds)]
         for turn, path in enumerate(turns):
             for change in (FACTOR, 1 / FACTOR):
                 moves = 0
@@ -127,19 +128,19 @@ class Recalibration:
                     best, factors, moves = found, tried, moves + 1
                 if moves:
                     break
-        return {path: steps * factors[path] for path, steps in self._steps.items()}
+        return {path: thresholds * factors[path] for path, thresholds in self._thresholds.items()}
 
-    def play(self, factors: dict[str, float]) -> Trial:
+    def play(self, factors: dict[str, float]) -> ReplayTrial:
         """Predict all clips.
 
         Args:
-            factors: on the steps, by layer path.
+            factors: on the thresholds, by layer path.
 
         Returns:
             The loss, in that of the training, and a share from 0 to 1.
         """
-        for path, steps in self._steps.items():
-            self._arrays[path][...] = (steps * factors[path]).reshape(self._arrays[path].shape)
+        for path, thresholds in self._thresholds.items():
+            self._arrays[path][...] = (thresholds * factors[path]).reshape(self._arrays[path].shape)
         program = Program(self._plan)
         predictions = [np.empty((*batch.frames.shape[:2], *self._shape), np.float32) for batch in self._batches]
 
@@ -162,10 +163,10 @@ class Recalibration:
         task = float(self._loss(tf.constant(given), self._answers, tf.constant(self._labels)))
         logits = self._loss.logits(some(given.reshape(-1, *self._shape)))
         self._logits = logits if self._logits is None else self._logits
-        share = self._share(Counts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1))
-        return Trial(task, share, error(self._logits, logits))
+        share = self._share(FrameCounts(self._plan, np.sum(tables, axis=0)), max(sum(frames), 1))
+        return ReplayTrial(task, share, error(self._logits, logits))
 
-    def _share(self, counts: Counts, frames: int) -> float:
+    def _share(self, counts: FrameCounts, frames: int) -> float:
         if not self._by_position:
             sent = {path: count / elements for path, (count, elements) in counts.events().items()}
             return sum(self._weights[path] * count for path, count in sent.items()) / frames

@@ -1,6 +1,6 @@
-"""After training: one factor on all steps, so that a budget is met exactly and not by luck.
+"""After training: one factor on all thresholds, so that a budget is met exactly and not by luck.
 
-Density falls steadily as all steps grow, so bisection on the logarithm of the factor finds the place; each try
+Density falls steadily as all thresholds grow, so bisection on the logarithm of the factor finds the place; each try
 is a measurement on the validation streams.
 """
 
@@ -18,11 +18,11 @@ CLOSE = 0.02
 """Near enough to stop, relative."""
 
 Try = Callable[[float], FrontPoint]
-"""Measures the network with all steps multiplied by a factor."""
+"""Measures the network with all thresholds multiplied by a factor."""
 
 
 def to_density(budget: Budget, point: FrontPoint, measure: Try) -> list[FrontPoint]:
-    """Factors on the steps of ``point`` that lead its density to the target; what was measured on the way.
+    """Factors on the thresholds of ``point`` that lead its density to the target; what was measured on the way.
 
     A factor is sought between 1/4 and 4. The density is taken as a power of the factor between the two nearest
     tries, which takes three or four tries where bisection takes seven.
@@ -46,9 +46,9 @@ def to_density(budget: Budget, point: FrontPoint, measure: Try) -> list[FrontPoi
 
 
 def to_accuracy(floor: float, measure: Try) -> list[FrontPoint]:
-    """The largest factor on the steps, between 1 and 4, that keeps accuracy at ``floor``; what was measured.
+    """The largest factor on the thresholds, between 1 and 4, that keeps accuracy at ``floor``; what was measured.
 
-    Accuracy falls with growing steps, but not steadily; what is found holds the floor, and something a tenth
+    Accuracy falls with growing thresholds, but not steadily; what is found holds the floor, and something a tenth
     coarser that was tried did not.
     """
     low, high = 0.0, math.log(LARGEST_SCALE)

@@ -255,7 +255,7 @@ class Training:
         return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
 
     def _recalibrate(self, number: int) -> None:
-        """Find the steps anew, for the weights that are validated and kept."""
+        """Find the thresholds anew, for the weights that are validated and kept."""
         from deltafine.refinement.thresholds.recalibration import Recalibration
 
         trainer = self._trainer
@@ -271,7 +271,7 @@ class Training:
             last = number == self.settings.epochs
             return to_bytes(found.search(trainer.penalty, told, lossless=last))
 
-        trainer.set_steps(from_bytes(self._workers.lead_bytes(search)))
+        trainer.set_thresholds(from_bytes(self._workers.lead_bytes(search)))
 
     def _scale_that_follows(self) -> float:
         """Of the student, on the videos that were calibrated on."""

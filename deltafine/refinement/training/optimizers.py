@@ -41,18 +41,18 @@ class Started(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def of_weights(settings: RefineSettings, schedule: Any, steps: int) -> Any:
-    """The optimiser of the weights, for a training of so many steps; scales, shifts and steps do not decay."""
+    """The optimiser of the weights, for a training of so many steps; scales, shifts and thresholds do not decay."""
     common = {"weight_decay": settings.weight_decay, "gradient_accumulation_steps": _accumulated(settings, steps)}
     if settings.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **common)
     else:
         optimizer = keras.optimizers.AdamW(schedule, **common)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_step"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_threshold"])
     return optimizer
 
 
-def of_steps(settings: RefineSettings, schedule: Any, steps: int) -> Any:
-    """The optimiser of the step sizes, for a training of so many steps."""
+def of_thresholds(settings: RefineSettings, schedule: Any, steps: int) -> Any:
+    """The optimiser of the thresholds, for a training of so many steps."""
     return keras.optimizers.Adam(schedule, gradient_accumulation_steps=_accumulated(settings, steps))
 
 

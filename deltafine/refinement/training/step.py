@@ -1,4 +1,4 @@
-"""The training step: task loss plus penalty, weights and steps each with a learning rate of their own."""
+"""The training threshold: task loss plus penalty, weights and thresholds each with a learning rate of their own."""
 
 from __future__ import annotations
 
@@ -60,18 +60,20 @@ class Trainer:
         self._student = with_time(student)
         self.teacher = None if teacher is None else with_time(teacher)
         self.loss = loss
-        self._step_variables = [layer.log_step for layer in self.layers if layer.log_step.trainable]
-        own = {id(layer.log_step) for layer in self.layers}
+        self._threshold_variables = [layer.log_threshold for layer in self.layers if layer.log_threshold.trainable]
+        own = {id(layer.log_threshold) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
         self._optimizer = optimizers.of_weights(settings, self._schedule(settings.learning_rate), steps)
         self._workers = workers
         # The optimisers change the first copy of each variable; it is then copied to the other devices.
         self._own_weights = [workers.own(variable) for variable in self._weight_variables]
-        self._own_steps = [workers.own(variable) for variable in self._step_variables]
+        self._own_thresholds = [workers.own(variable) for variable in self._threshold_variables]
         self._optimizer.build(self._own_weights)
-        self._step_optimizer = optimizers.of_steps(settings, self._schedule(settings.rate_of_steps or 1.0), steps)
-        self._step_optimizer.build(self._own_steps)
+        self._threshold_optimizer = optimizers.of_thresholds(
+            settings, self._schedule(settings.rate_of_thresholds or 1.0), steps
+        )
+        self._threshold_optimizer.build(self._own_thresholds)
         self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
         self.step = 0
         self.set_penalty(0.0)
@@ -83,7 +85,7 @@ class Trainer:
     def state(self) -> list[Any]:
         """All variables that the rest of the training depends on, beside the model's."""
         averages = self._averages.variables if self._averages is not None else []
-        return [*self._optimizer.variables, *self._step_optimizer.variables, *averages]
+        return [*self._optimizer.variables, *self._threshold_optimizer.variables, *averages]
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it, the student has the average of its latest weights: it is less noisy, and what is kept of it."""
@@ -101,12 +103,12 @@ class Trainer:
     def _schedule(self, rate: float) -> Any:
         return optimizers.Scaled(optimizers.cosine(rate, self.steps, self.warmup_steps), self._rate)
 
-    def set_steps(self, steps: dict[str, Any]) -> None:
-        """Set the delta layers' steps, by layer path."""
+    def set_thresholds(self, thresholds: dict[str, Any]) -> None:
+        """Set the delta layers' thresholds, by layer path."""
         for path, layer in delta_layers(self.student).items():
-            layer.set_step(steps[path])
+            layer.set_threshold(thresholds[path])
             if self._averages is not None:
-                self._averages.hold(layer.log_step)
+                self._averages.hold(layer.log_threshold)
 
     def set_penalty(self, strength: float) -> None:
         """Set λ: each layer pays λ times its share of the model's MACs per expected event."""
@@ -200,8 +202,8 @@ class Trainer:
             task = self.loss(predictions, teacher, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
-        weights, steps = tape.gradient(total, [self._weight_variables, self._step_variables])
-        norm = self._apply(weights, steps)
+        weights, thresholds = tape.gradient(total, [self._weight_variables, self._threshold_variables])
+        norm = self._apply(weights, thresholds)
         self._average()
         figures = task, penalty, self.loss.right(predictions, labels), norm
         return figures, [tf.stop_gradient(value) for value in stream.state] if state else []
@@ -211,7 +213,7 @@ class Trainer:
     ) -> tuple[Any, Any, list[Any]]:
         strategy = self._workers.strategy
         assert strategy is not None
-        variables = [*self._weight_variables, *self._step_variables]
+        variables = [*self._weight_variables, *self._threshold_variables]
         replicas = Replicas(self._workers, self._student, self.teacher, self.loss, variables)
         with (
             strides_taken_first(self._student),
@@ -220,7 +222,7 @@ class Trainer:
             gradients, figures, state = replicas.gradients(state, frames, labels, first, stop)
         count = len(self._weight_variables)
         norm = self._apply(gradients[:count], gradients[count:])
-        for variable, own in zip(variables, [*self._own_weights, *self._own_steps], strict=True):
+        for variable, own in zip(variables, [*self._own_weights, *self._own_thresholds], strict=True):
             if variable.constraint is not None:
                 own.assign(variable.constraint(own))
             for copy in strategy.experimental_local_results(variable.value)[1:]:
@@ -228,14 +230,14 @@ class Trainer:
         self._average()
         return figures, norm, state
 
-    def _apply(self, weights: list[Any], steps: list[Any]) -> Any:
-        """Change weights and steps by their gradients, which are clipped; returns the norm that these had."""
+    def _apply(self, weights: list[Any], thresholds: list[Any]) -> Any:
+        """Change weights and thresholds by their gradients, which are clipped; returns the norm that these had."""
         self._optimizer.apply(optimizers.clip(weights, self._own_weights, self.settings.clip_norm), self._own_weights)
-        if self._step_variables:
-            self._step_optimizer.apply(
-                optimizers.clip(steps, self._own_steps, self.settings.clip_norm), self._own_steps
+        if self._threshold_variables:
+            self._threshold_optimizer.apply(
+                optimizers.clip(thresholds, self._own_thresholds, self.settings.clip_norm), self._own_thresholds
             )
-        return tf.linalg.global_norm([g for g in (*weights, *steps) if g is not None])
+        return tf.linalg.global_norm([g for g in (*weights, *thresholds) if g is not None])
 
     def _average(self) -> None:
         if self._averages is not None:

@@ -37,9 +37,9 @@ def half_precision(model: Any) -> Iterator[None]:
 
 
 def can_be_trained(model: Any) -> bool:
-    """Whether a training would change any weight, or the steps of any delta layer."""
-    steps = [layer.log_step for layer in delta_layers(model).values()]
-    return bool(model.trainable_variables) or any(step.trainable for step in steps)
+    """Whether a training would change any weight, or the thresholds of any delta layer."""
+    thresholds = [layer.log_threshold for layer in delta_layers(model).values()]
+    return bool(model.trainable_variables) or any(threshold.trainable for threshold in thresholds)
 
 
 def prepare_batchnorm(model: Any, *, freeze: bool) -> None:

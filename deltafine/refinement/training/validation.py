@@ -56,7 +56,7 @@ class Validation:
 
 
 def point_of(number: int, penalty: float, measured: Figures, scale: float = 1.0) -> FrontPoint:
-    """What was measured of an epoch, all steps having been multiplied by ``scale``."""
+    """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
     return FrontPoint(
         epoch=number,
         penalty=penalty,
@@ -64,7 +64,7 @@ def point_of(number: int, penalty: float, measured: Figures, scale: float = 1.0)
         mac_density=measured.operations.mac_density,
         pixel_density=measured.operations.pixel_density,
         delta_sparsity=measured.operations.delta_sparsity,
-        step_scale=scale,
+        threshold_scale=scale,
     )
 
 

@@ -44,26 +44,26 @@ def _sender(size: str) -> Any:
         )  # fmt: skip
         active, targets, output = memory.active, memory.targets, operation[at.OUTPUT]
         channels, mask = memory.tensors[output, at.CHANNELS], memory.tensors[output, at.MASK]
-        steps, step_pitch = operation[at.STEP], channels if operation[at.STEP_BY_NEURON] else 0
+        thresholds, threshold_pitch = operation[at.THRESHOLD], channels if operation[at.THRESHOLD_BY_NEURON] else 0
         rule = operation[at.RULE]
         if rule == at.R_QUANTIZE:
             return quantize(
-                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
-                channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
+                first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         if rule == at.R_NONE or fresh:
             return keep(
-                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
-                channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
+                first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         if operation[at.PIXEL]:
             return by_position(
-                values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
-                channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
+                first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         return by_element(
-            values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
-            channels, fresh, masks, mask, counts,
+            values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
+            first, channels, fresh, masks, mask, counts,
         )  # fmt: skip
 
     return send
@@ -89,8 +89,8 @@ def finish_rows(
 ) -> None:
     """Finish ``rows`` rows of the scratch, which belong to the positions ``active[first:]``, and keep them.
 
-    Row i stands at ``scratch[i * pitch:]`` and goes to ``arena[targets[first + i]:]``. Counts what changed; in a fresh
-    state everything has.
+    Row i stands at ``scratch[i * pitch:]`` and goes to ``arena[targets[first + i]:]``. Counts what changed; in a
+    fresh state everything has.
     """
     memory = unpack(table)
     channels, weights = memory.tensors[operation[at.OUTPUT], at.CHANNELS], memory.weights

@@ -48,8 +48,8 @@ def _reader(channels: int) -> Any:
             rule = at.R_NONE
         height, width = tensors[output, at.HEIGHT], tensors[output, at.WIDTH]
         origin, pitch, marks = tensors[output, at.ORIGIN], tensors[output, at.PITCH], tensors[output, at.MASK]
-        scales, shifts, all_steps = operation[at.SCALE], operation[at.SHIFT], operation[at.STEP]
-        step_pitch = width * channels if operation[at.STEP_BY_NEURON] else 0
+        scales, shifts, all_thresholds = operation[at.SCALE], operation[at.SHIFT], operation[at.THRESHOLD]
+        threshold_pitch = width * channels if operation[at.THRESHOLD_BY_NEURON] else 0
         # A layer behind it that only rescales is done along with it.
         scaled, factor, summand = operation[at.RESCALED], operation[at.RESCALE], operation[at.RESHIFT]
         rows = elements = scaled_rows = scaled_elements = 0
@@ -57,42 +57,42 @@ def _reader(channels: int) -> Any:
             for x in range(0, width, LANES):
                 column = x * channels
                 flat, begin = y * width * channels + column, origin + y * pitch + column
-                scale, shift, of_steps = scales + column, shifts + column, y * step_pitch + column
-                steps = all_steps + of_steps
+                scale, shift, of_thresholds = scales + column, shifts + column, y * threshold_pitch + column
+                thresholds = all_thresholds + of_thresholds
                 count, mask = min(LANES, width - x), marks + y * width + x
                 if rule == at.R_NONE:
                     some = differing(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
                     )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
                     some = quantized(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
                     )  # fmt: skip
                 else:
                     some = moved(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, levels, of_steps
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
                     )  # fmt: skip
                 if not (some or fresh):
                     continue
                 if rule == at.R_NONE:
                     sent = keep(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
-                        counts,
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
+                        mask, counts,
                     )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
                     sent = quantize(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
-                        counts,
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
+                        mask, counts,
                     )  # fmt: skip
                 elif pixel:
                     sent = by_position(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
-                        counts,
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
+                        mask, counts,
                     )  # fmt: skip
                 else:
                     sent = by_element(
-                        frame, flat, weights, scale, shift, steps, arena, begin, sent_bytes, count, fresh, masks, mask,
-                        counts,
+                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
+                        mask, counts,
                     )  # fmt: skip
                 changed = sent & LOW_BITS
                 rows += count_bits(changed)
@@ -139,12 +139,12 @@ def _any(
         column, flat = (position - y * width) * channels, position * channels
         begin = tensors[output, at.ORIGIN] + y * tensors[output, at.PITCH] + column
         scale, shift = operation[at.SCALE] + column, operation[at.SHIFT] + column
-        steps = operation[at.STEP] + (flat if operation[at.STEP_BY_NEURON] else column)
+        thresholds = operation[at.THRESHOLD] + (flat if operation[at.THRESHOLD_BY_NEURON] else column)
         if holds and operation[at.PIXEL]:
             total = np.float32(0)
             for c in range(channels):
                 value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
-                change = (value - arena[begin + c]) / weights[steps + c]
+                change = (value - arena[begin + c]) / weights[thresholds + c]
                 total += change * change
             if total < least:
                 continue
@@ -152,8 +152,8 @@ def _any(
         for c in range(channels):
             value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
             if rule == at.R_QUANTIZE:
-                value = np.rint(value / weights[steps + c]) * weights[steps + c]
-            elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < weights[steps + c]:
+                value = np.rint(value / weights[thresholds + c]) * weights[thresholds + c]
+            elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < weights[thresholds + c]:
                 value = arena[begin + c]
             changed += value != arena[begin + c]
             arena[begin + c] = value
@@ -172,8 +172,8 @@ def read_frame(
 ) -> None:  # fmt: skip
     """Scale a frame (flat, float32 or uint8), apply the event rule of the input, keep what is sent, and rescale it.
 
-    The operation's scale and shift, and steps but those of neurons, are stored repeated for a whole line. Whole vectors
-    are read, see ``reads_beyond``.
+    The operation's scale and shift, and thresholds but those of neurons, are stored repeated for a whole line. Whole
+    vectors are read, see ``reads_beyond``.
     """
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])

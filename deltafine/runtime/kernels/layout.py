@@ -8,10 +8,10 @@ from deltafine.runtime.plan import ELEMENTWISE
     KIND, INPUTS, INPUT_COUNT, OUTPUT,
     KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TOP, LEFT, GROUPS,
     WEIGHTS, VECTORS, ROW_LENGTH, ROW_PITCH, RUNS, RUN_COUNT, RUN_LENGTH,
-    SCALE, SHIFT, ZEROS, ACTIVATION, PARAMETERS, RULE, PIXEL, STEP, STEP_BY_NEURON,
+    SCALE, SHIFT, ZEROS, ACTIVATION, PARAMETERS, RULE, PIXEL, THRESHOLD, THRESHOLD_BY_NEURON,
     FAN, MULTIPLIER, EVENTS, PRICE, SUMS, BEFORE, RESCALED, RESCALE, RESHIFT, COLUMNS,
 ) = range(39)  # fmt: skip
-"""Columns of an operation; offsets are -1 where there is nothing, those of shifts and steps point to zeros then."""
+"""Columns of an operation; offsets are -1 where there is nothing, but to zeros for shifts and thresholds."""
 
 HEIGHT, WIDTH, CHANNELS, ORIGIN, PITCH, MASK, TENSOR_COLUMNS = range(7)
 """Columns of a tensor: its shape, where its first value stands in the arena, values per padded line, its mask."""
@@ -27,7 +27,7 @@ KINDS = (
 """The last is done along with the operation before it."""
 
 ROWS, CHANGED_ROWS, CHANGED_ELEMENTS, EFFECTIVE, EVENT_MACS, COUNTERS = range(6)
-"""Columns of the counters of an operation, those of ``Counts``."""
+"""Columns of the counters of an operation, those of ``FrameCounts``."""
 
 R_NONE, R_QUANTIZE, R_SEND_ON_DELTA = range(3)
 RULE_CODES = {

@@ -14,12 +14,12 @@ class Memory(NamedTuple):
     """What one stream computes with. The first group is the model's and shared by its streams, the second its state.
 
     Attributes:
-        weights: float32, packed weights, scales, shifts, steps and parameters.
+        weights: float32, packed weights, scales, shifts, thresholds and parameters.
         fans: int32 fan-outs.
         links: int64, lists of inputs and of offsets.
         tensors: int64 (tensors, TENSOR_COLUMNS).
-        levels: uint8, for the values of a line of the input, or of the frame if their steps differ: bytes that are less
-            apart are not sent.
+        levels: uint8, for the values of a line of the input, or of the frame if their thresholds differ: bytes that are
+            less apart are not sent.
         arena: float32, every value with the zeros around it.
         masks: uint8, 1 for each position that changed in this frame.
         counts: int32, how many channels of it changed.

@@ -15,24 +15,24 @@ from deltafine.runtime.kernels.vectors import I8, LANES, Emitter, number
 def may_send(rule: str, channels: int) -> Any:
     """Whether a rule could send any of ``LANES`` neighbours, not 0 if so; nothing is kept.
 
-    Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with steps ``weights[steps:]`` and state
+    Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with thresholds ``weights[thresholds:]`` and state
     ``arena[begin:]``, it is the rule itself for single values. Bytes are compared with those that were ``sent[flat:]``:
     what is less than ``levels[level:]`` away cannot be sent, of what is further away most is.
     """
 
     @intrinsic
     def look(
-        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, thresholds: Any, arena: Any,
         begin: Any, sent: Any, levels: Any, level: Any,
     ) -> Any:  # fmt: skip
-        signature = types.int64(frame, flat, weights, scale, shift, steps, arena, begin, sent, levels, level)
+        signature = types.int64(frame, flat, weights, scale, shift, thresholds, arena, begin, sent, levels, level)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emitter(context, builder, signature, args)
             row, kept, bytes_sent, far = (
                 builder.gep(emit.data(array), [args[first]]) for array, first in ((0, 1), (6, 7), (8, 1), (9, 10))
             )
-            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
 
             def one_vector(at: list[Any]) -> Any:
                 if row.type.pointee == I8:
@@ -42,7 +42,7 @@ def may_send(rule: str, channels: int) -> Any:
                     return builder.icmp_unsigned(">=", distance, least)
                 x = _scaled(emit, row, scales, shifts, at)
                 old = emit.load(builder.gep(kept, at))
-                held = sent_value(emit, rule, x, old, emit.load(builder.gep(all_steps, at)))
+                held = sent_value(emit, rule, x, old, emit.load(builder.gep(all_thresholds, at)))
                 return builder.fcmp_unordered("!=", held, old)
 
             some = one_vector([number(0)])
@@ -58,34 +58,34 @@ def may_send(rule: str, channels: int) -> Any:
 def send_neighbours(rule: str, channels: int) -> Any:
     """Apply a rule to ``LANES`` neighbours in a frame, of few channels; keep, mark and count what is sent.
 
-    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with steps ``weights[steps:]`` and state ``arena[begin:]``,
-    and ``sent[flat:]`` where the frame is bytes. The first ``count`` neighbours are there, their marks at
-    ``masks[mask:]``. In a fresh state the rule has to be NONE, and all has changed. Returns two numbers of 32 bits:
-    which neighbours changed, as bits, above it how many values.
+    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with thresholds ``weights[thresholds:]`` and state
+    ``arena[begin:]``, and ``sent[flat:]`` where the frame is bytes. The first ``count`` neighbours are there, their
+    marks at ``masks[mask:]``. In a fresh state the rule has to be NONE, and all has changed. Returns two numbers of 32
+    bits: which neighbours changed, as bits, above it how many values.
     """
 
     @intrinsic
     def send(
-        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, steps: Any, arena: Any,
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, thresholds: Any, arena: Any,
         begin: Any, sent: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
     ) -> Any:  # fmt: skip
         signature = types.int64(
-            frame, flat, weights, scale, shift, steps, arena, begin, sent, count, fresh, masks, mask, counts
+            frame, flat, weights, scale, shift, thresholds, arena, begin, sent, count, fresh, masks, mask, counts
         )
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emitter(context, builder, signature, args)
             row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
-            scales, shifts, all_steps = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
             news, olds, squares = [], [], []
             for vector in range(channels):
                 at = [number(vector * LANES)]
                 x = _scaled(emit, row, scales, shifts, at)
-                old, step = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_steps, at))
+                old, threshold = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_thresholds, at))
                 if rule == PIXEL:
-                    change = builder.fdiv(builder.fsub(x, old), step)
+                    change = builder.fdiv(builder.fsub(x, old), threshold)
                     squares.append(builder.fmul(change, change))
-                news.append(sent_value(emit, rule, x, old, step))
+                news.append(sent_value(emit, rule, x, old, threshold))
                 olds.append(old)
             mine = emit.lanes_below(args[9])
             of_bytes = (row, builder.gep(emit.data(8), [args[1]])) if row.type.pointee == I8 else None

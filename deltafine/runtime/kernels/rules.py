@@ -25,13 +25,13 @@ def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, most), most, x)
 
 
-def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, step: Any) -> Any:
+def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, threshold: Any) -> Any:
     """What a rule holds after seeing ``x``, if its unit is sent."""
     builder = emit.builder
     if rule == QUANTIZE:
-        return builder.fmul(emit.call("rint", builder.fdiv(x, step)), step)
+        return builder.fmul(emit.call("rint", builder.fdiv(x, threshold)), threshold)
     if rule == ELEMENT:
-        small = builder.fcmp_ordered("<", emit.call("fabs", builder.fsub(x, kept)), step)
+        small = builder.fcmp_ordered("<", emit.call("fabs", builder.fsub(x, kept)), threshold)
         return builder.select(small, kept, x)
     return x
 
@@ -48,20 +48,21 @@ def send_rows(rule: str, size: str) -> Any:
     """Apply a rule to rows of values; keep, mark and count what is sent.
 
     Of ``rows`` rows, number i stands at ``values[i * pitch:]``. With ``weights[shift:]`` added and clipped to ``least``
-    and ``most`` it goes to ``arena[targets[first + i]:]``, its mark to ``masks[mask + active[first + i]]``. Its steps
-    are ``weights[steps + active[first + i] * step_pitch:]``. In a fresh state, whose rule must not hold values, all has
+    and ``most`` it goes to ``arena[targets[first + i]:]``, its mark to ``masks[mask + active[first + i]]``. Its
+    thresholds are ``weights[thresholds + active[first + i] * threshold_pitch:]``. In a fresh state, whose rule must not
+    hold values, all has
     changed. Returns two numbers of 32 bits: how many rows changed, and above it how many values.
     """
 
     @intrinsic
     def send(
         typing_context: Any, values: Any, pitch: Any, rows: Any, weights: Any, shift: Any, least: Any, most: Any,
-        steps: Any, step_pitch: Any, arena: Any, targets: Any, active: Any, first: Any, channels: Any, fresh: Any,
-        masks: Any, mask: Any, counts: Any,
+        thresholds: Any, threshold_pitch: Any, arena: Any, targets: Any, active: Any, first: Any, channels: Any,
+        fresh: Any, masks: Any, mask: Any, counts: Any,
     ) -> Any:  # fmt: skip
         signature = types.int64(
-            values, pitch, rows, weights, shift, least, most, steps, step_pitch, arena, targets, active, first,
-            channels, fresh, masks, mask, counts,
+            values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
+            first, channels, fresh, masks, mask, counts,
         )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -81,7 +82,7 @@ class _Row(NamedTuple):
     position: Any
     values: Any
     target: Any
-    steps: Any
+    thresholds: Any
 
 
 class _Rows:
@@ -91,8 +92,8 @@ class _Rows:
         self.rule, self.size = rule, size
         self.wide, self.narrow, self.builder = emit, emit.halved, emit.builder
         (
-            _, self.pitch, self.count, _, shift, self.least, self.most, self.steps, self.step_pitch, _, _, _, first,
-            self.channels, self.fresh, _, self.mask, _,
+            _, self.pitch, self.count, _, shift, self.least, self.most, self.thresholds, self.threshold_pitch, _, _, _,
+            first, self.channels, self.fresh, _, self.mask, _,
         ) = emit.args  # fmt: skip
         self.scratch, self.arena, self.marks, self.numbers = (emit.data(place) for place in (0, 9, 15, 17))
         self.weights = emit.data(3)
@@ -124,23 +125,23 @@ class _Rows:
             position,
             builder.gep(self.scratch, [builder.mul(i, self.pitch)]),
             builder.gep(self.arena, [builder.load(builder.gep(self.targets, [i]))]),
-            builder.gep(self.weights, [builder.add(self.steps, builder.mul(position, self.step_pitch))]),
+            builder.gep(self.weights, [builder.add(self.thresholds, builder.mul(position, self.threshold_pitch))]),
         )
 
     def _values(self, emit: Emitter, row: _Row, at: Any) -> tuple[Any, Any, Any]:
-        """What is new, what was kept, and the steps."""
+        """What is new, what was kept, and the thresholds."""
         builder = self.builder
-        x, shift, kept, step = (
-            emit.load(builder.gep(array, [at])) for array in (row.values, self.shifts, row.target, row.steps)
+        x, shift, kept, threshold = (
+            emit.load(builder.gep(array, [at])) for array in (row.values, self.shifts, row.target, row.thresholds)
         )
-        return _clipped(emit, builder.fadd(x, shift), emit.spread(self.least), emit.spread(self.most)), kept, step
+        return _clipped(emit, builder.fadd(x, shift), emit.spread(self.least), emit.spread(self.most)), kept, threshold
 
     def _squares(self, row: _Row) -> Callable[[Emitter, Any, Any], Any]:
-        """Squares of changes in steps."""
+        """Squares of changes in thresholds."""
 
         def squares(emit: Emitter, at: Any, mine: Any) -> Any:
-            x, kept, step = self._values(emit, row, at)
-            change = self.builder.fdiv(self.builder.fsub(x, kept), step)
+            x, kept, threshold = self._values(emit, row, at)
+            change = self.builder.fdiv(self.builder.fsub(x, kept), threshold)
             change = change if mine is None else self.builder.select(mine, change, emit.constant(0))
             return self.builder.fmul(change, change)
 
@@ -157,8 +158,8 @@ class _Rows:
         builder = self.builder
 
         def keep(emit: Emitter, at: Any, mine: Any) -> Any:
-            x, kept, step = self._values(emit, row, at)
-            new = sent_value(emit, self.rule, x, kept, step)
+            x, kept, threshold = self._values(emit, row, at)
+            new = sent_value(emit, self.rule, x, kept, threshold)
             changed = builder.fcmp_unordered("!=", new, kept)
             for chosen in filter(None, (mine, lanes)):
                 changed, new = builder.and_(chosen, changed), builder.select(chosen, new, kept)

@@ -123,10 +123,14 @@ def _activation(lowering: Lowering, call: Call) -> int | None:
 
 def _delta(lowering: Lowering, call: Call) -> int:
     layer = call.operation
-    step = np.asarray(layer.step, np.float32)
+    threshold = np.asarray(layer.threshold, np.float32)
     shape = call.inputs[0].sample_shape
-    step = step.reshape(as_image(shape)) if step.ndim and step.shape == tuple(shape) and step.ndim > 1 else step
-    delta = Delta(call.path, layer.rule, layer.unit, lowering.array(f"{call.path}:step", step))
+    threshold = (
+        threshold.reshape(as_image(shape))
+        if threshold.ndim and threshold.shape == tuple(shape) and threshold.ndim > 1
+        else threshold
+    )
+    delta = Delta(call.path, layer.rule, layer.granularity, lowering.array(f"{call.path}:threshold", threshold))
     inputs = (lowering.known[call.inputs[0]],)
     return lowering.add("identity", call.path, inputs, shape, finish=Finish(delta=delta), layer="DeltaActivation")
 

@@ -142,7 +142,7 @@ def _join(plan: Plan) -> None:
     names = {operation.weights for operation in plan.operations} | {operation.fan for operation in plan.operations}
     for operation in plan.operations:
         finish = operation.finish
-        names |= {finish.scale, finish.shift, finish.delta.step if finish.delta else ""}
+        names |= {finish.scale, finish.shift, finish.delta.threshold if finish.delta else ""}
     plan.arrays = {
         name: np.asarray(array, np.int32 if array.dtype.kind == "i" else np.float32, order="C")
         for name, array in plan.arrays.items()

@@ -18,7 +18,7 @@ import pytest
 
 from deltafine.measurement import Probe
 from deltafine.measurement.side_by_side import measure_clips
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.video import open_dataset
 from tests.benchmarks.method.test_step_time import convolutions, mobilenet
 from tests.video.painted import write_video
@@ -56,8 +56,8 @@ def test_measuring_costs_at_most_a_quarter_more_than_predicting(
     make: Callable[[], Any], deltas: bool, folder: Path
 ) -> None:
     model = make()
-    sites = choose(find_activations(model)) if deltas else []
-    clip_model = insert_deltas(model, sites, DeltaSettings(initial_step=0.1))
+    sites = select_sites(find_activations(model)) if deltas else []
+    clip_model = insert_deltas(model, sites, DeltaSettings(initial_threshold=0.1))
     probes = {"model": Probe(clip_model)}
     height, width, channels = probes["model"].frame_shape
     data = open_dataset(folder, validation=0.25 if make is resnet50 else 0.99)

@@ -21,20 +21,24 @@ import numpy as np
 import typer
 
 FULL: dict[str, list[dict[str, Any]]] = {
-    "paper": [{"method": "paper", "relative_step": 0.25, "distill": 0.0, "penalty": p} for p in (10, 30, 60, 100)],
+    "paper": [{"method": "paper", "relative_threshold": 0.25, "distill": 0.0, "penalty": p} for p in (10, 30, 60, 100)],
     "l1": [{"method": "l1", "distill": 0.0, "penalty": p} for p in (0.1, 1, 10)],
     "quantize": [{"rule": "quantize", "penalty": p} for p in (5, 20)],
     "calibrated": [{"epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
     "send-on-delta": [{"penalty": p} for p in (5, 10, 20, 40, 60)],
     "paper, small rate": [
-        {"method": "paper", "relative_step": 0.25, "distill": 0.0, "penalty": 30, "learning_rate": 3e-4}
+        {"method": "paper", "relative_threshold": 0.25, "distill": 0.0, "penalty": 30, "learning_rate": 3e-4}
     ],
     "send-on-delta, small rate": [{"penalty": 10, "learning_rate": 3e-4}],
-    "calibrated, pixels": [{"unit": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)],
-    "send-on-delta, pixels": [{"unit": "pixel", "penalty": p} for p in (10, 15, 20)],
-    "send-on-delta, pixels, states of noise": [{"unit": "pixel", "start": "noise", "penalty": p} for p in (10, 15, 20)],
+    "calibrated, pixels": [
+        {"granularity": "pixel", "epochs": 0, "max_divergence": d} for d in (0.005, 0.01, 0.02, 0.05)
+    ],
+    "send-on-delta, pixels": [{"granularity": "pixel", "penalty": p} for p in (10, 15, 20)],
+    "send-on-delta, pixels, states of noise": [
+        {"granularity": "pixel", "start": "noise", "penalty": p} for p in (10, 15, 20)
+    ],
     "send-on-delta, pixels, states of noise, 8 epochs, mirrored": [
-        {"unit": "pixel", "start": "noise", "epochs": 8, "flip": True, "penalty": p} for p in (10, 13)
+        {"granularity": "pixel", "start": "noise", "epochs": 8, "flip": True, "penalty": p} for p in (10, 13)
     ],
 }
 """Methods and their settings, from careful to sparse."""

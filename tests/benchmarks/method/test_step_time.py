@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.settings import resolve
@@ -42,8 +42,8 @@ def mobilenet() -> Any:
 
 def step_of(model: Any, rule: str) -> Callable[[], object]:
     settings = resolve(model="m", data="d", rule=rule)
-    sites = choose(find_activations(model))
-    student = insert_deltas(model, sites, DeltaSettings(rule=rule, initial_step=0.1, train_step=False))
+    sites = select_sites(find_activations(model))
+    student = insert_deltas(model, sites, DeltaSettings(rule=rule, initial_threshold=0.1, train_threshold=False))
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
     trainer = Trainer(student, insert_deltas(model, []), ClassificationLoss(True, 0.5), shares, settings, steps=1000)
     frames = np.random.default_rng(0).integers(0, 255, (BATCH, FRAMES, *model.input_shape[1:]), np.uint8)

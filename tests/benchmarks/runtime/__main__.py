@@ -62,14 +62,14 @@ def changing(plan: Plan, density: float) -> Plan:
         if delta is not None:
             height, width, channels = plan.tensors[operation.output].shape
             steps = np.where(square(height, width, density), SENDS_ALWAYS, NEVER_SENDS)
-            arrays[delta.step] = np.repeat(steps[:, :, None], channels, axis=2).astype(np.float32)
+            arrays[delta.threshold] = np.repeat(steps[:, :, None], channels, axis=2).astype(np.float32)
     return Plan(plan.name, plan.tensors, plan.operations, plan.outputs, arrays)
 
 
 def compiled(model: Any) -> Plan:
     """The plan of a model with a delta layer, by the pixel, at every activation."""
     sites = find_activations(model)
-    return compile_model(insert_deltas(model, sites, DeltaSettings(rule="send-on-delta", unit="pixel"))).plan
+    return compile_model(insert_deltas(model, sites, DeltaSettings(rule="send-on-delta", granularity="pixel"))).plan
 
 
 def compare(

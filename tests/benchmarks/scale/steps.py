@@ -22,7 +22,7 @@ def main(index: int, ports: list[int], batch: int, batchnorm: str) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    from deltafine.model import DeltaSettings, choose, find_activations, insert_deltas
+    from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
     from deltafine.refinement.training.losses import ClassificationLoss
     from deltafine.refinement.training.step import Trainer
     from deltafine.refinement.training.trainable import prepare_batchnorm
@@ -33,9 +33,9 @@ def main(index: int, ports: list[int], batch: int, batchnorm: str) -> None:
     team = join(Cluster(tuple(f"127.0.0.1:{port}" for port in ports), index)) if len(ports) > 1 else ALONE
     model = convolutions()
     settings = resolve(model="m", data="d")
-    sites = choose(find_activations(model))
+    sites = select_sites(find_activations(model))
     with team.scope():
-        student = insert_deltas(model, sites, DeltaSettings(initial_step=0.1, train_step=False))
+        student = insert_deltas(model, sites, DeltaSettings(initial_threshold=0.1, train_threshold=False))
         teacher = insert_deltas(model, [])
     prepare_batchnorm(student, freeze=batchnorm == "frozen")
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}

@@ -73,7 +73,7 @@ def write_clips(path: Path) -> Path:
 def test_memory_and_time_stay_flat(tmp_path: Path) -> None:
     data, model = write_clips(tmp_path / "clips.h5"), write_small_model(tmp_path / "small.keras")
     recorder = Recorder()
-    settings: dict[str, Any] = {"frames": FRAMES, "batch": 8, "relative_step": 0.5, "checkpoint_minutes": 1.0}
+    settings: dict[str, Any] = {"frames": FRAMES, "batch": 8, "relative_threshold": 0.5, "checkpoint_minutes": 1.0}
     with pytest.raises(Interrupted):
         refine(model, data, tmp_path / "run", epochs=100_000, listener=recorder, **settings)
     steps = np.array(recorder.steps).reshape(-1, 2)[50:]  # graphs are made and caches filled at first
