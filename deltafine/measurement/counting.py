@@ -22,7 +22,7 @@ from deltafine.layers import DeltaActivation
 if TYPE_CHECKING:
     from deltafine.measurement.bit_counting import Planes
 
-NONZERO, CHANGED, CHANGED_POSITIONS, GRANULARITIES, UNITS_TWICE, FIRST_FAN = range(6)
+NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
 """Rows of counts; from the last on, two for each fan-out."""
 QUANTISED_RULES = ("quantize", "paper")
 """Rules whose output is a whole number of thresholds."""
