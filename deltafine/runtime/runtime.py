@@ -139,7 +139,7 @@ class DeltaRuntime(NotCopied):
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
-            ``deltafine.model.loading``.
+            ``deltafine.model.load``.
 
     Attributes:
         plan: what is computed, operation by operation.
