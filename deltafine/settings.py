@@ -35,7 +35,7 @@ RENAMED = {
 }
 """Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
 CHANGEABLE = ("on_nan", "checkpoint_minutes")
-"""What may be given anew when a run is resumed."""
+"""What may be given again when a run is resumed."""
 
 
 class RefineSettings(BaseModel):
@@ -96,7 +96,7 @@ class RefineSettings(BaseModel):
         0.05, gt=0, description="the same for the thresholds that training starts from: it wins back what they lose"
     )
     start: Literal["carried", "noise", "exact"] | None = Field(
-        None, description="state that training clips start from; default: carried by pixels, noise by elements"
+        None, description="state that training clips start from; default: carried per pixel, noise per element"
     )
 
     # How far to go; without a target, λ stays as it is
@@ -114,7 +114,9 @@ class RefineSettings(BaseModel):
     frame_stride: int = Field(1, ge=1, description="from one frame of a training clip to the next")
     clip_stride: int | None = Field(None, ge=1, description="from one clip to the next in a video; default: frames")
     clips_per_video: int | None = Field(None, ge=1, description="training clips of every video; default: all")
-    sampling: Literal["uniform", "random"] = Field("uniform", description="where these lie; random: anew every epoch")
+    sampling: Literal["uniform", "random"] = Field(
+        "uniform", description="where these lie; random: others in every epoch"
+    )
     batch: int = Field(8, ge=1, description="clips per step")
     learning_rate: float = Field(1e-3, gt=0)
     threshold_learning_rate: float = Field(
@@ -124,7 +126,7 @@ class RefineSettings(BaseModel):
     recalibrate: int = Field(
         0,
         ge=0,
-        description="how often the thresholds are found anew, spread over the training, the last time at its end",
+        description="how often the thresholds are computed again, spread over the training, the last time at its end",
     )
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="global norm to which gradients are clipped")
@@ -148,7 +150,7 @@ class RefineSettings(BaseModel):
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better or sparser model to end")
     tensorboard: bool = Field(False, description="write logs for TensorBoard into the run")
     on_nan: Literal["stop", "rollback"] = Field(
-        "stop", description="rollback: go back to the last checkpoint when the loss runs away, and halve the rates"
+        "stop", description="rollback: go back to the last checkpoint when the loss diverges, and halve the rates"
     )
     deterministic: bool = Field(False, description="only operations that give the same bits each time; slower on GPUs")
     checkpoint_minutes: float = Field(10.0, gt=0, description="longest training that a kill can cost")

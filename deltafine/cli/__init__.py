@@ -15,6 +15,7 @@ from deltafine.cli.demo import demo
 from deltafine.cli.export import export
 from deltafine.cli.inspect import inspect
 from deltafine.cli.notes import warnings_as_notes
+from deltafine.cli.old_names import with_new_names
 from deltafine.cli.refine import refine
 from deltafine.cli.report import report
 from deltafine.cli.run import run
@@ -60,7 +61,7 @@ def main() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         with warnings_as_notes():
-            app(prog_name="deltafine")
+            app(with_new_names(sys.argv[1:]), prog_name="deltafine")
     except DeltafineError as error:
         if _debug:
             traceback.print_exc()

@@ -137,7 +137,7 @@ def refine(
     ] = False,
     on_nan: Annotated[
         str | None,
-        typer.Option(metavar="stop|rollback", help="When the loss runs away.", rich_help_panel=_TRAINING),
+        typer.Option(metavar="stop|rollback", help="When the loss diverges.", rich_help_panel=_TRAINING),
     ] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Repeat to the last bit on GPUs too.", rich_help_panel=_TRAINING)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deltafine.report.compare import Comparison
     from deltafine.report.gate import Check
 
-_AFRESH = "Measuring a model afresh (MODEL --data VIDEOS)"
+_AFRESH = "Measuring any model (MODEL --data VIDEOS)"
 _GATE = "Gate (exit code 1 if a threshold is not met)"
 _SHARE = "SHARE"
 
@@ -108,7 +108,7 @@ def report(
         int | None, typer.Option(min=0, help="Which of them this is; 0 reports.", rich_help_panel=_AFRESH)
     ] = None,
 ) -> None:
-    """Show the report of a run, compare it with others, and gate it; or measure a model afresh."""
+    """Show the report of a run, compare it with others, and gate it; or measure any model."""
     from deltafine.report import load_report
     from deltafine.report.compare import compare
     from deltafine.report.gate import check, read_thresholds

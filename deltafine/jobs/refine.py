@@ -63,7 +63,7 @@ def refine(
         workers: ``host:port`` of several processes that do the run together, the chief first; or ``TF_CONFIG``.
         worker_index: which of them this one is. Only the chief reads and writes ``out``.
         listener: told how far the run is.
-        settings: the fields of :class:`deltafine.refinement.RefineSettings`.
+        settings: the fields of :class:`deltafine.settings.RefineSettings`.
 
     Returns:
         The report, as written.

@@ -93,7 +93,7 @@ def open_or_build(
         room = free if settings.most_bytes is None else min(free, settings.most_bytes)
         if expected * 1.05 > room:
             settings.announce(
-                f"Frames are decoded anew in every epoch: keeping them would take {_size(expected)}, "
+                f"Frames are decoded again in every epoch: keeping them would take {_size(expected)}, "
                 f"and there is room for {_size(room)} in {settings.directory}."
             )
             return None
@@ -106,7 +106,7 @@ def open_or_build(
             partial.unlink(missing_ok=True)
     except OSError as error:
         settings.announce(
-            f"Frames are decoded anew in every epoch: {settings.directory} cannot be written "
+            f"Frames are decoded again in every epoch: {settings.directory} cannot be written "
             f"({error.strerror or error})."
         )
         return None

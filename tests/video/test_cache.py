@@ -103,7 +103,7 @@ def test_a_cache_that_would_be_too_large_is_not_made(root: Path, cache: Path) ->
     said: list[str] = []
     kept = frames_of(open_cached(root, cache, said, most_bytes=100_000))
     np.testing.assert_array_equal(kept, frames_of(open_dataset(root, validation=0)))
-    assert said[0].startswith("Frames are decoded anew in every epoch: keeping them would take 184.3 kB")
+    assert said[0].startswith("Frames are decoded again in every epoch: keeping them would take 184.3 kB")
     assert list(cache.iterdir()) == []
 
 

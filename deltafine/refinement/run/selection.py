@@ -187,7 +187,7 @@ class Choice:
                 return []
             return [
                 f"The target of {budget.density:.4f} ({budget.kind} density) was not reached: the validation streams "
-                f"came to {budget.density_of(chosen):.4f}. Train longer, or begin with another --penalty (it ended at "
+                f"reached {budget.density_of(chosen):.4f}. Train longer, or begin with another --penalty (it ended at "
                 f"{penalty:.3g})."
             ]
         if lost > budget.drop:

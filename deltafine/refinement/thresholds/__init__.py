@@ -1,1 +1,1 @@
-"""Thresholds: calibrated, shared out among the layers, found anew while training, trimmed to a budget."""
+"""Thresholds: calibrated, shared out among the layers, computed again while training, trimmed to a budget."""

@@ -122,9 +122,8 @@ def wake(clip_model: Any, videos: Sequence[np.ndarray]) -> list[str]:
     """Lower the thresholds of delta layers that never send anything within the videos; returns their paths.
 
     Such a layer gets thresholds that half of its largest change reaches, all of them by one factor, so that it fires
-    where
-    as much happens as has been seen. Single channels and neurons may stay silent: under one threshold per layer they
-    would be as well, and what they leave out is less than a threshold. Layers whose input never changes keep their
+    where as much happens as has been seen. Single channels and neurons may stay silent: under one threshold per layer
+    they would be as well, and what they leave out is less than a threshold. Layers whose input never changes keep their
     thresholds.
 
     Args:

@@ -1,4 +1,4 @@
-"""Thresholds found anew for a network that is being refined, by what each of them costs and saves in it.
+"""Thresholds computed again for a network that is being refined, by what each of them costs and saves in it.
 
 Calibration looks at the network as it was before the training, at each layer while all others send everything. Here
 all layers have their thresholds, and one after the other is tried with larger and smaller ones. What counts is what
@@ -56,8 +56,7 @@ class ReplayTrial:
         loss: of the task.
         share: of the MACs, or of the work, that is left in steady frames.
         apart: how far the logits are from those with the thresholds that the search began with, in units of how much
-            these
-            vary: the loss does not change where the answer never does.
+            these vary: the loss does not change where the answer never does.
     """
 
     loss: float

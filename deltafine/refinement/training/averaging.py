@@ -13,8 +13,9 @@ from deltafine.model import delta_layers
 
 
 class Averages:
-    """The exponential mean of a model's weights, thresholds and statistics (Polyak and Juditsky 1992, doi
-    10.1137/0330046).
+    """The exponential mean of a model's weights, thresholds and statistics (Polyak and Juditsky 1992).
+
+    Source: doi 10.1137/0330046.
 
     Args:
         model: with delta layers.

@@ -40,7 +40,7 @@ class Progress:
         batches: of the epoch that is under way.
         sums: of the loss, the penalty and the accuracy over these batches.
         history: epochs that are over.
-        watch: notices a loss that runs away.
+        watch: notices a loss that diverges.
         mishaps: what the training had to go back for.
     """
 
@@ -312,7 +312,9 @@ class Training:
         """Restore the variables of the chief; returns what the clips of the last batch had left."""
         facts = checkpoints.read_facts(self.checkpoint)
         if facts["settings"] != self.settings.hash_of_results():
-            raise DeltafineError(f"The run in {self.out} has other settings: resume it with the same, or start anew.")
+            raise DeltafineError(
+                f"The run in {self.out} has other settings: resume it with the same, or start a new run."
+            )
         return checkpoints.restore(self.checkpoint, self._variables, more=True)
 
     def _restore(self) -> None:

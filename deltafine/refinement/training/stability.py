@@ -14,9 +14,9 @@ class Unsound(Exception):
 
 @dataclass
 class LossWatch:
-    """Tells a task loss that runs away from one that merely varies.
+    """Tells a task loss that diverges from one that merely varies.
 
-    It has run away when its running mean is ten times what it was over the first steps, or ten where it was less
+    It diverges when its running mean is ten times what it was over the first steps, or ten where it was less
     than one: a network that guesses has a cross-entropy of log(classes), which is less than ten for 20,000 classes.
     """
 
@@ -32,7 +32,7 @@ class LossWatch:
         """Take in the task loss of a step.
 
         Raises:
-            Unsound: the loss has run away.
+            Unsound: the loss diverges.
         """
         self.steps += 1
         if self.steps <= self.FIRST:
@@ -41,4 +41,4 @@ class LossWatch:
             return
         self.mean = self.MEMORY * self.mean + (1 - self.MEMORY) * loss
         if self.mean > self.FACTOR * max(1.0, self.first):
-            raise Unsound(f"The loss has run away, from {self.first:.3g} to {self.mean:.3g}, at step {step}")
+            raise Unsound(f"The loss diverges, from {self.first:.3g} to {self.mean:.3g}, at step {step}")

@@ -50,8 +50,7 @@ def send_rows(rule: str, size: str) -> Any:
     Of ``rows`` rows, number i stands at ``values[i * pitch:]``. With ``weights[shift:]`` added and clipped to ``least``
     and ``most`` it goes to ``arena[targets[first + i]:]``, its mark to ``masks[mask + active[first + i]]``. Its
     thresholds are ``weights[thresholds + active[first + i] * threshold_pitch:]``. In a fresh state, whose rule must not
-    hold values, all has
-    changed. Returns two numbers of 32 bits: how many rows changed, and above it how many values.
+    hold values, all has changed. Returns two numbers of 32 bits: how many rows changed, and above it how many values.
     """
 
     @intrinsic

@@ -38,7 +38,7 @@ def find_beside(
     Args:
         root: The data folder.
         found: What is in the folder itself. Lists and splits there go first.
-        layout: The layout that the user has named.
+        layout: The layout that the user has named; what is in the folder in that layout stands.
         split: Which of several divisions to use.
         allow_outside: Let lists name files outside the data folder.
 
@@ -61,9 +61,10 @@ def find_beside(
         return None, notes
     named = some(list_name(path, root) for path in candidates)
     it = "it is" if len(candidates) == 1 else "they are"
-    if found is not None and (found.lists or found.has_splits):
-        where = "lists in the data folder go first" if found.lists else "the folders give the splits"
-        return None, [*notes, f"Found {named}, not used because {where}."]
+    if found is not None and (layout is not None or found.lists or found.has_splits):
+        chosen = "the folders give the splits" if layout is None else f"the layout '{layout}' was chosen"
+        because = "lists in the data folder go first" if found.lists else chosen
+        return None, [*notes, f"Found {named}, not used because {because}."]
     finders: dict[str, Callable[[], Found | None]] = {
         "ucf101": partial(find_ucf101, root, split=split, allow_outside=allow_outside, lists_in=around),
         "hmdb51": partial(find_hmdb51, root, split=split, allow_outside=allow_outside, lists_in=around),
@@ -74,13 +75,11 @@ def find_beside(
         try:
             beside = finders[name]()
         except DeltafineError as error:
-            if layout is not None:
+            if found is None:
                 raise
             return None, [*notes, f"Found {named}, not used because of what is wrong there: {error}"]
         if beside is None or not beside.videos:
             continue
-        if layout is not None:
-            return beside, notes
         if found is not None and len({video.path for video in beside.videos}) * 2 < len(found.videos):
             return None, [*notes, f"Found {named}, not used because most of the videos are not in there."]
         used = some(list_name(path, root) for path in beside.lists)

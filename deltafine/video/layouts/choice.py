@@ -86,13 +86,14 @@ def find(
         if found is not None:
             if not path.is_dir():
                 return found
-            beside, notes = find_beside(path, found, None, split=split, allow_outside=allow_outside)
+            beside, notes = find_beside(path, found, layout, split=split, allow_outside=allow_outside)
             found = beside or found
             found.notes += [*([other] if other else []), *unused_lists(path, found, lists), *notes]
             return found
     if layout in BESIDE and path.is_dir():
         found, _ = find_beside(path, None, layout, split=split, allow_outside=allow_outside)
         if found is not None:
+            found.notes += unused_lists(path, found, lists)
             return found
     if layout is not None:
         raise DeltafineError(f"No videos were found in {path} in the layout '{layout}': check the folder.")
