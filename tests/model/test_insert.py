@@ -168,7 +168,7 @@ def test_wrong_arguments_are_refused_in_one_sentence():
     model = small_models.plain()
     sites = find_activations(model)
     with pytest.raises(DeltafineError, match="clip_output must be one of"):
-        insert_deltas(model, sites, head="median")
+        insert_deltas(model, sites, clip_output="median")
     with pytest.raises(DeltafineError, match="rescale must be"):
         insert_deltas(model, sites, rescale="0..2")
     with pytest.raises(DeltafineError, match="at least one frame"):
