@@ -153,17 +153,19 @@ def _show_deltas(report: Report, console: Console) -> None:
         return
     title = f"Delta layers ({clean(last)} model, streams)"
     made = table(console)
+    roomy = console.width >= 76  # else nothing would be left of the names
     made.add_column("delta layer", overflow="fold", ratio=1)
     made.add_column("threshold", justify="right", no_wrap=True)
     made.add_column("events", justify="right", no_wrap=True)
     made.add_column("pixels", justify="right", no_wrap=True)
     made.add_column("staleness", justify="right", no_wrap=True)
-    made.add_column("silent", justify="right", no_wrap=True)
-    made.add_column("always", justify="right", no_wrap=True)
-    moved = movement(report) if last == "refined" else {}
+    if roomy:
+        made.add_column("silent", justify="right", no_wrap=True)
+        made.add_column("always", justify="right", no_wrap=True)
+    moved = movement(report) if roomy and last == "refined" else {}
     if moved:
         made.add_column("moved", justify="right", no_wrap=True)
-    with_bits = any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas)
+    with_bits = roomy and any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas)
     if with_bits:
         made.add_column("bits", justify="right", no_wrap=True)
     for delta_name, entries in deltas_by_name(report, "streams"):
@@ -176,8 +178,7 @@ def _show_deltas(report: Report, console: Console) -> None:
             share(delta.delta_density),
             share(delta.pixel_density),
             significant(delta.staleness, 2),
-            share(delta.silent_channels),
-            share(delta.saturated_channels),
+            *([share(delta.silent_channels), share(delta.saturated_channels)] if roomy else []),
             *([f"{significant(moved[delta_name], 2)}x" if delta_name in moved else ABSENT] if moved else []),
             *([ABSENT if delta.bits is None else str(delta.bits)] if with_bits else []),
         )
@@ -185,8 +186,8 @@ def _show_deltas(report: Report, console: Console) -> None:
     console.print(made)
     line(
         console,
-        f"Rule: {', '.join(delta_rules(report, last))}. threshold: the median of the layer; staleness in thresholds; "
-        "silent, always: share of channels that never fired, or fired in every element and frame"
+        f"Rule: {', '.join(delta_rules(report, last))}. threshold: the median of the layer; staleness in thresholds"
+        + ("; silent, always: share of channels that never fired, or fired in every element and frame" if roomy else "")
         + ("; moved: the median threshold against the one that training started from." if moved else "."),
         "dim",
     )

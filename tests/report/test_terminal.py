@@ -34,6 +34,18 @@ def test_every_line_fits_80_columns_and_no_figure_is_cut(tty: bool) -> None:
     assert "…" not in out
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_delta_layer_keeps_its_name_and_its_threshold(width: int) -> None:
+    report = make_report()
+    lines = [line.replace(" ", "") for line in printed(report, width).splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.startswith("deltalayer"))
+    assert lines[start].startswith("deltalayerthreshold")
+    assert "…" not in "".join(lines[start:])
+    table = "".join(lines[start:])
+    for delta in report.models["refined"].streams.deltas:
+        assert delta.name[:8] in table
+
+
 def test_piped_output_is_plain_ascii() -> None:
     out = printed(make_report())
     assert "\x1b" not in out
