@@ -4,9 +4,9 @@ Forms:
 
 - ``stripped``: the per-frame network with its refined weights, no thresholds; for runtimes that decide for
   themselves what to skip, or for use as an ordinary network.
-- ``quantized``: the per-frame network that rounds to the thresholds, for rules without memory (``quantize``).
-- ``quantized`` for ``send-on-delta``, which holds values from frame to frame: a clip network of fixed length that
-  holds them with plain operations, one frame after the other.
+- ``quantized``: the per-frame network that sends what its rule sends, for rules without memory (``quantize``).
+- ``quantized`` for rules with memory (``send-on-delta``), which hold values from frame to frame: a clip network of
+  fixed length that holds them with plain operations, one frame after the other.
 
 A network that takes clips takes clips in both forms.
 
@@ -25,7 +25,8 @@ from keras import ops
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
-from deltafine.layers.rules import RULES
+from deltafine.layers.rules import EventRule, stored_rule
+from deltafine.layers.rules.identity import Identity
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
@@ -36,7 +37,6 @@ from deltafine.model.layer_names import Names
 FORMS = ("stripped", "quantized")
 THRESHOLDS_VERSION = 2
 """Version 1 called thresholds steps, and the granularity unit."""
-_WITH_MEMORY = ("send-on-delta",)
 
 
 def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = None) -> Any:
@@ -61,13 +61,14 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
         raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
     whole = not frame_layers(refined)
     length = None
-    if whole or (form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())):
+    holding = [layer.rule.name for layer in deltas.values() if form == "quantized" and layer.rule.has_memory]
+    if whole or holding:
         length = refined.inputs[0].shape[1] or frames
         if length is None:
             raise DeltafineError(
                 f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
                 if whole
-                else "The rule send-on-delta holds values from frame to frame, so its quantized form needs a clip "
+                else f"The rule {holding[0]} holds values from frame to frame, so its quantized form needs a clip "
                 "length: give --frames, or use --form stripped."
             )
     return _Exporter(form, length).export(refined)
@@ -77,14 +78,16 @@ def threshold_table(refined: Any) -> dict[str, Any]:
     """The thresholds of a refined model as plain values, for a hardware toolchain.
 
     Returns:
-        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds.
+        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds; for a rule
+        of the user's own also ``rule_config``, its class and parameters as Keras writes them.
     """
     return {
         "version": THRESHOLDS_VERSION,
         "layers": [
             {
                 "name": path,
-                "rule": layer.rule,
+                "rule": layer.rule.name,
+                **_own_config(layer.rule),
                 "granularity": layer.granularity,
                 "threshold_per": layer.threshold_per,
                 "threshold": np.asarray(layer.threshold, "float64").tolist(),
@@ -92,6 +95,11 @@ def threshold_table(refined: Any) -> dict[str, Any]:
             for path, layer in delta_layers(refined).items()
         ],
     }
+
+
+def _own_config(rule: EventRule) -> dict[str, Any]:
+    stored = stored_rule(rule)
+    return {} if isinstance(stored, str) else {"rule_config": stored}
 
 
 class _Exporter:
@@ -165,21 +173,21 @@ class _Exporter:
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
     def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
-        if self._form == "stripped" or layer.rule == "identity":
+        if self._form == "stripped" or isinstance(layer.rule, Identity):
             return value
-        rule, threshold = RULES[layer.rule], _constant(layer.threshold)
+        rule, threshold = layer.rule, _constant(layer.threshold)
         x = value if value.dtype == "float32" else ops.cast(value, "float32")
         if self._length:
             held = _held(rule, layer.granularity, _unfolded(x, frames), threshold)
             sent = ops.reshape(held, (-1, *x.shape[1:])) if frames else held
         else:
-            sent = rule.first(x, threshold)
+            sent = rule.first(x, threshold, layer.granularity, ops)
         return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
 
 
-def _held(rule: Any, granularity: str, clips: Any, threshold: Any) -> Any:
+def _held(rule: EventRule, granularity: str, clips: Any, threshold: Any) -> Any:
     """(batch, time, ...), each frame held until it changes."""
-    held = [rule.first(clips[:, 0], threshold)]
+    held = [rule.first(clips[:, 0], threshold, granularity, ops)]
     for frame in range(1, clips.shape[1]):
         held.append(rule.advance(held[-1], clips[:, frame], threshold, granularity, ops))
     return ops.stack(held, axis=1)

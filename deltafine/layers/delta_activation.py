@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from deltafine.layers.events import EventDensity, over_channels
 from deltafine.layers.replica_part import counts_here, is_part, uniform
-from deltafine.layers.rules import GRANULARITIES, RULES
+from deltafine.layers.rules import GRANULARITIES, RuleLike, rule_of, stored_rule
 from deltafine.layers.stream import current_stream
 
 THRESHOLD_SCOPES = ("layer", "channel", "neuron")
@@ -42,7 +43,8 @@ class DeltaActivation(keras.layers.Layer):
     Its metric ``events`` counts what was sent, exactly; a model's ``fit`` shows it as ``<layer name>_density``.
 
     Args:
-        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"`` or ``"l1"``.
+        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"``, ``"l1"``, or an instance of an
+            :class:`deltafine.layers.EventRule` of one's own; as an attribute the instance, whatever was given.
         granularity: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at
             once, when the root mean square of their changes, in thresholds, reaches 1.
         threshold_per: one threshold for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).
@@ -66,7 +68,7 @@ class DeltaActivation(keras.layers.Layer):
 
     def __init__(
         self,
-        rule: str = "send-on-delta",
+        rule: RuleLike = "send-on-delta",
         granularity: str = "element",
         threshold_per: str = "layer",
         initial_threshold: Any = 1.0,
@@ -77,11 +79,10 @@ class DeltaActivation(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_choice("rule", rule, tuple(RULES))
         _check_choice("granularity", granularity, GRANULARITIES)
         _check_choice("threshold_per", threshold_per, THRESHOLD_SCOPES)
         thresholds = _positive("initial_threshold", initial_threshold)
-        self.rule = rule
+        self.rule = rule_of(rule)
         self.granularity = granularity
         self.threshold_per = threshold_per
         self.initial_threshold = thresholds.tolist()
@@ -91,7 +92,7 @@ class DeltaActivation(keras.layers.Layer):
         self.seed = int(seed)
         self.supports_masking = True
         self.events = EventDensity(name=f"{self.name}_density")
-        self._noise = keras.random.SeedGenerator(seed) if random_start and rule == "send-on-delta" else None
+        self._noise = keras.random.SeedGenerator(seed) if random_start and self.rule.has_memory else None
 
     def build(self, x_shape: Any, clock_shape: Any = None) -> None:
         frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
@@ -109,7 +110,7 @@ class DeltaActivation(keras.layers.Layer):
             shape=shape,
             initializer=lambda shape, dtype=None: tf.constant(logarithms, dtype=dtype),
             name="log_threshold",
-            trainable=self.train_threshold and RULES[self.rule].uses_threshold,
+            trainable=self.train_threshold and self.rule.uses_threshold,
             dtype="float32",
             autocast=False,
         )
@@ -139,7 +140,7 @@ class DeltaActivation(keras.layers.Layer):
         self.log_threshold.assign(np.broadcast_to(np.log(_positive("threshold", threshold)), self.log_threshold.shape))
 
     def call(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
-        rule = RULES[self.rule]
+        rule = self.rule
         # Half precision is too coarse to compare changes with a threshold; every value of it is one of float32.
         working = tf.float64 if x.dtype == tf.float64 else tf.float32
         sequence = _by_clip(tf.cast(x, working), clock)
@@ -172,8 +173,8 @@ class DeltaActivation(keras.layers.Layer):
         """
         last = sequence[:, -1]
         noise = uniform(tf.shape(last), self._noise)
-        start = last + threshold * tf.cast(noise, sequence.dtype)
-        return RULES[self.rule].send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
+        start = self.rule.first(last + threshold * tf.cast(noise, sequence.dtype), threshold, self.granularity, ops)
+        return self.rule.send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
 
     def _count(self, sent: Any, carried: Any | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""
@@ -203,7 +204,7 @@ class DeltaActivation(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "rule": self.rule,
+            "rule": stored_rule(self.rule),
             "granularity": self.granularity,
             "threshold_per": self.threshold_per,
             "initial_threshold": self.initial_threshold,

@@ -260,7 +260,7 @@ class DeltaRuntime(NotCopied):
         plan = kept.plan(self._folder, self._source) if self._folder else None
         if plan is None:
             plan = self._load_and_compile(file, frame_size, trust)
-            if not plan.unknown:
+            if not plan.has_own_code:
                 kept.keep_plan(plan, self._folder, self._source)
         return plan
 

@@ -1,7 +1,8 @@
 """From a Keras model to a plan: each call lowered to plain operations, then what can be done in one pass joined.
 
 Batch normalisation behind a convolution is folded into its weights, in double precision; activations and delta layers
-move into the operation before them; zero padding moves into the convolution behind it.
+move into the operation before them; zero padding moves into the convolution behind it. Delta layers with a rule of the
+user's own stay operations by themselves.
 """
 
 from __future__ import annotations
@@ -171,6 +172,8 @@ def _join_one(plan: Plan) -> bool:
 def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     """Let ``before`` do what ``after``, which only finishes rows, does."""
     first, second = before.finish, after.finish
+    if plan.own_rule(after) is not None:
+        return False  # it is asked in every frame, so what it sees must be there
     shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
     if before.kind == "input" and len(set(shapes)) > 1:
         return False  # frames keep the shape that they come in
