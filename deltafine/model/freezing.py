@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from deltafine.errors import DeltafineError
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 
 NAMED = 4
 """Layers that a sentence names."""
@@ -45,7 +45,7 @@ def frozen_weights(model: Any) -> Frozen:
     whole = model.trainable  # a model that is frozen as such has nothing to train, whatever its layers say
     for path, layer in _weighty(model).items():
         # The flag of a variable is lost while it is frozen; only the layer's own list tells weights from statistics.
-        own = {id(v): v for part in layer._flatten_layers() for v in part._trainable_variables}
+        own = {id(v): v for part in keras_private.layers_within(layer) for v in keras_private.own_weights(part)}
         sizes = {key: math.prod(v.shape) for key, v in own.items()}
         every |= sizes
         held = {key: size for key, size in sizes.items() if not (whole and own[key].trainable)}

@@ -9,7 +9,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, UnfoldTime
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 from deltafine.model.activation_calls import has_fused_activation
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
@@ -100,7 +100,7 @@ class Rewriter:
         for old, new in [(model, result), *self._models, *self._layers]:
             _copy_trainable(old, new)
         for old, new in self._layers:
-            inside = [list(layer._flatten_layers(include_self=False)) for layer in (old, new)]
+            inside = [keras_private.layers_within(layer, include_self=False) for layer in (old, new)]
             if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
                 for part, other in zip(*inside, strict=True):
                     _copy_trainable(part, other)
@@ -165,7 +165,7 @@ class Rewriter:
     ) -> Any:
         """Fold time into the batch, call the rewritten inside once on all frames, and unfold."""
         clips = args[0] if args else kwargs["inputs"]
-        if getattr(clips, "_keras_mask", None) is not None:
+        if keras_private.is_masked(clips):
             raise DeltafineError(f"Layer '{wrapper.name}' is TimeDistributed over masked frames: remove the mask.")
         name, inner = path.rpartition("/")[2].replace("#", "_"), wrapper.layer
         frames, clock = names.make(FoldTime, f"{name}_fold", dtype=clips.dtype)(clips)

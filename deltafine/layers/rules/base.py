@@ -144,7 +144,7 @@ class EventRule(ABC):
 
     @property
     def reference(self) -> str:
-        """The rule as a setting names it: ``module:Class(argument=value)``."""
+        """The rule as the setting ``rule`` names it: ``module:Class(argument=value)``."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__module__}:{type(self).__qualname__}" + (f"({arguments})" if arguments else "")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, FoldTime, UnfoldTime
+from deltafine.model import keras_private
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
@@ -34,7 +35,7 @@ def lower(lowering: Lowering, call: Call) -> None:
         lowering.alias(call.outputs[0], call.inputs[0])
         return
     rule = _RULES.get(type(operation))
-    if rule is None and type(operation).__module__.startswith("keras.src.ops."):
+    if rule is None and keras_private.is_keras_operation(operation):
         rule = _OPERATIONS.get(type(operation).__name__)
     if rule is None and of_layer(operation) is not None:
         rule = _activation
