@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -198,8 +199,15 @@ class DeltaActivation(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DeltaActivation:
-        """A layer from its configuration; that of an earlier version has other names."""
-        return super().from_config({RENAMED.get(name, name): value for name, value in config.items()})
+        """A layer from its configuration; that of an earlier version has other names.
+
+        Raises:
+            DeltafineError: the class of its rule is not known here.
+        """
+        values = {RENAMED.get(name, name): value for name, value in config.items()}
+        if isinstance(values.get("rule"), Mapping):
+            values["rule"] = rule_of(values["rule"])  # before Keras, which would turn the error into one of its own
+        return super().from_config(values)
 
     def get_config(self) -> dict[str, Any]:
         return {

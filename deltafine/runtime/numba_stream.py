@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.event_rules import require_rules, sent_by_own_rule
+from deltafine.runtime.event_rules import sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import layout
@@ -34,7 +34,6 @@ class NumbaState(NotCopied):
     """
 
     def __init__(self, program: Program, keras_call: KerasCall) -> None:
-        require_rules(program.plan)
         self.program = program
         self._keras_call = keras_call
         shapes = [tensor.shape for tensor in program.plan.tensors]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deltafine.runtime.activation_functions import CODES
+from deltafine.runtime.event_rules import require_rules
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
@@ -28,9 +29,13 @@ class Program:
         plan: what to compute.
         events: convolutions that may run by events: for each by name how many times as much a multiply-accumulate of
             an event costs as one of a row.
+
+    Raises:
+        DeltafineError: the plan has a rule of the user's own, and not its code.
     """
 
     def __init__(self, plan: Plan, events: Mapping[str, float] | None = None) -> None:
+        require_rules(plan)
         self.plan = plan
         self.events = dict(events or {})
         self.sum_count = self.before_count = 0
