@@ -126,7 +126,7 @@ def test_a_model_cannot_name_a_class_that_is_no_rule():
 
 
 def test_a_rule_that_would_lose_its_parameters_is_not_saved():
-    with pytest.raises(NotImplementedError, match=r"Forgetful has parameters \(margin\): give it a get_config"):
+    with pytest.raises(DeltafineError, match=r"Forgetful has parameters \(margin\): give it a get_config"):
         DeltaActivation(rule=Forgetful(0.4)).get_config()
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deltafine.errors import DeltafineError
 from deltafine.layers.rules.changes import change_over_time, smooth_relative_change, straight_through
 from deltafine.layers.rules.sequence import send_frame_by_frame
 
@@ -128,10 +129,10 @@ class EventRule(ABC):
         """The arguments that make this rule anew, as plain values; for the saved model and the run's settings.
 
         Raises:
-            NotImplementedError: the rule has parameters and does not override this, so they would be lost.
+            DeltafineError: the rule has parameters and does not override this, so they would be lost.
         """
         if vars(self):
-            raise NotImplementedError(
+            raise DeltafineError(
                 f"{type(self).__name__} has parameters ({', '.join(vars(self))}): give it a get_config() that returns "
                 "the arguments that make it anew."
             )
