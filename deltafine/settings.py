@@ -54,6 +54,9 @@ def _rule_as_text(rule: Any) -> str:
     raise PydanticCustomError("rule", "it must be send-on-delta, quantize, or module:Name of a rule of your own")
 
 
+RuleText = Annotated[str, BeforeValidator(_rule_as_text)]
+
+
 class RefineSettings(BaseModel):
     """What to refine, on what, and how.
 
@@ -99,7 +102,7 @@ class RefineSettings(BaseModel):
     method: Literal["deltafine", "paper", "l1"] = Field(
         "deltafine", description="how training treats thresholds and events"
     )
-    rule: Annotated[Literal["send-on-delta", "quantize"] | str, BeforeValidator(_rule_as_text)] = Field(
+    rule: RuleText = Field(
         "send-on-delta", description="what counts as an event: send-on-delta, quantize, or MODULE:NAME of your own"
     )
     granularity: Literal["element", "pixel"] = Field("element", description="what is sent as one")
