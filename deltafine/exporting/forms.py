@@ -39,7 +39,7 @@ THRESHOLDS_VERSION = 2
 """Version 1 called thresholds steps, and the granularity unit."""
 
 
-def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = None) -> Any:
+def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> Any:
     """A copy of a refined clip model that loads without deltafine.
 
     Args:
@@ -74,7 +74,7 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
     return _Exporter(form, length).export(refined)
 
 
-def threshold_table(refined: Any) -> dict[str, Any]:
+def threshold_table(refined: keras.Model) -> dict[str, Any]:
     """The thresholds of a refined model as plain values, for a hardware toolchain.
 
     Returns:
@@ -111,7 +111,7 @@ class _Exporter:
         self._clones: dict[int, Any] = {}
         self._nested: dict[int, Any] = {}
 
-    def export(self, refined: Any) -> Any:
+    def export(self, refined: keras.Model) -> Any:
         names = Names()
         inputs = [self._input(tensor, names) for tensor in graph.input_tensors(refined)]
         model = names.model(
@@ -128,7 +128,7 @@ class _Exporter:
         shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
         return names.input(tensor.name, (None, *shape), tensor.dtype)
 
-    def _outputs(self, model: Any, inputs: list[Any], names: Names) -> list[Any]:
+    def _outputs(self, model: keras.Model, inputs: list[Any], names: Names) -> list[Any]:
         """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
         return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
 
@@ -158,7 +158,7 @@ class _Exporter:
         value = ops.cast(value, layer.compute_dtype)
         return ops.mean(value, axis=1) if isinstance(layer, TimeMean) else value[:, -1]
 
-    def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
+    def _call_nested(self, model: keras.Model, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
         """A nested model without its clock."""
         tensors = graph.input_tensors(model)
         kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
@@ -203,7 +203,7 @@ def _constant(threshold: Any) -> Any:
     return float(values) if values.ndim == 0 else values
 
 
-def frames_of(clips: np.ndarray, model: Any) -> Sequence[np.ndarray]:
+def frames_of(clips: np.ndarray, model: keras.Model) -> Sequence[np.ndarray]:
     """Clips as the exported model takes them: one by one, or frame by frame."""
     per_frame = len(model.inputs[0].shape) == clips.ndim - 1
     rows = clips.reshape(-1, *clips.shape[2:]) if per_frame else clips

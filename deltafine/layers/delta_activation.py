@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
 
@@ -16,6 +17,7 @@ from deltafine.layers.replica_part import counts_here, is_part, uniform
 from deltafine.layers.rules import GRANULARITIES, RuleLike, rule_of, stored_rule
 from deltafine.layers.stream import current_stream
 
+Shape: TypeAlias = tuple[int | None, ...]
 THRESHOLD_SCOPES = ("layer", "channel", "neuron")
 RENAMED = {
     "unit": "granularity",
@@ -72,7 +74,7 @@ class DeltaActivation(keras.layers.Layer):
         rule: RuleLike = "send-on-delta",
         granularity: str = "element",
         threshold_per: str = "layer",
-        initial_threshold: Any = 1.0,
+        initial_threshold: npt.ArrayLike = 1.0,
         penalty: float = 0.0,
         random_start: bool = True,
         train_threshold: bool = True,
@@ -95,9 +97,9 @@ class DeltaActivation(keras.layers.Layer):
         self.events = EventDensity(name=f"{self.name}_density")
         self._noise = keras.random.SeedGenerator(seed) if random_start and self.rule.has_memory else None
 
-    def build(self, x_shape: Any, clock_shape: Any = None) -> None:
+    def build(self, x_shape: Shape, clock_shape: Shape | None = None) -> None:
         frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
-        shape: tuple[int, ...] = ()
+        shape: tuple[Any, ...] = ()
         if self.threshold_per == "channel":
             shape = frame_shape[-1:]
         elif self.threshold_per == "neuron":
@@ -126,13 +128,13 @@ class DeltaActivation(keras.layers.Layer):
         self.built = True
 
     @property
-    def threshold(self) -> Any:
+    def threshold(self) -> tf.Tensor:
         """Threshold, > 0 by its parametrisation as the exponential of a bounded trainable variable."""
         return tf.exp(
             tf.clip_by_value(tf.convert_to_tensor(self.log_threshold), SMALLEST_LOG_THRESHOLD, LARGEST_LOG_THRESHOLD)
         )
 
-    def set_threshold(self, threshold: Any) -> None:
+    def set_threshold(self, threshold: npt.ArrayLike) -> None:
         """Set the threshold; a scalar or an array broadcastable to the thresholds' shape.
 
         Raises:
@@ -140,7 +142,7 @@ class DeltaActivation(keras.layers.Layer):
         """
         self.log_threshold.assign(np.broadcast_to(np.log(_positive("threshold", threshold)), self.log_threshold.shape))
 
-    def call(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
+    def call(self, x: tf.Tensor, clock: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
         rule = self.rule
         # Half precision is too coarse to compare changes with a threshold; every value of it is one of float32.
         working = tf.float64 if x.dtype == tf.float64 else tf.float32
@@ -166,7 +168,7 @@ class DeltaActivation(keras.layers.Layer):
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
 
-    def _stale_start(self, sequence: Any, threshold: Any) -> Any:
+    def _stale_start(self, sequence: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         """Values sent before the first frame of (batch, time, ..., channels): a state as it is within a long video.
 
         Noise around the first frame alone would be too easy: it averages out in the layers behind. What something
@@ -177,7 +179,7 @@ class DeltaActivation(keras.layers.Layer):
         start = self.rule.first(last + threshold * tf.cast(noise, sequence.dtype), threshold, self.granularity, ops)
         return self.rule.send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
 
-    def _count(self, sent: Any, carried: Any | None) -> None:
+    def _count(self, sent: tf.Tensor, carried: tf.Tensor | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""
         before = sent[:, :-1] if carried is None else tf.concat([carried[:, None], sent[:, :-1]], axis=1)
         changed = tf.not_equal(sent[:, 1:] if carried is None else sent, before)
@@ -191,10 +193,12 @@ class DeltaActivation(keras.layers.Layer):
             events, elements = events * counts_here(), elements * counts_here()
         self.events.update_state(events, elements)
 
-    def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
+    def compute_output_shape(self, x_shape: Shape, clock_shape: Shape | None = None) -> Shape:
         return x_shape
 
-    def compute_output_spec(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
+    def compute_output_spec(
+        self, x: keras.KerasTensor, clock: keras.KerasTensor | None = None, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
     @classmethod
@@ -223,7 +227,7 @@ class DeltaActivation(keras.layers.Layer):
         }
 
 
-def _by_clip(x: Any, clock: Any | None) -> Any:
+def _by_clip(x: tf.Tensor, clock: tf.Tensor | None) -> tf.Tensor:
     """(batch * time, ...) to (batch, time, ...), time static wherever the clock's length is."""
     if clock is None:
         return x
@@ -235,7 +239,7 @@ def _by_clip(x: Any, clock: Any | None) -> Any:
     )
 
 
-def _positive(name: str, threshold: Any) -> np.ndarray:
+def _positive(name: str, threshold: npt.ArrayLike) -> np.ndarray:
     thresholds = np.asarray(threshold, dtype="float64")
     if not (np.all(np.isfinite(thresholds)) and np.all(thresholds > 0)):
         raise ValueError(f"{name} must be positive and finite, got {threshold!r}")

@@ -18,7 +18,9 @@ from deltafine.model import graph, keras_private
 from deltafine.model.stored_weights import part_of, read_weights
 
 
-def load_hdf5(path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+def load_hdf5(
+    path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool
+) -> keras.Model:
     """Build the model of a file and read its weights.
 
     Args:
@@ -37,7 +39,7 @@ def load_hdf5(path: Path, config: dict[str, Any], custom_objects: Mapping[str, A
     return model
 
 
-def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> keras.Model:
     """The model of a configuration, without its weights; Keras changes the configuration."""
     known = {**keras.saving.get_custom_objects(), **custom_objects}
     with keras.saving.custom_object_scope(dict(custom_objects)):

@@ -18,22 +18,22 @@ _OPERATIONS = "keras.src.ops."
 _APPLICATIONS = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
 
 
-def function_of_sequential(model: keras.Sequential) -> Any:
+def function_of_sequential(model: keras.Sequential) -> keras.Function | None:
     """The ``keras.Function`` that a Sequential model keeps inside; None where there is none."""
     return model._functional
 
 
-def output_structure(function: Any) -> Any:
+def output_structure(function: keras.Function) -> Any:
     """The symbolic outputs of a ``keras.Function`` in the structure in which they were given."""
     return function._outputs_struct
 
 
-def input_structure(function: Any) -> Any:
+def input_structure(function: keras.Function) -> Any:
     """The symbolic inputs of a ``keras.Function`` in the structure in which they were given."""
     return function._inputs_struct
 
 
-def nodes_by_depth(function: Any) -> dict[int, list[Any]]:
+def nodes_by_depth(function: keras.Function) -> dict[int, list[Any]]:
     """The calls of a ``keras.Function``, by how many calls are between them and the outputs at most."""
     return function._nodes_by_depth
 
@@ -59,12 +59,12 @@ def is_masked(tensor: Any) -> bool:
     return getattr(tensor, "_keras_mask", None) is not None
 
 
-def layers_within(layer: keras.layers.Layer, *, include_self: bool = True) -> list[Any]:
+def layers_within(layer: keras.layers.Layer, *, include_self: bool = True) -> list[keras.layers.Layer]:
     """A layer or model and every layer in it, however deep; each once."""
     return list(layer._flatten_layers(include_self=include_self))
 
 
-def own_weights(layer: keras.layers.Layer) -> list[Any]:
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The weights that a layer has made to be trained, without those of layers inside it; frozen ones too."""
     return list(layer._trainable_variables)
 
@@ -74,7 +74,7 @@ def takes_training(operation: Any) -> bool:
     return bool(getattr(operation, "_call_has_training_arg", False))
 
 
-def has_fused_attention(layer: Any) -> bool:
+def has_fused_attention(layer: keras.layers.Layer) -> bool:
     """Whether an attention layer was told to compute both of its products in one operation."""
     return bool(layer._flash_attention)
 
@@ -91,7 +91,7 @@ def layer_of_applications(class_name: str) -> Any:
     return getattr(importlib.import_module(f"keras.src.applications.{_APPLICATIONS[class_name]}"), class_name)
 
 
-def model_of_hdf5_config(config: dict[str, Any], custom_objects: Mapping[str, Any], *, safe: bool) -> Any:
+def model_of_hdf5_config(config: dict[str, Any], custom_objects: Mapping[str, Any], *, safe: bool) -> keras.Model:
     """The model of a configuration as HDF5 files of Keras 3 hold it, without weights; the configuration is changed."""
     with SafeModeScope(safe):
         return model_from_config(config, custom_objects=dict(custom_objects))

@@ -39,7 +39,7 @@ class Rewriter:
         self._layers: list[tuple[Any, Any]] = []
         self._models: list[tuple[Any, Any]] = []
 
-    def names(self, model: Any, prefix: str) -> Names:
+    def names(self, model: keras.Model, prefix: str) -> Names:
         """Names on the level of a graph with this path: taken are those of the graph and of its delta layers."""
         outer = prefix.rstrip("/")
         deltas = (name.rpartition("/") for name in self._delta_names)
@@ -59,7 +59,7 @@ class Rewriter:
         delta = names.keep(self._deltas[site_name])
         return delta(value) if clock is None else delta(value, clock)
 
-    def rewrite(self, model: Any, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
+    def rewrite(self, model: keras.Model, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
         """Call everything that the model calls, anew, on the given tensors.
 
         Args:
@@ -94,7 +94,7 @@ class Rewriter:
 
         return graph.walk(model, inputs, on_call)
 
-    def finish(self, model: Any, result: Any) -> None:
+    def finish(self, model: keras.Model, result: Any) -> None:
         """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
         for old, new in [(model, result), *self._models, *self._layers]:
@@ -140,7 +140,14 @@ class Rewriter:
         return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
 
     def _call_nested(
-        self, model: Any, new_name: str, inputs: list[Any], kwargs: dict[str, Any], clock: Any, path: str, names: Names
+        self,
+        model: keras.Model,
+        new_name: str,
+        inputs: list[Any],
+        kwargs: dict[str, Any],
+        clock: Any,
+        path: str,
+        names: Names,
     ) -> Any:
         """Call the rewritten form of a nested model; the first call makes it, and names its sites."""
         if id(model) not in self._graphs:
@@ -150,7 +157,7 @@ class Rewriter:
         outputs = keras.tree.flatten(names.keep(new)([*inputs, clock] if with_clock else inputs, **kwargs))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _nested(self, model: Any, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
+    def _nested(self, model: keras.Model, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
         names = self.names(model, prefix)
         inputs = [names.input(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.input_tensors(model)]
         place = len(self._models)

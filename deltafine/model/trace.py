@@ -95,7 +95,7 @@ class Trace:
             self.readers[value].append(call)
 
 
-def trace(model: Any, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
+def trace(model: keras.Model, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
     """Trace a built Functional or Sequential model.
 
     Args:
@@ -146,7 +146,7 @@ class _Level:
     repeats: int
 
 
-def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
+def _trace_graph(model: keras.Model, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
     def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = node.operation
         if graph.is_graph(operation):

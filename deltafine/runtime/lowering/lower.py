@@ -41,7 +41,7 @@ class Compiled:
     calls: dict[str, tuple[Call, int]]
 
 
-def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Compiled:
+def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None) -> Compiled:
     """Compile a model that works frame by frame.
 
     Args:
@@ -112,7 +112,7 @@ def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | No
     return call.inputs[0] if call is not None and call.inputs else None
 
 
-def _require_single(model: Any) -> None:
+def _require_single(model: keras.Model) -> None:
     """Half precision is computed in single, which holds all of its values; double is more than there is here."""
     for path, layer in graph.all_layers_by_path(model):
         if layer.compute_dtype == "float64":
