@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import warnings
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.storage.files import read_small
@@ -21,9 +23,15 @@ MOST_BYTES = 1 << 20
 TRUSTING = {
     "unsafe_lambda": "which runs Python code stored in the model file",
     "custom_objects": "which imports Python modules",
+    "rule": "which imports Python modules",
     "allow_outside": "which opens files outside the data folder",
 }
 """What no recipe can allow by itself, since recipes come from others."""
+BUILT_IN_RULES = ("send-on-delta", "quantize")
+"""Rules that can be asked for by name; any other is a class of the user's own."""
+WITHOUT_MEMORY = ("quantize", "paper", "l1")
+"""Rules for which it makes no difference what was sent before."""
+_OWN_RULE = re.compile(r"[\w.]+:[\w.]+(\(.*\))?")
 ADDED_LATER: dict[str, Any] = {"unfreeze": []}
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
@@ -36,6 +44,17 @@ RENAMED = {
 """Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
 CHANGEABLE = ("on_nan", "checkpoint_minutes")
 """What may be given again when a run is resumed."""
+
+
+def _rule_as_text(rule: Any) -> str:
+    """A rule as settings hold it: its name, or ``module:Name(argument=value)``; an instance says the latter itself."""
+    text = getattr(rule, "reference", rule)
+    if isinstance(text, str) and (text in BUILT_IN_RULES or _OWN_RULE.fullmatch(text)):
+        return text
+    raise PydanticCustomError("rule", "it must be send-on-delta, quantize, or module:Name of a rule of your own")
+
+
+RuleText = Annotated[str, BeforeValidator(_rule_as_text)]
 
 
 class RefineSettings(BaseModel):
@@ -83,7 +102,9 @@ class RefineSettings(BaseModel):
     method: Literal["deltafine", "paper", "l1"] = Field(
         "deltafine", description="how training treats thresholds and events"
     )
-    rule: Literal["send-on-delta", "quantize"] = Field("send-on-delta", description="what counts as an event")
+    rule: RuleText = Field(
+        "send-on-delta", description="what counts as an event: send-on-delta, quantize, or MODULE:NAME of your own"
+    )
     granularity: Literal["element", "pixel"] = Field("element", description="what is sent as one")
     threshold_per: Literal["layer", "channel", "neuron"] = "layer"
     relative_threshold: float | None = Field(
@@ -172,7 +193,8 @@ class RefineSettings(BaseModel):
             raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
         if self.recalibrate and not self.carried:
             raise ValueError(
-                "recalibrate needs rule 'send-on-delta' and clips that go on from each other: start 'carried'"
+                "recalibrate needs a rule with memory, such as send-on-delta, and clips that go on from each other: "
+                "start 'carried'"
             )
         if self.sampling == "random" and self.clips_per_video is None:
             raise ValueError("random sampling needs clips_per_video")
@@ -187,7 +209,7 @@ class RefineSettings(BaseModel):
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
         carried = self.granularity == "pixel" if self.start is None else self.start == "carried"
-        return carried and self.layer_rule == "send-on-delta"
+        return carried and self.layer_rule not in WITHOUT_MEMORY
 
     @property
     def noisy(self) -> bool:
@@ -254,7 +276,8 @@ def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collectio
     read = _by_new_names(_read_recipe(Path(recipe)), f"The recipe {recipe}") if recipe is not None else {}
     given = _by_new_names({name: value for name, value in values.items() if value is not None}, "The call")
     for name, what in TRUSTING.items():
-        if read.get(name) and not given.get(name) and name not in trusted:
+        asked = ":" in str(read.get(name)) if name == "rule" else read.get(name)
+        if asked and not given.get(name) and name not in trusted:
             raise DeltafineError(
                 f"The recipe {recipe} asks for {name}, {what}: only if you trust whoever wrote it, give "
                 f"--{name.replace('_', '-')} as well."

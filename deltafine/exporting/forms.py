@@ -4,9 +4,9 @@ Forms:
 
 - ``stripped``: the per-frame network with its refined weights, no thresholds; for runtimes that decide for
   themselves what to skip, or for use as an ordinary network.
-- ``quantized``: the per-frame network that rounds to the thresholds, for rules without memory (``quantize``).
-- ``quantized`` for ``send-on-delta``, which holds values from frame to frame: a clip network of fixed length that
-  holds them with plain operations, one frame after the other.
+- ``quantized``: the per-frame network that sends what its rule sends, for rules without memory (``quantize``).
+- ``quantized`` for rules with memory (``send-on-delta``), which hold values from frame to frame: a clip network of
+  fixed length that holds them with plain operations, one frame after the other.
 
 A network that takes clips takes clips in both forms.
 
@@ -25,7 +25,8 @@ from keras import ops
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
-from deltafine.layers.rules import RULES
+from deltafine.layers.rules import EventRule, stored_rule
+from deltafine.layers.rules.identity import Identity
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
@@ -36,10 +37,9 @@ from deltafine.model.layer_names import Names
 FORMS = ("stripped", "quantized")
 THRESHOLDS_VERSION = 2
 """Version 1 called thresholds steps, and the granularity unit."""
-_WITH_MEMORY = ("send-on-delta",)
 
 
-def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = None) -> Any:
+def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> Any:
     """A copy of a refined clip model that loads without deltafine.
 
     Args:
@@ -61,30 +61,33 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
         raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
     whole = not frame_layers(refined)
     length = None
-    if whole or (form == "quantized" and any(layer.rule in _WITH_MEMORY for layer in deltas.values())):
+    holding = [layer.rule.name for layer in deltas.values() if form == "quantized" and layer.rule.has_memory]
+    if whole or holding:
         length = refined.inputs[0].shape[1] or frames
         if length is None:
             raise DeltafineError(
                 f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
                 if whole
-                else "The rule send-on-delta holds values from frame to frame, so its quantized form needs a clip "
+                else f"The rule {holding[0]} holds values from frame to frame, so its quantized form needs a clip "
                 "length: give --frames, or use --form stripped."
             )
     return _Exporter(form, length).export(refined)
 
 
-def threshold_table(refined: Any) -> dict[str, Any]:
+def threshold_table(refined: keras.Model) -> dict[str, Any]:
     """The thresholds of a refined model as plain values, for a hardware toolchain.
 
     Returns:
-        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds.
+        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds; for a rule
+        of the user's own also ``rule_config``, its class and parameters as Keras writes them.
     """
     return {
         "version": THRESHOLDS_VERSION,
         "layers": [
             {
                 "name": path,
-                "rule": layer.rule,
+                "rule": layer.rule.name,
+                **_own_config(layer.rule),
                 "granularity": layer.granularity,
                 "threshold_per": layer.threshold_per,
                 "threshold": np.asarray(layer.threshold, "float64").tolist(),
@@ -92,6 +95,11 @@ def threshold_table(refined: Any) -> dict[str, Any]:
             for path, layer in delta_layers(refined).items()
         ],
     }
+
+
+def _own_config(rule: EventRule) -> dict[str, Any]:
+    stored = stored_rule(rule)
+    return {} if isinstance(stored, str) else {"rule_config": stored}
 
 
 class _Exporter:
@@ -103,7 +111,7 @@ class _Exporter:
         self._clones: dict[int, Any] = {}
         self._nested: dict[int, Any] = {}
 
-    def export(self, refined: Any) -> Any:
+    def export(self, refined: keras.Model) -> Any:
         names = Names()
         inputs = [self._input(tensor, names) for tensor in graph.input_tensors(refined)]
         model = names.model(
@@ -120,7 +128,7 @@ class _Exporter:
         shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
         return names.input(tensor.name, (None, *shape), tensor.dtype)
 
-    def _outputs(self, model: Any, inputs: list[Any], names: Names) -> list[Any]:
+    def _outputs(self, model: keras.Model, inputs: list[Any], names: Names) -> list[Any]:
         """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
         return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
 
@@ -150,7 +158,7 @@ class _Exporter:
         value = ops.cast(value, layer.compute_dtype)
         return ops.mean(value, axis=1) if isinstance(layer, TimeMean) else value[:, -1]
 
-    def _call_nested(self, model: Any, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
+    def _call_nested(self, model: keras.Model, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
         """A nested model without its clock."""
         tensors = graph.input_tensors(model)
         kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
@@ -165,21 +173,21 @@ class _Exporter:
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
     def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
-        if self._form == "stripped" or layer.rule == "identity":
+        if self._form == "stripped" or isinstance(layer.rule, Identity):
             return value
-        rule, threshold = RULES[layer.rule], _constant(layer.threshold)
+        rule, threshold = layer.rule, _constant(layer.threshold)
         x = value if value.dtype == "float32" else ops.cast(value, "float32")
         if self._length:
             held = _held(rule, layer.granularity, _unfolded(x, frames), threshold)
             sent = ops.reshape(held, (-1, *x.shape[1:])) if frames else held
         else:
-            sent = rule.first(x, threshold)
+            sent = rule.first(x, threshold, layer.granularity, ops)
         return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
 
 
-def _held(rule: Any, granularity: str, clips: Any, threshold: Any) -> Any:
+def _held(rule: EventRule, granularity: str, clips: Any, threshold: Any) -> Any:
     """(batch, time, ...), each frame held until it changes."""
-    held = [rule.first(clips[:, 0], threshold)]
+    held = [rule.first(clips[:, 0], threshold, granularity, ops)]
     for frame in range(1, clips.shape[1]):
         held.append(rule.advance(held[-1], clips[:, frame], threshold, granularity, ops))
     return ops.stack(held, axis=1)
@@ -195,7 +203,7 @@ def _constant(threshold: Any) -> Any:
     return float(values) if values.ndim == 0 else values
 
 
-def frames_of(clips: np.ndarray, model: Any) -> Sequence[np.ndarray]:
+def frames_of(clips: np.ndarray, model: keras.Model) -> Sequence[np.ndarray]:
     """Clips as the exported model takes them: one by one, or frame by frame."""
     per_frame = len(model.inputs[0].shape) == clips.ndim - 1
     rows = clips.reshape(-1, *clips.shape[2:]) if per_frame else clips

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deltafine.layers.delta_activation import THRESHOLD_SCOPES, DeltaActivation
 from deltafine.layers.events import EventDensity
-from deltafine.layers.rules import GRANULARITIES, RULES, EventRule
+from deltafine.layers.rules import GRANULARITIES, RULES, EventRule, relative_change
 from deltafine.layers.stream import Stream, current_stream
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 
@@ -21,4 +21,5 @@ __all__ = [
     "TimeMean",
     "UnfoldTime",
     "current_stream",
+    "relative_change",
 ]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+from keras import ops
 
 from deltafine.layers.events import EventDensity, over_channels
 from deltafine.layers.replica_part import counts_here, is_part, uniform
-from deltafine.layers.rules import GRANULARITIES, RULES
+from deltafine.layers.rules import GRANULARITIES, RuleLike, rule_of, stored_rule
 from deltafine.layers.stream import current_stream
 
+Shape: TypeAlias = tuple[int | None, ...]
 THRESHOLD_SCOPES = ("layer", "channel", "neuron")
 RENAMED = {
     "unit": "granularity",
@@ -42,7 +46,8 @@ class DeltaActivation(keras.layers.Layer):
     Its metric ``events`` counts what was sent, exactly; a model's ``fit`` shows it as ``<layer name>_density``.
 
     Args:
-        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"`` or ``"l1"``.
+        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"``, ``"l1"``, or an instance of an
+            :class:`deltafine.layers.EventRule` of one's own; as an attribute the instance, whatever was given.
         granularity: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at
             once, when the root mean square of their changes, in thresholds, reaches 1.
         threshold_per: one threshold for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).
@@ -66,10 +71,10 @@ class DeltaActivation(keras.layers.Layer):
 
     def __init__(
         self,
-        rule: str = "send-on-delta",
+        rule: RuleLike = "send-on-delta",
         granularity: str = "element",
         threshold_per: str = "layer",
-        initial_threshold: Any = 1.0,
+        initial_threshold: npt.ArrayLike = 1.0,
         penalty: float = 0.0,
         random_start: bool = True,
         train_threshold: bool = True,
@@ -77,11 +82,10 @@ class DeltaActivation(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_choice("rule", rule, tuple(RULES))
         _check_choice("granularity", granularity, GRANULARITIES)
         _check_choice("threshold_per", threshold_per, THRESHOLD_SCOPES)
         thresholds = _positive("initial_threshold", initial_threshold)
-        self.rule = rule
+        self.rule = rule_of(rule)
         self.granularity = granularity
         self.threshold_per = threshold_per
         self.initial_threshold = thresholds.tolist()
@@ -91,11 +95,11 @@ class DeltaActivation(keras.layers.Layer):
         self.seed = int(seed)
         self.supports_masking = True
         self.events = EventDensity(name=f"{self.name}_density")
-        self._noise = keras.random.SeedGenerator(seed) if random_start and rule == "send-on-delta" else None
+        self._noise = keras.random.SeedGenerator(seed) if random_start and self.rule.has_memory else None
 
-    def build(self, x_shape: Any, clock_shape: Any = None) -> None:
+    def build(self, x_shape: Shape, clock_shape: Shape | None = None) -> None:
         frame_shape = tuple(x_shape)[1 if clock_shape is not None else 2 :]
-        shape: tuple[int, ...] = ()
+        shape: tuple[Any, ...] = ()
         if self.threshold_per == "channel":
             shape = frame_shape[-1:]
         elif self.threshold_per == "neuron":
@@ -109,7 +113,7 @@ class DeltaActivation(keras.layers.Layer):
             shape=shape,
             initializer=lambda shape, dtype=None: tf.constant(logarithms, dtype=dtype),
             name="log_threshold",
-            trainable=self.train_threshold and RULES[self.rule].uses_threshold,
+            trainable=self.train_threshold and self.rule.uses_threshold,
             dtype="float32",
             autocast=False,
         )
@@ -124,13 +128,13 @@ class DeltaActivation(keras.layers.Layer):
         self.built = True
 
     @property
-    def threshold(self) -> Any:
+    def threshold(self) -> tf.Tensor:
         """Threshold, > 0 by its parametrisation as the exponential of a bounded trainable variable."""
         return tf.exp(
             tf.clip_by_value(tf.convert_to_tensor(self.log_threshold), SMALLEST_LOG_THRESHOLD, LARGEST_LOG_THRESHOLD)
         )
 
-    def set_threshold(self, threshold: Any) -> None:
+    def set_threshold(self, threshold: npt.ArrayLike) -> None:
         """Set the threshold; a scalar or an array broadcastable to the thresholds' shape.
 
         Raises:
@@ -138,8 +142,8 @@ class DeltaActivation(keras.layers.Layer):
         """
         self.log_threshold.assign(np.broadcast_to(np.log(_positive("threshold", threshold)), self.log_threshold.shape))
 
-    def call(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
-        rule = RULES[self.rule]
+    def call(self, x: tf.Tensor, clock: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
+        rule = self.rule
         # Half precision is too coarse to compare changes with a threshold; every value of it is one of float32.
         working = tf.float64 if x.dtype == tf.float64 else tf.float32
         sequence = _by_clip(tf.cast(x, working), clock)
@@ -164,7 +168,7 @@ class DeltaActivation(keras.layers.Layer):
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
 
-    def _stale_start(self, sequence: Any, threshold: Any) -> Any:
+    def _stale_start(self, sequence: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         """Values sent before the first frame of (batch, time, ..., channels): a state as it is within a long video.
 
         Noise around the first frame alone would be too easy: it averages out in the layers behind. What something
@@ -172,10 +176,10 @@ class DeltaActivation(keras.layers.Layer):
         """
         last = sequence[:, -1]
         noise = uniform(tf.shape(last), self._noise)
-        start = last + threshold * tf.cast(noise, sequence.dtype)
-        return RULES[self.rule].send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
+        start = self.rule.first(last + threshold * tf.cast(noise, sequence.dtype), threshold, self.granularity, ops)
+        return self.rule.send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
 
-    def _count(self, sent: Any, carried: Any | None) -> None:
+    def _count(self, sent: tf.Tensor, carried: tf.Tensor | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""
         before = sent[:, :-1] if carried is None else tf.concat([carried[:, None], sent[:, :-1]], axis=1)
         changed = tf.not_equal(sent[:, 1:] if carried is None else sent, before)
@@ -189,21 +193,30 @@ class DeltaActivation(keras.layers.Layer):
             events, elements = events * counts_here(), elements * counts_here()
         self.events.update_state(events, elements)
 
-    def compute_output_shape(self, x_shape: Any, clock_shape: Any = None) -> Any:
+    def compute_output_shape(self, x_shape: Shape, clock_shape: Shape | None = None) -> Shape:
         return x_shape
 
-    def compute_output_spec(self, x: Any, clock: Any = None, training: bool | None = None) -> Any:
+    def compute_output_spec(
+        self, x: keras.KerasTensor, clock: keras.KerasTensor | None = None, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DeltaActivation:
-        """A layer from its configuration; that of an earlier version has other names."""
-        return super().from_config({RENAMED.get(name, name): value for name, value in config.items()})
+        """A layer from its configuration; that of an earlier version has other names.
+
+        Raises:
+            DeltafineError: the class of its rule is not known here.
+        """
+        values = {RENAMED.get(name, name): value for name, value in config.items()}
+        if isinstance(values.get("rule"), Mapping):
+            values["rule"] = rule_of(values["rule"])  # before Keras, which would turn the error into one of its own
+        return super().from_config(values)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "rule": self.rule,
+            "rule": stored_rule(self.rule),
             "granularity": self.granularity,
             "threshold_per": self.threshold_per,
             "initial_threshold": self.initial_threshold,
@@ -214,7 +227,7 @@ class DeltaActivation(keras.layers.Layer):
         }
 
 
-def _by_clip(x: Any, clock: Any | None) -> Any:
+def _by_clip(x: tf.Tensor, clock: tf.Tensor | None) -> tf.Tensor:
     """(batch * time, ...) to (batch, time, ...), time static wherever the clock's length is."""
     if clock is None:
         return x
@@ -226,7 +239,7 @@ def _by_clip(x: Any, clock: Any | None) -> Any:
     )
 
 
-def _positive(name: str, threshold: Any) -> np.ndarray:
+def _positive(name: str, threshold: npt.ArrayLike) -> np.ndarray:
     thresholds = np.asarray(threshold, dtype="float64")
     if not (np.all(np.isfinite(thresholds)) and np.all(thresholds > 0)):
         raise ValueError(f"{name} must be positive and finite, got {threshold!r}")

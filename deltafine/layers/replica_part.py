@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,7 +16,7 @@ NUMBERS_PER_COUNT = 4
 
 
 @contextmanager
-def part_of_batch(first: Any, real: Any) -> Iterator[None]:
+def part_of_batch(first: tf.Tensor, real: tf.Tensor) -> Iterator[None]:
     """Within the block, the first clip is number ``first`` of the whole batch.
 
     Args:
@@ -31,7 +30,7 @@ def part_of_batch(first: Any, real: Any) -> Iterator[None]:
         _active.first = _active.real = None
 
 
-def counts_here() -> Any:
+def counts_here() -> tf.Tensor:
     """1 where what this replica has belongs to the batch, else 0; int64."""
     real = getattr(_active, "real", None)
     return tf.constant(1, tf.int64) if real is None else real
@@ -42,7 +41,7 @@ def is_part() -> bool:
     return getattr(_active, "real", None) is not None
 
 
-def uniform(shape: Any, generator: keras.random.SeedGenerator) -> Any:
+def uniform(shape: tf.Tensor, generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Numbers from -1 to 1 of a shape (batch, ...), in float32; for a part of a batch those that are its own.
 
     However a batch is cut into parts, every clip gets the numbers that it would get in the whole.

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _active = threading.local()
 
@@ -23,9 +26,9 @@ _active = threading.local()
 class Slot:
     """The state of one call of one layer: ``start`` from the piece before (or None), ``end`` for the next."""
 
-    def __init__(self, start: Any | None) -> None:
+    def __init__(self, start: tf.Tensor | None) -> None:
         self.start = start
-        self.end: Any = None
+        self.end: tf.Tensor | None = None
 
 
 class Stream:
@@ -46,7 +49,7 @@ class Stream:
         True
     """
 
-    def __init__(self, state: Sequence[Any] | None = None, *, measuring: bool = False) -> None:
+    def __init__(self, state: Sequence[tf.Tensor] | None = None, *, measuring: bool = False) -> None:
         self.measuring = measuring
         self._starts = None if state is None else list(state)
         self._slots: list[Slot] = []
@@ -64,7 +67,7 @@ class Stream:
         return slot
 
     @property
-    def state(self) -> list[Any]:
+    def state(self) -> list[tf.Tensor]:
         """The end of every slot, to start the next piece with."""
         return [slot.end for slot in self._slots]
 

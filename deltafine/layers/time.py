@@ -9,10 +9,13 @@ is traced, which lets those layers unroll time instead of asking for it at run t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _PACKAGE = "deltafine"
 
@@ -24,12 +27,12 @@ class FoldTime(keras.layers.Layer):
     Call: ``(batch, time, ...)`` -> ``((batch * time, ...), clock)`` with ``clock`` of shape ``(time,)``.
     """
 
-    def call(self, clips: Any) -> tuple[Any, Any]:
+    def call(self, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         length = clips.shape[1] if clips.shape[1] is not None else ops.shape(clips)[1]
         rest = _known_or_dynamic(clips)[2:]
         return ops.reshape(clips, (-1, *rest)), ops.arange(length, dtype="int32")
 
-    def compute_output_spec(self, clips: Any) -> tuple[Any, Any]:
+    def compute_output_spec(self, clips: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         batch, length, *rest = clips.shape
         frames = batch * length if batch is not None and length is not None else None
         return (
@@ -45,12 +48,12 @@ class UnfoldTime(keras.layers.Layer):
     Call: ``(batch * time, ...)`` and ``clock`` of shape ``(time,)`` -> ``(batch, time, ...)``.
     """
 
-    def call(self, frames: Any, clock: Any) -> Any:
+    def call(self, frames: tf.Tensor, clock: tf.Tensor) -> tf.Tensor:
         length = clock.shape[0] if clock.shape[0] is not None else ops.shape(clock)[0]
         rest = _known_or_dynamic(frames)[1:]
         return ops.reshape(frames, (-1, length, *rest))
 
-    def compute_output_spec(self, frames: Any, clock: Any) -> Any:
+    def compute_output_spec(self, frames: keras.KerasTensor, clock: keras.KerasTensor) -> keras.KerasTensor:
         count, *rest = frames.shape
         length = clock.shape[0]
         batch = count // length if count is not None and length is not None else None
@@ -62,10 +65,10 @@ class UnfoldTime(keras.layers.Layer):
 class TimeMean(keras.layers.Layer):
     """The mean over the frames of each clip: ``(batch, time, ...)`` -> ``(batch, ...)``."""
 
-    def call(self, clips: Any) -> Any:
+    def call(self, clips: tf.Tensor) -> tf.Tensor:
         return ops.mean(clips, axis=1)
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *input_shape[2:])
 
 
@@ -73,18 +76,18 @@ class TimeMean(keras.layers.Layer):
 class TimeLast(keras.layers.Layer):
     """The last frame of each clip: ``(batch, time, ...)`` -> ``(batch, ...)``."""
 
-    def call(self, clips: Any) -> Any:
+    def call(self, clips: tf.Tensor) -> tf.Tensor:
         return clips[:, -1]
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *input_shape[2:])
 
 
-def _known_or_dynamic(tensor: Any) -> list[Any]:
+def _known_or_dynamic(tensor: tf.Tensor) -> list[int | tf.Tensor]:
     """The shape with static sizes where known, and tensors where not."""
     dynamic = ops.shape(tensor)
     return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
 
 
-def _floating(tensor: Any) -> bool:
+def _floating(tensor: tf.Tensor | keras.KerasTensor) -> bool:
     return "float" in keras.backend.standardize_dtype(tensor.dtype)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
 """Rows of counts; from the last on, two for each fan-out."""
-QUANTISED_RULES = ("quantize", "paper")
-"""Rules whose output is a whole number of thresholds."""
 BLOCK = 1 << 18
 """Values that are looked at together."""
 SAMPLES = 64
@@ -53,7 +51,7 @@ class Questions:
     @property
     def quantised(self) -> bool:
         """Whether it is made of whole numbers of thresholds."""
-        return self.layer is not None and self.layer.rule in QUANTISED_RULES
+        return self.layer is not None and self.layer.rule.quantises
 
     @property
     def by_channel(self) -> bool:

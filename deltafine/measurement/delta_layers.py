@@ -72,7 +72,7 @@ class DeltaLayers:
             figures.append(
                 DeltaFigures(
                     name=place.name,
-                    rule=layer.rule,
+                    rule=layer.rule.name,
                     granularity=layer.granularity,
                     threshold_minimum=float(thresholds.min()),
                     threshold_median=float(np.median(thresholds)),

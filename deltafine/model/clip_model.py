@@ -25,7 +25,7 @@ CLIP_PREDICTION = "clip_prediction"
 """Layer that gives the prediction for a clip; the only one of a network that takes clips."""
 
 
-def frame_layers(model: Any) -> list[Any]:
+def frame_layers(model: keras.Model) -> list[Any]:
     """The layers that give one prediction per frame, in the order of the outputs; none unless it is a clip model of a
     per-frame network. They are found by where they stand: layers of the user's own may have their names.
     """
@@ -39,7 +39,7 @@ def frame_layers(model: Any) -> list[Any]:
     return found
 
 
-def window_layer(model: Any) -> Any:
+def window_layer(model: keras.Model) -> Any:
     """The layer that gives the one prediction of a clip model of a network that takes clips; None if it is another."""
     outputs = keras.tree.flatten(graph.output_structure(model))
     end = graph.maker(outputs[0])
@@ -47,7 +47,7 @@ def window_layer(model: Any) -> Any:
     return end if clips and isinstance(end, keras.layers.Identity) and end.name.startswith(CLIP_PREDICTION) else None
 
 
-def window_of(clip_model: Any) -> int | None:
+def window_of(clip_model: keras.Model) -> int | None:
     """The number of frames that a network that takes clips sees at once; None for a per-frame network.
 
     Raises:
@@ -69,7 +69,7 @@ def window_of(clip_model: Any) -> int | None:
     return length
 
 
-def with_time(clip_model: Any) -> Any:
+def with_time(clip_model: keras.Model) -> keras.Model:
     """The same network with its predictions as (batch, time, ...), outputs last, in single precision.
 
     Time is that of the clip for a per-frame network, and for one that takes clips as many steps as its output
@@ -92,7 +92,7 @@ def with_time(clip_model: Any) -> Any:
     return names.model(clip_model.inputs, output, clip_model.name)
 
 
-def times_of_calls(model: Any) -> dict[str, Steps | None]:
+def times_of_calls(model: keras.Model) -> dict[str, Steps | None]:
     """Where the (first) input of every call of a network that takes clips has its time, by path; None where nowhere."""
     traced = trace(model)
     times = times_of_values(traced)

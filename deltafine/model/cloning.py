@@ -11,7 +11,7 @@ import keras
 from deltafine.errors import DeltafineError
 
 
-def clone(layer: Any, **changes: Any) -> Any:
+def clone(layer: keras.layers.Layer, **changes: Any) -> Any:
     """A new layer like this one, without its weights.
 
     Some layers put values into their configuration that they make from the others, and do not take them back. Those
@@ -39,14 +39,14 @@ def clone(layer: Any, **changes: Any) -> Any:
         raise _cannot(layer, unwanted if derived else _last_line(error)) from error
 
 
-def _cannot(layer: Any, why: str) -> DeltafineError:
+def _cannot(layer: keras.layers.Layer, why: str) -> DeltafineError:
     return DeltafineError(
         f"Layer '{layer.name}' of type {type(layer).__name__} cannot be copied from its own configuration ({why}): "
         "let get_config() give what its class takes, and save the model again."
     )
 
 
-def _without(layer: Any, config: dict[str, Any], derived: list[str]) -> Any:
+def _without(layer: keras.layers.Layer, config: dict[str, Any], derived: list[str]) -> Any:
     """The copy that does without some values, if it makes them itself; None if not."""
     try:
         copy = type(layer).from_config({key: value for key, value in config.items() if key not in derived})

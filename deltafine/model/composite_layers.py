@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from deltafine.model import keras_private
 from deltafine.model.layer_names import Names
 from deltafine.model.trace import Call, Value
 
@@ -61,8 +62,8 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
     args, kwargs = keras.tree.map_structure(
         lambda leaf: next(given) if isinstance(leaf, Value) else leaf, (call.args, call.kwargs)
     )
-    if getattr(call.operation, "_call_has_training_arg", False):
+    if keras_private.takes_training(call.operation):
         kwargs = {**kwargs, "training": False}
-    if isinstance(call.operation, _ATTENTION) and not call.operation._flash_attention:
+    if isinstance(call.operation, _ATTENTION) and not keras_private.has_fused_attention(call.operation):
         kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
     return args, kwargs

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deltafine.layers.rules import RuleLike
+
 
 @dataclass(frozen=True)
 class DeltaSettings:
     """Settings of the delta layers that ``insert_deltas`` makes.
 
     Attributes:
-        rule: ``"send-on-delta"``, ``"quantize"``, or ``"identity"``, which only counts.
+        rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, which only counts, or an instance of an
+            :class:`deltafine.layers.EventRule` of one's own.
         granularity: ``"element"`` or ``"pixel"``: what is sent as one.
         threshold_per: ``"layer"``, ``"channel"`` or ``"neuron"``: how many thresholds a layer has.
         initial_threshold: the threshold to start from, one for all or by site name (sites left out get 1.0).
@@ -21,7 +24,7 @@ class DeltaSettings:
         train_threshold: whether the thresholds are trainable.
     """
 
-    rule: str = "send-on-delta"
+    rule: RuleLike = "send-on-delta"
     granularity: str = "element"
     threshold_per: str = "layer"
     initial_threshold: float | Mapping[str, float] = 1.0

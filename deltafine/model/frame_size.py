@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+
+if TYPE_CHECKING:
+    import keras
 
 FRAMES = 8
 """Length of a clip where neither the user nor the model gives one."""
 
 
-def frame_shape(model: Any, size: str | None, frames: int | None = None) -> tuple[int | None, ...] | None:
+def frame_shape(model: keras.Model, size: str | None, frames: int | None = None) -> tuple[int | None, ...] | None:
     """Shape of one input sample for a size such as ``"224x224"`` and a clip length; None if neither is given.
 
     Sizes that are not given are the model's own.
@@ -44,7 +47,7 @@ def parsed_size(size: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def sample_shape(model: Any, size: str | None, frames: int | None) -> tuple[tuple[int, ...], int]:
+def sample_shape(model: keras.Model, size: str | None, frames: int | None) -> tuple[tuple[int, ...], int]:
     """Shape of one input sample of a model of frames or clips, and the number of frames of a clip.
 
     Args:

@@ -7,10 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deltafine.errors import DeltafineError
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
+
+if TYPE_CHECKING:
+    import keras
 
 NAMED = 4
 """Layers that a sentence names."""
@@ -37,7 +40,7 @@ class Frozen:
         return f"{self.parameters:,} of {self.of:,} weights are frozen, in {names}"
 
 
-def frozen_weights(model: Any) -> Frozen:
+def frozen_weights(model: keras.Model) -> Frozen:
     """What is frozen in a model; delta layers and statistics, which no gradient changes, are not counted."""
     frozen: dict[int, int] = {}
     every: dict[int, int] = {}
@@ -45,7 +48,7 @@ def frozen_weights(model: Any) -> Frozen:
     whole = model.trainable  # a model that is frozen as such has nothing to train, whatever its layers say
     for path, layer in _weighty(model).items():
         # The flag of a variable is lost while it is frozen; only the layer's own list tells weights from statistics.
-        own = {id(v): v for part in layer._flatten_layers() for v in part._trainable_variables}
+        own = {id(v): v for part in keras_private.layers_within(layer) for v in keras_private.own_weights(part)}
         sizes = {key: math.prod(v.shape) for key, v in own.items()}
         every |= sizes
         held = {key: size for key, size in sizes.items() if not (whole and own[key].trainable)}
@@ -55,7 +58,7 @@ def frozen_weights(model: Any) -> Frozen:
     return Frozen(sum(frozen.values()), sum(every.values()), tuple(layers))
 
 
-def set_trainable(model: Any, *, unfreeze: Sequence[str] = (), freeze: Sequence[str] = ()) -> None:
+def set_trainable(model: keras.Model, *, unfreeze: Sequence[str] = (), freeze: Sequence[str] = ()) -> None:
     """Thaw the layers whose path matches one of ``unfreeze``, then freeze those that match one of ``freeze``.
 
     Patterns are shell patterns on layer paths (``*`` also spans ``/``); one that matches a nested model means all
@@ -82,7 +85,7 @@ def set_trainable(model: Any, *, unfreeze: Sequence[str] = (), freeze: Sequence[
         layers[path].trainable = False
 
 
-def _weighty(model: Any) -> dict[str, Any]:
+def _weighty(model: keras.Model) -> dict[str, Any]:
     """Layers with weights by path; delta layers are not the user's."""
     from deltafine.layers import DeltaActivation
 
@@ -90,7 +93,7 @@ def _weighty(model: Any) -> dict[str, Any]:
     return {path: layer for path, layer in found if layer.weights and not isinstance(layer, DeltaActivation)}
 
 
-def _graphs(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
     """The model and those nested in it, outer ones first, each with its path."""
     yield path, model
     for operation in graph.as_function(model).operations:

@@ -1,9 +1,7 @@
 """The functional graph of a Keras model, walked call by call.
 
-Keras keeps the graph of a Functional or Sequential model in private attributes. This file is the only
-one that touches them (``_functional``, ``_nodes_by_depth``, ``_inbound_nodes``, ``_keras_history``,
-``_flatten_layers`` and the members of nodes);
-everything else in this room goes through ``walk``.
+Keras keeps the graph of a Functional or Sequential model in private attributes, which ``keras_private`` reads.
+Everything else in this room goes through ``walk``.
 
 Names. Each call of an operation has a name that is unique in its graph: the operation's name, and for
 the second call on ``name#1``, ``name#2``, in the order in which the calls were made. A call inside a
@@ -13,12 +11,15 @@ nested model has the path ``outer/inner``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.model import keras_private
 
+Graph: TypeAlias = keras.Model | keras.Function
+"""Functional or Sequential models, and bare functions of Keras."""
 OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -32,27 +33,27 @@ def is_graph(operation: Any) -> bool:
     return isinstance(operation, keras.Function)
 
 
-def as_function(model: Any) -> Any:
+def as_function(model: Graph) -> keras.Function:
     """The ``keras.Function`` that holds the nodes of a model; a Sequential model keeps one inside."""
-    return model._functional if isinstance(model, keras.Sequential) else model
+    return keras_private.function_of_sequential(model) if isinstance(model, keras.Sequential) else model
 
 
-def input_tensors(model: Any) -> list[Any]:
+def input_tensors(model: Graph) -> list[keras.KerasTensor]:
     """The symbolic inputs of a graph, flat, in order."""
     return list(as_function(model).inputs)
 
 
-def output_structure(model: Any) -> Any:
+def output_structure(model: Graph) -> Any:
     """The symbolic outputs of a graph as the user gave them: one tensor, a list or a dict."""
-    return as_function(model)._outputs_struct
+    return keras_private.output_structure(as_function(model))
 
 
-def input_structure(model: Any) -> Any:
+def input_structure(model: Graph) -> Any:
     """The symbolic inputs of a graph as the user gave them: one tensor, a list or a dict."""
-    return as_function(model)._inputs_struct
+    return keras_private.input_structure(as_function(model))
 
 
-def nested_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+def nested_inputs(model: Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The values that a call of a nested graph passes to its inputs, flat, in the order of its inputs."""
     inputs = args[0] if args else kwargs["inputs"]
     if isinstance(inputs, dict) and not isinstance(input_structure(model), dict):
@@ -60,20 +61,19 @@ def nested_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return keras.tree.flatten(inputs)
 
 
-def operation_names(model: Any) -> list[str]:
+def operation_names(model: Graph) -> list[str]:
     """Names of the operations on the model's own level."""
     return [operation.name for operation in as_function(model).operations]
 
 
-def maker(tensor: Any) -> Any:
+def maker(tensor: keras.KerasTensor) -> Any:
     """The layer or operation that gives a symbolic tensor."""
-    return tensor._keras_history.operation
+    return keras_private.maker(tensor)
 
 
-def arguments_of_maker(tensor: Any) -> list[Any]:
+def arguments_of_maker(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
     """The symbolic tensors that a symbolic tensor is made from, flat."""
-    history = tensor._keras_history
-    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
+    return list(keras_private.call_that_made(tensor).input_tensors)
 
 
 def rename_maker(outputs: Any, name: str) -> None:
@@ -99,12 +99,12 @@ def operations_between(inputs: Any, outputs: Any) -> list[Any]:
     return list(found.values())
 
 
-def new_model(inputs: Any, outputs: Any, name: str) -> Any:
+def new_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
     """A Functional model; ``deltafine.model.layer_names`` sees to it that names are free."""
     return keras.Model(inputs, outputs, name=name)
 
 
-def require_plain_graph(model: Any) -> None:
+def require_plain_graph(model: Graph) -> None:
     """Refuse a graph whose class computes something else than the graph.
 
     Raises:
@@ -120,7 +120,7 @@ def require_plain_graph(model: Any) -> None:
             )
 
 
-def _graphs(model: Any) -> Iterator[Any]:
+def _graphs(model: Graph) -> Iterator[Graph]:
     """The graph and those nested in it or wrapped by its layers."""
     yield model
     for operation in as_function(model).operations:
@@ -130,15 +130,15 @@ def _graphs(model: Any) -> Iterator[Any]:
                 yield from _graphs(candidate)
 
 
-def all_outputs(model: Any) -> Iterator[tuple[str, Any]]:
+def all_outputs(model: Graph) -> Iterator[tuple[str, keras.KerasTensor]]:
     """Every symbolic tensor in a graph and those nested in it, with the name of the operation that gives it."""
     for inner in _graphs(model):
-        for nodes in as_function(inner)._nodes_by_depth.values():
+        for nodes in keras_private.nodes_by_depth(as_function(inner)).values():
             for node in nodes:
                 yield from ((node.operation.name, tensor) for tensor in node.outputs)
 
 
-def all_layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def all_layers_by_path(model: Graph, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """Every layer of a graph with its path, nested models and the insides of wrappers included."""
     for operation in as_function(model).operations:
         if is_graph(operation):
@@ -150,12 +150,12 @@ def all_layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]
                 yield from all_layers_by_path(inner, f"{prefix}{operation.name}/")
 
 
-def layers_inside(model: Any) -> list[Any]:
+def layers_inside(model: Graph) -> list[keras.layers.Layer]:
     """Every layer of which the model consists, also those inside wrappers and other layers."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not is_graph(layer)]
+    return [layer for layer in keras_private.layers_within(model, include_self=False) if not is_graph(layer)]
 
 
-def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
+def walk(model: Graph, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
     """Go through the graph in the order of computation and let ``on_call`` compute each call.
 
     Args:
@@ -171,7 +171,7 @@ def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
     """
     function = as_function(model)
     values = {id(tensor): value for tensor, value in zip(function.inputs, inputs, strict=True)}
-    layers_of_nodes = function._nodes_by_depth
+    layers_of_nodes = keras_private.nodes_by_depth(function)
     own = {id(node) for nodes in layers_of_nodes.values() for node in nodes}
     for depth in sorted(layers_of_nodes, reverse=True):
         for node in layers_of_nodes[depth]:
@@ -186,7 +186,7 @@ def walk(model: Any, inputs: Sequence[Any], on_call: OnCall) -> list[Any]:
 
 
 def run(
-    model: Any,
+    model: Graph,
     inputs: Sequence[Any],
     observe: Callable[[str, Any, tuple[Any, ...], dict[str, Any], Any], None],
     *,
@@ -213,7 +213,7 @@ def run(
             return run(
                 operation, nested_inputs(operation, args, kwargs), observe, training=training, prefix=f"{prefix}{name}/"
             )
-        if getattr(operation, "_call_has_training_arg", False):
+        if keras_private.takes_training(operation):
             kwargs = {**kwargs, "training": training}  # whatever the model was built with, as Keras does
         outputs = operation(*args, **kwargs)
         observe(prefix + name, operation, args, kwargs, outputs)
@@ -227,6 +227,6 @@ def _call_name(node: Any, own: set[int]) -> str:
 
     No operation is called so itself: TensorFlow refuses to run layers that have a ``#`` or a ``:`` in their names.
     """
-    calls = [other for other in node.operation._inbound_nodes if id(other) in own]
+    calls = [other for other in keras_private.calls_of(node.operation) if id(other) in own]
     index = next(position for position, other in enumerate(calls) if other is node)
     return f"{node.operation.name}#{index}" if index else node.operation.name

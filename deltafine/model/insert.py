@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.layers import DeltaActivation
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import CLIP_PREDICTION, FRAME_PREDICTIONS
@@ -28,7 +29,7 @@ RESCALES = {"0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
 
 
 def insert_deltas(
-    model: Any,
+    model: keras.Model,
     sites: Sequence[Site],
     settings: DeltaSettings | None = None,
     *,
@@ -36,7 +37,7 @@ def insert_deltas(
     frame_shape: Sequence[int] | None = None,
     clip_output: str = "mean",
     rescale: str | None = None,
-) -> Any:
+) -> keras.Model:
     """Make a clip model of a per-frame model, with a delta layer at every selected site.
 
     The clip model takes ``(batch, time, ...)``, runs the per-frame network on all frames at once (layer names
@@ -103,14 +104,14 @@ def insert_deltas(
     return result
 
 
-def delta_layers(model: Any) -> dict[str, Any]:
+def delta_layers(model: keras.Model) -> dict[str, DeltaActivation]:
     """The delta layers of a clip model by path (``Site.delta_name``), nested ones included, in order."""
-    from deltafine.layers import DeltaActivation
-
     return {path: layer for path, layer in graph.all_layers_by_path(model) if isinstance(layer, DeltaActivation)}
 
 
-def _check(model: Any, sites: Sequence[Site], frames: int | None, clip_output: str, rescale: str | None) -> None:
+def _check(
+    model: keras.Model, sites: Sequence[Site], frames: int | None, clip_output: str, rescale: str | None
+) -> None:
     if clip_output not in CLIP_OUTPUTS:
         raise DeltafineError(f"clip_output must be one of {', '.join(CLIP_OUTPUTS)}, not '{clip_output}'.")
     if rescale is not None and rescale not in RESCALES:
@@ -136,7 +137,7 @@ def _clip_input(
     return names.input(tensor.name, (None, frames or length, *own), dtype)
 
 
-def _output_labels(model: Any) -> list[str]:
+def _output_labels(model: keras.Model) -> list[str]:
     """One label per output: its key in a dict of outputs, else its number."""
     paths = keras.tree.flatten_with_path(graph.output_structure(model))
     return ["_".join(str(part) for part in path) for path, _ in paths]

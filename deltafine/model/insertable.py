@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
 
+if TYPE_CHECKING:
+    import keras
 
-def require_insertable(model: Any) -> None:
+
+def require_insertable(model: keras.Model) -> None:
     """Refuse a model that cannot be rewritten and then trained or measured.
 
     Raises:
@@ -33,7 +36,7 @@ def require_insertable(model: Any) -> None:
             )
 
 
-def require_no_deltas(model: Any) -> None:
+def require_no_deltas(model: keras.Model) -> None:
     """Refuse a model that already has delta layers.
 
     Raises:

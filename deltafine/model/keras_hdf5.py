@@ -13,14 +13,14 @@ from typing import Any
 
 import h5py
 import keras
-from keras.src.legacy.saving.saving_utils import model_from_config
-from keras.src.saving.serialization_lib import SafeModeScope
 
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 from deltafine.model.stored_weights import part_of, read_weights
 
 
-def load_hdf5(path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+def load_hdf5(
+    path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool
+) -> keras.Model:
     """Build the model of a file and read its weights.
 
     Args:
@@ -39,8 +39,8 @@ def load_hdf5(path: Path, config: dict[str, Any], custom_objects: Mapping[str, A
     return model
 
 
-def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> Any:
+def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> keras.Model:
     """The model of a configuration, without its weights; Keras changes the configuration."""
     known = {**keras.saving.get_custom_objects(), **custom_objects}
-    with keras.saving.custom_object_scope(dict(custom_objects)), SafeModeScope(not unsafe_lambda):
-        return model_from_config(config, custom_objects=known)
+    with keras.saving.custom_object_scope(dict(custom_objects)):
+        return keras_private.model_of_hdf5_config(config, known, safe=not unsafe_lambda)

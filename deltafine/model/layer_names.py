@@ -51,7 +51,7 @@ class Names:
         self.keep(graph.maker(tensor))
         return tensor
 
-    def model(self, inputs: Any, outputs: Any, name: str) -> Any:
+    def model(self, inputs: Any, outputs: Any, name: str) -> keras.Model:
         """The model with these inputs and outputs; operations that are not kept get other names where theirs are taken.
 
         Args:
@@ -61,7 +61,7 @@ class Names:
         self._make_unique(inputs, outputs)
         return graph.new_model(inputs, outputs, name)
 
-    def function(self, inputs: list[Any], outputs: list[Any]) -> Any:
+    def function(self, inputs: list[Any], outputs: list[Any]) -> keras.Function:
         """The ``keras.Function`` of some calls; layers keep their names, and operations are named in their order."""
         operations = graph.operations_between(inputs, outputs)
         for operation in operations:

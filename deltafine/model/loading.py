@@ -23,7 +23,9 @@ from deltafine.model.safety import check_archive, check_config, check_outputs, p
 from deltafine.storage import hdf5
 
 
-def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, unsafe_lambda: bool = False) -> Any:
+def load(
+    path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, unsafe_lambda: bool = False
+) -> keras.Model:
     """Load a built Functional or Sequential Keras model.
 
     Args:
@@ -57,7 +59,7 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, u
     return model
 
 
-def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> Any:
+def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> keras.Model:
     """Look at a stranger's file before Keras believes it (see ``safety``), and load it."""
     stored = _config_in(path, kind)
     config = supplied(stored, objects)
@@ -101,7 +103,7 @@ def _without_compilation(config: Any) -> Any:
     return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
 
 
-def check_model(model: Any, where: str = "") -> None:
+def check_model(model: keras.Model, where: str = "") -> None:
     """Refuse a model that has no layer graph.
 
     Raises:

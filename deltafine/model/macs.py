@@ -55,7 +55,7 @@ class MacLayer:
         return iter((self.path, self.layer))
 
 
-def mac_layers(model: Any, frame_shape: Sequence[int] | None = None) -> list[MacLayer]:
+def mac_layers(model: keras.Model, frame_shape: Sequence[int] | None = None) -> list[MacLayer]:
     """All calls with MACs in order of computation, those of nested models included.
 
     Args:
@@ -69,7 +69,7 @@ def mac_layers(model: Any, frame_shape: Sequence[int] | None = None) -> list[Mac
     return list(mac_calls(trace(model, frame_shape)).values())
 
 
-def all_entries(model: Any, frame_shape: Sequence[int] | None = None) -> Iterator[MacLayer]:
+def all_entries(model: keras.Model, frame_shape: Sequence[int] | None = None) -> Iterator[MacLayer]:
     """The same, and behind each the entries of what is inside it."""
     waiting = mac_layers(model, frame_shape)[::-1]
     while waiting:

@@ -13,12 +13,12 @@ HALF_PRECISION = ("float16", "bfloat16")
 _POLICIES = (*HALF_PRECISION, "mixed_float16", "mixed_bfloat16")
 
 
-def computes_in_half(model: Any) -> bool:
+def computes_in_half(model: keras.Model) -> bool:
     """Whether any layer of a model does."""
     return any(layer.compute_dtype in HALF_PRECISION for _, layer in graph.all_layers_by_path(model))
 
 
-def in_single_precision(model: Any) -> Any:
+def in_single_precision(model: keras.Model) -> keras.Model:
     """The same network with the same weights, all of it in float32; the model itself where nothing is in half."""
     if not computes_in_half(model):
         return model

@@ -23,7 +23,9 @@ BYTES_PER_VALUE = 4
 _REACHED = 0.5
 
 
-def preview_insertion(model: Any, sites: Sequence[Site], settings: DeltaSettings | None = None) -> dict[str, Any]:
+def preview_insertion(
+    model: keras.Model, sites: Sequence[Site], settings: DeltaSettings | None = None
+) -> dict[str, Any]:
     """The plan of an insertion as a document of plain values.
 
     Args:

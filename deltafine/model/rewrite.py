@@ -9,7 +9,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.layers.time import FoldTime, UnfoldTime
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 from deltafine.model.activation_calls import has_fused_activation
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
@@ -39,7 +39,7 @@ class Rewriter:
         self._layers: list[tuple[Any, Any]] = []
         self._models: list[tuple[Any, Any]] = []
 
-    def names(self, model: Any, prefix: str) -> Names:
+    def names(self, model: keras.Model, prefix: str) -> Names:
         """Names on the level of a graph with this path: taken are those of the graph and of its delta layers."""
         outer = prefix.rstrip("/")
         deltas = (name.rpartition("/") for name in self._delta_names)
@@ -59,7 +59,7 @@ class Rewriter:
         delta = names.keep(self._deltas[site_name])
         return delta(value) if clock is None else delta(value, clock)
 
-    def rewrite(self, model: Any, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
+    def rewrite(self, model: keras.Model, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
         """Call everything that the model calls, anew, on the given tensors.
 
         Args:
@@ -94,13 +94,13 @@ class Rewriter:
 
         return graph.walk(model, inputs, on_call)
 
-    def finish(self, model: Any, result: Any) -> None:
+    def finish(self, model: keras.Model, result: Any) -> None:
         """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
         for old, new in [(model, result), *self._models, *self._layers]:
             _copy_trainable(old, new)
         for old, new in self._layers:
-            inside = [list(layer._flatten_layers(include_self=False)) for layer in (old, new)]
+            inside = [keras_private.layers_within(layer, include_self=False) for layer in (old, new)]
             if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
                 for part, other in zip(*inside, strict=True):
                     _copy_trainable(part, other)
@@ -140,7 +140,14 @@ class Rewriter:
         return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
 
     def _call_nested(
-        self, model: Any, new_name: str, inputs: list[Any], kwargs: dict[str, Any], clock: Any, path: str, names: Names
+        self,
+        model: keras.Model,
+        new_name: str,
+        inputs: list[Any],
+        kwargs: dict[str, Any],
+        clock: Any,
+        path: str,
+        names: Names,
     ) -> Any:
         """Call the rewritten form of a nested model; the first call makes it, and names its sites."""
         if id(model) not in self._graphs:
@@ -150,7 +157,7 @@ class Rewriter:
         outputs = keras.tree.flatten(names.keep(new)([*inputs, clock] if with_clock else inputs, **kwargs))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _nested(self, model: Any, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
+    def _nested(self, model: keras.Model, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
         names = self.names(model, prefix)
         inputs = [names.input(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.input_tensors(model)]
         place = len(self._models)
@@ -165,7 +172,7 @@ class Rewriter:
     ) -> Any:
         """Fold time into the batch, call the rewritten inside once on all frames, and unfold."""
         clips = args[0] if args else kwargs["inputs"]
-        if getattr(clips, "_keras_mask", None) is not None:
+        if keras_private.is_masked(clips):
             raise DeltafineError(f"Layer '{wrapper.name}' is TimeDistributed over masked frames: remove the mask.")
         name, inner = path.rpartition("/")[2].replace("#", "_"), wrapper.layer
         frames, clock = names.make(FoldTime, f"{name}_fold", dtype=clips.dtype)(clips)

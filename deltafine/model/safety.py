@@ -109,7 +109,7 @@ def _declared_bytes(build: Callable[[], Any]) -> int:
         return 4 * sum(math.prod(variable.shape) for variable in build().variables)
 
 
-def check_outputs(model: Any) -> None:
+def check_outputs(model: keras.Model) -> None:
     """Refuse a model that would need absurd room to compute one frame.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model.activation_calls import activation_kind, is_activation
@@ -26,6 +26,9 @@ from deltafine.model.time_axis import (
     values_with_frames,
 )
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value, trace
+
+if TYPE_CHECKING:
+    import keras
 
 INPUT = "input"
 NO_TIME = "time is summed up before it: there is no frame before to compare with"
@@ -145,7 +148,7 @@ class Site:
         return self.plan.delta_names[self.name]
 
 
-def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = None) -> list[Site]:
+def find_activations(model: keras.Model, *, frame_shape: Sequence[int | None] | None = None) -> list[Site]:
     """The inputs and activations of a model, each selected by default or skipped with its reason.
 
     Args:
@@ -253,7 +256,7 @@ def _default_reason(plan: SitePlan, name: str) -> str:
     return ""
 
 
-def _require_measurable(model: Any, plan: SitePlan) -> None:
+def _require_measurable(model: keras.Model, plan: SitePlan) -> None:
     """Refuse a model of which nothing could be measured, before any work."""
     entries = list(plan.macs.values())
     if entries and not any(entry.covered for entry in entries):

@@ -8,7 +8,6 @@ clips already; its tensors have time on axis 1 until something (a recurrent laye
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
@@ -30,7 +29,7 @@ _MOVES_AXES = ("Transpose", "Moveaxis", "Swapaxes", "Permute")
 _SUMMARIES = ("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std", "Any", "All", "Logsumexp", "Median", "Norm")
 
 
-def takes_clips(model: Any) -> bool:
+def takes_clips(model: keras.Model) -> bool:
     """Whether the model has a time axis of its own."""
     return any(len(tensor.shape) == _CLIP_RANK for tensor in graph.input_tensors(model))
 
@@ -97,7 +96,7 @@ def _keeps_time(call: Call, source: Value, value: Value) -> bool:
     return isinstance(call.operation, _SLIDE_OVER_TIME) or value.shape[1] == source.shape[1]
 
 
-def require_frames_apart(model: Any, trace: Trace) -> None:
+def require_frames_apart(model: keras.Model, trace: Trace) -> None:
     """Refuse a model that mixes the samples of a batch: with time folded into the batch it would mix frames.
 
     Raises:
@@ -127,7 +126,7 @@ def _mixes_samples(call: Call, used: set[Value]) -> bool:
     return type(call.operation).__name__ != "ExpandDims" and any(one in (0, -rank) for one in axes)
 
 
-def require_channels_last(model: Any) -> None:
+def require_channels_last(model: keras.Model) -> None:
     """Refuse a model with its channels first: video frames come with the channels last, as pixels do.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class Trace:
             self.readers[value].append(call)
 
 
-def trace(model: Any, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
+def trace(model: keras.Model, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
     """Trace a built Functional or Sequential model.
 
     Args:
@@ -146,7 +146,7 @@ class _Level:
     repeats: int
 
 
-def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
+def _trace_graph(model: keras.Model, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
     def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = node.operation
         if graph.is_graph(operation):
@@ -155,7 +155,7 @@ def _trace_graph(model: Any, inputs: Sequence[Value], level: _Level, result: Tra
         if isinstance(operation, keras.layers.TimeDistributed) and result.open_wrappers:
             return _trace_time_distributed(operation, name, args, kwargs, level, result)
         outputs = _output_values(node, args, kwargs)
-        masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.input_tensors)
+        masked = any(keras_private.is_masked(tensor) for tensor in node.input_tensors)
         _add(result, level, name, operation, outputs, args, kwargs, masked)
         return outputs
 
@@ -216,7 +216,7 @@ def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     sizes_open = any(None in tuple(tensor.shape)[1:] for tensor in outputs)
     mistaken = getattr(operation, "activation", None) is keras.activations.glu
     if (sizes_known and sizes_open) or mistaken or isinstance(operation, keras.layers.RandomCrop):
-        used = {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
+        used = {"training": False} if keras_private.takes_training(operation) else {}
         with contextlib.suppress(ValueError):  # a call that cannot be made fails in Keras, too, with its own words
             spec = keras.Operation.compute_output_spec(operation, *symbolic[0], **{**symbolic[1], **used})
             outputs = keras.tree.flatten(spec)

@@ -119,7 +119,9 @@ def of_layer(layer: Any) -> tuple[str, tuple[float, ...]] | None:
 
 def _of_operation(operation: Any) -> tuple[str, tuple[float, ...]] | None:
     """``keras.ops.relu(x)`` and its like: told apart by name, as their classes are private to Keras."""
-    if not type(operation).__module__.startswith("keras.src.ops."):
+    from deltafine.model import keras_private  # only models are compiled with; the tables above need no Keras
+
+    if not keras_private.is_keras_operation(operation):
         return None
     name = type(operation).__name__
     if name == "LeakyRelu":

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltafine.runtime.plan import Delta
+from deltafine.errors import DeltafineError
+from deltafine.runtime.plan import Delta, Operation, Plan
+
+KNOWN = ("identity", "l1", "quantize", "paper", "send-on-delta")
+"""Rules that the engines compute themselves; all others are handed whole frames."""
+
+
+def require_rules(plan: Plan) -> None:
+    """Refuse a plan with rules that are neither known here nor come with it.
+
+    Raises:
+        DeltafineError: naming the delta layer.
+    """
+    for operation in plan.operations:
+        delta = operation.finish.delta
+        if delta is not None and delta.rule not in KNOWN and plan.own_rule(operation) is None:
+            raise DeltafineError(
+                f"Delta layer '{delta.name}' has the rule '{delta.rule}', whose code no file of a plan holds: make the "
+                "runtime from the model."
+            )
 
 
 def sent(delta: Delta, rows: np.ndarray, before: np.ndarray | None, threshold: np.ndarray) -> np.ndarray:
-    """What a delta layer sends, float32 (rows, channels).
+    """What a delta layer with a known rule sends, float32 (rows, channels).
 
     Args:
         delta: the layer.
@@ -20,18 +39,43 @@ def sent(delta: Delta, rows: np.ndarray, before: np.ndarray | None, threshold: n
         values = rows
     elif delta.rule in ("quantize", "paper"):
         values = np.round(rows / threshold) * threshold
-    elif delta.rule == "send-on-delta":
-        values = rows if before is None else np.where(_quiet(delta, rows - before, threshold), before, rows)
     else:
-        from deltafine.layers.rules import RULES  # one of the user's own
-
-        rule = RULES[delta.rule]
-        values = (
-            rule.first(rows, threshold)
-            if before is None
-            else rule.advance(before, rows, threshold, delta.granularity, np)
-        )
+        values = rows if before is None else np.where(_quiet(delta, rows - before, threshold), before, rows)
     return np.asarray(values, np.float32)
+
+
+def sent_by_own_rule(plan: Plan, operation: Operation, frame: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """What a delta layer with a rule of the user's own sends, float32 (height, width, channels).
+
+    The rule sees what it sees in Keras: one whole frame of a batch of one. It is asked in every frame and everywhere,
+    since it may send something although its input stands still.
+
+    Args:
+        plan: which holds the rule.
+        operation: which it finishes.
+        frame: (height, width, channels), the true values.
+        before: likewise what was sent last; None in a first frame.
+
+    Raises:
+        DeltafineError: the rule gives values of another shape.
+    """
+    rule, delta = plan.own_rule(operation), operation.finish.delta
+    assert rule is not None
+    assert delta is not None
+    shape = plan.tensors[operation.output].sample_shape
+    threshold = plan.arrays[delta.threshold]
+    threshold = threshold.reshape(shape) if threshold.ndim == 3 else threshold
+    x = frame.reshape(1, *shape)
+    if before is None:
+        values = rule.first(x, threshold, delta.granularity, np)
+    else:
+        values = rule.advance(before.reshape(x.shape), x, threshold, delta.granularity, np)
+    if np.shape(values) != x.shape:
+        raise DeltafineError(
+            f"The rule '{delta.rule}' of delta layer '{delta.name}' gives values of shape {np.shape(values)} for "
+            f"frames of shape {x.shape}: they must be alike."
+        )
+    return np.asarray(values, np.float32).reshape(frame.shape)
 
 
 def _quiet(delta: Delta, change: np.ndarray, threshold: np.ndarray) -> np.ndarray:

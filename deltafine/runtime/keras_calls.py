@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.model import keras_private
 from deltafine.model.trace import Call, Value
 from deltafine.runtime.frozen_weights import FrozenWeights
 from deltafine.runtime.plan import Operation
@@ -57,7 +58,7 @@ class KerasCalls(NotCopied):
             return keras.ops.cast(keras.ops.convert_to_tensor(np.repeat(values, copies, axis=0)), leaf.dtype)
 
         args, kwargs = keras.tree.map_structure(tensor, (call.args, call.kwargs))
-        if getattr(call.operation, "_call_has_training_arg", False):
+        if keras_private.takes_training(call.operation):
             kwargs["training"] = False  # whatever the model was built with, as model.predict does
         with self._lock, self._weights.within(call.operation):
             result = np.asarray(keras.tree.flatten(call.operation(*args, **kwargs))[place])

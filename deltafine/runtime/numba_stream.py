@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
 from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.event_rules import sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import layout
@@ -19,7 +19,7 @@ from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUE
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import WINDOWS, Program, aligned
-from deltafine.runtime.plan import UNKNOWN, Operation, Plan
+from deltafine.runtime.plan import Operation
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
@@ -34,7 +34,6 @@ class NumbaState(NotCopied):
     """
 
     def __init__(self, program: Program, keras_call: KerasCall) -> None:
-        _require_known_rules(program.plan)
         self.program = program
         self._keras_call = keras_call
         shapes = [tensor.shape for tensor in program.plan.tensors]
@@ -81,7 +80,7 @@ class NumbaState(NotCopied):
         )
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._table = addresses(self.memory_arrays)
-        self._unknown = [operation.kind == UNKNOWN for operation in program.plan.operations]
+        self._in_python = [program.plan.runs_in_python(operation) for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._reader = FrameReader(
             program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
@@ -142,22 +141,28 @@ class NumbaState(NotCopied):
 
     def run(self, first: int, last: int) -> None:
         """Advance some operations, and add to their counters."""
-        if self._unknown[first]:
-            self._run_keras(first, self.program.plan.operations[first])
+        if self._in_python[first]:
+            self._run_in_python(first, self.program.plan.operations[first])
         else:
             frame = (self._reader.numbers, self._reader.pixels)
             run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
 
-    def _run_keras(self, place: int, operation: Operation) -> None:
+    def _run_in_python(self, place: int, operation: Operation) -> None:
         arrays, plan = self.memory_arrays, self.program.plan
         height, width, channels, _, _, mask = self.program.tensors[operation.output]
         masks, counts = (array[mask : mask + height * width] for array in (arrays.masks, arrays.counts))
         masks[:] = 0
+        own_rule = plan.own_rule(operation) is not None
+        changed = any(arrays.changed[index] for index in operation.inputs)
         arrays.changed[operation.output] = 0
-        if not self.fresh and not any(arrays.changed[index] for index in operation.inputs):
+        if not (self.fresh or own_rule or changed):
             return
-        given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
-        result = self._keras_call(operation, given).reshape(height, width, channels)
+        if own_rule:
+            before = None if self.fresh else self.value(operation.output)
+            result = sent_by_own_rule(plan, operation, self.value(operation.inputs[0]), before)
+        else:
+            given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
+            result = self._keras_call(operation, given).reshape(height, width, channels)
         kept = self._views[operation.output]
         differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
         kept[:] = result
@@ -166,12 +171,3 @@ class NumbaState(NotCopied):
         arrays.changed[operation.output] = np.count_nonzero(counts)
         self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
         self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
-
-
-def _require_known_rules(plan: Plan) -> None:
-    for operation in plan.operations:
-        delta = operation.finish.delta
-        if delta is not None and delta.rule not in layout.RULE_CODES:
-            raise DeltafineError(
-                f"Delta layer '{delta.name}' has the rule '{delta.rule}', which has no kernel: use engine='numpy'."
-            )

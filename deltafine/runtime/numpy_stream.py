@@ -13,7 +13,7 @@ import numpy as np
 
 from deltafine.runtime.activation_functions import ACTIVATIONS
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.event_rules import sent
+from deltafine.runtime.event_rules import require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, Operation, Plan
 from deltafine.runtime.single_thread import NotCopied
@@ -25,6 +25,7 @@ class NumpyState(NotCopied):
     """One stream: every value of the current frame, and how many channels of each position changed."""
 
     def __init__(self, plan: Plan, keras_call: KerasCall, weights: dict[str, np.ndarray] | None = None) -> None:
+        require_rules(plan)
         self.plan = plan
         self._keras_call = keras_call
         self._weights = matrices(plan) if weights is None else weights
@@ -86,7 +87,7 @@ class NumpyState(NotCopied):
         """(height, width) bool: the output rows that a change of the inputs reaches."""
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
-        if self.fresh or not operation.inputs:
+        if self.fresh or not operation.inputs or self.plan.own_rule(operation) is not None:
             return everywhere
         masks = [self.changed[index] > 0 for index in operation.inputs]
         if not any(mask.any() for mask in masks):
@@ -148,6 +149,12 @@ class NumpyState(NotCopied):
         rows = ACTIVATIONS[finish.activation](rows, *finish.parameters).astype(np.float32, copy=False)
         if finish.delta is None:
             return rows
+        if self.plan.own_rule(operation) is not None:
+            shape = self.plan.tensors[operation.output].shape
+            whole = sent_by_own_rule(
+                self.plan, operation, rows.reshape(shape), None if self.fresh else old.reshape(shape)
+            )
+            return whole.reshape(rows.shape)
         threshold = arrays[finish.delta.threshold]
         if threshold.ndim == 3:
             threshold = threshold[active]

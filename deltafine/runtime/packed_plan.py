@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from deltafine.runtime.activation_functions import CODES
+from deltafine.runtime.event_rules import require_rules
 from deltafine.runtime.kernels import layout
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
-from deltafine.runtime.plan import UNKNOWN, Operation, Plan
+from deltafine.runtime.plan import Operation, Plan
 
 WINDOWS = ("conv", "depthwise", "max_pool", "average_pool")
 ALIGNED = 16
@@ -28,9 +29,13 @@ class Program:
         plan: what to compute.
         events: convolutions that may run by events: for each by name how many times as much a multiply-accumulate of
             an event costs as one of a row.
+
+    Raises:
+        DeltafineError: the plan has a rule of the user's own, and not its code.
     """
 
     def __init__(self, plan: Plan, events: Mapping[str, float] | None = None) -> None:
+        require_rules(plan)
         self.plan = plan
         self.events = dict(events or {})
         self.sum_count = self.before_count = 0
@@ -57,10 +62,10 @@ class Program:
         return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
 
     def _segments(self) -> list[tuple[int, int]]:
-        """Runs of operations between those that are left to Keras; these stand alone."""
+        """Runs of operations between those that no kernel computes; these stand alone."""
         bounds, start = [], 0
         for place, operation in enumerate(self.plan.operations):
-            if operation.kind == UNKNOWN:
+            if self.plan.runs_in_python(operation):
                 bounds += [(start, place)] * (start < place) + [(place, place + 1)]
                 start = place + 1
         return [*bounds, (start, len(self.plan.operations))] if start < len(self.plan.operations) else bounds
@@ -181,7 +186,7 @@ class Program:
         }
         if operation.kind == "input" and not finish.scale:
             row[layout.SCALE] = self._put(np.ones(width * channels))
-        if finish.delta is not None:
+        if finish.delta is not None and self.plan.own_rule(operation) is None:
             row |= {
                 layout.RULE: layout.RULE_CODES[finish.delta.rule],
                 layout.PIXEL: int(finish.delta.granularity == "pixel"),

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.output_structure import Structure, packed
 from deltafine.storage.files import make_folder, read_small, write_atomically
+
+if TYPE_CHECKING:
+    from deltafine.layers import EventRule
 
 DOCUMENT, ARRAYS = "plan.json", "plan.npz"
 _MOST_BYTES = 64 << 20
@@ -134,6 +138,8 @@ class Plan:
         outputs: indices of the tensors that are the predictions of a frame.
         arrays: weights, thresholds and fan-outs by name.
         structure: how the outputs are given, see ``deltafine.runtime.output_structure``.
+        own_rules: by the names of their delta layers, the event rules that the engines do not know, which are the
+            user's own. They are not saved: they are Python code.
     """
 
     name: str
@@ -142,6 +148,7 @@ class Plan:
     outputs: tuple[int, ...]
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     structure: Structure = 0
+    own_rules: dict[str, EventRule] = field(repr=False, default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -153,6 +160,20 @@ class Plan:
         """Operations that run densely through Keras."""
         return [operation for operation in self.operations if operation.kind == UNKNOWN]
 
+    def own_rule(self, operation: Operation) -> EventRule | None:
+        """The rule of the user's own that finishes an operation, which then does nothing else."""
+        delta = operation.finish.delta
+        return None if delta is None else self.own_rules.get(delta.name)
+
+    def runs_in_python(self, operation: Operation) -> bool:
+        """Whether no kernel computes an operation: it is left to Keras, or its event rule is the user's own."""
+        return operation.kind == UNKNOWN or self.own_rule(operation) is not None
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether it runs what no file of a plan holds: layers left to Keras, or rules of the user's own."""
+        return bool(self.unknown or self.own_rules)
+
     def dense_macs(self) -> int:
         """MACs of one frame in all operations, those left to Keras included where they can be counted.
 
@@ -161,7 +182,10 @@ class Plan:
         return sum(operation.dense_macs or 0 for operation in self.operations)
 
     def notes(self) -> list[str]:
-        """What runs densely through Keras, a sentence for each layer, with its share of the MACs."""
+        """What no kernel runs: a sentence for each layer left to Keras, with its share of the MACs, and for each rule.
+
+        Event rules of the user's own run through NumPy, on whole frames.
+        """
         whole = self.dense_macs()
         said = []
         for operation in self.unknown:
@@ -170,6 +194,9 @@ class Plan:
             said.append(
                 f"'{operation.name}' ({operation.layer}) runs densely through Keras{share and f', with {share}'}"
             )
+        for rule, count in Counter(rule.name for rule in self.own_rules.values()).items():
+            layers = f"{count} delta layer{'s' * (count > 1)}"
+            said.append(f"The rule '{rule}' of {layers} has no kernel, and runs through NumPy")
         return said
 
     def save(self, folder: Path) -> None:
@@ -179,8 +206,8 @@ class Plan:
             CannotWrite: the disk is full, or the folder may not be written.
         """
         make_folder(folder)
-        document = {"version": VERSION, **dataclasses.asdict(dataclasses.replace(self, arrays={}))}
-        del document["arrays"]
+        document = {"version": VERSION, **dataclasses.asdict(dataclasses.replace(self, arrays={}, own_rules={}))}
+        del document["arrays"], document["own_rules"]
         write_atomically(folder / ARRAYS, lambda path: np.savez(path, **self.arrays))  # type: ignore[arg-type]
         write_atomically(folder / DOCUMENT, (json.dumps(document, indent=1) + "\n").encode())
 

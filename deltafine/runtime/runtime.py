@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,12 @@ from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
 from deltafine.runtime.single_thread import NotCopied, alone
+
+if TYPE_CHECKING:
+    import keras
+
+    from deltafine.runtime.numba_stream import NumbaState
+    from deltafine.runtime.numpy_stream import NumpyState
 
 ENGINES = ("auto", "numba", "numpy")
 REFINED = "refined.keras"
@@ -31,7 +37,7 @@ class DeltaStream(NotCopied):
     It cannot be copied or pickled. Any method raises a DeltafineError while another thread is within one.
     """
 
-    def __init__(self, plan: Plan, state: Any) -> None:
+    def __init__(self, plan: Plan, state: NumbaState | NumpyState) -> None:
         self._lock = threading.Lock()
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
@@ -158,7 +164,7 @@ class DeltaRuntime(NotCopied):
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | Any,
+        source: str | os.PathLike[str] | keras.Model,
         *,
         engine: str = "auto",
         frame_size: tuple[int, int] | None = None,
@@ -260,7 +266,7 @@ class DeltaRuntime(NotCopied):
         plan = kept.plan(self._folder, self._source) if self._folder else None
         if plan is None:
             plan = self._load_and_compile(file, frame_size, trust)
-            if not plan.unknown:
+            if not plan.has_own_code:
                 kept.keep_plan(plan, self._folder, self._source)
         return plan
 
@@ -269,7 +275,7 @@ class DeltaRuntime(NotCopied):
 
         return self._compile(load(file, **trust), frame_size)
 
-    def _compile(self, model: Any, frame_size: tuple[int, int] | None) -> Plan:
+    def _compile(self, model: keras.Model, frame_size: tuple[int, int] | None) -> Plan:
         from deltafine.model.loading import check_model
         from deltafine.runtime.lowering.lower import compile_model
 
@@ -281,7 +287,7 @@ class DeltaRuntime(NotCopied):
             self._calls_keras = KerasCalls(compiled.calls)
         return compiled.plan
 
-    def _states(self, choice: dict[str, float]) -> Callable[[], Any]:
+    def _states(self, choice: dict[str, float]) -> Callable[[], NumbaState | NumpyState]:
         shared = [*self.plan.arrays.values()]
         of_keras = getattr(self._calls_keras, "memory", 0)
         if self.engine == "numpy":

@@ -62,7 +62,9 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            text = re.sub(r'^--8<-- "(.+)"$', lambda found: (ROOT / found[1]).read_text("utf-8"),
+                          file.read_text("utf-8"), flags=re.MULTILINE)  # fmt: skip
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
                 target
             )

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from keras import ops
 
 from deltafine.layers import GRANULARITIES, RULES
-from deltafine.layers.rules.base import UNROLL_LIMIT
+from deltafine.layers.rules.sequence import UNROLL_LIMIT
 from tests.layers.one_by_one import held_frame_by_frame
 
 SHAPES = {"layer": (), "channel": (3,), "neuron": (2, 3)}

@@ -12,6 +12,7 @@ from deltafine.errors import DeltafineError
 from deltafine.exporting.forms import export_plain, frames_of, threshold_table
 from deltafine.exporting.tflite import compare, to_tflite
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
+from tests.layers.own_rules import Halfway, Hysteresis, Truncated
 from tests.model import small_models
 
 
@@ -132,3 +133,33 @@ def test_what_cannot_be_exported_is_refused():
         export_plain(small_models.plain())
     with pytest.raises(DeltafineError, match="at least one frame"):
         compare(b"", None, [])
+
+
+@pytest.mark.parametrize("granularity", ["element", "pixel"])
+@pytest.mark.parametrize("rule", [Truncated(), Hysteresis(0.4), Halfway()])
+def test_rules_of_ones_own_are_exported_with_plain_operations(rule, granularity, tmp_path):
+    model, clips = refined("plain", rule=rule, granularity=granularity, initial_threshold=0.1), small_models.clips()
+    exported = export_plain(model, "quantized", frames=3)
+    exported.save(tmp_path / "plain.keras")
+    plain = keras.models.load_model(tmp_path / "plain.keras", custom_objects={})
+    if rule.has_memory:
+        np.testing.assert_array_equal(plain.predict(clips, verbose=0), model.predict(clips, verbose=0))
+    else:
+        found = plain.predict(clips.reshape(6, 12, 10, 3), verbose=0)
+        np.testing.assert_array_equal(found, per_frame(model, clips))
+    config = json.dumps(plain.get_config())
+    assert "deltafine" not in config
+    assert "own_rules" not in config
+
+
+def test_a_rule_with_memory_needs_a_clip_length_and_is_named():
+    with pytest.raises(DeltafineError, match=r"The rule hysteresis holds values .*: give --frames"):
+        export_plain(refined("plain", rule=Hysteresis()), "quantized")
+
+
+def test_the_threshold_table_says_what_a_rule_of_ones_own_is():
+    (first, *_) = threshold_table(refined("plain", rule=Hysteresis(0.4)))["layers"]
+    assert first["rule"] == "hysteresis"
+    assert first["rule_config"]["class_name"] == "Hysteresis"
+    assert first["rule_config"]["config"] == {"margin": 0.4}
+    assert "rule_config" not in threshold_table(refined("plain", rule="quantize"))["layers"][0]

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from deltafine import find_activations, insert_deltas
+from deltafine.layers import EventRule
 from deltafine.model import DeltaSettings, graph
 from tests.model.small_models import nested, plain, sequential, shared_layer
 
@@ -138,7 +139,7 @@ def frame_shape(model: Any) -> tuple[int, ...]:
 
 
 def refined(
-    model: Any, rule: str, granularity: str = "element", relative_threshold: float = 0.3, **settings: Any
+    model: Any, rule: str | EventRule, granularity: str = "element", relative_threshold: float = 0.3, **settings: Any
 ) -> Any:
     """A clip model with steps relative to the spread of each activation, per-frame predictions."""
     sites = find_activations(model)

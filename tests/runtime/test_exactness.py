@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deltafine import DeltaRuntime
-from deltafine.layers import Stream
+from deltafine.layers import EventRule, Stream
 from deltafine.model import delta_layers
 from deltafine.runtime.runtime import DeltaStream
 from tests.runtime.models import MODELS, frame_shape, refined, video, weighted
@@ -129,7 +129,7 @@ def test_deep_networks_are_as_close_to_double_precision_as_tensorflow_is(make: A
 def test_from_the_same_state_every_delta_layer_sends_what_keras_sends(
     name: str, rule: str, granularity: str, threshold_per: str, engine: str
 ) -> None:
-    _compare_from_the_same_state(name, rule, granularity, threshold_per, engine, frames=40)
+    compare_from_the_same_state(name, rule, granularity, threshold_per, engine, frames=40)
 
 
 @pytest.mark.slow
@@ -144,12 +144,13 @@ def test_from_the_same_state_every_delta_layer_sends_what_keras_sends(
 def test_over_a_thousand_frames_every_delta_layer_sends_what_keras_sends(
     name: str, rule: str, granularity: str
 ) -> None:
-    _compare_from_the_same_state(name, rule, granularity, "layer", "numba", frames=1000)
+    compare_from_the_same_state(name, rule, granularity, "layer", "numba", frames=1000)
 
 
-def _compare_from_the_same_state(
-    name: str, rule: str, granularity: str, threshold_per: str, engine: str, frames: int
+def compare_from_the_same_state(
+    name: str, rule: str | EventRule, granularity: str, threshold_per: str, engine: str, frames: int
 ) -> None:
+    """Run frames through both, each time from the state of the runtime, and compare what is sent and predicted."""
     model = refined(
         MODELS[name](), rule, granularity, 0.1 if granularity == "pixel" else 0.3, threshold_per=threshold_per
     )

@@ -1,14 +1,9 @@
-"""The event rules, by name."""
+"""Event rules: when a value counts as changed."""
 
 from __future__ import annotations
 
 from deltafine.layers.rules.base import GRANULARITIES, EventRule
-from deltafine.layers.rules.identity import Identity
-from deltafine.layers.rules.l1 import L1
-from deltafine.layers.rules.paper import Paper
-from deltafine.layers.rules.quantize import Quantize
-from deltafine.layers.rules.send_on_delta import SendOnDelta
+from deltafine.layers.rules.changes import relative_change
+from deltafine.layers.rules.registry import RULES, RuleLike, rule_of, stored_rule
 
-RULES: dict[str, EventRule] = {rule.name: rule for rule in (SendOnDelta(), Quantize(), Identity(), Paper(), L1())}
-
-__all__ = ["GRANULARITIES", "RULES", "EventRule"]
+__all__ = ["GRANULARITIES", "RULES", "EventRule", "RuleLike", "relative_change", "rule_of", "stored_rule"]

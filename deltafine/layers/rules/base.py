@@ -1,147 +1,153 @@
-"""What every event rule has in common.
+"""The contract of every event rule.
 
-A rule says when a value counts as changed, and which gradients training uses in place of that decision. To add
-one, write a file with a subclass of :class:`EventRule` beside this one and name it in ``rules/__init__.py``.
+A rule says when a value counts as changed, and which gradients training uses in place of that decision. CONTRIBUTING.md
+shows a rule of one's own, from the class to the runtime.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import keras
+import numpy as np
 import tensorflow as tf
-from keras import ops
+
+from deltafine.errors import DeltafineError
+from deltafine.layers.rules.changes import change_over_time, smooth_relative_change, straight_through
+from deltafine.layers.rules.sequence import send_frame_by_frame
+
+if TYPE_CHECKING:
+    Values: TypeAlias = np.ndarray | tf.Tensor
 
 GRANULARITIES = ("element", "pixel")
-UNROLL_LIMIT = 16
-"""Clips up to this many frames are scanned by an unrolled graph, longer ones by a loop."""
 
 
-class EventRule:
+class EventRule(ABC):
     """When a value is sent, and with which gradients that is trained.
 
-    Shapes: ``x`` and ``sent`` are (batch, time, ..., channels), ``threshold`` broadcasts against one frame
-    (..., channels), states are (batch, ..., channels).
+    A subclass needs ``name`` and :meth:`advance`; everything else has a default. An instance is accepted wherever the
+    name of a built-in rule is. It has no state: what a rule remembers of a stream is what it sent last, which is handed
+    to it.
+
+    A subclass is registered with Keras under its module and name, so that a saved model loads once the module has been
+    imported. One with parameters overrides :meth:`get_config`.
+
+    Shapes: ``x`` and ``sent`` of one frame are (batch, ..., channels), of a clip (batch, time, ..., channels), in
+    float32 or float64, in units of the activation. ``threshold`` is > 0 in the same units and type, and broadcasts
+    against one frame without its batch axis. ``granularity`` is ``"element"``, or ``"pixel"`` where all channels of a
+    position are sent at once or not at all.
+
+    Attributes:
+        name: what reports call the rule; not that of a built-in one.
+        uses_threshold: whether the threshold has any effect; it is trained only then.
+        has_memory: whether what is sent depends on what was sent before. A rule without memory sends
+            ``first(x, ...)`` of every frame.
+        quantises: whether what is sent is a whole number of thresholds; reports then say how many bits it needs.
     """
 
     name: ClassVar[str]
     uses_threshold: ClassVar[bool] = True
+    has_memory: ClassVar[bool] = True
+    quantises: ClassVar[bool] = False
 
-    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
-        """One frame: the values held after seeing ``x``, given the values ``sent`` last.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
-        This is the one definition of the rule: training, measuring and the runtime all call it. ``xp`` is
-        ``numpy`` or ``keras.ops``.
+    @abstractmethod
+    def advance(self, sent: Values, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
+        """The values held after one more frame.
+
+        This is the one definition of the rule: training, measuring, export and the runtime all call it.
+
+        Args:
+            sent: the values sent last, shaped as ``x``.
+            x: the frame's true values.
+            threshold: see the class.
+            granularity: ``"element"`` or ``"pixel"``.
+            xp: ``numpy`` or ``keras.ops``, to compute with; the values are of the same library.
+
+        Returns:
+            Values shaped as ``x``. An element is an event where they differ from ``sent``.
         """
-        raise NotImplementedError
 
-    def send(self, x: Any, threshold: Any, granularity: str, start: Any | None = None) -> Any:
-        """The values held at every frame, without gradients.
+    def first(self, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
+        """The values held after the first frame of a fresh state: ``x`` itself, unless overridden."""
+        return x
+
+    def send(self, x: tf.Tensor, threshold: tf.Tensor, granularity: str, start: tf.Tensor | None = None) -> tf.Tensor:
+        """The values held at every frame of clips, without gradients: :meth:`first`, then :meth:`advance` in turn.
+
+        To be overridden where all frames can be computed at once.
 
         Args:
             x: (batch, time, ..., channels).
-            threshold: threshold, broadcastable to one frame.
+            threshold: see the class.
             granularity: ``"element"`` or ``"pixel"``.
-            start: values sent before the first frame; None sends the first frame as the rule sends a fresh value.
+            start: (batch, ..., channels), values sent before the first frame; None for a fresh state.
 
         Returns:
             A tensor shaped as ``x``.
+
+        Raises:
+            DeltafineError: :meth:`advance` gives values of another shape.
         """
-        frames = x.shape[1]
-        if frames is not None and frames <= UNROLL_LIMIT:
-            held = (
-                self.first(x[:, 0], threshold)
-                if start is None
-                else self.advance(start, x[:, 0], threshold, granularity, ops)
-            )
-            sequence = [held]
-            for frame in range(1, frames):
-                held = self.advance(held, x[:, frame], threshold, granularity, ops)
-                sequence.append(held)
-            return tf.stack(sequence, axis=1)
-        return self._send_in_a_loop(x, threshold, granularity, start)
+        return send_frame_by_frame(self, x, threshold, granularity, start)
 
-    def _send_in_a_loop(self, x: Any, threshold: Any, granularity: str, start: Any | None) -> Any:
-        frames = tf.shape(x)[1]
-        held = (
-            self.first(x[:, 0], threshold)
-            if start is None
-            else self.advance(start, x[:, 0], threshold, granularity, ops)
-        )
-        sequence = tf.TensorArray(x.dtype, size=frames, element_shape=held.shape).write(0, held)
-
-        def one_frame(frame: Any, held: Any, sequence: Any) -> tuple[Any, Any, Any]:
-            held = self.advance(held, x[:, frame], threshold, granularity, ops)
-            return frame + 1, held, sequence.write(frame, held)
-
-        _, _, sequence = tf.while_loop(
-            lambda frame, held, sequence: frame < frames,
-            one_frame,
-            (tf.constant(1), held, sequence),
-            shape_invariants=(tf.TensorShape([]), x[:, 0].shape, None),
-        )
-        by_time = sequence.stack()
-        by_clip = [1, 0, *range(2, len(x.shape))]
-        # A single clip, as in a stream, lies in memory in either order alike.
-        return tf.cond(
-            tf.equal(tf.shape(x)[0], 1),
-            lambda: tf.reshape(by_time, tf.shape(x)),
-            lambda: tf.transpose(by_time, by_clip),
-        )
-
-    def first(self, x: Any, threshold: Any) -> Any:
-        """The values held after the first frame of a fresh state."""
-        return x
-
-    def output(self, x: Any, sent: Any, threshold: Any) -> Any:
+    def output(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         """``sent`` in value, to the bit; with the gradients of the task path.
 
-        To ``x`` straight through. To ``threshold`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
+        By default to ``x`` straight through, and to ``threshold`` as LSQ (Esser et al., arXiv 1902.08153, eq. 3):
         d output / d threshold = (sent - x) / threshold, without their scale of 1 / sqrt(N Q): this is the slope of the
         error in the threshold, on one scale with that of the penalty, so that the two can hold each other.
-        """
-        return _straight_through(x, sent, threshold)
 
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+        Args:
+            x, sent: (batch, time, ..., channels).
+            threshold: see the class.
+        """
+        return straight_through(x, sent, threshold)
+
+    def expected_events(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor, granularity: str) -> tf.Tensor:
         """A smooth stand-in for the number of events, with gradients to ``x`` and ``threshold``.
+
+        By default tanh(u) of u = |x_t - x_(t-1)| / threshold, near min(1, u), which is exact for a quantiser of
+        uniform phase. Not the distance to what was sent last: while training starts from random states, that distance
+        is mostly the noise of the start, and its gradient would pull activations towards it.
+
+        Args:
+            x, sent: (batch, time, ..., channels).
+            threshold, granularity: see the class.
 
         Returns:
             (batch, time - 1, ..., channels), or one channel for ``granularity="pixel"``; values from 0 to 1.
         """
-        raise NotImplementedError
+        return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))
 
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this rule anew, as plain values; for the saved model and the run's settings.
 
-def relative_change(change: Any, threshold: Any, granularity: str, xp: Any) -> Any:
-    """|change| / threshold per element, or its root mean square over the channels (kept as one) per pixel."""
-    if granularity == "element":
-        return xp.absolute(change) / threshold
-    return xp.sqrt(xp.mean(xp.square(change / threshold), axis=-1, keepdims=True))
+        Raises:
+            DeltafineError: the rule has parameters and does not override this, so they would be lost.
+        """
+        if vars(self):
+            raise DeltafineError(
+                f"{type(self).__name__} has parameters ({', '.join(vars(self))}): give it a get_config() that returns "
+                "the arguments that make it anew."
+            )
+        return {}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EventRule:
+        """The rule that ``get_config`` describes."""
+        return cls(**config)
 
-def smooth_relative_change(change: Any, threshold: Any, granularity: str) -> Any:
-    """As :func:`relative_change`, with a finite gradient at 0."""
-    if granularity == "element":
-        return tf.abs(change) / threshold
-    return tf.sqrt(tf.reduce_mean(tf.square(change / threshold), axis=-1, keepdims=True) + 1e-12)
+    @property
+    def reference(self) -> str:
+        """The rule as the setting ``rule`` names it: ``module:Class(argument=value)``."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__module__}:{type(self).__qualname__}" + (f"({arguments})" if arguments else "")
 
-
-@tf.custom_gradient
-def change_over_time(x: Any) -> tuple[Any, Any]:
-    """x_t - x_(t-1) of frames 2..T: (batch, time, ..., channels) to (batch, time - 1, ..., channels).
-
-    TensorFlow's own gradient of the two slices costs more than everything else in a delta layer.
-    """
-
-    def gradient(upstream: Any) -> Any:
-        rest = [[0, 0]] * (len(upstream.shape) - 2)
-        return tf.pad(upstream, [[0, 0], [1, 0], *rest]) - tf.pad(upstream, [[0, 0], [0, 1], *rest])
-
-    return x[:, 1:] - x[:, :-1], gradient
-
-
-@tf.custom_gradient
-def _straight_through(x: Any, sent: Any, threshold: Any) -> tuple[Any, Any]:
-    def gradient(upstream: Any) -> tuple[Any, None, Any]:
-        of_threshold = upstream * (sent - x) / threshold
-        return upstream, None, tf.reduce_sum(of_threshold, axis=list(range(len(x.shape) - len(threshold.shape))))
-
-    return tf.identity(sent), gradient
+    def __str__(self) -> str:
+        return self.name

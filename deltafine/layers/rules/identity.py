@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from deltafine.layers.rules.base import EventRule
+
+if TYPE_CHECKING:
+    from deltafine.layers.rules.base import Values
 
 
 class Identity(EventRule):
@@ -14,15 +18,16 @@ class Identity(EventRule):
 
     name = "identity"
     uses_threshold = False
+    has_memory = False
 
-    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
+    def advance(self, sent: Values, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
         return x
 
-    def send(self, x: Any, threshold: Any, granularity: str, start: Any | None = None) -> Any:
+    def send(self, x: tf.Tensor, threshold: tf.Tensor, granularity: str, start: tf.Tensor | None = None) -> tf.Tensor:
         return x
 
-    def output(self, x: Any, sent: Any, threshold: Any) -> Any:
+    def output(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         return x
 
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+    def expected_events(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor, granularity: str) -> tf.Tensor:
         return tf.zeros_like(x[:, 1:])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from deltafine.layers.rules.identity import Identity
@@ -14,5 +12,5 @@ class L1(Identity):
 
     name = "l1"
 
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+    def expected_events(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor, granularity: str) -> tf.Tensor:
         return tf.abs(x)

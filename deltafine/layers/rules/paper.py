@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
-from deltafine.layers.rules.base import change_over_time
+from deltafine.layers.rules.changes import change_over_time
 from deltafine.layers.rules.quantize import Quantize
 
 
@@ -19,12 +17,12 @@ class Paper(Quantize):
 
     name = "paper"
 
-    def output(self, x: Any, sent: Any, threshold: Any) -> Any:
+    def output(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         levels = tf.stop_gradient(tf.round(x / threshold))
         threshold_path = -levels * (threshold - tf.stop_gradient(threshold))
         return tf.stop_gradient(sent) + (x - tf.stop_gradient(x)) + threshold_path
 
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
+    def expected_events(self, x: tf.Tensor, sent: tf.Tensor, threshold: tf.Tensor, granularity: str) -> tf.Tensor:
         """|y_t - y_(t-1)|: a size, not a number of events; not bounded by 1."""
         y = self.output(x, sent, threshold)
         return tf.abs(change_over_time(y))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 from keras import ops
 
-from deltafine.layers.rules.base import EventRule, change_over_time, smooth_relative_change
+from deltafine.layers.rules.base import EventRule
+
+if TYPE_CHECKING:
+    from deltafine.layers.rules.base import Values
 
 
 class Quantize(EventRule):
@@ -18,16 +22,14 @@ class Quantize(EventRule):
     """
 
     name = "quantize"
+    has_memory = False
+    quantises = True
 
-    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
+    def advance(self, sent: Values, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
+        return self.first(x, threshold, granularity, xp)
+
+    def first(self, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
         return xp.round(x / threshold) * threshold
 
-    def first(self, x: Any, threshold: Any) -> Any:
-        return ops.round(x / threshold) * threshold
-
-    def send(self, x: Any, threshold: Any, granularity: str, start: Any | None = None) -> Any:
-        return self.first(x, threshold)
-
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
-        """tanh(u) of u = |x_t - x_(t-1)| / threshold, near min(1, u), which is exact for a uniform phase."""
-        return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))
+    def send(self, x: tf.Tensor, threshold: tf.Tensor, granularity: str, start: tf.Tensor | None = None) -> tf.Tensor:
+        return self.first(x, threshold, granularity, ops)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
+from deltafine.layers.rules.base import EventRule
+from deltafine.layers.rules.changes import relative_change
 
-from deltafine.layers.rules.base import EventRule, change_over_time, relative_change, smooth_relative_change
+if TYPE_CHECKING:
+    from deltafine.layers.rules.base import Values
 
 
 class SendOnDelta(EventRule):
@@ -18,18 +21,10 @@ class SendOnDelta(EventRule):
 
     name = "send-on-delta"
 
-    def advance(self, sent: Any, x: Any, threshold: Any, granularity: str, xp: Any) -> Any:
+    def advance(self, sent: Values, x: Values, threshold: Values, granularity: str, xp: ModuleType) -> Values:
         quiet = (
             xp.absolute(x - sent) < threshold
             if granularity == "element"
             else relative_change(x - sent, threshold, granularity, xp) < 1.0
         )
         return xp.where(quiet, sent, x)  # "not quiet" includes NaN: a broken value must show, not hide
-
-    def expected_events(self, x: Any, sent: Any, threshold: Any, granularity: str) -> Any:
-        """tanh(u) of u = |x_t - x_(t-1)| / threshold.
-
-        Not the distance to what was sent last: while training starts from random states, that distance is mostly
-        the noise of the start, and its gradient would pull activations towards it.
-        """
-        return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))

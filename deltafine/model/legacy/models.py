@@ -6,7 +6,6 @@ configuration, the graph is called anew, and the weights are assigned layer by l
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import h5py
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.model import graph
+from deltafine.model import graph, keras_private
 from deltafine.model.legacy.configs import cleaned, cleaned_name
 from deltafine.model.legacy.operations import call_function
 from deltafine.model.stored_weights import part_of, read_weights, set_flags, text
@@ -109,7 +108,7 @@ def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
         (None if package else getattr(keras.layers, name, None))
         or keras.saving.get_registered_object(class_name)
         or keras.saving.get_registered_object(name)
-        or _of_applications(name)
+        or keras_private.layer_of_applications(name)
     )
     if known is None:
         raise DeltafineError(
@@ -117,13 +116,6 @@ def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
             "--custom-objects module:name."
         )
     return known
-
-
-def _of_applications(class_name: str) -> Any:
-    """Layers that live with a family of ``keras.applications`` and are not among ``keras.layers``."""
-    modules = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
-    module = f"keras.src.applications.{modules[class_name]}" if class_name in modules else None
-    return None if module is None else getattr(importlib.import_module(module), class_name)
 
 
 def _build_sequential(config: Any) -> Any:

@@ -17,6 +17,7 @@ from deltafine.errors import Interrupted
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.side_by_side import measure
 from deltafine.model import DeltaSettings
+from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
@@ -82,7 +83,7 @@ class Refinement:
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
         deltas = DeltaSettings(
-            rule=settings.layer_rule,
+            rule=import_rule(settings.layer_rule),
             initial_threshold=SMALLEST_THRESHOLD,  # until calibrated, every layer sees what it would in the original
             granularity=settings.granularity,
             threshold_per=settings.threshold_per,

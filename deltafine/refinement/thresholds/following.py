@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.layers import DeltaActivation, Stream
-from deltafine.layers.rules import RULES
 from deltafine.measurement.probe import MOST_FEATURES, Piece, Probe
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
@@ -153,7 +152,7 @@ def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
         starts: dict[str, Any] = {}
 
         def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
-            if path not in layers or not RULES[operation.rule].uses_threshold:
+            if path not in layers or not operation.rule.uses_threshold:
                 return
             folded = len(args) > 1  # (frames, ...), and all of them are of one clip
             values = (tf.cast(x, tf.float32) for x in (args[0], outputs))

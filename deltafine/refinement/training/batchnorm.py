@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from deltafine.errors import DeltafineError
 from deltafine.layers.replica_part import counts_here
+from deltafine.model import keras_private
 
 SUM = tf.distribute.ReduceOp.SUM
 
@@ -26,7 +27,9 @@ def statistics_over_all(model: Any) -> Iterator[None]:
     Raises:
         DeltafineError: a layer has ``renorm``, which is not known how to do by parts.
     """
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [
+        layer for layer in keras_private.layers_within(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     for layer in layers:
         if layer.renorm and layer.trainable:
             raise DeltafineError(

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from deltafine.layers import Stream
 from deltafine.layers.replica_part import part_of_batch
+from deltafine.model import keras_private
 from deltafine.refinement.training.batchnorm import statistics_over_all
 from deltafine.refinement.training.losses import Loss
 from deltafine.workers import Workers
@@ -148,7 +149,7 @@ def _losses_by_replica(model: Any) -> Iterator[Callable[[], list[Any]]]:
         losses: list[Any] = local.losses
         return losses
 
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Layer)]
+    layers = [layer for layer in keras_private.layers_within(model) if isinstance(layer, keras.layers.Layer)]
     for layer in layers:
         layer.add_loss = lambda loss: added().append(loss)
     try:
@@ -163,7 +164,7 @@ def _noise_of_its_own(model: Any) -> Iterator[None]:
     """Within the block, every replica draws other noise for what is not drawn clip by clip, such as dropout."""
     generators = {
         id(layer.seed_generator): layer.seed_generator
-        for layer in model._flatten_layers()
+        for layer in keras_private.layers_within(model)
         if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator)
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from deltafine.layers import DeltaActivation
-from deltafine.model import delta_layers, graph
+from deltafine.model import delta_layers, graph, keras_private
 
 LARGEST_MOMENTUM = 0.9
 HALF = "mixed_bfloat16"
@@ -48,7 +48,7 @@ def prepare_batchnorm(model: Any, *, freeze: bool) -> None:
     The usual momentum of 0.99 forgets over hundreds of steps: after a few epochs on little data the statistics
     would still be those of before, and the refined model would be judged with them.
     """
-    for layer in model._flatten_layers():
+    for layer in keras_private.layers_within(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             if freeze:
                 layer.trainable = False

@@ -33,3 +33,4 @@ R_NONE, R_QUANTIZE, R_SEND_ON_DELTA = range(3)
 RULE_CODES = {
     "identity": R_NONE, "l1": R_NONE, "quantize": R_QUANTIZE, "paper": R_QUANTIZE, "send-on-delta": R_SEND_ON_DELTA,
 }  # fmt: skip
+"""The rules that the engines know, see ``deltafine.runtime.event_rules.KNOWN``."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, FoldTime, UnfoldTime
+from deltafine.model import keras_private
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
+from deltafine.runtime.event_rules import KNOWN
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, pair, window
 from deltafine.runtime.lowering.merges import affine, divide, elementwise
@@ -33,7 +35,7 @@ def lower(lowering: Lowering, call: Call) -> None:
         lowering.alias(call.outputs[0], call.inputs[0])
         return
     rule = _RULES.get(type(operation))
-    if rule is None and type(operation).__module__.startswith("keras.src.ops."):
+    if rule is None and keras_private.is_keras_operation(operation):
         rule = _OPERATIONS.get(type(operation).__name__)
     if rule is None and of_layer(operation) is not None:
         rule = _activation
@@ -130,7 +132,10 @@ def _delta(lowering: Lowering, call: Call) -> int:
         if threshold.ndim and threshold.shape == tuple(shape) and threshold.ndim > 1
         else threshold
     )
-    delta = Delta(call.path, layer.rule, layer.granularity, lowering.array(f"{call.path}:threshold", threshold))
+    rule = layer.rule
+    if rule.name not in KNOWN:
+        lowering.plan.own_rules[call.path] = rule
+    delta = Delta(call.path, rule.name, layer.granularity, lowering.array(f"{call.path}:threshold", threshold))
     inputs = (lowering.known[call.inputs[0]],)
     return lowering.add("identity", call.path, inputs, shape, finish=Finish(delta=delta), layer="DeltaActivation")
 

@@ -1,7 +1,8 @@
 """From a Keras model to a plan: each call lowered to plain operations, then what can be done in one pass joined.
 
 Batch normalisation behind a convolution is folded into its weights, in double precision; activations and delta layers
-move into the operation before them; zero padding moves into the convolution behind it.
+move into the operation before them; zero padding moves into the convolution behind it. Delta layers with a rule of the
+user's own stay operations by themselves.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Compiled:
     calls: dict[str, tuple[Call, int]]
 
 
-def compile_model(model: Any, frame_size: tuple[int, int] | None = None) -> Compiled:
+def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None) -> Compiled:
     """Compile a model that works frame by frame.
 
     Args:
@@ -111,7 +112,7 @@ def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | No
     return call.inputs[0] if call is not None and call.inputs else None
 
 
-def _require_single(model: Any) -> None:
+def _require_single(model: keras.Model) -> None:
     """Half precision is computed in single, which holds all of its values; double is more than there is here."""
     for path, layer in graph.all_layers_by_path(model):
         if layer.compute_dtype == "float64":
@@ -171,6 +172,8 @@ def _join_one(plan: Plan) -> bool:
 def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     """Let ``before`` do what ``after``, which only finishes rows, does."""
     first, second = before.finish, after.finish
+    if plan.own_rule(after) is not None:
+        return False  # it is asked in every frame, so what it sees must be there
     shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
     if before.kind == "input" and len(set(shapes)) > 1:
         return False  # frames keep the shape that they come in

@@ -1,0 +1,70 @@
+"""A rule applied to the frames of clips, one after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+from keras import ops
+
+from deltafine.errors import DeltafineError
+
+if TYPE_CHECKING:
+    from deltafine.layers.rules.base import EventRule
+
+UNROLL_LIMIT = 16
+"""Clips up to this many frames are scanned by an unrolled graph, longer ones by a loop."""
+
+
+def send_frame_by_frame(
+    rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity: str, start: tf.Tensor | None
+) -> tf.Tensor:
+    """What ``EventRule.send`` gives by default."""
+    frames = x.shape[1]
+    held = (
+        rule.first(x[:, 0], threshold, granularity, ops)
+        if start is None
+        else rule.advance(start, x[:, 0], threshold, granularity, ops)
+    )
+    _check_shape(rule, held, x)
+    if frames is None or frames > UNROLL_LIMIT:
+        return _in_a_loop(rule, x, threshold, granularity, held)
+    sequence = [held]
+    for frame in range(1, frames):
+        held = rule.advance(held, x[:, frame], threshold, granularity, ops)
+        _check_shape(rule, held, x)
+        sequence.append(held)
+    return tf.stack(sequence, axis=1)
+
+
+def _in_a_loop(rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity: str, held: tf.Tensor) -> tf.Tensor:
+    frames = tf.shape(x)[1]
+    sequence = tf.TensorArray(x.dtype, size=frames, element_shape=held.shape).write(0, held)
+
+    def one_frame(frame: Any, held: Any, sequence: Any) -> tuple[Any, Any, Any]:
+        held = rule.advance(held, x[:, frame], threshold, granularity, ops)
+        _check_shape(rule, held, x)
+        return frame + 1, held, sequence.write(frame, held)
+
+    _, _, sequence = tf.while_loop(
+        lambda frame, held, sequence: frame < frames,
+        one_frame,
+        (tf.constant(1), held, sequence),
+        shape_invariants=(tf.TensorShape([]), x[:, 0].shape, None),
+    )
+    by_time = sequence.stack()
+    by_clip = [1, 0, *range(2, len(x.shape))]
+    # A single clip, as in a stream, lies in memory in either order alike.
+    return tf.cond(
+        tf.equal(tf.shape(x)[0], 1),
+        lambda: tf.reshape(by_time, tf.shape(x)),
+        lambda: tf.transpose(by_time, by_clip),
+    )
+
+
+def _check_shape(rule: EventRule, held: tf.Tensor, x: tf.Tensor) -> None:
+    if not held.shape.is_compatible_with(x[:, 0].shape):
+        raise DeltafineError(
+            f"The rule '{rule.name}' gives values of shape {tuple(held.shape)} for frames of shape "
+            f"{tuple(x[:, 0].shape)}: they must be alike."
+        )

@@ -1,0 +1,97 @@
+"""All that deltafine takes from Keras beside its public interface. No other file does.
+
+Keras keeps the graph of a Functional or Sequential model, and a few facts about its layers, in private attributes; and
+it tells operations apart by classes in private modules. A new version of Keras that changes these is met here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras.src.legacy.saving.saving_utils import model_from_config
+from keras.src.saving.serialization_lib import SafeModeScope
+
+_OPERATIONS = "keras.src.ops."
+_APPLICATIONS = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
+
+
+def function_of_sequential(model: keras.Sequential) -> keras.Function | None:
+    """The ``keras.Function`` that a Sequential model keeps inside; None where there is none."""
+    return model._functional
+
+
+def output_structure(function: keras.Function) -> Any:
+    """The symbolic outputs of a ``keras.Function`` in the structure in which they were given."""
+    return function._outputs_struct
+
+
+def input_structure(function: keras.Function) -> Any:
+    """The symbolic inputs of a ``keras.Function`` in the structure in which they were given."""
+    return function._inputs_struct
+
+
+def nodes_by_depth(function: keras.Function) -> dict[int, list[Any]]:
+    """The calls of a ``keras.Function``, by how many calls are between them and the outputs at most."""
+    return function._nodes_by_depth
+
+
+def calls_of(operation: keras.Operation) -> list[Any]:
+    """Every call of an operation, in any graph, in the order in which they were made."""
+    return operation._inbound_nodes
+
+
+def maker(tensor: keras.KerasTensor) -> Any:
+    """The layer or operation that gives a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def call_that_made(tensor: keras.KerasTensor) -> Any:
+    """The call that gives a symbolic tensor."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def is_masked(tensor: Any) -> bool:
+    """Whether a tensor carries a mask."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+def layers_within(layer: keras.layers.Layer, *, include_self: bool = True) -> list[keras.layers.Layer]:
+    """A layer or model and every layer in it, however deep; each once."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that a layer has made to be trained, without those of layers inside it; frozen ones too."""
+    return list(layer._trainable_variables)
+
+
+def takes_training(operation: Any) -> bool:
+    """Whether a call of the operation can be told if it is in training."""
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
+def has_fused_attention(layer: keras.layers.Layer) -> bool:
+    """Whether an attention layer was told to compute both of its products in one operation."""
+    return bool(layer._flash_attention)
+
+
+def is_keras_operation(operation: Any) -> bool:
+    """Whether an object is what a function of ``keras.ops`` leaves in a graph."""
+    return type(operation).__module__.startswith(_OPERATIONS)
+
+
+def layer_of_applications(class_name: str) -> Any:
+    """A layer that lives with a family of ``keras.applications`` and is not among ``keras.layers``; None if unknown."""
+    if class_name not in _APPLICATIONS:
+        return None
+    return getattr(importlib.import_module(f"keras.src.applications.{_APPLICATIONS[class_name]}"), class_name)
+
+
+def model_of_hdf5_config(config: dict[str, Any], custom_objects: Mapping[str, Any], *, safe: bool) -> keras.Model:
+    """The model of a configuration as HDF5 files of Keras 3 hold it, without weights; the configuration is changed."""
+    with SafeModeScope(safe):
+        return model_from_config(config, custom_objects=dict(custom_objects))
