@@ -25,7 +25,7 @@ class Form(StrEnum):
     quantized = "quantized"
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     keras = "keras"
     tflite = "tflite"
     thresholds = "thresholds"
@@ -34,7 +34,7 @@ class Format(StrEnum):
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
     form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
-    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.keras,
+    format: Annotated[ExportFormat, typer.Option("--format", "-f", help="What to write.")] = ExportFormat.keras,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,
@@ -61,20 +61,20 @@ def export(
     refined = load(path, **trust_in(custom_objects, unsafe_lambda))
     make_folder(target.parent)
     said = f"Written to {target}"
-    if format is Format.thresholds:
+    if format is ExportFormat.thresholds:
         content = (json.dumps(threshold_table(refined), indent=1) + "\n").encode()
         write_atomically(target, content)
     else:
         plain = export_plain(refined, form.value, frames=frames)
-        if format is Format.keras:
+        if format is ExportFormat.keras:
             write_atomically(target, plain.save)
         else:
             said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
     typer.echo(printable(said))
 
 
-def _file_name(form: Form, format: Format) -> str:
-    return "thresholds.json" if format is Format.thresholds else f"{form.value}.{format.value}"
+def _file_name(form: Form, format: ExportFormat) -> str:
+    return "thresholds.json" if format is ExportFormat.thresholds else f"{form.value}.{format.value}"
 
 
 def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:

@@ -103,7 +103,7 @@ def test_what_is_minimised_is_what_keras_and_numpy_find(
     shares = []
     for path in [None, *layers]:
         if path is not None:
-            layers[path].set_threshold(1.5 * np.asarray(layers[path].step))
+            layers[path].set_threshold(1.5 * np.asarray(layers[path].threshold))
             factors[path] = 1.5
         played, expected = found.play(factors), played_by_keras(run)
         assert played.loss == pytest.approx(expected.loss, rel=1e-5)
@@ -177,7 +177,7 @@ def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
     assert any(abs(np.log(moved[name])) > 0.3 for name in moved)
     refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
     for delta in report.models["refined"].streams.deltas:
-        step = np.asarray(delta_layers(refined)[delta.name].step)
+        step = np.asarray(delta_layers(refined)[delta.name].threshold)
         assert moved[delta.name] == pytest.approx(float(step) / report.start_thresholds[delta.name], rel=1e-5)
     assert load_report(tmp_path / "run") == report
 
