@@ -42,6 +42,11 @@ class RefineSettings(BaseModel):
     """What to refine, on what, and how.
 
     A TOML file with these names is a recipe; the resolved one is kept in the run directory as ``settings.toml``.
+
+    Examples:
+        >>> settings = RefineSettings(model="model.keras", data="videos/", penalty=5.0)
+        >>> settings.epochs, settings.granularity
+        (4, 'element')
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The house: which room may import which, what each loads, and names that mean one thing."""
+"""What docs/architecture.md promises: rooms import only rooms below them, and names mean one thing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import deltafine
 
 PACKAGE = Path(deltafine.__file__).parent
 
-ROOMS = (
-    "cli", "jobs", "report", "exporting", "refinement", "measurement", "runtime", "model", "layers", "video", "workers",
-    "document", "settings", "storage", "errors",
-)  # fmt: skip
-"""Each may import what stands behind it."""
+PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text("utf-8")
+ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+"""In the order of the page; each may import what stands below it."""
 
 MAY_LOAD = {
     "tensorflow": {"refinement", "measurement", "layers", "jobs/dense_runtimes.py"},

@@ -24,7 +24,7 @@ def frame_size_of(size: str | None) -> tuple[int, int] | None:
 
 
 def trust_in(custom_objects: Sequence[str] | None, unsafe_lambda: bool) -> dict[str, Any]:
-    """Arguments of ``deltafine.model.loading``; what loads models is loaded only where the user names objects."""
+    """Arguments of ``deltafine.model.load``; what loads models is loaded only where the user names objects."""
     objects = None
     if custom_objects:
         from deltafine.model.custom_objects import import_objects

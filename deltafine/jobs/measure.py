@@ -60,7 +60,7 @@ def measure_model(
         size: ``"HEIGHTxWIDTH"`` of the frames, for a model that takes any.
         fps: frames are taken at this rate; None for all frames.
         rescale: ``"0..1"`` or ``"-1..1"`` where a model that is not refined wants its pixels so.
-        custom_objects, unsafe_lambda: as for ``deltafine.model.loading``.
+        custom_objects, unsafe_lambda: as for ``deltafine.model.load``.
         workers, worker_index: of several processes that measure together, as for ``deltafine.refine``.
         listener: told how far it is.
 
@@ -70,6 +70,11 @@ def measure_model(
     Raises:
         DeltafineError: the model or the videos cannot be used as they are.
         WorkerLost: another of the processes has ended.
+
+    Examples:
+        >>> report, pictures = measure_model("model.keras", "videos/", frames=4)
+        >>> "original" in report.models
+        True
     """
     from deltafine.document.energy import HOROWITZ
     from deltafine.document.report import Report

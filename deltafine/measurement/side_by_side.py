@@ -57,6 +57,12 @@ def measure(
 
     Raises:
         DeltafineError: no video is long enough to be measured, or the models take different frames.
+
+    Examples:
+        >>> models = {"refined": keras.models.load_model("run/refined.keras")}
+        >>> found = deltafine.measure(models, deltafine.open_dataset("videos/"), frames=4)
+        >>> 0 < found["refined"].streams.operations.mac_density < 1
+        True
     """
     probes = {name: Probe(model) for name, model in models.items()}
     how: Any = {"split": split, "fps": fps, "output": output, "progress": progress, "workers": workers}
@@ -118,7 +124,7 @@ def measure_clips(
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
-    """Measure models on clips of T frames, each starting afresh; see :func:`measure`."""
+    """Measure models on clips of T frames, each starting from scratch; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
     comparison = _Comparison(probes, output or Output(), as_clips=True)
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))

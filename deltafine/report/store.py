@@ -33,6 +33,13 @@ def load_report(path: str | os.PathLike[str]) -> Report:
 
     Raises DeltafineError where there is none, where it is not JSON, where it is of another version, or where a
     field is missing or wrong.
+
+    Examples:
+        >>> report = deltafine.load_report("run/")
+        >>> sorted(report.models)
+        ['calibrated', 'original', 'refined']
+        >>> 0 < report.models["refined"].streams.operations.mac_density < 1
+        True
     """
     file = report_file(path)
     try:
@@ -113,7 +120,7 @@ def load_pictures(path: str | os.PathLike[str], report: Report) -> dict[str, byt
         if not file.exists():
             continue
         content = read_small(file, MOST_BYTES) if file.is_file() else b""
-        # What a stranger's run calls a picture may be a link to a file of the reader's, which no page should show.
+        # What an untrusted run calls a picture may be a link to a file of the reader's, which no page should show.
         if _is_picture(content):
             found[name] = content
         else:

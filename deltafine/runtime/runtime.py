@@ -139,7 +139,7 @@ class DeltaRuntime(NotCopied):
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
-            ``deltafine.model.loading``.
+            ``deltafine.model.load``.
 
     Attributes:
         plan: what is computed, operation by operation.
@@ -147,6 +147,13 @@ class DeltaRuntime(NotCopied):
 
     Raises:
         DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine is not installed.
+
+    Examples:
+        >>> frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+        >>> with deltafine.DeltaRuntime("run/") as runtime:
+        ...     predictions = [runtime.step(frame) for frame in frames]
+        >>> predictions[0].shape
+        (2,)
     """
 
     def __init__(

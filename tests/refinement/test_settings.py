@@ -131,7 +131,7 @@ def test_the_page_describes_every_setting_in_order_with_its_default() -> None:
 def test_the_recipes_on_the_page_are_some() -> None:
     page = Path(__file__).parents[2] / "docs" / "refine.md"
     recipes = re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    by_pixels, example = (resolve(model="m", data="d", **tomllib.loads(recipe)) for recipe in recipes)
+    example, by_pixels = (resolve(model="m", data="d", **tomllib.loads(recipe)) for recipe in recipes)
     assert by_pixels.granularity == "pixel"
     assert by_pixels.carried  # which finding steps anew takes
     assert example.skip == ("*expand*",)
