@@ -55,7 +55,7 @@ def check_archive(path: Path) -> dict[str, Any]:
             raise DeltafineError(f"unpacked it would take {unpacked:,} bytes, which no model of its size does.")
         # Keras reads weights in an order in which no checksum is compared.
         if (damaged := archive.testzip()) is not None:
-            raise DeltafineError(f"its part {damaged!r} is damaged: copy it again, or make it anew.")
+            raise DeltafineError(f"its part {damaged!r} is damaged: copy the file again, or save the model again.")
         config = parsed(archive.read(CONFIG))
         if WEIGHTS in archive.namelist():
             with _member(archive, WEIGHTS) as stored, h5py.File(stored, "r") as file:

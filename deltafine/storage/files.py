@@ -25,6 +25,9 @@ _MODELS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 _LFS = b"version https://git-lfs.github.com/spec/"
 ABANDONED_SECONDS = 24 * 3600.0
 """After so long nobody is writing a file any more that was begun."""
+_NOT_NOW = {
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ESTALE, errno.ENOMEM, errno.ENOLCK,
+}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -82,6 +85,11 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWrite(f"The folder {folder} cannot be made: {_reason(error)}.") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error in reading a file tells that it is damaged, and not that it cannot be read here and now."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) not in _NOT_NOW
 
 
 def discard(path: Path) -> None:

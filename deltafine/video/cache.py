@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from deltafine.errors import DeltafineWarning
-from deltafine.storage.files import discard
+from deltafine.storage.files import discard, is_damage
 from deltafine.video.frames import Damage, FrameIndex
 
 FORMAT = 2
@@ -82,7 +82,7 @@ class FrameCache:
             if source not in self._sound:
                 self._sound[source] = self._checksum(place) == place.checksum
                 if not self._sound[source]:
-                    _say_damaged(self.path, f"the frames of {source[0]} have changed")
+                    _say_unused(self.path, f"the frames of {source[0]} have changed")
                     discard(self.path)  # the next run tries again
             return self._sound[source]
 
@@ -137,8 +137,9 @@ def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int
                 raise OSError("its tables have changed")
             return _read_tables(file, path, sources, stamps)
     except Exception as error:  # whatever HDF5, JSON and NumPy make of a file that is damaged
-        _say_damaged(path, str(error))
-        discard(path)  # whoever writes the new one will say that it cannot be replaced
+        _say_unused(path, str(error))
+        if is_damage(error):
+            discard(path)  # whoever writes the new one will say that it cannot be replaced
         return None
 
 
@@ -179,8 +180,8 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
     return cache
 
 
-def _say_damaged(path: Path, reason: str) -> None:
-    said = f"Kept frames are not used, and decoded anew: {path} ({' '.join(reason.split()).rstrip('.')[:200]})."
+def _say_unused(path: Path, reason: str) -> None:
+    said = f"Kept frames are not used, and decoded again: {path} ({' '.join(reason.split()).rstrip('.')[:200]})."
     warnings.warn(said, DeltafineWarning, stacklevel=2)
 
 

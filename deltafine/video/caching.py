@@ -90,7 +90,7 @@ def open_or_build(
         room = free if settings.most_bytes is None else min(free, settings.most_bytes)
         if expected * 1.05 > room:
             settings.announce(
-                f"Frames are decoded anew in every epoch: keeping them would take {_size(expected)}, "
+                f"Frames are decoded again in every epoch: keeping them would take {_size(expected)}, "
                 f"and there is room for {_size(room)} in {settings.directory}."
             )
             return None
@@ -100,7 +100,7 @@ def open_or_build(
             lambda file: _build(file, examination, list(by_source.values()), classes, reader, settings, workers),
         )
     except CannotWrite as error:
-        settings.announce(f"Frames are decoded anew in every epoch. {error}")
+        settings.announce(f"Frames are decoded again in every epoch. {error}")
         return None
     return open_cache(path, sources, stamps)
 

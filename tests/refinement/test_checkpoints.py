@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -96,3 +98,14 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     checkpoints.restore(tmp_path / "last.h5", others)
     assert values(others) == values(saved)
     assert checkpoints.read_facts(tmp_path / "last.h5") == {"step": 7}
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "last.h5"
+    checkpoints.save(file, variables(0), {})
+    program = f"from deltafine.refinement.run import checkpoints; checkpoints.check({str(file)!r})"
+    with h5py.File(file, "r+"):  # which locks it
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "DeltafineError: The checkpoint" in done.stderr
+    assert "last.h5 cannot be read" in done.stderr
+    checkpoints.check(file)

@@ -12,6 +12,7 @@ import pytest
 
 import deltafine
 from deltafine import refine
+from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished
 from tests.small_runs import FAST, write_small_model, write_small_videos
 
@@ -141,6 +142,24 @@ def test_the_rule_sees_no_writing_in_reading(line: str) -> None:
     assert isinstance(expression, ast.Expr)
     assert isinstance(expression.value, ast.Call)
     assert not writes(expression.value)
+
+
+def named_twice() -> Iterator[str]:
+    """Where a module writes the name of something in a run directory itself: a file's name, or a folder in a path."""
+    names = {value for name, value in vars(run_files).items() if name.isupper() and isinstance(value, str)}
+    files = {name for name in names if "." in name}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if file == Path(run_files.__file__):
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            joined = node.right if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else None
+            text = joined if isinstance(joined, ast.Constant) else node
+            if isinstance(text, ast.Constant) and text.value in (files if text is node else names):
+                yield f"{file.relative_to(PACKAGE).as_posix()}:{text.lineno}: {text.value}"
+
+
+def test_the_names_in_a_run_directory_stand_in_one_place() -> None:
+    assert list(named_twice()) == []
 
 
 def test_a_run_opens_no_file_for_writing_under_its_own_name(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_cache_that_would_be_too_large_is_not_made(root: Path, cache: Path) ->
     said: list[str] = []
     kept = frames_of(open_cached(root, cache, said, most_bytes=100_000))
     np.testing.assert_array_equal(kept, frames_of(open_dataset(root, validation=0)))
-    assert said[0].startswith("Frames are decoded anew in every epoch: keeping them would take 184.3 kB")
+    assert said[0].startswith("Frames are decoded again in every epoch: keeping them would take 184.3 kB")
     assert list(cache.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_not_fatal(root: Path, tmp_p
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     assert len(frames_of(open_cached(root, tmp_path / "file", said)))
-    assert said[0].startswith("Frames are decoded anew in every epoch. The folder ")
+    assert said[0].startswith("Frames are decoded again in every epoch. The folder ")
     assert "cannot be made" in said[0]
 
 
@@ -154,7 +154,7 @@ def test_a_torn_cache_is_made_again_and_said(root: Path, cache: Path, share: flo
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
     with pytest.warns(
-        DeltafineWarning, match=r"^Kept frames are not used, and decoded anew: .*frames-\w+\.h5 \(.*\)\.$"
+        DeltafineWarning, match=r"^Kept frames are not used, and decoded again: .*frames-\w+\.h5 \(.*\)\.$"
     ):
         np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
     assert file.stat().st_size == len(whole)

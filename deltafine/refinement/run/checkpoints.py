@@ -16,7 +16,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.storage import hdf5
-from deltafine.storage.files import make_folder
+from deltafine.storage.files import is_damage, make_folder
 
 Result = TypeVar("Result")
 
@@ -58,6 +58,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: they are not as they were written.
+        DeltafineError: the file cannot be read now.
     """
     return _read(path, _facts)
 
@@ -75,7 +76,7 @@ def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list
 
     Raises:
         Damaged: the values are not as they were written; the variables are as they were.
-        DeltafineError: the file is of another model.
+        DeltafineError: the file is of another model, or cannot be read now.
     """
     values = _read(path, _values)
     shapes = [tuple(value.shape) for value in (values[: len(variables)] if more else values)]
@@ -91,6 +92,7 @@ def check(path: Path) -> None:
 
     Raises:
         Damaged: something is not as it was written.
+        DeltafineError: the file cannot be read now.
     """
     _read(path, lambda file: (_facts(file), _values(file)))
 
@@ -126,4 +128,6 @@ def _read(path: Path, what: Callable[[h5py.File], Result]) -> Result:
             return what(file)
     except Exception as error:  # whatever HDF5, JSON and NumPy make of a file that is damaged
         reason = " ".join(str(error).split()).rstrip(".")[:200]
+        if not is_damage(error):
+            raise DeltafineError(f"The checkpoint {path} cannot be read: {reason}.") from error
         raise Damaged(f"the checkpoint {path} is damaged ({reason})") from error

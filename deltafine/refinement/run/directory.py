@@ -28,7 +28,12 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
     recipe = directory / run_files.SETTINGS
     if not recipe.exists():
         raise DeltafineError(f"{directory} holds no run that could be resumed: start it without --resume.")
-    started_with = resolve(recipe, trusted=given)
+    try:
+        started_with = resolve(recipe, trusted=given)
+    except DeltafineError as error:
+        if str(recipe) in str(error):
+            raise
+        raise DeltafineError(f"{recipe} is damaged, so the run cannot be resumed. {error}") from error
     for name in sorted(given - set(CHANGEABLE)):
         before, now = getattr(started_with, name), getattr(wanted, name)
         if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):

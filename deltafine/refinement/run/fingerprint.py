@@ -51,7 +51,7 @@ class Fingerprint:
 
 def started_with(folder: Path) -> Mapping[str, Any] | None:
     """The digests that are kept in a run's folder of checkpoints; None where none can be read."""
-    for name in (run_files.CALIBRATED, run_files.LAST):
+    for name in (name for name in (run_files.CALIBRATED, run_files.LAST) if (folder / name).exists()):
         with contextlib.suppress(checkpoints.Damaged):
             facts = checkpoints.read_facts(folder / name)
             # In the checkpoint of a training they stand beside much else; in those of earlier versions they do not.
