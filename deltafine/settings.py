@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from deltafine.errors import DeltafineError, DeltafineWarning
+from deltafine.storage import run_files
 from deltafine.storage.files import read_small
 
 MOST_BYTES = 1 << 20
@@ -295,7 +296,7 @@ def _by_new_names(values: dict[str, Any], where: str) -> dict[str, Any]:
         old, new = both[0]
         raise DeltafineError(f"{where} gives '{new}' and '{old}', which is its old name: leave '{old}' out.")
     old_names = [name for name in values if name in RENAMED]
-    if old_names and not where.endswith("settings.toml"):
+    if old_names and not where.endswith(run_files.SETTINGS):
         said = ", ".join(f"'{old}' is called '{RENAMED[old]}' now" for old in old_names)
         warnings.warn(f"{where} uses old names of settings: {said}.", DeltafineWarning, stacklevel=2)
     return {RENAMED.get(name, name): value for name, value in values.items()}

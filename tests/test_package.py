@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import deltafine
-from tests.small_runs import small_model
+from deltafine.report import write_report
+from tests.report.builders import make_report
+from tests.small_runs import small_model, write_small_videos
 
 PUBLIC = (
     "DeltaActivation",
@@ -48,18 +50,50 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("refine",), ("demo",), ("report",)])
-def test_help_does_not_load_tensorflow(command: tuple[str, ...]) -> None:
+HEAVY = ("tensorflow", "keras", "numba", "h5py", "numpy", "av", "matplotlib", "PIL", "jinja2")
+
+
+def loaded_by(*arguments: object) -> tuple[str, list[str]]:
+    """What a command shows, and which of the heavy libraries it has loaded in the end."""
     done = in_a_process(
         "import atexit, sys\n"
-        "atexit.register(lambda: print('heavy:', sorted({'tensorflow', 'keras', 'av'} & sys.modules.keys())))\n"
-        f"sys.argv = ['deltafine', *{command!r}, '--help']\n"
+        f"atexit.register(lambda: print('heavy:', *(name for name in {HEAVY!r} if name in sys.modules)))\n"
+        f"sys.argv = ['deltafine', *{[str(one) for one in arguments]!r}]\n"
         "from deltafine.cli import main\n"
         "main()"
     )
     assert done.returncode == 0, done.stderr
-    assert "Usage: deltafine" in done.stdout
-    assert done.stdout.strip().endswith("heavy: []")
+    shown, _, heavy = done.stdout.rpartition("heavy:")
+    return shown, heavy.split()
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("inspect",), ("data",), ("refine",), ("report",), ("export",), ("run",), ("bench",), ("demo",)]
+)
+def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
+    shown, heavy = loaded_by(*command, "--help")
+    assert "Usage: deltafine" in shown
+    assert heavy == []
+
+
+def test_a_saved_report_is_shown_without_anything_heavy_and_only_the_page_draws(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path / "run")
+    for format, needed in (
+        ("table", []),
+        ("json", []),
+        ("csv", []),
+        ("markdown", []),
+        ("junit", []),
+        ("html", ["numpy", "matplotlib", "PIL", "jinja2"]),
+    ):
+        _, heavy = loaded_by("report", tmp_path / "run", "--format", format, "--max-accuracy-drop", "50%")
+        assert set(heavy) <= set(needed), format
+
+
+def test_data_loads_what_reads_videos_and_no_more(tmp_path: Path) -> None:
+    shown, heavy = loaded_by("data", write_small_videos(tmp_path / "videos", per_class=1))
+    assert "2 videos" in shown
+    assert set(heavy) <= {"av", "numpy", "h5py"}
 
 
 def test_the_data_room_and_the_report_do_not_load_tensorflow() -> None:

@@ -9,16 +9,9 @@ from typing import Annotated
 
 import typer
 
-from deltafine.cli.bench import bench
-from deltafine.cli.data import data
-from deltafine.cli.demo import demo
-from deltafine.cli.export import export
-from deltafine.cli.inspect import inspect
+from deltafine.cli import bench, data, demo, export, inspect, refine, report, run
 from deltafine.cli.notes import warnings_as_notes
 from deltafine.cli.old_names import with_new_names
-from deltafine.cli.refine import refine
-from deltafine.cli.report import report
-from deltafine.cli.run import run
 from deltafine.errors import DeltafineError
 
 app = typer.Typer(
@@ -28,7 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, data, refine, report, export, run, bench, demo):
+for command in (
+    inspect.inspect, data.data, refine.refine, report.report, export.export, run.run, bench.bench, demo.demo
+):  # fmt: skip
     app.command()(command)
 
 _debug = False

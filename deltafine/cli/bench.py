@@ -11,6 +11,7 @@ import typer
 
 from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, frame_size_of, trust_in
 from deltafine.errors import DeltafineError
+from deltafine.storage import run_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,14 +72,14 @@ def _bench(
     from deltafine.jobs.timing import DELTA, merged, take_turns
     from deltafine.model import load
     from deltafine.report.terminal import show_timing
-    from deltafine.runtime.runtime import REFINED, DeltaRuntime
+    from deltafine.runtime.runtime import DeltaRuntime
 
     set_threads(threads)
     trust = trust_in(custom_objects, unsafe_lambda)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(size), **trust)
     videos = _videos(data, runtime.plan.input_shape, frames)
     with quiet_standard_error():
-        model = load(run / REFINED if run.is_dir() else run, **trust)
+        model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
         dense, missing = dense_runtimes(per_frame(model), threads)
     first = [pixels for pixels, _ in videos[0][:_CALIBRATION_FRAMES]]
     by_events = runtime.calibrate(first) if len(first) == _CALIBRATION_FRAMES else {}
@@ -157,9 +158,9 @@ def _timing(times: dict[str, Times], threads: int, engine: str, data: Path, vide
 def _keep(run: Path, timing: Timing) -> None:
     """Write the figures into the report of the run, beside those for other numbers of threads."""
     from deltafine.report import load_report, write_report
-    from deltafine.report.store import REPORT_FILE, load_pictures
+    from deltafine.report.store import load_pictures
 
-    if not (run / REPORT_FILE).exists():
+    if not (run / run_files.REPORT).exists():
         return
     report = load_report(run)
     pictures = load_pictures(run, report)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from deltafine.storage import run_files
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to make.")] = Path("deltafine-demo"),
@@ -23,4 +25,4 @@ def demo(
     # So few videos ask for small thresholds away from what the model has learnt on others.
     settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
     run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
-    print(f"Open {out / 'run' / 'report.html'} in a browser.")
+    print(f"Open {out / 'run' / run_files.PAGE} in a browser.")

@@ -10,6 +10,7 @@ import typer
 
 from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
+from deltafine.storage import run_files
 from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Form(StrEnum):
     quantized = "quantized"
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     keras = "keras"
     tflite = "tflite"
     thresholds = "thresholds"
@@ -33,7 +34,7 @@ class Format(StrEnum):
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
     form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
-    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.keras,
+    format: Annotated[ExportFormat, typer.Option("--format", "-f", help="What to write.")] = ExportFormat.keras,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,
@@ -53,27 +54,27 @@ def export(
     from deltafine.exporting.forms import export_plain, threshold_table
     from deltafine.model import load
 
-    path = run / "refined.keras" if run.is_dir() else run
-    target = output or path.parent / "export" / _file_name(form, format)
+    path = run / run_files.REFINED if run.is_dir() else run
+    target = output or path.parent / run_files.EXPORT / _file_name(form, format)
     if target.exists() and not overwrite:
         raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path, **trust_in(custom_objects, unsafe_lambda))
     make_folder(target.parent)
     said = f"Written to {target}"
-    if format is Format.thresholds:
+    if format is ExportFormat.thresholds:
         content = (json.dumps(threshold_table(refined), indent=1) + "\n").encode()
         write_atomically(target, content)
     else:
         plain = export_plain(refined, form.value, frames=frames)
-        if format is Format.keras:
+        if format is ExportFormat.keras:
             write_atomically(target, plain.save)
         else:
             said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
     typer.echo(printable(said))
 
 
-def _file_name(form: Form, format: Format) -> str:
-    return "thresholds.json" if format is Format.thresholds else f"{form.value}.{format.value}"
+def _file_name(form: Form, format: ExportFormat) -> str:
+    return "thresholds.json" if format is ExportFormat.thresholds else f"{form.value}.{format.value}"
 
 
 def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
@@ -103,7 +104,7 @@ def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
     settings = _settings(run)
     where = data or (Path(settings["data"]) if "data" in settings else None)
     if where is None:
-        raise DeltafineError(f"There is no settings.toml in {run} that names videos: give --data, or --no-check.")
+        raise DeltafineError(f"{run} has no {run_files.SETTINGS} that names videos: give --data, or --no-check.")
     named = ("layout", "split") if settings.get("task") == "distill" else ("layout", "split", "classes")
     layout = {key: settings[key] for key in named if key in settings and data is None}
     shape = plain.inputs[0].shape
@@ -130,6 +131,8 @@ def _settings(run: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
+        return tomllib.loads((run / run_files.SETTINGS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise DeltafineError(f"{run / run_files.SETTINGS} is damaged ({error}): give --data, or --no-check.") from error

@@ -10,6 +10,7 @@ import typer
 
 from deltafine.cli.inspect import plan_of, show_plan
 from deltafine.errors import DeltafineError
+from deltafine.storage import run_files
 
 _BUDGET, _MODEL, _DELTAS, _DATA, _TRAINING = "Budget", "Model", "Delta layers", "Data", "Training"
 _WORKERS = "Several machines"
@@ -256,11 +257,11 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
 
 def _what_is_left(out: Path) -> str:
     """After a stop before an epoch was over, or after the training."""
-    if not (out / "settings.toml").exists():
+    if not (out / run_files.SETTINGS).exists():
         return "nothing was written; start again"
-    refined = out / "refined.keras"
+    refined = out / run_files.REFINED
     if refined.exists():
         return f"the refined model is {refined}, its report is not written yet; go on with --resume"
-    if (out / "checkpoints").exists():
+    if (out / run_files.CHECKPOINTS).exists():
         return "no epoch was over; go on with --resume"
     return "nothing was saved yet; go on with --resume"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from deltafine.refinement.listener import Listener
@@ -55,8 +56,8 @@ def prepare(out: Path, *, overwrite: bool, listener: Listener) -> Example:
             raise DeltafineError(f"{out} was not made by the demo, so it is not overwritten: choose another --out.")
         shutil.rmtree(out)
     example = Example(out / "baseline.keras", out / "videos", out / "streams")
-    out.mkdir(parents=True)
-    (out / MARKER).touch()
+    make_folder(out)
+    write_atomically(out / MARKER, b"")
     listener.say(
         f"The demo writes {len(SHAPES) * CLIPS_PER_CLASS} clips and {STREAMS} streams of moving shapes, trains a small "
         "model on them, and refines it: about 2 minutes on 2 cores."
@@ -86,7 +87,7 @@ def write_videos(example: Example, listener: Listener) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("video", "frame", "label"), *rows])
-    (example.streams / "labels.csv").write_text(text.getvalue(), encoding="utf-8")
+    write_atomically(example.streams / "labels.csv", text.getvalue().encode())
 
 
 class Scene:
@@ -131,14 +132,17 @@ def write_video(path: Path, frames: list[np.ndarray]) -> None:
     """Encode frames (height, width, 3) uint8 as H.264."""
     import av
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "18", "preset": "veryfast"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    def encode(temporary: Path) -> None:
+        with av.open(str(temporary), "w") as container:
+            stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "18", "preset": "veryfast"})
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+
+    make_folder(path.parent)
+    write_atomically(path, encode)
 
 
 def train_baseline(example: Example, listener: Listener) -> None:
@@ -158,7 +162,7 @@ def train_baseline(example: Example, listener: Listener) -> None:
             listener.progress("training the baseline", epoch + 1, BASELINE_EPOCHS, words)
 
     model.fit(pictures, labels, epochs=BASELINE_EPOCHS, batch_size=32, verbose=0, callbacks=[Tell()])
-    model.save(example.model)
+    write_atomically(example.model, model.save)
 
 
 def baseline() -> Any:

@@ -16,6 +16,7 @@ from deltafine.refinement.run import directory as run_directory
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.lock import locked
 from deltafine.settings import RefineSettings, given_names, resolve
+from deltafine.storage import run_files
 from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def refine(
                     run_directory.check(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
                     ours = True
                 run_directory.clear(directory, resume=resume)
-                write_atomically(directory / run_directory.SETTINGS_FILE, final.to_toml().encode("utf-8"))
+                write_atomically(directory / run_files.SETTINGS, final.to_toml().encode("utf-8"))
 
             team.lead(make)
             outcome = run.run(resume=resume, pick=pick)

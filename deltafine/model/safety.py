@@ -53,6 +53,9 @@ def check_archive(path: Path) -> dict[str, Any]:
         unpacked = sum(member.file_size for member in members)
         if unpacked > SLACK + INFLATION * path.stat().st_size or archive.getinfo(CONFIG).file_size > MOST_CONFIG_BYTES:
             raise DeltafineError(f"unpacked it would take {unpacked:,} bytes, which no model of its size does.")
+        # Keras reads weights in an order in which no checksum is compared.
+        if (damaged := archive.testzip()) is not None:
+            raise DeltafineError(f"its part {damaged!r} is damaged: copy the file again, or save the model again.")
         config = parsed(archive.read(CONFIG))
         if WEIGHTS in archive.namelist():
             with _member(archive, WEIGHTS) as stored, h5py.File(stored, "r") as file:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,12 @@ from pydantic_core import from_json
 
 from deltafine import __version__
 from deltafine.document.report import DOCUMENT_VERSION, READABLE_VERSIONS, Report
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report.text import clean
+from deltafine.storage import run_files
 from deltafine.storage.files import looks_like_a_model, make_folder, read_small, write_atomically
 
-REPORT_FILE = "report.json"
-HTML_FILE = "report.html"
-MARKDOWN_FILE = "report.md"
-PICTURES_FOLDER = "pictures"
-PNG = b"\x89PNG"
+PNG = b"\x89PNG\r\n\x1a\n"
 MOST_BYTES = 1 << 28
 """Of a report, or of a picture."""
 
@@ -61,10 +60,10 @@ def report_file(path: str | os.PathLike[str]) -> Path:
     """The report.json that `path` names, itself or the run directory that holds it."""
     place = Path(path)
     if place.is_dir():
-        file = place / REPORT_FILE
+        file = place / run_files.REPORT
         if not file.exists():
             raise DeltafineError(
-                f"{clean(place)} holds no {REPORT_FILE}: give the directory of a finished run, or a report.json."
+                f"{clean(place)} holds no {run_files.REPORT}: give the directory of a finished run, or a report.json."
             )
         return file
     if not place.exists():
@@ -114,11 +113,33 @@ def _advice(document: dict[str, Any]) -> str:
 
 def load_pictures(path: str | os.PathLike[str], report: Report) -> dict[str, bytes]:
     """The PNG files of a report that still lie beside it; a report.json that was moved alone has none."""
-    folder = report_file(path).parent / PICTURES_FOLDER
+    folder = report_file(path).parent / run_files.PICTURES
     files = {picture.file: folder / picture.file for picture in report.pictures}
-    # What an untrusted run calls a picture may be a link to a file of the reader's, which no page should show.
-    found = {name: read_small(file, MOST_BYTES) for name, file in files.items() if file.is_file()}
-    return {name: content for name, content in found.items() if content.startswith(PNG)}
+    found: dict[str, bytes] = {}
+    for name, file in files.items():
+        if not file.exists():
+            continue
+        content = read_small(file, MOST_BYTES) if file.is_file() else b""
+        # What an untrusted run calls a picture may be a link to a file of the reader's, which no page should show.
+        if _is_picture(content):
+            found[name] = content
+        else:
+            said = f"A picture is left out: {clean(file)} is no PNG file, or damaged."
+            warnings.warn(said, DeltafineWarning, stacklevel=2)
+    return found
+
+
+def _is_picture(content: bytes) -> bool:
+    """Whether this is a whole PNG file: a signature, and chunks of length, name, data and checksum up to the last."""
+    place = len(PNG)
+    while content.startswith(PNG) and place + 12 <= len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4])
+        if zlib.crc32(content[place + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]):
+            return False
+        if content[place + 4 : place + 8] == b"IEND":
+            return end == len(content)
+        place = end
+    return False
 
 
 def write_report(
@@ -135,12 +156,12 @@ def write_report(
     pictures = pictures or {}
     if missing := [picture.file for picture in report.pictures if picture.file not in pictures]:
         raise ValueError(f"no data was given for the pictures {missing}")
-    files = {f"{PICTURES_FOLDER}/{picture.file}": pictures[picture.file] for picture in report.pictures}
-    files[HTML_FILE] = html.render(report, pictures).encode("utf-8")
-    files[MARKDOWN_FILE] = markdown.render(report).encode("utf-8")
-    files[REPORT_FILE] = json_text(report).encode("utf-8")
+    files = {f"{run_files.PICTURES}/{picture.file}": pictures[picture.file] for picture in report.pictures}
+    files[run_files.PAGE] = html.render(report, pictures).encode("utf-8")
+    files[run_files.TEXT] = markdown.render(report).encode("utf-8")
+    files[run_files.REPORT] = json_text(report).encode("utf-8")
     place = Path(directory)
-    make_folder(place / PICTURES_FOLDER if report.pictures else place)
+    make_folder(place / run_files.PICTURES if report.pictures else place)
     for name, content in files.items():
         write_atomically(place / name, content)
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.output_structure import Structure, packed
+from deltafine.storage import run_files
 from deltafine.storage.files import make_folder, read_small, write_atomically
 
 if TYPE_CHECKING:
     from deltafine.layers import EventRule
 
-DOCUMENT, ARRAYS = "plan.json", "plan.npz"
 _MOST_BYTES = 64 << 20
 VERSION = 2
 """1 had no structure of outputs, and shapes that were not always the model's."""
@@ -208,8 +208,8 @@ class Plan:
         make_folder(folder)
         document = {"version": VERSION, **dataclasses.asdict(dataclasses.replace(self, arrays={}, own_rules={}))}
         del document["arrays"], document["own_rules"]
-        write_atomically(folder / ARRAYS, lambda path: np.savez(path, **self.arrays))  # type: ignore[arg-type]
-        write_atomically(folder / DOCUMENT, (json.dumps(document, indent=1) + "\n").encode())
+        write_atomically(folder / run_files.PLAN_ARRAYS, lambda path: np.savez(path, **self.arrays))  # type: ignore[arg-type]
+        write_atomically(folder / run_files.PLAN, (json.dumps(document, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
@@ -219,10 +219,10 @@ class Plan:
             DeltafineError: it is not there, damaged, or of another version.
         """
         try:
-            document = json.loads(read_small(folder / DOCUMENT, _MOST_BYTES))
+            document = json.loads(read_small(folder / run_files.PLAN, _MOST_BYTES))
             if document.pop("version") != VERSION:
                 raise DeltafineError(f"The plan in {folder} is of another version: compile the model again.")
-            with np.load(folder / ARRAYS) as archive:
+            with np.load(folder / run_files.PLAN_ARRAYS) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             return _plan(document, arrays)
         except DeltafineError:

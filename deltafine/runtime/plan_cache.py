@@ -18,10 +18,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deltafine.errors import DeltafineError, DeltafineWarning
-from deltafine.runtime.plan import ARRAYS, DOCUMENT, Plan, can_run_by_events
-from deltafine.storage.files import CannotWrite, make_folder, read_small, write_atomically
+from deltafine.runtime.plan import Plan, can_run_by_events
+from deltafine.storage.files import (
+    ABANDONED_SECONDS,
+    CannotWrite,
+    discard,
+    make_folder,
+    read_small,
+    remove_unfinished,
+    write_atomically,
+)
+from deltafine.storage.run_files import CHOICE, PLAN, PLAN_ARRAYS, PLAN_SOURCE
 
-SOURCE, CHOICE = "source.sha256", "choice.json"
 _MOST_BYTES = 1 << 20
 _DEAREST = 1e6
 """No multiply-accumulate of an event costs so many times as much as one of a row."""
@@ -53,14 +61,14 @@ def user_cache() -> Path | None:
 def plan(folder: Path, source: str) -> Plan | None:
     """The plan in a folder if it is this model's, of this version, and as it was written."""
     try:
-        text = read_small(folder / SOURCE, _MOST_BYTES)
+        text = read_small(folder / PLAN_SOURCE, _MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, DeltafineError) as error:
-        _say_unused(folder / SOURCE, error)
+        _say_unused(folder / PLAN_SOURCE, error)
         return None
     if not _SOURCE.fullmatch(text):
-        _say_unused(folder / SOURCE, "it holds no digests")
+        _say_unused(folder / PLAN_SOURCE, "it holds no digests")
         return None
     of_model, *others = text.decode().split()
     if of_model != source or not others or others[0] != _compiler():
@@ -82,10 +90,11 @@ def keep_plan(plan: Plan, folder: Path | None, source: str) -> None:
         return
     try:
         make_folder(folder)
-        for stale in (SOURCE, CHOICE, *(name for name in (DOCUMENT, ARRAYS) if (folder / name).is_dir())):
-            _remove(folder / stale)
+        remove_unfinished(folder, older_than=ABANDONED_SECONDS)
+        for stale in (PLAN_SOURCE, CHOICE, *(name for name in (PLAN, PLAN_ARRAYS) if (folder / name).is_dir())):
+            discard(folder / stale)
         plan.save(folder)
-        write_atomically(folder / SOURCE, f"{source} {_compiler()} {_digest_of_plan(folder)}\n".encode())
+        write_atomically(folder / PLAN_SOURCE, f"{source} {_compiler()} {_digest_of_plan(folder)}\n".encode())
     except (OSError, CannotWrite) as error:
         _say(f"The plan is compiled again at every start, since it cannot be kept: {_reason(error)}.")
 
@@ -150,15 +159,10 @@ def _compiler() -> str:
 
 
 def _digest_of_plan(folder: Path) -> str:
-    content = hashlib.sha256(read_small(folder / DOCUMENT, 64 * _MOST_BYTES))
-    with (folder / ARRAYS).open("rb") as arrays:
+    content = hashlib.sha256(read_small(folder / PLAN, 64 * _MOST_BYTES))
+    with (folder / PLAN_ARRAYS).open("rb") as arrays:
         content.update(hashlib.file_digest(arrays, "sha256").digest())
     return content.hexdigest()
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _say_unused(path: Path, why: object) -> None:

@@ -18,6 +18,7 @@ from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
 from deltafine.runtime.single_thread import NotCopied, alone
+from deltafine.storage import run_files
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from deltafine.runtime.numpy_stream import NumpyState
 
 ENGINES = ("auto", "numba", "numpy")
-REFINED = "refined.keras"
 
 KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
 
@@ -254,7 +254,7 @@ class DeltaRuntime(NotCopied):
         self.reset()
 
     def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool, trust: Mapping[str, Any]) -> Plan:
-        file = path / REFINED if path.is_dir() else path
+        file = path / run_files.REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
         if not cache:
@@ -262,7 +262,7 @@ class DeltaRuntime(NotCopied):
         self._source = kept.digest(file, frame_size)
         cached = kept.user_cache()
         own = None if cached is None else cached / self._source[:16]
-        self._folder = file.parent / "runtime" if path.is_dir() else own
+        self._folder = file.parent / run_files.RUNTIME if path.is_dir() else own
         plan = kept.plan(self._folder, self._source) if self._folder else None
         if plan is None:
             plan = self._load_and_compile(file, frame_size, trust)

@@ -1,20 +1,33 @@
-"""Writing files so that they are there whole or not at all, and reading small ones that may be of strangers."""
+"""The one writer of files: a file is there whole or not at all. And reading small files that may be of strangers.
+
+Everything that deltafine keeps is written by :func:`write_atomically`; tests/storage/test_one_writer.py holds that, and
+names what is excepted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
 
-_UNFINISHED = "writing"
+_UNFINISHED = ".writing"
+_UNFINISHED_NAMES = re.compile(r"\.(.+\.writing(\..+)?|.+\.partial\.\w+|frames-.+\.part)")
+"""The last two are names that earlier versions gave; what they left when they were killed is removed as well."""
 _MODELS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 _LFS = b"version https://git-lfs.github.com/spec/"
+ABANDONED_SECONDS = 24 * 3600.0
+"""After so long nobody is writing a file any more that was begun."""
+_NOT_NOW = {
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ESTALE, errno.ENOMEM, errno.ENOLCK,
+}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -33,8 +46,7 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
         CannotWrite: the disk is full, the place may not be written, or is none.
     """
     # Only a name of its own keeps two processes that write the same file from mixing it.
-    name = f".{path.stem[:100]}.{secrets.token_hex(4)}.{_UNFINISHED}{path.suffix}"
-    temporary = path.with_name(name)
+    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{_UNFINISHED}{path.suffix}")
     try:
         try:
             if callable(content):
@@ -75,15 +87,34 @@ def make_folder(folder: Path) -> None:
         raise CannotWrite(f"The folder {folder} cannot be made: {_reason(error)}.") from error
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder that nobody else writes to now."""
+def is_damage(error: Exception) -> bool:
+    """Whether an error in reading a file tells that it is damaged, and not that it cannot be read here and now."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) not in _NOT_NOW
+
+
+def discard(path: Path) -> None:
+    """Remove what is damaged: a file, a link or an empty folder, if that can be done."""
+    with contextlib.suppress(OSError):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def remove_unfinished(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove what writers that were killed have left.
+
+    Args:
+        folder: where; nothing happens if it is not there.
+        older_than: seconds; 0 only where nobody else can be writing now.
+    """
+    now = time.time()
     for left in filter(is_unfinished, folder.glob(".*")):
-        left.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # its writer has finished it
+            if not older_than or now - left.stat().st_mtime > older_than:
+                left.unlink()
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether the name is that of a file that is being written."""
-    return path.name.startswith(".") and f".{_UNFINISHED}" in path.name
+    """Whether the name is that of a file that is being written, by this version or an earlier one."""
+    return _UNFINISHED_NAMES.fullmatch(path.name) is not None
 
 
 def read_small(path: Path, most_bytes: int) -> bytes:

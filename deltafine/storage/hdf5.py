@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import h5py
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.storage.files import write_atomically
 
 MOST_OBJECTS = 1_000_000
 MOST_ATTRIBUTE_BYTES = 1 << 26
@@ -86,23 +86,47 @@ def _bytes(shape: tuple[int, ...] | None, dtype: np.dtype) -> int:
     return size
 
 
-@contextmanager
-def written(path: Path) -> Iterator[Any]:
-    """An HDF5 file to write to, as ``h5py.File``.
+def write(path: Path, fill: Callable[[WrittenFile], object]) -> None:
+    """Write an HDF5 file, whole or not at all.
 
     The HDF5 library crashes where the disk fills while it closes a file; so it never learns of it.
 
+    Args:
+        path: what to write.
+        fill: is given the file, and puts everything into it.
+
     Raises:
-        OSError: as soon as the block is left, if anything could not be written.
+        CannotWrite: the disk is full, or the place may not be written.
     """
-    with path.open("wb+", buffering=0) as raw:
-        patient = _Patient(raw)
-        try:
-            with h5py.File(patient, "w") as file:
-                yield file
-        finally:
-            if patient.error is not None:
-                raise patient.error
+
+    def write_to(temporary: Path) -> None:
+        with temporary.open("wb+", buffering=0) as raw:
+            patient = _Patient(raw)
+            try:
+                with WrittenFile(patient) as file:
+                    fill(file)
+            finally:
+                if patient.error is not None:
+                    raise patient.error
+
+    write_atomically(path, write_to)
+
+
+class WrittenFile(h5py.File):
+    """An ``h5py.File`` to write to."""
+
+    def __init__(self, patient: _Patient) -> None:
+        super().__init__(patient, "w")
+        self._patient = patient
+
+    def check_room(self) -> None:
+        """Stop writing where it has failed already; without, that shows when the file is closed.
+
+        Raises:
+            OSError: something could not be written so far.
+        """
+        if self._patient.error is not None:
+            raise self._patient.error
 
 
 class _Patient(io.RawIOBase):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import warnings
 import zlib
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from deltafine.errors import DeltafineWarning
+from deltafine.storage.files import discard, is_damage
 from deltafine.video.frames import Damage, FrameIndex
 
 FORMAT = 2
@@ -53,19 +56,19 @@ class FrameCache:
         positions = None if place is None else place.positions(wanted)
         if place is None or positions is None:
             return False
+        frame_bytes = out[0].nbytes
+        # one read for each stretch of neighbouring frames
+        cuts = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(wanted)]
         try:
             if not self._is_sound(source, place):
                 return False
             file = self._file()
-        except FileNotFoundError:
-            return False  # another thread found it damaged, or somebody removed it
-        frame_bytes = out[0].nbytes
-        # one read for each stretch of neighbouring frames
-        cuts = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(wanted)]
-        for begin, stop in pairwise(cuts):
-            file.seek(place.offset + int(positions[begin]) * frame_bytes)
-            if not _fill(file, out[begin:stop].reshape(-1).data):
-                return False
+            for begin, stop in pairwise(cuts):
+                file.seek(place.offset + int(positions[begin]) * frame_bytes)
+                if not _fill(file, out[begin:stop].reshape(-1).data):
+                    return False
+        except OSError:
+            return False  # another thread found it damaged, somebody removed it, or the disk cannot give it
         return True
 
     def _file(self) -> Any:
@@ -79,8 +82,8 @@ class FrameCache:
             if source not in self._sound:
                 self._sound[source] = self._checksum(place) == place.checksum
                 if not self._sound[source]:
-                    with contextlib.suppress(OSError):  # the next run tries again
-                        self.path.unlink()
+                    _say_unused(self.path, f"the frames of {source[0]} have changed")
+                    discard(self.path)  # the next run tries again
             return self._sound[source]
 
     def _checksum(self, place: _Place) -> int:
@@ -124,17 +127,27 @@ def open_cache(path: Path, sources: list[SourceKey], stamps: list[tuple[int, int
         sources: What its videos are read from, in the order in which they were written.
         stamps: The sources' present ``file_stamp``; their contents are known to be what they were.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         with h5py.File(path, "r", locking=False) as file:  # it is never changed once it has its name
             if file.attrs.get("format") != FORMAT or not file.attrs.get("complete"):
-                raise OSError("not complete")
+                raise OSError("it is not complete")
+            if file.attrs.get("tables", found := checksum_of_tables(file)) != found:  # earlier versions kept none
+                raise OSError("its tables have changed")
             return _read_tables(file, path, sources, stamps)
-    except (OSError, KeyError, ValueError, TypeError):
-        with contextlib.suppress(OSError):  # whoever writes the new one will say that it cannot be replaced
-            path.unlink()
+    except Exception as error:  # whatever HDF5, JSON and NumPy make of a file that is damaged
+        _say_unused(path, str(error))
+        if is_damage(error):
+            discard(path)  # whoever writes the new one will say that it cannot be replaced
         return None
+
+
+def checksum_of_tables(file: h5py.File) -> int:
+    """Of everything that is read at the beginning."""
+    checksum = zlib.crc32(repr([int(value) for value in (*file.attrs["shape"], file.attrs["bits"])]).encode())
+    checksum = zlib.crc32(file["table"][()], checksum)
+    return zlib.crc32(np.ascontiguousarray(file["times"][()]).data, checksum)
 
 
 def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: list[tuple[int, int]]) -> FrameCache:
@@ -165,6 +178,11 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
         if offset is not None:  # it has none when no frame is shown
             cache._places[source] = _Place(entry["runs"], offset, frames.size, int(entry["checksum"]))
     return cache
+
+
+def _say_unused(path: Path, reason: str) -> None:
+    said = f"Kept frames are not used, and decoded again: {path} ({' '.join(reason.split()).rstrip('.')[:200]})."
+    warnings.warn(said, DeltafineWarning, stacklevel=2)
 
 
 def _fill(file: Any, target: memoryview) -> bool:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -19,7 +16,9 @@ import h5py
 import numpy as np
 from av.video.frame import VideoFrame
 
-from deltafine.video.cache import FORMAT, FrameCache, SourceKey, open_cache
+from deltafine.storage import hdf5
+from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, make_folder, remove_unfinished
+from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
 from deltafine.video.examination import Examination
@@ -30,8 +29,6 @@ from deltafine.video.sources import source_of
 
 HELD_BYTES = 32 << 20
 """Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
-
-ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,8 @@ def open_or_build(
     frames += sum(len(_shown(examination, by_source[source])) for source in parted)
     expected = frames * reader.size[0] * reader.size[1] * reader.channels
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(settings.directory)
+        make_folder(settings.directory)
+        remove_unfinished(settings.directory, older_than=ABANDONED_SECONDS)
         free = shutil.disk_usage(settings.directory).free
         room = free if settings.most_bytes is None else min(free, settings.most_bytes)
         if expected * 1.05 > room:
@@ -98,23 +95,18 @@ def open_or_build(
             )
             return None
         settings.announce(f"Keeping the decoded frames of {len(sources)} videos, about {_size(expected)}, in {path}.")
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            _build(partial, examination, list(by_source.values()), classes, reader, settings, workers)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        settings.announce(
-            f"Frames are decoded again in every epoch: {settings.directory} cannot be written "
-            f"({error.strerror or error})."
+        hdf5.write(
+            path,
+            lambda file: _build(file, examination, list(by_source.values()), classes, reader, settings, workers),
         )
+    except CannotWrite as error:
+        settings.announce(f"Frames are decoded again in every epoch. {error}")
         return None
     return open_cache(path, sources, stamps)
 
 
 def _build(
-    path: Path,
+    file: hdf5.WrittenFile,
     examination: Examination,
     of_sources: list[list[Video]],
     classes: tuple[str, ...],
@@ -130,42 +122,41 @@ def _build(
         usable = [video for video in videos if examination.index(video) is not None]  # parts beside damage are sound
         return usable or videos, index, frames
 
-    with h5py.File(path, "w") as file:
-        file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
-        for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
-            settings.progress(number + 1, len(of_sources))
-            if index is None:
-                table.append({"problem": examination.reason(videos[0])})
-                continue
-            runs = _runs(_shown(examination, videos))
-            group = file.create_group(f"videos/{number:06d}")
-            _describe(group, videos)
-            streams = (reader.stream(videos[0], np.arange(first, first + count), 64) for first, count in runs)
-            chunks = chain.from_iterable(streams) if frames is None else [frames]
-            try:
-                kept = sum(count for _, count in runs)
-                checksum = _store(group, chunks, (kept, *reader.size, reader.channels))
-            except UnreadableVideo as error:
-                examination.note_bad_source(videos[0], str(error))
-                del file[group.name]
-                table.append({"problem": str(error)})
-                continue
-            shape = {"width": index.width, "height": index.height}
-            rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
-            rest["damage"] = [astuple(damage) for damage in index.damage]
-            table.append({"count": index.count, "runs": runs, **shape, **rest})
-            times.append(index.times)
-        file["times"] = np.concatenate(times) if times else np.empty(0)
-        file["table"] = json.dumps(table)
-        file.attrs["shape"] = (*reader.size, reader.channels)
-        file.attrs["format"] = FORMAT
-        bits = examination.depth() if any(entry.get("peak") for entry in table) else 0
-        if bits:
-            settings.announce(say_depth(bits))
-        file.attrs["bits"] = bits
-        file.attrs["complete"] = True
-    with path.open("rb+") as written:
-        os.fsync(written.fileno())
+    file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
+    for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
+        settings.progress(number + 1, len(of_sources))
+        file.check_room()
+        if index is None:
+            table.append({"problem": examination.reason(videos[0])})
+            continue
+        runs = _runs(_shown(examination, videos))
+        group = file.create_group(f"videos/{number:06d}")
+        _describe(group, videos)
+        streams = (reader.stream(videos[0], np.arange(first, first + count), 64) for first, count in runs)
+        chunks = chain.from_iterable(streams) if frames is None else [frames]
+        try:
+            kept = sum(count for _, count in runs)
+            checksum = _store(group, chunks, (kept, *reader.size, reader.channels))
+        except UnreadableVideo as error:
+            examination.note_bad_source(videos[0], str(error))
+            del file[group.name]
+            table.append({"problem": str(error)})
+            continue
+        shape = {"width": index.width, "height": index.height}
+        rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
+        rest["damage"] = [astuple(damage) for damage in index.damage]
+        table.append({"count": index.count, "runs": runs, **shape, **rest})
+        times.append(index.times)
+    file["times"] = np.concatenate(times) if times else np.empty(0)
+    file["table"] = json.dumps(table)
+    file.attrs["shape"] = (*reader.size, reader.channels)
+    file.attrs["format"] = FORMAT
+    bits = examination.depth() if any(entry.get("peak") for entry in table) else 0
+    if bits:
+        settings.announce(say_depth(bits))
+    file.attrs["bits"] = bits
+    file.attrs["tables"] = checksum_of_tables(file)
+    file.attrs["complete"] = True
 
 
 def _store(group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
@@ -254,13 +245,6 @@ def _describe(group: h5py.Group, videos: list[Video]) -> None:
 def _bytes(name: str) -> bytes:
     """A name of the file system, which need not be text."""
     return name.encode("utf-8", "surrogateescape")
-
-
-def _clear_abandoned(directory: Path) -> None:
-    """Remove what builds that were killed have left."""
-    for partial in directory.glob(".frames-*.part"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-            partial.unlink(missing_ok=True)
 
 
 def _size(count: float) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import av
+from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from deltafine.video.checksums import SliceChecksums
 from deltafine.video.frames import Limits, UnreadableVideo
@@ -34,7 +37,7 @@ STRICT = {
 
 
 @contextmanager
-def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
+def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Container and video stream of a file.
 
     It decodes on one thread, because the threads are spent on several files at a time.
@@ -47,7 +50,7 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path), metadata_errors="replace", container_options=options) as container:
             if not container.streams.video:
                 raise UnreadableVideo("has no video in it")
-            stream = container.streams.best("video") or container.streams.video[0]
+            stream = cast("VideoStream", container.streams.best("video") or container.streams.video[0])
             context = stream.codec_context
             if context is None:
                 raise UnreadableVideo("is in a codec that is not supported")
@@ -61,8 +64,8 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
 
 
 def sound_frames(
-    container: Any,
-    stream: Any,
+    container: InputContainer,
+    stream: VideoStream,
     limits: Limits,
     *,
     deadline: float = math.inf,
@@ -119,7 +122,7 @@ def _options(codec: str, limits: Limits) -> dict[str, str]:
     return options if codec in LENIENT else {**options, "err_detect": STRICT.get(codec, "explode")}
 
 
-def _decoder(stream: Any, limits: Limits) -> Callable[[Any], list[VideoFrame]]:
+def _decoder(stream: VideoStream, limits: Limits) -> Callable[[Packet[VideoStream]], list[VideoFrame]]:
     """What makes frames of packets: the stream's own decoder, or one that finds more damage and gives the same frames.
 
     FFmpeg's own VP9 decoder shows whatever becomes of damaged data. That of libvpx looks whether all were used up.
@@ -132,10 +135,10 @@ def _decoder(stream: Any, limits: Limits) -> Callable[[Any], list[VideoFrame]]:
     careful.extradata = context.extradata
     careful.options = _options("libvpx-vp9", limits)
 
-    def decode(packet: Any) -> list[VideoFrame]:
+    def decode(packet: Packet[VideoStream]) -> list[VideoFrame]:
         frames = careful.decode(packet if packet.size else None)
         for frame in frames:
-            frame.key_frame = packet.is_keyframe  # it does not say that itself
+            frame.key_frame = packet.is_keyframe  # type: ignore[misc]  # it does not say that itself, and takes it
         return frames
 
     return decode
@@ -149,7 +152,9 @@ def _has_decoder(name: str) -> bool:
         return False
 
 
-def _packets(container: Any, stream: Any, damaged: Callable[[str], None] | None) -> Iterator[Any]:
+def _packets(
+    container: InputContainer, stream: VideoStream, damaged: Callable[[str], None] | None
+) -> Iterator[Packet[VideoStream]]:
     packets = container.demux(stream)
     while True:
         try:

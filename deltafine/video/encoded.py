@@ -11,12 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
 from deltafine.video.decoding import open_video, sound_frames
@@ -71,8 +73,11 @@ class EncodedVideo:
                     sink(frame)
             if container.format.name == "gif" and not _ends_as_gif(self._path):
                 raise UnreadableVideo("is cut off")  # which no decoder tells: the rest is guessed
-            unit = float(stream.time_base)
-            declared = _declared_seconds(container, stream)
+            time_base = stream.time_base
+            if time_base is None:
+                raise UnreadableVideo("does not say when its frames are shown")
+            unit = float(time_base)
+            declared = _declared_seconds(container, stream, time_base)
             codec = str(stream.codec_context.name)
         if not stamps:
             raise UnreadableVideo(breaks[0][2] if breaks else "holds no frame")
@@ -128,10 +133,10 @@ def _ends_as_gif(path: Path) -> bool:
         return file.read().rstrip(b"\0").endswith(b";")
 
 
-def _declared_seconds(container: Any, stream: Any) -> float:
+def _declared_seconds(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float:
     """How long the file says that its pictures last; 0 when it does not say."""
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * time_base)
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
@@ -147,7 +152,7 @@ def _entries(index: FrameIndex, start: int) -> list[int]:
 
 
 def _numbered(
-    container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
+    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Frames with their numbers, from the key frame ``key`` or one before it; ends where they stop matching."""
     if index.damage and index.stamps is not None:
@@ -170,7 +175,7 @@ def _numbered(
 
 
 def _numbered_around_damage(
-    container: Any, stream: Any, index: FrameIndex, key: int, limits: Limits
+    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits
 ) -> Iterator[tuple[int, VideoFrame]]:
     """The same for a file of which only some is sound: frames that it does not count are passed over."""
     assert index.stamps is not None

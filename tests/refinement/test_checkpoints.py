@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -61,5 +64,48 @@ def test_a_checkpoint_cut_short_is_refused_by_its_path(tmp_path: Path, share: fl
     checkpoints.save(file, variables(0, ((200, 200),)), {})
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DeltafineError, match=r"Cannot read the checkpoint .*last\.h5"):
+    with pytest.raises(DeltafineError, match=r"^The checkpoint .*last\.h5 is damaged"):
         checkpoints.restore(file, variables(1, ((200, 200),)))
+
+
+def test_a_bit_that_changed_is_noticed_wherever_it_matters(tmp_path: Path) -> None:
+    file = tmp_path / "last.h5"
+    saved, facts = variables(0, ((20, 20), (), (3,))), {"step": 7, "rate": 0.25}
+    checkpoints.save(file, saved, facts)
+    content = file.read_bytes()
+    refused = 0
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        others = variables(1, ((20, 20), (), (3,)))
+        before = values(others)
+        try:
+            checkpoints.check(file)
+        except checkpoints.Damaged:
+            refused += 1
+            continue
+        checkpoints.restore(file, others)  # the bit was of no meaning
+        assert values(others) == values(saved) != before
+        assert checkpoints.read_facts(file) == facts
+    assert refused > len(content) // 7 // 4
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    saved, others = variables(0), variables(1)
+    checkpoints.save(tmp_path / "last.h5", saved, {"step": 7})
+    with h5py.File(tmp_path / "last.h5", "r+") as file:
+        for name in [name for name in file.attrs if name.startswith("digest")]:
+            del file.attrs[name]
+    checkpoints.restore(tmp_path / "last.h5", others)
+    assert values(others) == values(saved)
+    assert checkpoints.read_facts(tmp_path / "last.h5") == {"step": 7}
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "last.h5"
+    checkpoints.save(file, variables(0), {})
+    program = f"from deltafine.refinement.run import checkpoints; checkpoints.check({str(file)!r})"
+    with h5py.File(file, "r+"):  # which locks it
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "DeltafineError: The checkpoint" in done.stderr
+    assert "last.h5 cannot be read" in done.stderr
+    checkpoints.check(file)

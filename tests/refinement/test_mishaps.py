@@ -26,7 +26,7 @@ from deltafine.refinement.run.lock import locked
 from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training.step import Trainer
 from tests.small_runs import FAST, write_small_model, write_small_video, write_small_videos
-from tests.test_files import mounted
+from tests.storage.test_files import mounted
 
 SETTINGS: dict[str, Any] = {**FAST, "epochs": 1}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from deltafine.document.report import Picture
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report import Report, html, load_report, write_report
 from deltafine.report.store import load_pictures
 from tests.report.builders import make_report
@@ -145,16 +147,40 @@ def with_pictures(*names: str) -> Report:
     return make_report(pictures=[Picture(file=name, video="cone/1.mp4", caption="events of conv1") for name in names])
 
 
+def drawn(shade: int) -> bytes:
+    """A PNG file of one pixel."""
+    content = io.BytesIO()
+    Image.new("L", (1, 1), shade).save(content, "png")
+    return content.getvalue()
+
+
 def test_pictures_lie_beside_the_report_and_in_the_page(tmp_path: Path) -> None:
-    write_report(with_pictures("a.png", "b.png"), tmp_path, {"a.png": b"\x89PNG a", "b.png": b"\x89PNG b"})
-    assert (tmp_path / "pictures" / "a.png").read_bytes() == b"\x89PNG a"
-    assert load_pictures(tmp_path, load_report(tmp_path)) == {"a.png": b"\x89PNG a", "b.png": b"\x89PNG b"}
+    pictures = {"a.png": drawn(1), "b.png": drawn(2)}
+    write_report(with_pictures(*pictures), tmp_path, pictures)
+    assert (tmp_path / "pictures" / "a.png").read_bytes() == drawn(1)
+    assert load_pictures(tmp_path, load_report(tmp_path)) == pictures
     assert (tmp_path / "report.html").read_text("utf-8").count("data:image/png;base64,") == 2
     assert len((tmp_path / "report.json").read_bytes()) < len(make_report().model_dump_json(indent=1)) + 500
 
 
+@pytest.mark.parametrize("damage", ["cut", "a bit", "longer", "no picture", "a folder"])
+def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path, damage: str) -> None:
+    pictures = {"a.png": drawn(1), "b.png": drawn(2)}
+    write_report(with_pictures(*pictures), tmp_path, pictures)
+    file = tmp_path / "pictures" / "a.png"
+    content = drawn(1)
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    else:
+        bit = content[:45] + bytes([content[45] ^ 1]) + content[46:]
+        file.write_bytes({"cut": content[:-5], "a bit": bit, "longer": content + b"x", "no picture": b"text"}[damage])
+    with pytest.warns(DeltafineWarning, match=r"^A picture is left out: .*a\.png is no PNG file, or damaged\.$"):
+        assert load_pictures(tmp_path, load_report(tmp_path)).keys() == {"b.png"}
+
+
 def test_a_report_that_was_moved_alone_is_shown_without_its_pictures(tmp_path: Path) -> None:
-    write_report(with_pictures("a.png"), tmp_path / "run", {"a.png": b"\x89PNG"})
+    write_report(with_pictures("a.png"), tmp_path / "run", {"a.png": drawn(1)})
     (tmp_path / "report.json").write_bytes((tmp_path / "run" / "report.json").read_bytes())
     report = load_report(tmp_path / "report.json")
     assert load_pictures(tmp_path / "report.json", report) == {}

@@ -27,7 +27,7 @@ from deltafine.runtime.kernels import entry
 from deltafine.runtime.plan import Plan
 from tests.cli.running import Command
 from tests.small_runs import SIZE, small_model, write_small_model, write_small_video
-from tests.test_files import mounted
+from tests.storage.test_files import mounted
 
 FRAME = np.random.default_rng(0).uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
 FILES = ("plan.json", "plan.npz", "source.sha256", "choice.json")

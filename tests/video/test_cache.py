@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from deltafine.errors import DeltafineWarning
 from deltafine.video import Dataset, open_dataset
 from deltafine.video import encoded as encoded_module
 from tests.video.painted import numbers_of, write_classes, write_video
@@ -111,7 +112,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_not_fatal(root: Path, tmp_p
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     assert len(frames_of(open_cached(root, tmp_path / "file", said)))
-    assert "cannot be written" in said[0]
+    assert said[0].startswith("Frames are decoded again in every epoch. The folder ")
+    assert "cannot be made" in said[0]
 
 
 def test_settings_and_contents_make_their_own_files(root: Path, cache: Path) -> None:
@@ -146,13 +148,41 @@ def test_a_file_that_was_only_touched_keeps_its_cache(root: Path, cache: Path, n
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_torn_cache_is_made_again(root: Path, cache: Path, share: float) -> None:
+def test_a_torn_cache_is_made_again_and_said(root: Path, cache: Path, share: float) -> None:
     plain = frames_of(open_cached(root, cache))
     (file,) = cache.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
-    np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
+    with pytest.warns(
+        DeltafineWarning, match=r"^Kept frames are not used, and decoded again: .*frames-\w+\.h5 \(.*\)\.$"
+    ):
+        np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
     assert file.stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize("table", ["table", "times"])
+def test_tables_that_changed_are_not_believed(root: Path, cache: Path, table: str) -> None:
+    plain = frames_of(open_cached(root, cache))
+    (file,) = cache.iterdir()
+    with h5py.File(file, "r+") as opened:
+        if table == "times":
+            opened["times"][3] += 1
+        else:
+            text = opened["table"][()].decode().replace('"count": 20', '"count": 19', 1)
+            del opened["table"]
+            opened["table"] = text
+    with pytest.warns(DeltafineWarning, match=r"its tables have changed"):
+        np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
+
+
+def test_a_cache_of_an_earlier_version_is_read(root: Path, cache: Path, no_decoding: list[str]) -> None:
+    plain = frames_of(open_cached(root, cache))
+    (file,) = cache.iterdir()
+    with h5py.File(file, "r+") as opened:
+        del opened.attrs["tables"]  # which it kept no checksum of
+    no_decoding.clear()
+    np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
+    assert no_decoding == []
 
 
 def test_damage_inside_a_cache_is_noticed_and_mended(root: Path, cache: Path) -> None:
@@ -163,7 +193,8 @@ def test_damage_inside_a_cache_is_noticed_and_mended(root: Path, cache: Path) ->
     content = bytearray(file.read_bytes())
     content[offset + 1000] ^= 1
     file.write_bytes(content)
-    np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
+    with pytest.warns(DeltafineWarning, match=r"the frames of .* have changed"):
+        np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
     assert not file.exists()
     np.testing.assert_array_equal(frames_of(open_cached(root, cache)), plain)
     assert file.exists()
@@ -186,8 +217,12 @@ def test_two_processes_can_build_at_once(root: Path, cache: Path) -> None:
 
 def test_what_a_killed_build_left_is_cleared_after_a_day(root: Path, cache: Path) -> None:
     cache.mkdir()
-    for name, age in (("old", 100_000), ("new", 10)):
-        part = cache / f".frames-{name}.h5.1.part"
+    for name, age in (
+        ("old.h5.1.part", 100_000),
+        ("old.1a2b3c4d.writing.h5", 100_000),
+        ("new.1a2b3c4d.writing.h5", 10),
+    ):
+        part = cache / f".frames-{name}"
         part.write_bytes(b"x")
         os.utime(part, (time.time() - age, time.time() - age))
     frames_of(open_cached(root, cache))

@@ -1,37 +1,66 @@
-"""Checkpoints: everything the rest of a training depends on, in one file that is there whole or not at all."""
+"""Checkpoints: everything the rest of a training depends on, in one file that is there whole or not at all.
+
+Each holds digests of what is in it, so that damage on the disk is told apart from values.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.storage import hdf5
-from deltafine.storage.files import make_folder, write_atomically
+from deltafine.storage.files import is_damage, make_folder
+
+Result = TypeVar("Result")
+
+_OF_FACTS, _OF_VALUES = "digest of facts", "digest of values"
+
+
+class Damaged(DeltafineError):
+    """A checkpoint cannot be read, or is not as it was written; ``reason`` names the file, without advice."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason[:1].upper()}{reason[1:]}: start a new run.")
+        self.reason = reason
 
 
 def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
-    """Write variables (in order) and JSON facts."""
+    """Write variables (in order) and JSON facts.
 
-    def write(temporary: Path) -> None:
-        with hdf5.written(temporary) as file:
-            file.attrs["facts"] = json.dumps(facts)
-            for index, variable in enumerate(variables):
-                file.create_dataset(f"{index:05d}", data=np.asarray(variable))
+    Raises:
+        CannotWrite: the disk is full, or the place may not be written.
+    """
+
+    def fill(file: hdf5.WrittenFile) -> None:
+        text = json.dumps(facts)
+        file.attrs["facts"] = text
+        file.attrs[_OF_FACTS] = _digest(text)
+        digests = []
+        for index, variable in enumerate(variables):
+            value = np.asarray(variable)
+            file.create_dataset(f"{index:05d}", data=value)
+            digests.append(_digest(value))
+        file.attrs[_OF_VALUES] = _digest("".join(digests))
 
     make_folder(path.parent)
-    write_atomically(path, write)
+    hdf5.write(path, fill)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The JSON facts of a checkpoint."""
-    with _open(path) as file:
-        return json.loads(file.attrs["facts"])
+    """The JSON facts of a checkpoint.
+
+    Raises:
+        Damaged: they are not as they were written.
+        DeltafineError: the file cannot be read now.
+    """
+    return _read(path, _facts)
 
 
 def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list[np.ndarray]:
@@ -46,11 +75,10 @@ def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list
         These further values.
 
     Raises:
-        DeltafineError: the file is broken or of another model.
+        Damaged: the values are not as they were written; the variables are as they were.
+        DeltafineError: the file is of another model, or cannot be read now.
     """
-    with _open(path) as file:
-        names = sorted(file)
-        values = [file[name][()] for name in names]
+    values = _read(path, _values)
     shapes = [tuple(value.shape) for value in (values[: len(variables)] if more else values)]
     if shapes != [tuple(variable.shape) for variable in variables]:
         raise DeltafineError(f"The checkpoint {path} belongs to another model or other settings: start a new run.")
@@ -59,8 +87,47 @@ def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list
     return values[len(variables) :]
 
 
-def _open(path: Path) -> Any:
+def check(path: Path) -> None:
+    """Read everything, and keep nothing.
+
+    Raises:
+        Damaged: something is not as it was written.
+        DeltafineError: the file cannot be read now.
+    """
+    _read(path, lambda file: (_facts(file), _values(file)))
+
+
+def _facts(file: h5py.File) -> dict[str, Any]:
+    text = file.attrs["facts"]
+    # Earlier versions wrote no digests.
+    if file.attrs.get(_OF_FACTS, _digest(text)) != _digest(text):
+        raise ValueError("its facts have changed")
+    facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
+def _values(file: h5py.File) -> list[np.ndarray]:
+    values = [file[name][()] for name in sorted(file)]
+    digest = _digest("".join(map(_digest, values)))
+    if file.attrs.get(_OF_VALUES, digest) != digest:
+        raise ValueError("its values have changed")
+    return values
+
+
+def _digest(content: str | np.ndarray) -> str:
+    if isinstance(content, str):
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{content.dtype.str} {content.shape} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(content).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, what: Callable[[h5py.File], Result]) -> Result:
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise DeltafineError(f"Cannot read the checkpoint {path}: {error}.") from error
+        with h5py.File(path, "r") as file:
+            return what(file)
+    except Exception as error:  # whatever HDF5, JSON and NumPy make of a file that is damaged
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        if not is_damage(error):
+            raise DeltafineError(f"The checkpoint {path} cannot be read: {reason}.") from error
+        raise Damaged(f"the checkpoint {path} is damaged ({reason})") from error

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from deltafine.errors import DeltafineError
 from deltafine.settings import CHANGEABLE, RefineSettings, resolve
+from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished, remove_unfinished
 
-SETTINGS_FILE = "settings.toml"
 PATHS = ("model", "data", "streams")
 """Settings that are paths: other ways of writing the same are not a change."""
 
@@ -25,10 +25,15 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
     Raises:
         DeltafineError: there is no run, or it was started with others.
     """
-    recipe = directory / SETTINGS_FILE
+    recipe = directory / run_files.SETTINGS
     if not recipe.exists():
         raise DeltafineError(f"{directory} holds no run that could be resumed: start it without --resume.")
-    started_with = resolve(recipe, trusted=given)
+    try:
+        started_with = resolve(recipe, trusted=given)
+    except DeltafineError as error:
+        if str(recipe) in str(error):
+            raise
+        raise DeltafineError(f"{recipe} is damaged, so the run cannot be resumed. {error}") from error
     for name in sorted(given - set(CHANGEABLE)):
         before, now = getattr(started_with, name), getattr(wanted, name)
         if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):
@@ -55,7 +60,7 @@ def check(directory: Path, *, overwrite: bool, resume: bool) -> None:
     if entries_of(directory) and not resume:
         if not overwrite:
             raise DeltafineError(f"{directory} exists already: choose another --out, or give --overwrite or --resume.")
-        if not (directory / SETTINGS_FILE).exists():
+        if not (directory / run_files.SETTINGS).exists():
             raise DeltafineError(f"{directory} is not a run directory, so it is not overwritten: choose another --out.")
 
 
@@ -67,13 +72,13 @@ def clear(directory: Path, *, resume: bool) -> None:
     """
     try:
         remove_unfinished(directory)
-        remove_unfinished(directory / "checkpoints")
-        for name in () if resume else ("calibrated.h5", "last.h5"):
-            (directory / "checkpoints" / name).unlink(missing_ok=True)
+        remove_unfinished(directory / run_files.CHECKPOINTS)
+        for name in () if resume else (run_files.CALIBRATED, run_files.LAST):
+            (directory / run_files.CHECKPOINTS / name).unlink(missing_ok=True)
         for entry in () if resume else directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry.name != SETTINGS_FILE:
+            elif entry.name != run_files.SETTINGS:
                 entry.unlink()
     except OSError as error:
         raise DeltafineError(f"The older run in {directory} cannot be removed: {error.strerror}.") from error
@@ -82,5 +87,5 @@ def clear(directory: Path, *, resume: bool) -> None:
 def remove_if_nothing_was_made(directory: Path) -> None:
     """Take away a directory that holds no more than settings and frames; the same command can then be given again."""
     entries = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {""}
-    if entries <= {SETTINGS_FILE, "cache"}:
+    if entries <= {run_files.SETTINGS, run_files.FRAMES}:
         shutil.rmtree(directory, ignore_errors=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deltafine.errors import DeltafineError
+from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.preparation import Prepared
+from deltafine.storage import run_files
 from deltafine.video.finding import content_hash
 
 
@@ -44,3 +47,15 @@ class Fingerprint:
                     f"{words} that the run in {out} was started with, byte for byte: put them back as they were, or "
                     "start a new run."
                 )
+
+
+def started_with(folder: Path) -> Mapping[str, Any] | None:
+    """The digests that are kept in a run's folder of checkpoints; None where none can be read."""
+    for name in (name for name in (run_files.CALIBRATED, run_files.LAST) if (folder / name).exists()):
+        with contextlib.suppress(checkpoints.Damaged):
+            facts = checkpoints.read_facts(folder / name)
+            # In the checkpoint of a training they stand beside much else; in those of earlier versions they do not.
+            known = facts if name == run_files.CALIBRATED else facts.get("started_with")
+            if known is not None:
+                return known
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from deltafine import __version__
 from deltafine import model as models
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
-from deltafine.errors import Interrupted
+from deltafine.errors import DeltafineWarning, Interrupted
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.side_by_side import measure
 from deltafine.model import DeltaSettings
@@ -21,7 +22,7 @@ from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
-from deltafine.refinement.run.fingerprint import Fingerprint
+from deltafine.refinement.run.fingerprint import Fingerprint, started_with
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
 from deltafine.refinement.thresholds import calibration as calibrate
@@ -33,7 +34,8 @@ from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training.untrained import about_frozen, about_no_training
 from deltafine.settings import RefineSettings
-from deltafine.storage.files import write_atomically
+from deltafine.storage import run_files
+from deltafine.storage.files import discard, remove_unfinished, write_atomically
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 
@@ -80,6 +82,7 @@ class Refinement:
         self.listener = listener
         self.requests = requests or Requests()
         self.workers = workers
+        self._started_with: dict[str, str] = {}
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
         deltas = DeltaSettings(
@@ -126,7 +129,7 @@ class Refinement:
             DeltafineError: the run to resume was started with another model or other videos.
         """
         loss = self._begin(resume)
-        own_cache = self.out / "cache"
+        own_cache = self.out / run_files.FRAMES
         if not self.workers.chief:
             self._keep_frames()
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
@@ -186,7 +189,7 @@ class Refinement:
 
     def _begin(self, resume: bool) -> Loss:
         """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
-        calibration = self.out / "checkpoints" / "calibrated.h5"
+        calibration = self.out / run_files.CHECKPOINTS / run_files.CALIBRATED
         thresholds = [
             layer.log_threshold for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()
         ]
@@ -194,29 +197,44 @@ class Refinement:
         def begin() -> bytes:
             self._keep_frames()
             fingerprint = Fingerprint.of(self.prepared)
-            resuming = resume and calibration.exists()
-            if resuming:
-                fingerprint.refuse_others(checkpoints.read_facts(calibration), self.prepared, self.out)
+            self._started_with = asdict(fingerprint)
+            before = started_with(calibration.parent) if resume else None
+            if before is not None:
+                fingerprint.refuse_others(before, self.prepared, self.out)
+            calibrated = resume and self._is_calibrated(calibration)
             videos = calibrate.calibration_videos(self.prepared)
             probe = Probe(self.original)
             answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
             loss = self.prepared.read_output(answers)
-            if resuming:
+            if calibrated:
                 checkpoints.restore(calibration, thresholds)
             else:
                 self._calibrate(videos, loss)
-                checkpoints.save(calibration, thresholds, asdict(fingerprint))
+                checkpoints.save(calibration, thresholds, self._started_with)
             return to_bytes({"answers": answers})
 
         told = self.workers.lead_bytes(begin)
         self.workers.follow(thresholds)
         return self.prepared.read_output(from_bytes(told)["answers"])
 
+    def _is_calibrated(self, calibration: Path) -> bool:
+        """Whether there is an earlier calibration; one that is damaged is none, and said."""
+        if not calibration.exists():
+            return False
+        try:
+            checkpoints.check(calibration)
+        except checkpoints.Damaged as error:
+            said = f"The thresholds are calibrated again, since {error.reason}."
+            warnings.warn(said, DeltafineWarning, stacklevel=2)
+            discard(calibration)
+            return False
+        return True
+
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""
-        own = self.out / "cache"
-        for part in own.glob(".*.part") if self.workers.chief else ():
-            part.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here now
+        own = self.out / run_files.FRAMES
+        if self.workers.chief:  # nobody else writes here now
+            remove_unfinished(own)
         if self.trains and self.settings.cache is None:
             self.prepared.keep_frames(own, self.listener)
         return own
@@ -268,6 +286,7 @@ class Refinement:
             self.listener,
             self.requests,
             self.workers,
+            started_with=self._started_with,
         )
         try:
             training.run(resume=resume)
@@ -287,6 +306,6 @@ class Refinement:
         return self.refined
 
     def _save_refined(self) -> Path:
-        path = self.out / "refined.keras"
+        path = self.out / run_files.REFINED
         write_atomically(path, self.refined.save)
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from deltafine.document.history import FrontPoint
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.model import delta_layers
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.front import front, pick, worth_keeping
 from deltafine.refinement.thresholds import trimming as trim
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.training.validation import Validation, point_of
+from deltafine.storage import run_files
+from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
 LEAST_SCALE = 1e-3
@@ -72,9 +75,32 @@ class Choice:
     def tidy(self) -> None:
         """Remove the weights that are not worth keeping any more."""
         kept = self._kept_epochs()
-        for file in self._folder.glob("epoch-*.h5"):
-            if int(file.stem.removeprefix("epoch-")) not in kept:
+        for epoch, file in self._files().items():
+            if epoch not in kept:
                 file.unlink(missing_ok=True)
+
+    def remove_damaged(self) -> None:
+        """Remove weights that are not as they were written; said in a ``DeltafineWarning``."""
+        for epoch, file in self._files().items():
+            try:
+                checkpoints.check(file)
+            except checkpoints.Damaged as error:
+                discard(file)
+                said = f"The weights of epoch {epoch} are not chosen, since they are lost: {error.reason}."
+                warnings.warn(said, DeltafineWarning, stacklevel=2)
+
+    def any_weights(self, points: list[FrontPoint]) -> bool:
+        """Whether the weights of any of these points are there."""
+        return not self._files().keys().isdisjoint(point.epoch for point in points)
+
+    def loadable(self, points: list[FrontPoint]) -> list[FrontPoint]:
+        """The points without those of which the weights were kept and are lost."""
+        self.points = points
+        files = self._files()
+        if not points or all(epoch in files for epoch in self._kept_epochs()):
+            return points
+        # What was not kept beside weights that are lost now cannot be chosen in their place.
+        return [point for point in points if point.epoch in files]
 
     def make(self, penalty: float, number: int | None = None) -> list[str]:
         """Give the student the weights of the best checkpoint, trimmed to the budget; or those of epoch ``number``.
@@ -120,7 +146,12 @@ class Choice:
         return kept
 
     def _weights_of(self, epoch: int) -> Path:
-        return self._folder / f"epoch-{epoch:04d}.h5"
+        return self._folder / run_files.epoch_file(epoch)
+
+    def _files(self) -> dict[int, Path]:
+        """The weights that are there, by epoch."""
+        found = {run_files.epoch_of(file.name): file for file in sorted(self._folder.glob("*"))}
+        return {epoch: file for epoch, file in found.items() if epoch is not None}
 
     def _load(self, point: FrontPoint) -> None:
         checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
@@ -131,10 +162,9 @@ class Choice:
     def _kept_point(self, number: int) -> FrontPoint:
         points = [p for p in self.points if p.epoch == number and p.threshold_scale == 1]
         if not points or not self._weights_of(number).exists():
-            kept = sorted(int(file.stem.removeprefix("epoch-")) for file in self._folder.glob("epoch-*.h5"))
             raise DeltafineError(
                 f"Epoch {number} of the run in {self._folder.parent} was not kept: pick one of "
-                f"{', '.join(map(str, kept))}."
+                f"{', '.join(map(str, self._files()))}."
             )
         return points[0]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from deltafine.document.figures import Figures
 from deltafine.document.history import Epoch, FrontPoint, to_csv
-from deltafine.errors import DeltafineError, Interrupted
+from deltafine.errors import DeltafineError, DeltafineWarning, Interrupted
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.interruption import Requests
@@ -28,7 +29,8 @@ from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, U
 from deltafine.refinement.training.steering import Steering
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.validation import Validation, point_of, quality
-from deltafine.storage.files import write_atomically
+from deltafine.storage import run_files
+from deltafine.storage.files import discard, write_atomically
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 
@@ -63,6 +65,7 @@ class Training:
         listener: told how far the training is.
         requests: what stops the training.
         workers: who train; the first of them measures, decides and writes.
+        started_with: digests of the model and the videos, for the checkpoint of the first worker.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Training:
         listener: Listener,
         requests: Requests,
         workers: Workers = ALONE,
+        *,
+        started_with: Mapping[str, str],
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
@@ -89,11 +94,12 @@ class Training:
         self._steering: Steering  # made once the original is measured
         self._requests = requests
         self._workers = workers
+        self._started_with = dict(started_with)
 
     @property
     def checkpoint(self) -> Path:
         """Everything needed to go on."""
-        return self.out / "checkpoints" / "last.h5"
+        return self.out / run_files.CHECKPOINTS / run_files.LAST
 
     @property
     def penalty(self) -> float:
@@ -106,7 +112,7 @@ class Training:
         Raises:
             Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written; the student is then the best so far.
         """
-        resuming = self._workers.lead(lambda: resume and self.checkpoint.exists())
+        resuming = self._workers.lead(lambda: resume and self._can_go_on())
         measured = self._measured(
             lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
         )
@@ -124,6 +130,25 @@ class Training:
                 self._one_epoch()
             except Unsound as error:
                 self._go_back(error)
+
+    def _can_go_on(self) -> bool:
+        """Whether there is a sound checkpoint with anything to choose from; why not is said."""
+        if not self.checkpoint.exists():
+            return False
+        try:
+            checkpoints.check(self.checkpoint)
+            facts = checkpoints.read_facts(self.checkpoint)
+            self.choice.remove_damaged()
+            points = [FrontPoint.model_validate(entry) for entry in facts["points"]]
+            if not points or self.choice.any_weights(points):
+                return True
+            reason = f"no weights of any epoch are left in {self.checkpoint.parent}"
+        except checkpoints.Damaged as error:
+            reason = error.reason
+            discard(self.checkpoint)
+        said = f"The training starts again from the calibration, since {reason}."
+        warnings.warn(said, DeltafineWarning, stacklevel=2)
+        return False
 
     def _over(self) -> bool:
         history, patience = self.progress.history, self.settings.early_stopping
@@ -152,7 +177,7 @@ class Training:
         if self._trainer.carried is not None and not progress.batches:
             self._trainer.carried.restart()
         logged = self.settings.tensorboard and self._workers.chief
-        with Logs(self.out / "tensorboard" if logged else None) as logs:
+        with Logs(self.out / run_files.TENSORBOARD if logged else None) as logs:
             with self._requests.held():
                 for batch in source:
                     figures = trainer.train_on_batch(
@@ -282,7 +307,7 @@ class Training:
         """Bring the history on disk up to the last checkpoint, and remove the weights that were not worth keeping."""
         if not self.progress.history or not self._workers.chief:
             return
-        write_atomically(self.out / "history.csv", to_csv(self.progress.history).encode("utf-8"))
+        write_atomically(self.out / run_files.HISTORY, to_csv(self.progress.history).encode("utf-8"))
         self.choice.tidy()
 
     def _save(self, *, within: bool = False) -> None:
@@ -294,6 +319,7 @@ class Training:
             states = [np.concatenate([part[name] for part in parts]) for name in parts[0]]
         facts = {
             "settings": self.settings.hash_of_results(),
+            "started_with": self._started_with,
             "rate": self._trainer.rate,
             "watch": asdict(progress.watch),
             "mishaps": progress.mishaps,
@@ -317,9 +343,14 @@ class Training:
             )
         return checkpoints.restore(self.checkpoint, self._variables, more=True)
 
+    def _facts(self) -> dict[str, Any]:
+        facts = checkpoints.read_facts(self.checkpoint)
+        points = self.choice.loadable([FrontPoint.model_validate(entry) for entry in facts["points"]])
+        return {**facts, "points": [point.model_dump() for point in points]}
+
     def _restore(self) -> None:
         told = self._workers.lead_bytes(lambda: to_bytes(by_name(self._read())))
-        facts = self._workers.lead(lambda: checkpoints.read_facts(self.checkpoint))
+        facts = self._workers.lead(self._facts)
         self._workers.follow(self._variables)
         if self._trainer.carried is not None:
             which, of = self._workers.part or (0, 1)

@@ -13,10 +13,10 @@ A_LINEAR, A_RELU = CODES["linear"], CODES["relu"]
 A_SIGMOID, A_TANH, A_SILU = CODES["sigmoid"], CODES["tanh"], CODES["silu"]
 A_HARD_SIGMOID, A_HARD_SILU = CODES["hard_sigmoid"], CODES["hard_silu"]
 A_ELU, A_SELU, A_GELU, A_GELU_TANH = CODES["elu"], CODES["selu"], CODES["gelu"], CODES["gelu_tanh"]
-A_SOFTPLUS, A_SOFTSIGN, A_EXP, A_SOFTMAX = (CODES[n] for n in ("softplus", "softsign", "exponential", "softmax"))
+A_SOFTPLUS, A_SOFTSIGN, A_SOFTMAX = CODES["softplus"], CODES["softsign"], CODES["softmax"]
 
 ONE, HALF, SIXTH = np.float32(1), np.float32(0.5), np.float32(1 / 6)
-ZERO, SIX, THREE = np.float32(0), np.float32(6), np.float32(3)
+ZERO = np.float32(0)
 ROOT_HALF, ROOT_2_BY_PI, CUBIC = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
 LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
 E5, E4, E3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,14 @@ import pytest
 
 from deltafine.errors import DeltafineError
 from deltafine.storage import hdf5
-from deltafine.storage.files import CannotWrite, make_folder, read_small, remove_unfinished, write_atomically
+from deltafine.storage.files import (
+    ABANDONED_SECONDS,
+    CannotWrite,
+    make_folder,
+    read_small,
+    remove_unfinished,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -81,14 +89,13 @@ def test_hdf5_on_a_disk_that_fills_is_an_error_wherever_it_fills(small_disk: Pat
     for _ in range(60):
         values, sets = draw.choice([1, 100, 1000, 20_000]), draw.choice([1, 10, 100, 500])
 
-        def fill(path: Path, values: int = values, sets: int = sets) -> None:
-            with hdf5.written(path) as file:
-                file.attrs["facts"] = "x" * draw.randrange(100_000)
-                for number in range(sets):
-                    file.create_dataset(f"{number:03d}", data=np.full(values, number))
+        def fill(file: hdf5.WrittenFile, values: int = values, sets: int = sets) -> None:
+            file.attrs["facts"] = "x" * draw.randrange(100_000)
+            for number in range(sets):
+                file.create_dataset(f"{number:03d}", data=np.full(values, number))
 
         try:
-            write_atomically(small_disk / "last.h5", fill)
+            hdf5.write(small_disk / "last.h5", fill)
         except CannotWrite:
             full += 1
         else:
@@ -96,6 +103,22 @@ def test_hdf5_on_a_disk_that_fills_is_an_error_wherever_it_fills(small_disk: Pat
                 assert [int(file[name][0]) for name in sorted(file)] == list(range(sets))
         assert entries(small_disk) in ([], ["last.h5"])
     assert 10 < full < 50
+
+
+def test_hdf5_can_stop_as_soon_as_the_disk_is_full(small_disk: Path) -> None:
+    written = 0
+
+    def fill(file: hdf5.WrittenFile) -> None:
+        nonlocal written
+        for number in range(100):
+            file.create_dataset(str(number), data=np.zeros(100_000, np.uint8))
+            file.check_room()
+            written += 1
+
+    with pytest.raises(CannotWrite, match="no space is left there"):
+        hdf5.write(small_disk / "frames.h5", fill)
+    assert 5 < written < 15
+    assert entries(small_disk) == []
 
 
 def test_a_place_that_may_not_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -119,6 +142,31 @@ def test_only_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "writing.h5").touch()
     remove_unfinished(tmp_path)
     assert entries(tmp_path) == [".hidden", "writing.h5"]
+    remove_unfinished(tmp_path / "nowhere")
+
+
+def test_what_earlier_versions_left_is_known_too_and_what_others_call_alike_is_not(tmp_path: Path) -> None:
+    left = (
+        ".last.writing.h5",
+        ".frames-0a1b.h5.4c5d.part",
+        ".plan.partial.npz",
+        ".plan.partial.json",
+        ".marker.1a2b3c4d.writing",
+    )
+    others = (".film.part", ".partial", ".writing", "frames-1.part", ".handwriting.h5", ".rewriting")
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert entries(tmp_path) == sorted(others)
+
+
+def test_where_others_write_only_old_leftovers_are_removed(tmp_path: Path) -> None:
+    for name, age in (("old", 100_000), ("new", 10)):
+        file = tmp_path / f".{name}.1a2b3c4d.writing.h5"
+        file.touch()
+        os.utime(file, (time.time() - age, time.time() - age))
+    remove_unfinished(tmp_path, older_than=ABANDONED_SECONDS)
+    assert entries(tmp_path) == [".new.1a2b3c4d.writing.h5"]
 
 
 def test_large_files_and_pipes_are_not_read(tmp_path: Path) -> None:
