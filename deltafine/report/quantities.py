@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from deltafine.document.figures import Unit
 from deltafine.document.report import MODEL_NAMES, Estimate, Figures, Report
-from deltafine.report.text import Unit
 
 Feeding = Literal["streams", "clips"]
 FEEDINGS: tuple[Feeding, Feeding] = ("streams", "clips")
