@@ -130,14 +130,15 @@ def write_report(
     the page. Everything is rendered before the first file is touched, and report.json is written last. Raises
     DeltafineError where the directory cannot be written, ValueError where a picture has no data.
     """
-    from deltafine.report import html, markdown
+    from deltafine.report.formats.html import Html
+    from deltafine.report.formats.markdown import Markdown
 
     pictures = pictures or {}
     if missing := [picture.file for picture in report.pictures if picture.file not in pictures]:
         raise ValueError(f"no data was given for the pictures {missing}")
     files = {f"{PICTURES_FOLDER}/{picture.file}": pictures[picture.file] for picture in report.pictures}
-    files[HTML_FILE] = html.render(report, pictures).encode("utf-8")
-    files[MARKDOWN_FILE] = markdown.render(report).encode("utf-8")
+    files[HTML_FILE] = Html().render(report, pictures=pictures).encode("utf-8")
+    files[MARKDOWN_FILE] = Markdown().render(report).encode("utf-8")
     files[REPORT_FILE] = json_text(report).encode("utf-8")
     place = Path(directory)
     make_folder(place / PICTURES_FOLDER if report.pictures else place)
