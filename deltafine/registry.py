@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Generic, Protocol, TypeVar, cast
 
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 
 
 class Named(Protocol):
@@ -25,14 +26,15 @@ class Registry(Generic[Member]):
 
     Args:
         what: one of the kind is called, such as ``"report format"``.
-        kind: its class.
         own: name of each member of deltafine's own, and where its class is, ``"module:Class"``. A module is imported
             when its member is first used, so that names alone cost nothing.
+        renamed: names in earlier versions, and what they are now.
     """
 
-    def __init__(self, what: str, own: Mapping[str, str]) -> None:
+    def __init__(self, what: str, own: Mapping[str, str], renamed: Mapping[str, str] | None = None) -> None:
         self._what = what
         self._places = dict(own)
+        self._renamed = dict(renamed or {})
         self._members: dict[str, Member] = {}
         self._names = list(own)
 
@@ -60,6 +62,10 @@ class Registry(Generic[Member]):
         """
         if not isinstance(member, str):
             return member
+        if member in self._renamed and member not in self._names:
+            new = self._renamed[member]
+            warnings.warn(f"The {self._what} '{member}' is called '{new}' now.", DeltafineWarning, stacklevel=2)
+            member = new
         if member not in self._names:
             near = difflib.get_close_matches(member, self._names, 1) or self._names
             raise DeltafineError(f"There is no {self._what} '{member}': choose {', '.join(near)}.")

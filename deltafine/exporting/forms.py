@@ -34,8 +34,6 @@ from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
 
 FORMS = ("stripped", "quantized")
-THRESHOLDS_VERSION = 2
-"""Version 1 called thresholds steps, and the granularity unit."""
 _WITH_MEMORY = ("send-on-delta",)
 
 
@@ -71,27 +69,6 @@ def export_plain(refined: Any, form: str = "stripped", *, frames: int | None = N
                 "length: give --frames, or use --form stripped."
             )
     return _Exporter(form, length).export(refined)
-
-
-def threshold_table(refined: Any) -> dict[str, Any]:
-    """The thresholds of a refined model as plain values, for a hardware toolchain.
-
-    Returns:
-        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds.
-    """
-    return {
-        "version": THRESHOLDS_VERSION,
-        "layers": [
-            {
-                "name": path,
-                "rule": layer.rule,
-                "granularity": layer.granularity,
-                "threshold_per": layer.threshold_per,
-                "threshold": np.asarray(layer.threshold, "float64").tolist(),
-            }
-            for path, layer in delta_layers(refined).items()
-        ],
-    }
 
 
 class _Exporter:
