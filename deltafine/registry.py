@@ -43,8 +43,8 @@ class Registry(Generic[Member]):
         """In the order in which they were registered, deltafine's own first."""
         return tuple(self._names)
 
-    def register(self, member: Member) -> None:
-        """Have it found by its name from now on.
+    def register(self, member: Member, *, first: bool = False) -> None:
+        """Have it found by its name from now on; with ``first``, before all others where they are tried in turn.
 
         Raises:
             ValueError: the name is taken.
@@ -52,7 +52,16 @@ class Registry(Generic[Member]):
         if member.name in self._names:
             raise ValueError(f"there is a {self._what} of the name '{member.name}' already")
         self._members[member.name] = member
-        self._names.append(member.name)
+        self._names.insert(0 if first else len(self._names), member.name)
+
+    def remove(self, name: str) -> None:
+        """Forget one that was registered.
+
+        Raises:
+            KeyError: none of that name was.
+        """
+        del self._members[name]
+        self._names.remove(name)
 
     def get(self, member: str | Member) -> Member:
         """The member of a name; a member itself is given back.

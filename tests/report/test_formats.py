@@ -62,7 +62,7 @@ def test_a_format_of_ones_own_is_taken_as_an_instance_or_by_its_name():
         with pytest.raises(ValueError, match="already"):
             FORMATS.register(Shout())
     finally:
-        FORMATS._names.remove("shout")
+        FORMATS.remove("shout")
 
 
 @pytest.mark.parametrize("name", FORMATS.names)

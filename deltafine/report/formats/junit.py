@@ -27,9 +27,7 @@ class JUnit(ReportFormat):
         pictures: Mapping[str, bytes] | None = None,
     ) -> str:
         if not checks:
-            raise DeltafineError(
-                "--format junit shows a gate, and none is set: give limits, or a file with --gate."
-            )
+            raise DeltafineError("--format junit shows a gate, and none is set: give limits, or a file with --gate.")
         return _suite(document, checks)
 
 
