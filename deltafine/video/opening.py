@@ -40,8 +40,8 @@ def open_dataset(
 
     Args:
         path: A folder of videos, a list of them, an HDF5 file, or a video file.
-        layout: Name of one of ``deltafine.video.layouts.LAYOUTS``, or a ``Layout`` of your own; found out by itself when
-            None.
+        layout: Name of one of ``deltafine.video.layouts.LAYOUTS``, or a ``Layout`` of your own; found out by itself
+            when None.
         split: Which split lists to read, in layouts that have several.
         classes: Class names in the order of the model's outputs. Videos of other classes are left out; once every
             class of the videos is named, there may be more. By default the layout's own order: numbered by its

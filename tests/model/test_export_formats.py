@@ -12,6 +12,8 @@ import pytest
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.exporting import FORMATS, ExportFormat
+from deltafine.exporting.comparing import compare_answers
+from deltafine.exporting.forms import frames_of
 from deltafine.exporting.writing import write_export
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
 from deltafine.storage.files import write_atomically
@@ -134,3 +136,10 @@ def test_to_name_the_formats_loads_no_tensorflow():
     code = "import sys, deltafine.exporting as e\nprint(sorted({'tensorflow', 'keras', 'numpy'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert json.loads(done.stdout.replace("'", '"')) == [], done.stderr
+
+
+def test_answers_that_are_no_numbers_show_in_the_difference(refined):
+    plain = FORMATS.get("keras").make(refined)
+    inputs = frames_of(small_models.clips(), plain)
+    agreement = compare_answers(lambda value: np.full((1, plain.output_shape[-1]), np.nan), plain, inputs)
+    assert np.isnan(agreement.largest_difference)

@@ -1,4 +1,4 @@
-"""The ways a dataset can lie on disk: a class each, behind one contract (``layout.py``), and the choice between them."""
+"""The ways a dataset can lie on disk: a class each, behind one contract (``layout.py``), and the choice."""
 
 from __future__ import annotations
 
