@@ -49,8 +49,7 @@ def test_no_two_classes_have_one_name() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(str(path.relative_to(ROOT)))
-    allowed = {"Format"}  # the choices of two commands
-    assert {name: found for name, found in places.items() if len(found) > 1 and name not in allowed} == {}
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_what_a_package_exports_hides_no_module_of_it() -> None:

@@ -12,7 +12,7 @@ FORMATS: Registry[ExportFormat] = Registry(
     {
         "keras": f"{_HERE}.keras_file:KerasFile",
         "tflite": f"{_HERE}.tflite:TFLite",
-        "thresholds": f"{_HERE}.thresholds:Thresholds",
+        "thresholds": f"{_HERE}.thresholds:ThresholdTable",
     },
     renamed={"steps": "thresholds"},
 )

@@ -17,7 +17,7 @@ THRESHOLDS_VERSION = 2
 """Version 1 called thresholds steps, and the granularity unit."""
 
 
-class Thresholds(ExportFormat):
+class ThresholdTable(ExportFormat):
     """A table of the delta layers; no network."""
 
     name = "thresholds"

@@ -18,7 +18,7 @@ from deltafine.errors import DeltafineError
 from deltafine.report import load_report, render
 from deltafine.report.compare import compare
 from deltafine.report.formats import FORMATS, ReportFormat
-from deltafine.report.formats.table import Table
+from deltafine.report.formats.table import TerminalTable
 from deltafine.report.gate import Thresholds, check
 from tests.report.builders import make_report
 
@@ -90,7 +90,7 @@ def test_figures_of_other_metrics_are_in_every_format():
     page = render(report, "html")
     assert "Other metrics" in page
     assert MEANING in page
-    for shown in (render(report, Table(Console(width=100))), render(report, "markdown"), page):
+    for shown in (render(report, TerminalTable(Console(width=100))), render(report, "markdown"), page):
         assert "\x1b[31m" not in shown
         assert "Answer jumps" in shown
         assert "12.5%" in shown

@@ -10,7 +10,7 @@ _HERE = "deltafine.report.formats"
 FORMATS: Registry[ReportFormat] = Registry(
     "report format",
     {
-        "table": f"{_HERE}.table:Table",
+        "table": f"{_HERE}.table:TerminalTable",
         "json": f"{_HERE}.json:Json",
         "csv": f"{_HERE}.csv:Csv",
         "markdown": f"{_HERE}.markdown:Markdown",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deltafine.report.gate import Check
 
 
-class Table(ReportFormat):
+class TerminalTable(ReportFormat):
     """What ``deltafine report RUN`` prints.
 
     Args:
