@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,8 @@ import typer
 
 from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
 from deltafine.errors import DeltafineError
+from deltafine.exporting import FORMATS
 from deltafine.storage import run_files
-from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,74 +26,37 @@ class Form(StrEnum):
     quantized = "quantized"
 
 
-class ExportFormat(StrEnum):
-    keras = "keras"
-    tflite = "tflite"
-    thresholds = "thresholds"
-
-
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
     form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
-    format: Annotated[ExportFormat, typer.Option("--format", "-f", help="What to write.")] = ExportFormat.keras,
+    format: Annotated[
+        str, typer.Option("--format", "-f", metavar=f"[{'|'.join(FORMATS.names)}]", help="What to write.")
+    ] = "keras",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for send-on-delta quantized.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Videos to check TFLite on; default: the run's.")
-    ] = None,
-    check: Annotated[bool, typer.Option(help="Compare TFLite with Keras on real frames.")] = True,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Videos to check it on; default: the run's.")] = None,
+    check: Annotated[bool, typer.Option(help="Compare what was written with Keras on real frames.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     custom_objects: CustomObjects = None,
     unsafe_lambda: UnsafeLambda = False,
 ) -> None:
     """Write the refined model with plain Keras layers, as TFLite, or its thresholds as JSON."""
-    import json
-
     from deltafine.cli.console import printable
-    from deltafine.exporting.forms import export_plain, threshold_table
+    from deltafine.exporting.writing import write_export
     from deltafine.model import load
 
+    chosen = FORMATS.get(format)
     path = run / run_files.REFINED if run.is_dir() else run
-    target = output or path.parent / run_files.EXPORT / _file_name(form, format)
+    target = output or path.parent / run_files.EXPORT / chosen.file_name(form)
     if target.exists() and not overwrite:
         raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path, **trust_in(custom_objects, unsafe_lambda))
-    make_folder(target.parent)
-    said = f"Written to {target}"
-    if format is ExportFormat.thresholds:
-        content = (json.dumps(threshold_table(refined), indent=1) + "\n").encode()
-        write_atomically(target, content)
-    else:
-        plain = export_plain(refined, form.value, frames=frames)
-        if format is ExportFormat.keras:
-            write_atomically(target, plain.save)
-        else:
-            said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
-    typer.echo(printable(said))
-
-
-def _file_name(form: Form, format: ExportFormat) -> str:
-    return "thresholds.json" if format is ExportFormat.thresholds else f"{form.value}.{format.value}"
-
-
-def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
-    from deltafine.exporting.forms import frames_of
-    from deltafine.exporting.tflite import compare, to_tflite
-
-    content = to_tflite(plain)
-    said = "; not compared with the Keras model"
-    if clips is not None:
-        inputs = frames_of(clips, plain)
-        agreement = compare(content, plain, inputs)
-        said = (
-            f"; on {agreement.frames} {'frames' if len(inputs[0].shape) < clips.ndim else 'clips'} of the videos "
-            f"the largest difference to Keras is {agreement.largest_difference:.2g}, "
-            f"the same class on {agreement.same_class:.1%}"
-        )
-    write_atomically(target, content)
-    return said
+    real_frames = partial(_frames, run=path.parent, data=data) if check else None
+    agreement, why = write_export(refined, target, chosen, form=form, frames=frames, real_frames=real_frames)
+    said = agreement.sentence if agreement else why
+    typer.echo(printable(f"Written to {target}{f'; {said}' if said else ''}"))
 
 
 def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deltafine.errors import DeltafineError
+from deltafine.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from deltafine.report import Report
@@ -23,18 +22,11 @@ _GATE = "Gate (exit code 1 if a threshold is not met)"
 _SHARE = "SHARE"
 
 
-class Format(StrEnum):
-    table = "table"
-    json = "json"
-    csv = "csv"
-    markdown = "markdown"
-    html = "html"
-    junit = "junit"
-
-
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to show it.")] = Format.table,
+    format: Annotated[
+        str, typer.Option("--format", "-f", metavar=f"[{'|'.join(FORMATS.names)}]", help="How to show it.")
+    ] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the format there; show the table here.")
     ] = None,
@@ -114,15 +106,17 @@ def report(
     from deltafine.report.gate import check, read_thresholds
 
     # What is wrong with the command is said before anything is measured.
-    if format is Format.table and output is not None:
-        raise DeltafineError("--output needs a --format other than table: json, csv, markdown, html or junit.")
+    chosen = FORMATS.get(format)
+    if chosen.suffix is None and output is not None:
+        *most, last = (one.name for one in FORMATS if one.suffix is not None)
+        raise DeltafineError(f"--output needs a --format other than {format}: {', '.join(most)} or {last}.")
     _survive_narrow_encodings()
     if data is None:
         given: dict[str, object] = {"original": original, "streams": streams, "task": task, "classes": classes}
         given |= {"frames": frames, "size": size, "fps": fps, "rescale": rescale, "workers": workers}
         if unused := [name for name, value in given.items() if value is not None]:
             raise DeltafineError(f"--{unused[0]} is for measuring a model: give --data VIDEOS as well.")
-        document, pictures = _saved(run, with_pictures=format is Format.html)
+        document, pictures = _saved(run, with_pictures=chosen.shows_pictures)
     else:
         options = {
             "original": original,
@@ -141,7 +135,7 @@ def report(
             "worker_index": worker_index,
         }
         leads = _leads(workers, worker_index)
-        silent = not leads or (format is not Format.table and output is None)
+        silent = not leads or (chosen.suffix is not None and output is None)
         document, pictures = _measured(run, data, options, silent)
         if not leads:
             return
@@ -158,18 +152,15 @@ def report(
         },
     )
     checks = check(document, thresholds, comparisons)
-    if format is not Format.table:
-        text = _rendered(format, pictures, document, comparisons, checks)
-        if output is None:
-            sys.stdout.write(text)
-        else:
-            _write(output, text)
-    if format is Format.table or output is not None:
-        _show(document, comparisons, checks)
+    content = chosen.render(document, comparisons, checks, pictures)
+    if output is not None:
+        _write(output, content)
+        content = FORMATS.get("table").render(document, comparisons, checks, pictures)
+    _print(content)
     _tell_github(document, comparisons, checks)
     failed = [one for one in checks if not one.met]
     if failed:
-        if format is not Format.table and output is None:
+        if chosen.suffix is not None and output is None:
             for one in failed:
                 print(f"Not met: {one.sentence}", file=sys.stderr)
         raise typer.Exit(1)
@@ -206,58 +197,28 @@ def _measured(model: Path, data: Path, options: dict[str, Any], silent: bool) ->
     return document, {picture.file: drawn for picture, drawn in pictures}
 
 
-def _rendered(
-    format: Format,
-    pictures: dict[str, bytes],
-    document: Report,
-    comparisons: Sequence[Comparison],
-    checks: Sequence[Check],
-) -> str:
-    from deltafine.report import csv, html, junit, markdown
-    from deltafine.report.outcome import outcome
-    from deltafine.report.store import json_text
-
-    if format is Format.json:
-        if not (comparisons or checks):
-            return json_text(document)
-        return json.dumps(outcome(document, comparisons, checks), indent=1) + "\n"
-    if format is Format.csv:
-        return csv.render_comparisons(comparisons) if comparisons else csv.render(document)
-    if format is Format.markdown:
-        return markdown.render(document, comparisons, checks)
-    if format is Format.html:
-        return html.render(document, pictures, comparisons, checks)
-    if not checks:
-        raise DeltafineError("--format junit shows a gate, and none is set: give thresholds, or a file with --gate.")
-    return junit.render(document, checks)
-
-
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, content: str | bytes) -> None:
     from deltafine.storage.files import write_atomically
 
-    write_atomically(file, text.encode("utf-8"))
+    write_atomically(file, content if isinstance(content, bytes) else content.encode("utf-8"))
 
 
-def _show(document: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> None:
-    from rich.console import Console
-
-    from deltafine.report import terminal
-
-    console = Console()
-    terminal.show(document, console)
-    for comparison in comparisons:
-        terminal.show_comparison(comparison, console)
-    if checks:
-        terminal.show_checks(checks, console)
+def _print(content: str | bytes) -> None:
+    if isinstance(content, bytes):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+    else:
+        sys.stdout.write(content)
 
 
 def _tell_github(document: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> None:
     import os
 
-    from deltafine.report import github, markdown
+    from deltafine.report import github
+    from deltafine.report.formats.markdown import Markdown
 
     if os.environ.get(github.SUMMARY_VARIABLE):
-        github.add_summary(markdown.render(document, comparisons, checks))
+        github.add_summary(Markdown().render(document, comparisons, checks))
     if github.in_actions():
         # The runner reads commands from both streams; standard output may be a file format.
         for command in github.error_commands(checks):

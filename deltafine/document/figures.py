@@ -5,7 +5,7 @@ Each figure has one definition (docs/metrics); the modules beside this one compu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -34,6 +34,20 @@ class Estimate(DocumentPart):
     value: float
     low: float
     high: float
+
+
+Unit = Literal["share", "points", "macs", "bytes", "count", "times", "number", "joules"]
+"""How a figure is shown: a share as a percentage, a number with three digits, and so on."""
+
+
+class NamedFigure(DocumentPart):
+    """A figure of a metric that is not one of deltafine's own."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, description="such as answer_jumps")
+    value: float | Estimate | None = Field(description="null where it could not be measured")
+    unit: Unit = Field(description="how it is shown")
+    meaning: str = Field(description="one line that defines it")
+    better: Literal["lower", "higher"] | None = Field(None, description="null where neither is better by itself")
 
 
 class LayerFigures(DocumentPart):
@@ -155,6 +169,7 @@ class Figures(DocumentPart):
     operations: Operations
     layers: list[LayerFigures]
     deltas: list[DeltaFigures]
+    named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 
 
 class Measurement(DocumentPart):

@@ -25,7 +25,7 @@ from keras import ops
 
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
-from deltafine.layers.rules import EventRule, stored_rule
+from deltafine.layers.rules import EventRule
 from deltafine.layers.rules.identity import Identity
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
@@ -35,8 +35,6 @@ from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
 
 FORMS = ("stripped", "quantized")
-THRESHOLDS_VERSION = 2
-"""Version 1 called thresholds steps, and the granularity unit."""
 
 
 def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> Any:
@@ -72,34 +70,6 @@ def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | 
                 "length: give --frames, or use --form stripped."
             )
     return _Exporter(form, length).export(refined)
-
-
-def threshold_table(refined: keras.Model) -> dict[str, Any]:
-    """The thresholds of a refined model as plain values, for a hardware toolchain.
-
-    Returns:
-        ``version`` and ``layers``: for each delta layer its path, rule, granularity, scope and thresholds; for a rule
-        of the user's own also ``rule_config``, its class and parameters as Keras writes them.
-    """
-    return {
-        "version": THRESHOLDS_VERSION,
-        "layers": [
-            {
-                "name": path,
-                "rule": layer.rule.name,
-                **_own_config(layer.rule),
-                "granularity": layer.granularity,
-                "threshold_per": layer.threshold_per,
-                "threshold": np.asarray(layer.threshold, "float64").tolist(),
-            }
-            for path, layer in delta_layers(refined).items()
-        ],
-    }
-
-
-def _own_config(rule: EventRule) -> dict[str, Any]:
-    stored = stored_rule(rule)
-    return {} if isinstance(stored, str) else {"rule_config": stored}
 
 
 class _Exporter:

@@ -9,31 +9,35 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.exporting.comparing import compare_answers
+from deltafine.exporting.export_format import Agreement, ExportFormat
+from deltafine.exporting.forms import export_plain, frames_of
 from deltafine.model.precision import in_single_precision
+from deltafine.storage.files import write_atomically
 
 _CLIP_RANK = 5
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How a TFLite model compares with the Keras model that it was made of.
+class TFLite(ExportFormat):
+    """For phones and boards with LiteRT; operations that TFLite has not are refused when it is written."""
 
-    Attributes:
-        frames: inputs compared.
-        largest_difference: of any output, in units of the output.
-        same_class: share of inputs whose largest output is at the same index.
-    """
+    name = "tflite"
+    suffix = ".tflite"
 
-    frames: int
-    largest_difference: float
-    same_class: float
+    def make(self, refined: Any, *, form: str = "stripped", frames: int | None = None) -> Any:
+        return export_plain(refined, form, frames=frames)
+
+    def write(self, made: Any, file: Path) -> None:
+        write_atomically(file, to_tflite(made))
+
+    def check(self, made: Any, file: Path, clips: np.ndarray | None) -> Agreement | None:
+        return None if clips is None else compare(file.read_bytes(), made, frames_of(clips, made))
 
 
 def to_tflite(model: Any) -> bytes:
@@ -88,15 +92,13 @@ def compare(content: bytes, model: Any, inputs: Sequence[np.ndarray]) -> Agreeme
     source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     runner.resize_tensor_input(source["index"], inputs[0].shape)
     runner.allocate_tensors()
-    largest, same = 0.0, 0
-    for value in inputs:
+
+    def answer(value: np.ndarray) -> np.ndarray:
         runner.set_tensor(source["index"], value.astype(source["dtype"]))
         runner.invoke()
-        found = runner.get_tensor(target["index"])
-        expected = keras.ops.convert_to_numpy(keras.ops.cast(model(value, training=False), "float32"))
-        largest = max(largest, float(np.abs(found - expected).max()))
-        same += int(found.reshape(-1).argmax() == expected.reshape(-1).argmax())
-    return Agreement(len(inputs), largest, same / len(inputs))
+        return np.asarray(runner.get_tensor(target["index"]))
+
+    return compare_answers(answer, model, inputs, by_clip=inputs[0].ndim == _CLIP_RANK)
 
 
 def _interpreter(content: bytes) -> Any:

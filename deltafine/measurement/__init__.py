@@ -1,4 +1,4 @@
-"""Measuring what a model computes and what of it was needed: one metric per file."""
+"""Measuring what a model computes and what of it was needed: one metric per file, behind one contract (``metric``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on video: per frame, per window of T frames, per whole clip."""
+"""Right answers of a classifier on video, and of whole clips: what the metrics of accuracy count with."""
 
 from __future__ import annotations
 

@@ -1,51 +1,83 @@
-"""Everything that is counted of one model while pieces of video go through it."""
+"""All metrics of one model while pieces of video go through it, and the figures that they make."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
-from deltafine.document.figures import LayerFigures, Operations
+from deltafine.document.figures import DeltaFigures, Figures, LayerFigures, NamedFigure, Operations
 from deltafine.errors import DeltafineError
-from deltafine.measurement import energy, overhead
-from deltafine.measurement.accumulates import Accumulates
 from deltafine.measurement.delta_layers import DeltaLayers
-from deltafine.measurement.density import Density
-from deltafine.measurement.effective_macs import EffectiveMacs
+from deltafine.measurement.metric import Answered, Kind, Metric, Result, Shown, Subject
+from deltafine.measurement.metrics import METRICS, check_names
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, nested, part_of
-from deltafine.measurement.state import state_bytes
-
-_PARTS = ("macs", "accumulates", "density", "deltas")
 
 
 class Collector:
-    """Counts of one model over all the video that it is shown."""
+    """The metrics of one model over all the video that it is shown.
 
-    def __init__(self, probe: Probe) -> None:
-        self.probe = probe
-        self.macs = EffectiveMacs(probe.layers)
-        self.accumulates = Accumulates(self.macs)
-        self.density = Density(probe.layers)
-        self.deltas = DeltaLayers(probe)
+    Args:
+        subject: the model and how it is measured; or a probe, to be measured on streams of classes.
+        metrics: more of them than ``METRICS``.
+    """
 
-    def update(self, piece: Piece) -> None:
-        self.macs.update(piece)
-        self.accumulates.update(piece)
-        self.density.update(piece)
-        self.deltas.update(piece)
+    def __init__(self, subject: Subject | Probe, metrics: Sequence[Metric] = ()) -> None:
+        self.subject = Subject(subject) if isinstance(subject, Probe) else subject
+        patterns = [*METRICS.values(), *metrics]
+        check_names(patterns)
+        self._metrics = {pattern.name: copy.copy(pattern) for pattern in patterns}
+        for metric in self._metrics.values():
+            metric.begin(self.subject)
+
+    @property
+    def probe(self) -> Probe:
+        return self.subject.probe
+
+    def metric(self, kind: type[Kind]) -> Kind:
+        """The metric of a class.
+
+        Raises:
+            LookupError: none is.
+        """
+        for metric in self._metrics.values():
+            if isinstance(metric, kind):
+                return metric
+        raise LookupError(f"no metric is a {kind.__name__}")
+
+    def update(self, piece: Piece, answers: Answered | None = None, control: Answered | None = None) -> None:
+        """Count in a piece; ``answers`` default to what the piece predicts, without labels."""
+        shown = Shown(piece, answers or _unlabelled(piece.predictions), control)
+        for metric in self._metrics.values():
+            metric.update(shown)
 
     def record(self) -> Record:
         """Everything counted, for :meth:`add` of another one."""
-        return nested({name: getattr(self, name).record() for name in _PARTS})
+        return nested({name: metric.record() for name, metric in self._metrics.items()})
 
     def add(self, record: Record) -> None:
         """Add what another one has counted of the same model."""
-        for name in _PARTS:
-            getattr(self, name).add(part_of(record, name))
+        for name, metric in self._metrics.items():
+            metric.add(part_of(record, name))
 
-    @property
-    def frames(self) -> int:
-        return self.macs.frames * (self.probe.window or 1)
+    def figures(self, videos: int) -> Figures:
+        """Everything that is said of the model, having been shown so many videos.
+
+        Raises:
+            DeltafineError: a figure that a report needs has nothing to be made of.
+        """
+        results = self._results()
+        return Figures(
+            videos=videos,
+            **_joined(result.figures for result in results),
+            operations=_operations(results),
+            layers=_layers(results),
+            deltas=[delta for result in results for delta in result.deltas],
+            named=_named(results),
+        )
 
     def operations(self) -> Operations:
         """Totals over all covered layers.
@@ -53,81 +85,47 @@ class Collector:
         Raises:
             DeltafineError: there is no covered layer, or no frame had one before it.
         """
-        macs, density = self.macs, self.density
-        if not macs.dense_total:
-            raise DeltafineError(
-                f"Model '{self.probe.model.name}' has no layer whose multiply-accumulates can be counted: "
-                "measure one with convolutions or dense layers."
-            )
-        if not macs.measured:
-            raise DeltafineError(
-                "Changes cannot be measured, because no video or clip has a second frame: give longer ones."
-            )
-        dense, places, accumulates = macs.dense_total, self.probe.layers, self.accumulates
-        comparisons = sum(map(overhead.comparisons, places))
-        moves = sum(map(overhead.moves, places, self._changed))
-        added = 2 * comparisons + moves
-        values = sum((place.elements + place.output_elements) * overhead.steps(place) for place in places)
-        p50, p95, worst = macs.percentiles()
-        return Operations(
-            dense_macs=dense,
-            effective_macs_delta=macs.delta_steady,
-            effective_macs_delta_with_first=macs.delta_with_first,
-            effective_macs_spatial=macs.spatial_steady,
-            effective_macs_spatial_with_first=int(macs.spatial.sum()) / macs.frames,
-            mac_density=macs.delta_steady / dense,
-            mac_density_with_first=macs.delta_with_first / dense,
-            mac_density_spatial=macs.spatial_steady / dense,
-            activation_sparsity=density.activation_sparsity,
-            delta_sparsity=density.delta_sparsity,
-            pixel_density=float(np.average(density.pixel, weights=macs.dense)),
-            frame_macs_p50=p50,
-            frame_macs_p95=p95,
-            frame_macs_worst=worst,
-            state_bytes=state_bytes(self.probe),
-            accumulates_delta=accumulates.delta_steady,
-            accumulates_delta_with_first=accumulates.delta_with_first,
-            accumulates_spatial=accumulates.spatial_steady,
-            accumulates_spatial_with_first=int(accumulates.spatial.sum()) / macs.frames,
-            overhead_operations=added,
-            overhead_operations_with_first=self._overhead_with_first(),
-            density_with_overhead=(macs.delta_steady + added) / dense,
-            energy_dense=energy.dense_energy(dense, accumulates.dense_steady, values),
-            energy_delta=energy.delta_energy(macs.delta_steady, accumulates.delta_steady, values, comparisons, moves),
-        )
-
-    @property
-    def _changed(self) -> list[float]:
-        """Changed input elements per steady frame, of each layer."""
-        return self.density.changed_per_step()
-
-    def _overhead_with_first(self) -> float:
-        """Overhead operations per frame; a first frame only stores its inputs."""
-        total = 0.0
-        for index, place in enumerate(self.probe.layers):
-            steps, steady = int(self.density.steps[index]), int(self.density.steady_steps[index])
-            often = overhead.steps(place)
-            total += overhead.overhead_operations(place, self._changed[index]) * steady / often
-            total += overhead.comparisons(place) * (steps - steady) / often
-        return total / self.macs.frames
+        return _operations(self._results())
 
     def layers(self) -> list[LayerFigures]:
-        macs, density = self.macs, self.density
-        return [
-            LayerFigures(
-                name=place.name,
-                kind=place.kind,
-                dense_macs=place.dense_macs,
-                effective_macs_delta=macs.delta_of(index),
-                effective_macs_spatial=int(macs.spatial[index]) / macs.frames,
-                activation_density=float(density.activation[index]),
-                delta_density=float(density.delta[index]),
-                pixel_density=float(density.pixel[index]),
-                mac_density=macs.delta_of(index) / place.dense_macs,
-                accumulates_delta=self.accumulates.delta_of(index),
-                accumulates_spatial=int(self.accumulates.spatial[index]) / macs.frames,
-                overhead_operations=overhead.overhead_operations(place, self._changed[index]),
-                break_even_density=overhead.break_even_density(place),
-            )
-            for index, place in enumerate(self.probe.layers)
-        ]
+        """The layers with MACs."""
+        return _layers(self._results())
+
+    def deltas(self) -> list[DeltaFigures]:
+        """The delta layers."""
+        return list(self.metric(DeltaLayers).result(self).deltas)
+
+    def _results(self) -> list[Result]:
+        return [metric.result(self) for metric in self._metrics.values()]
+
+
+def _unlabelled(predictions: np.ndarray) -> Answered:
+    rows, frames = predictions.shape[:2]
+    return Answered(predictions, np.full((rows, frames), -1, np.int64), np.arange(rows))
+
+
+def _operations(results: Sequence[Result]) -> Operations:
+    return Operations(**_joined(result.operations for result in results))
+
+
+def _layers(results: Sequence[Result]) -> list[LayerFigures]:
+    given = [result.layers for result in results if result.layers]
+    return [LayerFigures(**_joined(of_layer)) for of_layer in zip(*given, strict=True)]
+
+
+def _joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of all parts; a field has one metric."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        if twice := found.keys() & part.keys():
+            raise ValueError(f"two metrics give {', '.join(sorted(twice))}")
+        found |= part
+    return found
+
+
+def _named(results: Sequence[Result]) -> list[NamedFigure]:
+    figures = [figure for result in results for figure in result.named]
+    names = [figure.name for figure in figures]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DeltafineError(f"Two metrics give a figure of the name '{min(twice)}': give one of them another name.")
+    return figures

@@ -33,6 +33,19 @@ BITS = importlib.util.find_spec("numba") is not None
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
+@dataclass(frozen=True)
+class IntoDelta:
+    """What a delta layer made a tensor of, as arrays or tensors.
+
+    Attributes:
+        true: what went into it, shaped as what it sent.
+        threshold: broadcasts to one frame.
+    """
+
+    true: Any
+    threshold: Any
+
+
 @dataclass
 class Questions:
     """What is asked about one tensor (batch, time, ..., channels) of a model.
@@ -91,15 +104,16 @@ class _Weights:
         return cls(unit, values // unit, int(values.sum(axis=1).max()) // unit)
 
 
-def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np.ndarray]:
+def count(
+    questions: Questions, value: np.ndarray, *, into_delta: IntoDelta | None = None, before: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Count in one tensor.
 
     Args:
         questions: what is asked.
         value: (batch, time, ..., channels).
-        more: for the output of a delta layer, what goes into it, shaped as ``value``, and its threshold, which
-            broadcasts to one frame; then, where a video goes on, the frame before the first one, (batch, ...,
-            channels).
+        into_delta: of the output of a delta layer, what it was made of.
+        before: where a video goes on, the frame before the first one, (batch, ..., channels).
 
     Returns:
         Integers (rows, batch, time): elements that are not 0, elements that differ from the frame before, positions
@@ -112,8 +126,8 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
     """
     batch, time, *space, channels = value.shape
     row = value.reshape(batch * time, -1, channels)
-    is_delta = questions.layer is not None
-    before = more[-1].reshape(batch, -1, channels) if len(more) % 2 else None
+    is_delta = into_delta is not None
+    before = None if before is None else before.reshape(batch, -1, channels)
     units = _only_units(row).reshape(batch, time)
     units_before = np.zeros((batch, 1), bool) if before is None else _only_units(before)[:, None]
     twice = units & np.concatenate([units_before, units[:, :-1]], axis=1)
@@ -132,8 +146,8 @@ def count(questions: Questions, value: np.ndarray, *more: np.ndarray) -> list[np
         weighted = [of.weighted(weight) for weight in weights for of in (masks, changes)]
     rows = [*sums, positions, units, twice, *weighted]
     found = [np.stack([of_frames.reshape(batch, time).astype(np.int64) for of_frames in rows])]
-    if is_delta:
-        true, threshold = more[0].reshape(row.shape), more[1]
+    if into_delta is not None:
+        true, threshold = into_delta.true.reshape(row.shape), into_delta.threshold
         thresholds = (
             np.broadcast_to(threshold, (*space, channels)).reshape(row.shape[1:]) if threshold.ndim else threshold
         )

@@ -10,7 +10,7 @@ import numpy as np
 from deltafine.document.figures import DeltaFigures
 from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
-from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
 from deltafine.measurement.records import Record, nested, part_of
 from deltafine.measurement.state import BYTES_PER_VALUE
 
@@ -18,18 +18,22 @@ THRESHOLD_FLOOR = 1e-6
 """The smallest threshold that calibration sets. At that, every change is sent."""
 
 
-class DeltaLayers:
-    """Figures of all delta layers of a probe's model."""
+class DeltaLayers(Metric):
+    """Figures of all delta layers of a model."""
 
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
-        self._density = Density(probe.deltas, offset=len(probe.layers))
+    name = "delta-layers"
+
+    def begin(self, subject: Subject) -> None:
+        self._probe = probe = subject.probe
+        self._density = Density(at="deltas")
+        self._density.begin(subject)
         self._staleness: list[list[np.ndarray]] = [[] for _ in probe.deltas]
         self._channels: list[np.ndarray | int] = [0] * len(probe.deltas)
         self._levels: list[tuple[float, float] | None] = [None] * len(probe.deltas)
 
-    def update(self, piece: Piece) -> None:
-        self._density.update(piece)
+    def update(self, shown: Shown) -> None:
+        self._density.update(shown)
+        piece = shown.piece
         for index, counts in enumerate(piece.counts[len(self._probe.layers) :]):
             assert counts.staleness is not None
             assert counts.channel_changed is not None
@@ -43,25 +47,26 @@ class DeltaLayers:
         self._levels[index] = (float(np.minimum(lowest, low)), float(np.maximum(highest, high)))
 
     def record(self) -> Record:
-        """Everything counted, for :meth:`add` of another one."""
         none = np.empty(0)
         staleness = {str(index): np.concatenate([none, *kept]) for index, kept in enumerate(self._staleness)}
         channels = {str(index): np.asarray(fired, np.int64) for index, fired in enumerate(self._channels)}
         levels = np.array([levels or (np.inf, -np.inf) for levels in self._levels]).reshape(-1, 2)
         found = {"density": self._density.record(), "channels": channels, "staleness": staleness}
-        return nested({**found, "": {"levels": levels}})
+        return nested({**found, "levels": {"extremes": levels}})
 
     def add(self, record: Record) -> None:
-        """Add what another one has counted in the same layers."""
         self._density.add(part_of(record, "density"))
         staleness, channels = part_of(record, "staleness"), part_of(record, "channels")
-        for index, (low, high) in enumerate(part_of(record, "")["levels"].tolist()):
+        for index, (low, high) in enumerate(part_of(record, "levels")["extremes"].tolist()):
             self._staleness[index].append(staleness[str(index)])
             self._channels[index] = self._channels[index] + channels[str(index)]
             if low <= high or np.isnan(low):
                 self._see_levels(index, low, high)
 
-    def result(self) -> list[DeltaFigures]:
+    def result(self, beside: Beside) -> Result:
+        return Result(deltas=self._figures())
+
+    def _figures(self) -> list[DeltaFigures]:
         density = self._density
         figures = []
         for index, (place, layer) in enumerate(zip(self._probe.deltas, self._probe.delta_layers, strict=True)):

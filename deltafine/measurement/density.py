@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from deltafine.measurement.probe import Piece, Place
-from deltafine.measurement.records import Record, add_counts, count_record
+from deltafine.measurement.effective_macs import EffectiveMacs
+from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
+from deltafine.measurement.records import Record
 
-_COUNTS = ("nonzero", "changed", "changed_positions", "steps", "steady_steps")
 
-
-class Density:
+class Density(Metric):
     """Exact counts of non-zero and changed elements at some places of a model.
 
     Args:
-        places: where the counts are taken.
-        offset: index of the first of them among a piece's counts.
+        at: the inputs of ``"layers"`` with MACs, or the outputs of ``"deltas"``.
     """
 
-    def __init__(self, places: Sequence[Place], offset: int = 0) -> None:
+    name = "density"
+
+    def __init__(self, at: Literal["layers", "deltas"] = "layers") -> None:
+        self._at = at
+
+    def begin(self, subject: Subject) -> None:
+        probe = subject.probe
+        places, self._first = (probe.layers, 0) if self._at == "layers" else (probe.deltas, len(probe.layers))
         self.elements = np.array([place.elements for place in places], np.int64)
         self.positions = np.array([place.positions for place in places], np.int64)
         self.nonzero = np.zeros(len(places), np.int64)
@@ -28,10 +33,10 @@ class Density:
         self.changed_positions = np.zeros(len(places), np.int64)
         self.steps = np.zeros(len(places), np.int64)
         self.steady_steps = np.zeros(len(places), np.int64)
-        self._offset = offset
 
-    def update(self, piece: Piece) -> None:
-        for index, counts in enumerate(piece.counts[self._offset : self._offset + len(self.elements)]):
+    def update(self, shown: Shown) -> None:
+        piece = shown.piece
+        for index, counts in enumerate(piece.counts[self._first : self._first + len(self.elements)]):
             steady = piece.steady_at(counts)
             self.steps[index] += steady.size
             self.steady_steps[index] += steady.sum()
@@ -40,12 +45,33 @@ class Density:
             self.changed_positions[index] += counts.changed_positions[steady].sum()
 
     def record(self) -> Record:
-        """Everything counted, for :meth:`add` of another one."""
-        return count_record(self, _COUNTS)
+        return {
+            "nonzero": self.nonzero,
+            "changed": self.changed,
+            "changed_positions": self.changed_positions,
+            "steps": self.steps,
+            "steady_steps": self.steady_steps,
+        }
 
     def add(self, record: Record) -> None:
-        """Add what another one has counted at the same places."""
-        add_counts(self, _COUNTS, record)
+        self.nonzero += record["nonzero"]
+        self.changed += record["changed"]
+        self.changed_positions += record["changed_positions"]
+        self.steps += record["steps"]
+        self.steady_steps += record["steady_steps"]
+
+    def result(self, beside: Beside) -> Result:
+        return Result(
+            operations={
+                "activation_sparsity": self.activation_sparsity,
+                "delta_sparsity": self.delta_sparsity,
+                "pixel_density": float(np.average(self.pixel, weights=beside.metric(EffectiveMacs).dense)),
+            },
+            layers=[
+                {"activation_density": float(nonzero), "delta_density": float(changed), "pixel_density": float(pixel)}
+                for nonzero, changed, pixel in zip(self.activation, self.delta, self.pixel, strict=True)
+            ],
+        )
 
     @property
     def activation(self) -> np.ndarray:

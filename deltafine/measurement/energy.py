@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from deltafine.document.energy import HOROWITZ, EnergyTable
+from deltafine.measurement.accumulates import Accumulates
+from deltafine.measurement.density import Density
+from deltafine.measurement.effective_macs import EffectiveMacs
+from deltafine.measurement.metric import Beside, Derived, Result
+from deltafine.measurement.overhead import Overhead, steps
 
 BYTES_PER_VALUE = 4
 PICO = 1e-12
@@ -36,3 +41,24 @@ def delta_energy(
     """
     overhead = 2 * comparisons * table.add + moves * BYTES_PER_VALUE * table.byte
     return dense_energy(macs, accumulates, values, table) + PICO * overhead
+
+
+class Energy(Derived):
+    """Of a dense and of a delta inference, from the effective operations and the overhead."""
+
+    name = "energy"
+
+    def result(self, beside: Beside) -> Result:
+        macs, accumulates = beside.metric(EffectiveMacs), beside.metric(Accumulates)
+        spent = beside.metric(Overhead).spent(beside.metric(Density))
+        places = self.subject.probe.layers
+        values = sum((place.elements + place.output_elements) * steps(place) for place in places)
+        without_products = accumulates.delta_steady(macs)
+        return Result(
+            operations={
+                "energy_dense": dense_energy(macs.dense_total, accumulates.dense_steady(macs), values),
+                "energy_delta": delta_energy(
+                    macs.delta_steady, without_products, values, spent.comparisons, spent.moves
+                ),
+            }
+        )

@@ -5,32 +5,44 @@ from __future__ import annotations
 import numpy as np
 
 from deltafine.measurement.accuracy import classes_of
-from deltafine.measurement.records import Record, add_counts, count_record
+from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
+from deltafine.measurement.records import Record
 
-_COUNTS = ("_same", "_frames")
 
-
-class Fidelity:
+class Fidelity(Metric):
     """Share of frames on which two classifiers predict the same class; needs no labels."""
 
-    def __init__(self) -> None:
-        self._same = 0
-        self._frames = 0
+    name = "fidelity"
 
-    def update(self, predictions: np.ndarray, original: np.ndarray) -> None:
+    def __init__(self) -> None:
+        self._same = self._frames = 0
+        self._judged = True
+
+    def begin(self, subject: Subject) -> None:
+        self._same = self._frames = 0
+        self._judged = not subject.output.numbers
+
+    def update(self, shown: Shown) -> None:
+        if self._judged and shown.answers.original is not None:
+            self.compare(shown.answers.predictions, shown.answers.original)
+
+    def compare(self, predictions: np.ndarray, original: np.ndarray) -> None:
         """Add predictions (..., classes) of the same frames by both models."""
         same = classes_of(predictions) == classes_of(original)
         self._same += int(same.sum())
         self._frames += same.size
 
     def record(self) -> Record:
-        """Everything counted, for :meth:`add` of another one."""
-        return count_record(self, _COUNTS)
+        return {"same": np.asarray(self._same), "frames": np.asarray(self._frames)}
 
     def add(self, record: Record) -> None:
-        """Add what another one has counted."""
-        add_counts(self, _COUNTS, record)
+        self._same += int(record["same"])
+        self._frames += int(record["frames"])
 
-    def result(self) -> float | None:
+    def result(self, beside: Beside) -> Result:
+        return Result({"fidelity": self.value})
+
+    @property
+    def value(self) -> float | None:
         """The share; None if nothing was compared."""
         return self._same / self._frames if self._frames else None

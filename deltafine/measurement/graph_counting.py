@@ -6,20 +6,22 @@ from typing import Any
 
 import tensorflow as tf
 
-from deltafine.measurement.counting import Questions
+from deltafine.measurement.counting import IntoDelta, Questions
 
 
-def count(questions: Questions, value: Any, *more: Any) -> list[Any]:
+def count(
+    questions: Questions, value: Any, *, into_delta: IntoDelta | None = None, before: Any | None = None
+) -> list[Any]:
     """As ``counting.count``, for tensors."""
     over_space = list(range(2, len(value.shape)))
     nonzero, changed = tf.not_equal(value, 0), tf.not_equal(value[:, 1:], value[:, :-1])
     at_start = tf.zeros_like(nonzero[:, :1])
     units = tf.reduce_all(tf.equal(value, 0) | tf.equal(tf.abs(value), 1), axis=over_space)
     units_before = tf.zeros_like(units[:, :1])
-    if len(more) % 2:
-        before = more[-1][:, None]
-        at_start = tf.not_equal(value[:, :1], before)
-        units_before = tf.reduce_all(tf.equal(before, 0) | tf.equal(tf.abs(before), 1), axis=over_space)
+    if before is not None:
+        last = before[:, None]
+        at_start = tf.not_equal(value[:, :1], last)
+        units_before = tf.reduce_all(tf.equal(last, 0) | tf.equal(tf.abs(last), 1), axis=over_space)
     changed = tf.concat([at_start, changed], axis=1)
 
     def summed(mask: Any, fan: Any = 1) -> Any:
@@ -37,8 +39,8 @@ def count(questions: Questions, value: Any, *more: Any) -> list[Any]:
     for fan in questions.fans:
         rows += [summed(nonzero, fan), summed(changed, fan)]
     found = [tf.stack(rows)]
-    if questions.layer is not None:
-        true, threshold = (tf.cast(given, tf.float32) for given in more[:2])
+    if into_delta is not None:
+        true, threshold = (tf.cast(given, tf.float32) for given in (into_delta.true, into_delta.threshold))
         sent = tf.cast(value, tf.float32)
         distances = tf.reduce_sum(tf.cast(tf.abs(sent - true) / threshold, tf.float64), axis=over_space)
         found += [tf.reduce_sum(tf.cast(changed, tf.int64), axis=over_space[:-1]), distances]

@@ -11,6 +11,11 @@ writing the outputs, the activation function) is not overhead. A first frame onl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from deltafine.measurement.density import Density
+from deltafine.measurement.effective_macs import EffectiveMacs
+from deltafine.measurement.metric import Beside, Derived, Result
 from deltafine.measurement.probe import Place
 
 
@@ -41,3 +46,56 @@ def break_even_density(place: Place) -> float:
     """
     most = place.dense_macs - overhead_operations(place, 0)
     return max(0.0, most / (place.dense_macs + place.elements * steps(place)))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What all layers need in addition, mean per frame, first frames left out."""
+
+    comparisons: int
+    moves: float
+
+    @property
+    def operations(self) -> float:
+        """With the subtractions, of which there are as many as comparisons."""
+        return 2 * self.comparisons + self.moves
+
+
+class Overhead(Derived):
+    """What delta inference adds, from the number of elements that change."""
+
+    name = "overhead"
+
+    def spent(self, density: Density) -> Spent:
+        """By all layers."""
+        places = self.subject.probe.layers
+        return Spent(sum(map(comparisons, places)), sum(map(moves, places, density.changed_per_step())))
+
+    def result(self, beside: Beside) -> Result:
+        macs, density, places = beside.metric(EffectiveMacs), beside.metric(Density), self.subject.probe.layers
+        added = self.spent(density).operations
+        return Result(
+            operations={
+                "overhead_operations": added,
+                "overhead_operations_with_first": self._with_first(density) / macs.frames,
+                "density_with_overhead": (macs.delta_steady + added) / macs.dense_total,
+            },
+            layers=[
+                {
+                    "overhead_operations": overhead_operations(place, changed),
+                    "break_even_density": break_even_density(place),
+                }
+                for place, changed in zip(places, density.changed_per_step(), strict=True)
+            ],
+        )
+
+    def _with_first(self, density: Density) -> float:
+        """Operations of all frames; a first frame only stores its inputs."""
+        total = 0.0
+        changed = density.changed_per_step()
+        for index, place in enumerate(self.subject.probe.layers):
+            of_all, steady = int(density.steps[index]), int(density.steady_steps[index])
+            often = steps(place)
+            total += overhead_operations(place, changed[index]) * steady / often
+            total += comparisons(place) * (of_all - steady) / often
+        return total

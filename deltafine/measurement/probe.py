@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,10 +117,11 @@ class Probe:
         self._fresh.get_concrete_function()
         self._continued = tf.function(self._run, reduce_retracing=True)
 
-    def run(self, frames: np.ndarray, state: list[Any] | None = None) -> Piece:
+    def run(self, frames: np.ndarray, state: list[Any] | None = None, *, after_cut: bool = False) -> Piece:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
 
-        With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh.
+        With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh. With
+        ``after_cut``, that piece was of another video: the first frame counts as one that has none before it.
 
         Raises:
             DeltafineError: the model puts frames into the batch in a way that is not understood.
@@ -130,7 +130,7 @@ class Probe:
         run = self._fresh(clips) if state is None else self._continued(clips, state)
         predictions, counted, state_after, features = run
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
-        if state is None:
+        if state is None or after_cut:
             steady[:, 0] = False
         arrays = [[part.numpy() for part in of_tensor] for of_tensor in counted]
         counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
@@ -212,8 +212,7 @@ class Probe:
                 written = 0 if factor.writes == NOTHING else math.prod(made.shape[2:])
                 place = _mac_place(factor.name, entry, tensor.frames, written)
                 self.layers.append(self._with_macs(place, factor.fan, time, factor.value.shape[1:]))
-                at_layers.append((index, len(tensor.questions.fans)))
-                tensor.questions.fans.append(factor.fan)
+                at_layers.append((index, tensor.into_layer(factor.fan)))
 
         with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
@@ -254,27 +253,46 @@ class _Tensor:
         slot = stream.slot()
         self.value = value
         self.frames = frames  # (batch, steps of time, ...)
-        self.questions = counting.Questions([])
-        self._into_delta: list[Any] = []
-        self._before = [] if slot.start is None else [slot.start]
+        self._fans: list[np.ndarray] = []
+        self._layer: DeltaActivation | None = None
+        self._into_delta: counting.IntoDelta | None = None
+        self._before = slot.start
         slot.end = frames[:, -1]
 
     def of_delta_layer(self, layer: DeltaActivation, true: Any) -> None:
         """It is the output of a delta layer, ``true`` (batch, steps of time, ...) is the input."""
-        self.questions.layer = layer
-        self._into_delta = [true, layer.threshold]
+        self._layer = layer
+        self._into_delta = counting.IntoDelta(true, layer.threshold)
+
+    def into_layer(self, fan: np.ndarray) -> int:
+        """It goes into a layer with MACs of this fan-out; returns which of its fan-outs that is."""
+        self._fans.append(fan)
+        return len(self._fans) - 1
 
     def count(self, *, in_graph: bool) -> list[Any]:
         """As ``counting.count``."""
-        inputs = [self.frames, *self._into_delta, *self._before]
+        questions = counting.Questions(self._fans, self._layer)
         if in_graph:
-            return graph_counting.count(self.questions, *inputs)
-        # NumPy knows half precision only in part; every value of it is one of single precision.
-        inputs = [tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value for value in inputs]
+            return graph_counting.count(questions, self.frames, into_delta=self._into_delta, before=self._before)
+        given = {"value": self.frames, "before": self._before}
+        if self._into_delta is not None:
+            given |= {"true": self._into_delta.true, "threshold": self._into_delta.threshold}
+        given = {name: _in_single(value) for name, value in given.items() if value is not None}
+
+        def count(*arrays: np.ndarray) -> list[np.ndarray]:
+            named = dict(zip(given, arrays, strict=True))
+            into = counting.IntoDelta(named["true"], named["threshold"]) if "true" in named else None
+            return counting.count(questions, named["value"], into_delta=into, before=named.get("before"))
+
         types = [tf.int64]
-        if self.questions.layer is not None:
-            types += [tf.int64, tf.float64] + [tf.float64] * self.questions.quantised
-        return list(tf.numpy_function(partial(counting.count, self.questions), inputs, types, stateful=False))
+        if self._layer is not None:
+            types += [tf.int64, tf.float64] + [tf.float64] * questions.quantised
+        return list(tf.numpy_function(count, list(given.values()), types, stateful=False))
+
+
+def _in_single(value: Any) -> Any:
+    """NumPy knows half precision only in part; every value of it is one of single precision."""
+    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
 
 def _some(frames: Any) -> Any:

@@ -8,7 +8,7 @@ to count, for each such combination, how many factors have changed on either sid
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,41 +29,44 @@ class Pair:
     def __init__(self, product: Product, values: list[Any]) -> None:
         stream = current_stream()
         assert stream is not None
-        self._product, self._inputs, self._continued = product, [], False
+        self._product, self._values = product, values
+        self._before: list[Any | None] = [None] * len(values)
         self.elements = self.positions = 0
-        for value, constant in zip(values, product.constant, strict=True):
-            self._inputs.append(value)
+        for place, (value, constant) in enumerate(zip(values, product.constant, strict=True)):
             if constant:
                 continue
             slot = stream.slot()
-            if slot.start is not None:
-                self._continued = True
-                self._inputs.append(slot.start)
+            self._before[place] = slot.start
             slot.end = value[:, -1]
             self.elements += math.prod(value.shape[2:])
             self.positions += math.prod(value.shape[2:-1])
 
     def count(self, *, in_graph: bool) -> list[Any]:
         """As ``counting.count``, of both tensors together and with one fan-out; always outside of the graph."""
-        inputs = [tf.cast(value, tf.float32) if value.dtype.is_floating else value for value in self._inputs]
-        counted = partial(count, self._product, self._continued)
+        followed = [place for place, before in enumerate(self._before) if before is not None]
+        inputs = [*self._values, *(self._before[place] for place in followed)]
+        inputs = [tf.cast(value, tf.float32) if value.dtype.is_floating else value for value in inputs]
+
+        def counted(*arrays: np.ndarray) -> np.ndarray:
+            values, given = arrays[: len(self._values)], arrays[len(self._values) :]
+            before = dict(zip(followed, given, strict=True))
+            return count(self._product, values, [before.get(place) for place in range(len(values))])
+
         return [tf.numpy_function(counted, inputs, tf.int64, stateful=False)]
 
 
-def count(product: Product, continued: bool, *arrays: np.ndarray) -> np.ndarray:
+def count(product: Product, values: Sequence[np.ndarray], before: Sequence[np.ndarray | None]) -> np.ndarray:
     """Integers (rows, batch, time) as ``counting.count`` gives them.
 
     Args:
         product: what meets what.
-        continued: whether every array that is no constant is followed by its frame before the first.
-        arrays: (batch, time, ...) of the first and the second tensor; a constant (...).
+        values: (batch, time, ...) of the first and the second tensor; a constant (...).
+        before: where a video goes on, the frame (batch, ...) before the first one of each; None of a constant.
     """
-    waiting = list(arrays)
-    sides: list[_Side | _Constant] = []
-    for constant in product.constant:
-        values = waiting.pop(0)
-        before = waiting.pop(0) if continued and not constant else None
-        sides.append(_Constant(values) if constant else _Side(values, before))
+    sides = [
+        _Constant(value) if constant else _Side(value, last)
+        for value, last, constant in zip(values, before, product.constant, strict=True)
+    ]
     flowing = [side for side in sides if isinstance(side, _Side)]
     lead = flowing[0].changed.shape[:2]
     nonzero = [_by_label(product, place, side.nonzero) for place, side in enumerate(sides)]
@@ -72,13 +75,13 @@ def count(product: Product, continued: bool, *arrays: np.ndarray) -> np.ndarray:
     spatial = (nonzero[0] * nonzero[1]).sum(axis=-1)
     delta = (first * second - (first - changed[0]) * (second - changed[1])).sum(axis=-1)
     units = sides[0].units & sides[1].units
-    before = np.concatenate([sides[0].units_before & sides[1].units_before, units[:, :-1]], axis=1)
+    units_before = np.concatenate([sides[0].units_before & sides[1].units_before, units[:, :-1]], axis=1)
     rows: list[Any] = [
         sum(_sums(side.nonzero) for side in flowing),
         sum(_sums(side.changed) for side in flowing),
         sum(_sums(np.asarray(side.changed.any(axis=-1))) for side in flowing),
         units,
-        units & before,
+        units & units_before,
         spatial,
         delta,
     ]

@@ -7,8 +7,7 @@ measured them. What several processes count together is thus what one would coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,15 +22,3 @@ def nested(parts: Mapping[str, Record]) -> Record:
 def part_of(record: Mapping[str, np.ndarray], part: str) -> Record:
     """One of the records that were put into one."""
     return {name.removeprefix(f"{part}/"): values for name, values in record.items() if name.startswith(f"{part}/")}
-
-
-def count_record(of: Any, names: Sequence[str]) -> Record:
-    """Attributes that hold integers."""
-    return {name: np.asarray(getattr(of, name), np.int64) for name in names}
-
-
-def add_counts(to: Any, names: Sequence[str], record: Mapping[str, np.ndarray]) -> None:
-    """Add such integers to the attributes."""
-    for name in names:
-        before = getattr(to, name)
-        setattr(to, name, before + (record[name] if isinstance(before, np.ndarray) else int(record[name])))

@@ -42,13 +42,21 @@ class RelativeError:
     def record(self) -> Record:
         """Everything added up, for :meth:`add` of another one."""
         units = sorted(self._units)
-        columns = {name: np.array([getattr(self._units[unit], name) for unit in units]) for name in _Sums.__slots__}
-        return {"unit": np.array(units, np.int64), **columns}
+        sums = [self._units[unit] for unit in units]
+        return {
+            "unit": np.array(units, np.int64),
+            "count": np.array([one.count for one in sums]),
+            "origin": np.array([one.origin for one in sums]),
+            "sum": np.array([one.sum for one in sums]),
+            "squares": np.array([one.squares for one in sums]),
+            "errors": np.array([one.errors for one in sums]),
+        }
 
     def add(self, record: Record) -> None:
         """Add what another one has added up."""
-        for row, unit in enumerate(record["unit"].tolist()):
-            other = _Sums(int(record["count"][row]), *(record[name][row] for name in _Sums.__slots__[1:]))
+        columns = (record[name] for name in ("origin", "sum", "squares", "errors"))
+        for unit, count, *sums in zip(record["unit"].tolist(), record["count"].tolist(), *columns, strict=True):
+            other = _Sums(count, *sums)
             self._units[unit] = other if unit not in self._units else self._units[unit].with_another(other)
 
     def result(self) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from deltafine.document.figures import Figures, Measurement
 from deltafine.errors import DeltafineError
 from deltafine.measurement.collector import Collector
+from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
-from deltafine.measurement.probe import Probe
-from deltafine.measurement.quality import Quality
+from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, nested, part_of
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
@@ -33,6 +34,7 @@ def measure(
     split: str = "validation",
     fps: float | None = None,
     output: Output | None = None,
+    metrics: Sequence[Metric] = (),
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Measurement]:
@@ -48,6 +50,7 @@ def measure(
         split: which videos.
         fps: frames are taken at this rate; None for all frames.
         output: how predictions are read; default: as probabilities of classes.
+        metrics: measured beside those that are registered (``deltafine.measurement.metrics``).
         progress: told how far the measurement is.
         workers: who measure: each some of the videos, and some of the batches of clips; all get the same figures, which
             are those that one of them would come to.
@@ -65,7 +68,8 @@ def measure(
         True
     """
     probes = {name: Probe(model) for name, model in models.items()}
-    how: Any = {"split": split, "fps": fps, "output": output, "progress": progress, "workers": workers}
+    how: Any = {"split": split, "fps": fps, "output": output, "metrics": metrics}
+    how |= {"progress": progress, "workers": workers}
     streamed = measure_streams(probes, streams or data, **how)
     clipped = measure_clips(probes, data, frames=frames, **how)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}
@@ -79,6 +83,7 @@ def measure_streams(
     fps: float | None = None,
     spliced: bool = False,
     output: Output | None = None,
+    metrics: Sequence[Metric] = (),
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
@@ -93,7 +98,7 @@ def measure_streams(
     Networks that take clips are shown one window after the other; frames left over at the end are not shown.
     """
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, output or Output(), spliced=spliced)
+    comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced)
     total = len(data.select(split))
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     size = (height, width)
@@ -121,12 +126,13 @@ def measure_clips(
     split: str = "validation",
     fps: float | None = None,
     output: Output | None = None,
+    metrics: Sequence[Metric] = (),
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
     """Measure models on clips of T frames, each starting from scratch; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, output or Output(), as_clips=True)
+    comparison = _Comparison(probes, output or Output(), metrics, as_clips=True)
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))
     size = (height, width)
     mine = (workers.index, workers.count)
@@ -154,21 +160,26 @@ class _Comparison:
     """Several models, the same pieces of video."""
 
     def __init__(
-        self, probes: Mapping[str, Probe], output: Output, *, spliced: bool = False, as_clips: bool = False
+        self,
+        probes: Mapping[str, Probe],
+        output: Output,
+        metrics: Sequence[Metric],
+        *,
+        spliced: bool = False,
+        as_clips: bool = False,
     ) -> None:
         self._probes = probes
         self._output = output
         self._spliced = spliced
         self._states: dict[str, Any] = dict.fromkeys(probes)
-        self._collectors = {name: Collector(probe) for name, probe in probes.items()}
         probe = next(iter(probes.values()))
         self.window = probe.window
-        by_window = self.window is not None and probe.model.output_shape[1] != self.window
-        self._by_window = by_window
-        self._quality = {name: Quality(output, by_window) for name in probes}
-        self._frozen = Quality(output, by_window)
+        self._by_window = self.window is not None and probe.model.output_shape[1] != self.window
+        self._collectors = {
+            name: Collector(Subject(probe, output, self._by_window, as_clips, name == ORIGINAL), metrics)
+            for name, probe in probes.items()
+        }
         self._videos: set[int] = set()
-        self._as_clips = as_clips
 
     def share_out(self, measure: Callable[[], None], workers: Workers) -> None:
         """Let every worker measure its share, and add up."""
@@ -179,18 +190,13 @@ class _Comparison:
                     self._add_record(from_bytes(content))
 
     def _record(self) -> Record:
-        parts = {f"collected {number}": one.record() for number, one in enumerate(self._collectors.values())}
-        parts |= {f"quality {number}": one.record() for number, one in enumerate(self._quality.values())}
-        videos = np.array(sorted(self._videos), np.int64)
-        return nested({**parts, "frozen": self._frozen.record(), "": {"videos": videos}})
+        models = {f"model {number}": one.record() for number, one in enumerate(self._collectors.values())}
+        return nested({**models, "videos": {"numbers": np.array(sorted(self._videos), np.int64)}})
 
     def _add_record(self, record: Record) -> None:
         for number, collector in enumerate(self._collectors.values()):
-            collector.add(part_of(record, f"collected {number}"))
-        for number, quality in enumerate(self._quality.values()):
-            quality.merge(part_of(record, f"quality {number}"))
-        self._frozen.merge(part_of(record, "frozen"))
-        self._videos |= set(part_of(record, "")["videos"].tolist())
+            collector.add(part_of(record, f"model {number}"))
+        self._videos |= set(part_of(record, "videos")["numbers"].tolist())
 
     def add_stream(
         self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool
@@ -200,58 +206,54 @@ class _Comparison:
         for number, (frames, labels) in enumerate(pieces):
             if self.window is not None and len(frames) < self.window:
                 break
-            first = number == 0
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
             known = np.array([self._output.label_of(known)]) if self._by_window else known
-            predictions = {}
-            for name, probe in self._probes.items():
-                piece = probe.run(frames[None], states[name])
-                states[name] = piece.state
-                piece.steady[0, 0] &= not first
-                self._collectors[name].update(piece)
-                predictions[name] = self._output.scores(piece.predictions[0])
-            first_seen = predictions[self._reference]
-            held = first_seen[:1] if held is None else held
-            frozen = np.broadcast_to(held, first_seen.shape)
-            self._frozen.add(index, frozen, known, one_label=False, unit=index)
-            if ORIGINAL in predictions:
-                self._frozen.compare(frozen, predictions[ORIGINAL], index)
-            self._add(index, predictions, known, one_label, index)
+            shown = {
+                name: probe.run(frames[None], states[name], after_cut=number == 0)
+                for name, probe in self._probes.items()
+            }
+            states.update({name: piece.state for name, piece in shown.items()})
+            answers = self._answers(shown, known[None], np.array([index]), index, one_label=one_label)
+            first_seen = answers[self._reference].predictions
+            held = first_seen[:, :1] if held is None else held
+            control = replace(
+                answers[self._reference], predictions=np.broadcast_to(held, first_seen.shape), one_label=False
+            )
+            self._update(shown, answers, control)
+
+    def add_clips(self, unit: int, clips: Any) -> None:
+        shown = {name: probe.run(clips.frames) for name, probe in self._probes.items()}
+        one_label = clips.frame_labels is None
+        if self._by_window:
+            labels = clips.labels[:, None]
+        else:
+            labels = (
+                np.repeat(clips.labels[:, None], clips.frames.shape[1], axis=1) if one_label else clips.frame_labels
+            )
+        videos = np.asarray(clips.videos)
+        answers = self._answers(shown, labels, videos, unit, one_label=one_label, clip_labels=clips.labels)
+        control = None
+        if not self._by_window:  # the answer to the first frame, as if it were that to the clip
+            first = answers[self._reference].predictions[:, :1]
+            control = Answered(first, clips.labels[:, None], videos, unit)
+        self._update(shown, answers, control)
+
+    def _answers(
+        self, shown: Mapping[str, Piece], labels: np.ndarray, videos: np.ndarray, unit: int, **how: Any
+    ) -> dict[str, Answered]:
+        scores = {name: self._output.scores(piece.predictions) for name, piece in shown.items()}
+        original = scores.get(ORIGINAL)
+        return {name: Answered(of_model, labels, videos, unit, original, **how) for name, of_model in scores.items()}
 
     @property
     def _reference(self) -> str:
         """The model whose first answer is held as a control: the original, where it is there."""
         return ORIGINAL if ORIGINAL in self._probes else next(iter(self._probes))
 
-    def _add(
-        self, video: int, predictions: Mapping[str, np.ndarray], labels: np.ndarray, one_label: bool, unit: int
-    ) -> None:
-        """Answers about one video: predictions (frames or windows, ...), labels of the same."""
-        self._videos.add(video)
-        for name, predicted in predictions.items():
-            self._quality[name].add(video, predicted, labels, one_label=one_label, unit=unit)
-            if ORIGINAL in predictions:
-                self._quality[name].compare(predicted, predictions[ORIGINAL], unit)
-
-    def add_clips(self, unit: int, clips: Any) -> None:
-        predictions = {}
-        for name, probe in self._probes.items():
-            piece = probe.run(clips.frames)
-            self._collectors[name].update(piece)
-            predictions[name] = self._output.scores(piece.predictions)
-        for row, video in enumerate(clips.videos):
-            one_label = clips.frame_labels is None
-            if self._by_window:
-                labels = clips.labels[row : row + 1]
-            else:
-                labels = np.full(clips.frames.shape[1], clips.labels[row]) if one_label else clips.frame_labels[row]
-            of_clip = {name: predicted[row] for name, predicted in predictions.items()}
-            self._add(int(video), of_clip, labels, one_label, unit)
-            if not self._by_window:
-                first = predictions[self._reference][row, :1]
-                self._frozen.add(int(video), first, clips.labels[row : row + 1], one_label=False, unit=unit)
-            for name, predicted in predictions.items():
-                self._quality[name].add_clip(int(video), predicted[row], int(clips.labels[row]))
+    def _update(self, shown: Mapping[str, Piece], answers: Mapping[str, Answered], control: Answered | None) -> None:
+        for name, piece in shown.items():
+            self._collectors[name].update(piece, answers[name], control)
+            self._videos |= set(answers[name].videos.tolist())
 
     def figures(self) -> dict[str, Figures]:
         if not self._videos:
@@ -259,15 +261,4 @@ class _Comparison:
                 "Nothing was measured: no video of the validation split could be read"
                 + ("." if self.window is None else f", or none has the {self.window} frames of a window.")
             )
-        return {name: self._figures_of(name) for name in self._probes}
-
-    def _figures_of(self, name: str) -> Figures:
-        collector = self._collectors[name]
-        return Figures(
-            videos=len(self._videos),
-            frames=collector.frames,
-            **self._quality[name].figures(self._quality.get(ORIGINAL), self._frozen, as_clips=self._as_clips),
-            operations=collector.operations(),
-            layers=collector.layers(),
-            deltas=collector.deltas.result(),
-        )
+        return {name: collector.figures(len(self._videos)) for name, collector in self._collectors.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deltafine.measurement.metric import Beside, Derived, Result
 from deltafine.measurement.probe import Probe
 
 BYTES_PER_VALUE = 4
@@ -14,3 +15,12 @@ def state_bytes(probe: Probe) -> int:
     """
     values = sum(place.elements for place in probe.deltas) + sum(place.output_elements for place in probe.layers)
     return values * BYTES_PER_VALUE
+
+
+class State(Derived):
+    """The bytes that one stream keeps."""
+
+    name = "state"
+
+    def result(self, beside: Beside) -> Result:
+        return Result(operations={"state_bytes": state_bytes(self.subject.probe)})

@@ -11,7 +11,7 @@ from typing import Literal
 from deltafine.document.report import LayerFigures, Report
 from deltafine.errors import DeltafineError
 from deltafine.report.control import doubt
-from deltafine.report.quantities import FEEDINGS, QUANTITIES, Feeding, Quantity, figures_of, subject
+from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, figures_of, quantities_of, subject
 from deltafine.report.summary import pairs
 from deltafine.report.text import ABSENT, clean, points, share
 
@@ -132,7 +132,7 @@ def compare(report: Report, baseline: Report, name: str, force: bool = False) ->
     differences = []
     for feeding in FEEDINGS:
         then, now = figures_of(baseline, before, feeding), figures_of(report, after, feeding)
-        for quantity in QUANTITIES:
+        for quantity in quantities_of(then, now):
             if quantity.group == "Measured on":
                 continue  # equal, or an obstacle
             judged = not (doubts and quantity.of_updates)

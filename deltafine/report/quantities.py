@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from deltafine.document.figures import Unit
 from deltafine.document.report import MODEL_NAMES, Estimate, Figures, Report
-from deltafine.report.text import Unit
+from deltafine.report.text import clean
 
 Feeding = Literal["streams", "clips"]
 FEEDINGS: tuple[Feeding, Feeding] = ("streams", "clips")
@@ -42,11 +43,13 @@ class Quantity:
     @property
     def of_updates(self) -> bool:
         """Whether it is a cost that a network saves by updating less."""
-        return self.group not in (_ACCURACY, _ERROR, "Measured on") and self.key != "operations.state_bytes"
+        return self.group not in (_ACCURACY, _ERROR, _OTHERS, "Measured on") and self.key != "operations.state_bytes"
 
     def read(self, figures: Figures) -> float | Estimate | None:
         """The figure, None where it was not measured."""
         part, _, name = self.key.rpartition(".")
+        if part == _NAMED:
+            return next((figure.value for figure in figures.named if figure.name == name), None)
         value: float | Estimate | None = getattr(figures.operations if part else figures, name)
         return value
 
@@ -63,6 +66,8 @@ _SPARSITY = "Sparsity"
 _OVERHEAD = "What delta inference adds"
 _ENERGY = "Energy per frame (estimates)"
 _DEADLINE = "Worst case and memory"
+_OTHERS = "Other metrics"
+_NAMED = "named"
 
 QUANTITIES: tuple[Quantity, ...] = (
     Quantity("frame_accuracy", "Frame accuracy", "share", "higher", _ACCURACY, "frames predicted right", brief=True),
@@ -351,6 +356,20 @@ QUANTITIES: tuple[Quantity, ...] = (
 )
 
 BY_KEY = {quantity.key: quantity for quantity in QUANTITIES}
+
+
+def quantities_of(*measured: Figures) -> tuple[Quantity, ...]:
+    """All quantities, and those of metrics of which deltafine knows nothing but what any of the figures say of them."""
+    others: dict[str, Quantity] = {}
+    for figure in (figure for figures in measured for figure in figures.named):
+        label = figure.name.replace("_", " ").capitalize()
+        others.setdefault(
+            figure.name,
+            Quantity(
+                f"{_NAMED}.{figure.name}", label, figure.unit, figure.better, _OTHERS, clean(figure.meaning), brief=True
+            ),
+        )
+    return (*QUANTITIES, *others.values())
 
 
 def columns(report: Report) -> tuple[str, ...]:

@@ -151,14 +151,15 @@ def write_report(
     the page. Everything is rendered before the first file is touched, and report.json is written last. Raises
     DeltafineError where the directory cannot be written, ValueError where a picture has no data.
     """
-    from deltafine.report import html, markdown
+    from deltafine.report.formats.html import Html
+    from deltafine.report.formats.markdown import Markdown
 
     pictures = pictures or {}
     if missing := [picture.file for picture in report.pictures if picture.file not in pictures]:
         raise ValueError(f"no data was given for the pictures {missing}")
     files = {f"{run_files.PICTURES}/{picture.file}": pictures[picture.file] for picture in report.pictures}
-    files[run_files.PAGE] = html.render(report, pictures).encode("utf-8")
-    files[run_files.TEXT] = markdown.render(report).encode("utf-8")
+    files[run_files.PAGE] = Html().render(report, pictures=pictures).encode("utf-8")
+    files[run_files.TEXT] = Markdown().render(report).encode("utf-8")
     files[run_files.REPORT] = json_text(report).encode("utf-8")
     place = Path(directory)
     make_folder(place / run_files.PICTURES if report.pictures else place)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.control import TOLERANCE, control_of, said_of
 from deltafine.report.health import health_cautions, listed
-from deltafine.report.quantities import QUANTITIES, Feeding, Quantity, columns, figures_of, subject
+from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
 
 FEW_VIDEOS = 10
@@ -216,7 +216,7 @@ class Row:
 def rows(report: Report, feeding: Feeding, brief: bool = False) -> list[Row]:
     """The figures that were measured of any model, one row each, models in the order of `columns`."""
     found = []
-    for quantity in QUANTITIES:
+    for quantity in quantities_of(*(figures_of(report, model, feeding) for model in columns(report))):
         if brief and not quantity.brief:
             continue
         read = [quantity.read(figures_of(report, model, feeding)) for model in columns(report)]

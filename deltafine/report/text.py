@@ -7,11 +7,8 @@ sequence, line break or bidirectional override reaches a terminal, a log or a pa
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from deltafine.document.report import Estimate
-
-Unit = Literal["share", "points", "macs", "bytes", "count", "times", "steps", "joules"]
+from deltafine.document.figures import Estimate, Unit
 
 ABSENT = "-"
 """Shown where a figure was not measured; never 0."""
@@ -101,7 +98,7 @@ def shown(value: float | None, unit: Unit) -> str:
         return joules(value)
     if unit == "times":
         return times(value)
-    if unit == "steps":
+    if unit == "number":
         return significant(value)
     return f"{value:.0f}" if math.isfinite(value) else "not finite"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.frame_counts import macs_per_row
-from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.numba_stream import KerasCall, NumbaState
 from deltafine.runtime.packed_plan import Program
 from deltafine.runtime.plan import Plan, can_run_by_events

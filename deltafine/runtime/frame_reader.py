@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.frame_intake import reads_beyond
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Plan

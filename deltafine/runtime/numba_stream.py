@@ -11,7 +11,7 @@ from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
-from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.memory import OWN, Memory, addresses
 from deltafine.runtime.kernels.network import all_finite, count_macs, run_network

@@ -10,7 +10,7 @@ import numpy as np
 
 from deltafine.runtime.activation_functions import CODES
 from deltafine.runtime.event_rules import require_rules
-from deltafine.runtime.kernels import layout
+from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS

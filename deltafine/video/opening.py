@@ -17,7 +17,7 @@ from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
 from deltafine.video.finding import image_folders, images_of
 from deltafine.video.frames import Limits
-from deltafine.video.layouts import find
+from deltafine.video.layouts import Layout, find
 from deltafine.video.layouts.common import nearest, some
 from deltafine.video.sequences import notes_on_images
 from deltafine.video.splitting import draw_split, refuse_shared, split_in_time
@@ -28,7 +28,7 @@ TEST_VALIDATES = "The data has no validation split: its test split is what is va
 def open_dataset(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     split: int = 1,
     classes: Sequence[str] | None = None,
     validation: float = 0.2,
@@ -40,7 +40,8 @@ def open_dataset(
 
     Args:
         path: A folder of videos, a list of them, an HDF5 file, or a video file.
-        layout: One of ``deltafine.video.layouts.LAYOUTS``; found out by itself when None.
+        layout: Name of one of ``deltafine.video.layouts.LAYOUTS``, or a ``Layout`` of your own; found out by itself
+            when None.
         split: Which split lists to read, in layouts that have several.
         classes: Class names in the order of the model's outputs. Videos of other classes are left out; once every
             class of the videos is named, there may be more. By default the layout's own order: numbered by its

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from deltafine.cli.export import export
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
 from tests.model import small_models
 
@@ -58,6 +58,7 @@ def refused(match: str, *arguments) -> None:
 def test_a_keras_file_of_either_form_is_written(finished, form, tmp_path):
     shown = run(finished, "--form", form, "--output", tmp_path / "plain.keras")
     assert shown.exit_code == 0, shown.exception
+    assert "on 32 frames of the videos the largest difference to the Keras model is 0, the same class" in shown.stdout
     assert keras.models.load_model(tmp_path / "plain.keras").input_shape == (None, 12, 10, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["plain.keras"]
 
@@ -87,7 +88,23 @@ def test_a_tflite_file_is_checked_on_frames_whatever_their_labels_are(finished, 
     assert "on 9 frames of the videos" in shown.stdout
 
 
-def test_the_steps_are_written_as_json(finished):
+def test_a_keras_file_is_written_where_there_are_no_videos_to_check_it_on(finished, tmp_path):
+    (tmp_path / "refined.keras").write_bytes((finished / "refined.keras").read_bytes())
+    shown = run(tmp_path)
+    assert shown.exit_code == 0, shown.exception
+    assert "has no settings.toml that names videos" in shown.stdout
+    assert keras.models.load_model(tmp_path / "export" / "stripped.keras").input_shape == (None, 12, 10, 3)
+
+
+def test_an_unknown_format_is_refused_and_the_old_word_for_thresholds_is_understood(finished, tmp_path):
+    refused("There is no export format 'onnxx': choose keras, tflite, thresholds.", finished, "--format", "onnxx")
+    with pytest.warns(DeltafineWarning, match="'steps' is called 'thresholds' now"):
+        shown = run(finished, "--format", "steps", "--output", tmp_path / "thresholds.json")
+    assert shown.exit_code == 0, shown.exception
+    assert json.loads((tmp_path / "thresholds.json").read_text())["version"] == 2
+
+
+def test_the_thresholds_are_written_as_json(finished):
     assert run(finished, "--format", "thresholds", "--overwrite").exit_code == 0
     table = json.loads((finished / "export" / "thresholds.json").read_text())
     assert [layer["name"] for layer in table["layers"]] == ["input_delta", "relu1_delta", "conv2_delta"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from deltafine.document.report import Picture
-from deltafine.report import csv, html, junit, load_report, markdown, terminal
+from deltafine.report import load_report, render, terminal
 from deltafine.report.compare import compare
 from deltafine.report.gate import check, read_thresholds
 from deltafine.report.store import json_text
@@ -109,10 +109,10 @@ def show(report: Any, other: Any) -> None:
     terminal.show(report, screen)
     terminal.show_comparison(comparisons[0], screen)
     terminal.show_checks(checks, screen)
-    page = html.render(report, {}, comparisons, checks)
-    xml = junit.render(report, checks)
-    texts = (screen.file.getvalue(), markdown.render(report, comparisons, checks), page, xml)  # type: ignore[attr-defined]
-    for text in (*texts, csv.render(report), csv.render_comparisons(comparisons), json_text(report)):
+    page = render(report, "html", comparisons=comparisons, checks=checks)
+    xml = render(report, "junit", checks=checks)
+    texts = (screen.file.getvalue(), render(report, "markdown", comparisons=comparisons, checks=checks), page, xml)  # type: ignore[attr-defined]
+    for text in (*texts, render(report, "csv"), render(report, "csv", comparisons=comparisons), json_text(report)):
         assert not CONTROL.search(text), CONTROL.search(text)
         assert not any(line.startswith("::error::b") for line in text.splitlines())
     ElementTree.fromstring(xml)

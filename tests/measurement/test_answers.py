@@ -132,9 +132,9 @@ def test_fidelity_is_the_share_of_equal_answers_in_whatever_parts(pairs, part):
     fidelity = Fidelity()
     one, other = (np.eye(3)[[pair[side] for pair in pairs]] for side in range(2))
     for begin in range(0, len(pairs), part):
-        fidelity.update(one[begin : begin + part], other[begin : begin + part])
-    assert fidelity.result() == sum(a == b for a, b in pairs) / len(pairs)
+        fidelity.compare(one[begin : begin + part], other[begin : begin + part])
+    assert fidelity.value == sum(a == b for a, b in pairs) / len(pairs)
 
 
 def test_fidelity_of_nothing_has_no_value():
-    assert Fidelity().result() is None
+    assert Fidelity().value is None

@@ -77,7 +77,7 @@ def test_only_rules_that_round_have_bits():
     sites = select_sites(find_activations(model), at=["input"])
     for rule, expected in (("quantize", 4), ("paper", 4), ("send-on-delta", None)):  # levels -4 to 10 of step 0.5
         clip_model = insert_deltas(model, sites, DeltaSettings(rule=rule, initial_threshold=0.5))
-        (delta,) = collect(Probe(clip_model), [clip[:, :2], clip[:, 2:]]).deltas.result()
+        (delta,) = collect(Probe(clip_model), [clip[:, :2], clip[:, 2:]]).deltas()
         assert delta.bits == expected
 
 
@@ -88,5 +88,5 @@ def test_the_floor_is_the_smallest_step_that_calibration_sets():
         model, select_sites(find_activations(model), at=["input"]), DeltaSettings(threshold_per="channel")
     )
     clip_model.get_layer("input_delta").set_threshold([SMALLEST_THRESHOLD, 1.0])
-    (delta,) = collect(clip_model, [sparse_video((1, 3, 4, 4, 2))]).deltas.result()
+    (delta,) = collect(clip_model, [sparse_video((1, 3, 4, 4, 2))]).deltas()
     assert delta.thresholds_at_floor == 0.5

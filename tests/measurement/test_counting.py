@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deltafine.layers import DeltaActivation
 from deltafine.measurement import counting, graph_counting
-from deltafine.measurement.counting import Questions
+from deltafine.measurement.counting import IntoDelta, Questions
 from tests.measurement.by_hand import changes
 
 SPACES = [(), (7,), (5, 4), (3, 2, 3)]
@@ -58,7 +58,6 @@ def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, ki
     value = values((batch, time + 1, *space, channels), seed)
     before, value = value[:, 0], value[:, 1:]
     fans = fans_of(time, space, channels, kinds, seed)
-    more = [before] if goes_on else []
     whole = np.concatenate([before[:, None], value], axis=1)
     changed = changes(whole)[:, 1:] if goes_on else changes(value)
     unit = np.isin(whole, (-1, 0, 1)).all(axis=tuple(range(2, value.ndim)))
@@ -70,10 +69,11 @@ def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, ki
         expected += [((value != 0) * fan).sum(over), (changed * fan).sum(over)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "BLOCK", block)
-        (found,) = counting.count(Questions(fans), value, *more)
+        (found,) = counting.count(Questions(fans), value, before=before if goes_on else None)
         patch.setattr(counting, "BITS", False)
-        (without_numba,) = counting.count(Questions(fans), value, *more)
-    (in_graph,) = graph_counting.count(Questions(fans), *map(tf.constant, [value, *more]))
+        (without_numba,) = counting.count(Questions(fans), value, before=before if goes_on else None)
+    start = tf.constant(before) if goes_on else None
+    (in_graph,) = graph_counting.count(Questions(fans), tf.constant(value), before=start)
     assert found.dtype == without_numba.dtype == in_graph.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(without_numba, expected)
@@ -93,14 +93,14 @@ def test_both_ways_see_the_same_of_a_delta_layer(threshold_per, rule, dtype):
     layer.build((None, None, *shape[1:]))
     true = random.normal(0, 1, (shape[0], 4, *shape[1:])).astype("float32")
     sent = np.round(true / layer.threshold.numpy()) * layer.threshold.numpy()
-    tensors = [tf.cast(sent, dtype), tf.cast(true, dtype), layer.threshold]
+    value, into = tf.cast(sent, dtype), IntoDelta(tf.cast(true, dtype), layer.threshold)
     questions = Questions([np.full((1, 1, 1), 3)], layer)
-    found = counting.count(questions, *(tensor.numpy() for tensor in tensors))
-    in_graph = [part.numpy() for part in graph_counting.count(questions, *tensors)]
+    found = counting.count(questions, value.numpy(), into_delta=IntoDelta(into.true.numpy(), into.threshold.numpy()))
+    in_graph = [part.numpy() for part in graph_counting.count(questions, value, into_delta=into)]
     assert len(found) == len(in_graph) == (4 if rule == "quantize" else 3)
     for ours, theirs in zip(found[:2], in_graph[:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(found[1], changes(tensors[0].numpy()).sum((2, 3)))
+    np.testing.assert_array_equal(found[1], changes(value.numpy()).sum((2, 3)))
     np.testing.assert_allclose(found[2], in_graph[2], rtol=1e-5)
     np.testing.assert_array_equal(found[3:], in_graph[3:])
     if rule == "quantize" and dtype == "float32":
@@ -115,8 +115,9 @@ def test_the_sum_of_a_frame_does_not_depend_on_the_frames_beside_it():
     sent, true = random.normal(0, 1, (2, 3, 8, 40, 50, 7)).astype("float32")
     questions: Any = Questions([], layer)
     step = layer.threshold.numpy()
-    together = counting.count(questions, sent, true, step)[2]
+    together = counting.count(questions, sent, into_delta=IntoDelta(true, step))[2]
     for clip in range(3):
         for start, end in ((0, 3), (3, 8)):
             part = slice(clip, clip + 1), slice(start, end)
-            np.testing.assert_array_equal(counting.count(questions, sent[part], true[part], step)[2], together[part])
+            into = IntoDelta(true[part], step)
+            np.testing.assert_array_equal(counting.count(questions, sent[part], into_delta=into)[2], together[part])

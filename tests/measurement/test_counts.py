@@ -208,7 +208,7 @@ def test_models_in_mixed_precision_are_measured(policy):
         insert_deltas(model, sites, DeltaSettings(initial_threshold=0.5)), [sparse_video((2, 4, 6, 6, 2))]
     )
     assert 0 < collector.operations().mac_density < 1
-    assert all(0 <= delta.staleness < 1 for delta in collector.deltas.result())
+    assert all(0 <= delta.staleness < 1 for delta in collector.deltas())
 
 
 def test_counts_beyond_32_bits_are_exact():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from deltafine.measurement import Probe
+from deltafine.measurement.effective_macs import EffectiveMacs
 from deltafine.measurement.state import state_bytes
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from tests.measurement.by_hand import changes, collect, macs_that_meet, sparse_video, whole_numbers
@@ -50,7 +51,7 @@ def probe(clip_model):
 
 def figures(collector):
     """Everything that was measured."""
-    deltas = [delta.model_dump() for delta in collector.deltas.result()]
+    deltas = [delta.model_dump() for delta in collector.deltas()]
     return collector.operations().model_dump(), [layer.model_dump() for layer in collector.layers()], deltas
 
 
@@ -128,7 +129,7 @@ def test_totals_equal_sums_by_hand(small_probe, seed, lengths, change):
         per_frame += of_frames[1:].tolist()
     frames, steady = sum(lengths), sum(lengths) - len(lengths)
     found = collector.operations()
-    assert collector.frames == frames
+    assert collector.metric(EffectiveMacs).frames == frames
     assert found.dense_macs == dense.sum()
     assert found.effective_macs_delta == delta.sum() / steady
     assert found.effective_macs_delta_with_first == (delta.sum() + len(lengths) * dense.sum()) / frames
@@ -175,7 +176,7 @@ def test_staleness_channels_and_steps_of_a_delta_layer():
     clip[0, :, :, :, 0] = np.arange(5)[:, None, None]  # moves by its step each frame
     clip[0, :, :, :, 1] = 0.5 * np.arange(5)[:, None, None]  # by a quarter: once in four frames
     clip[0, :, :, :, 2] = 3 * (np.arange(5)[:, None, None] % 2)  # to and fro, by less than its step
-    (delta,) = collect(clip_model, [clip[:, :2], clip[:, 2:]]).deltas.result()
+    (delta,) = collect(clip_model, [clip[:, :2], clip[:, 2:]]).deltas()
     assert (delta.threshold_minimum, delta.threshold_median, delta.threshold_maximum) == pytest.approx((1, 2, 4))
     assert (delta.rule, delta.granularity, delta.elements, delta.state_bytes) == ("send-on-delta", "element", 6, 24)
     assert delta.silent_channels == delta.saturated_channels == 1 / 3

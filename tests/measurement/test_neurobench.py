@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from deltafine.measurement.density import Density
+from deltafine.measurement.effective_macs import EffectiveMacs
 from deltafine.model import insert_deltas
 from tests.measurement.by_hand import collect, sparse_video
 
@@ -108,7 +110,7 @@ def test_activation_sparsity_is_equal_where_activations_feed_layers(seed):
     """NeuroBench looks at the outputs of activations, deltafine at the inputs of layers: the frame is one too."""
     model, clip = network(seed), sparse_video((1, FRAMES, 10, 8, 4), seed)
     theirs = neurobench(model, clip[0])["ActivationSparsity"]
-    density = collect(insert_deltas(model, []), [clip]).density
+    density = collect(insert_deltas(model, []), [clip]).metric(Density)
     behind_activations = 1 - int(density.nonzero[1:].sum()) / (int(density.elements[1:].sum()) * FRAMES)
     assert theirs == pytest.approx(behind_activations, rel=1e-12)
     zeros_of_the_frames = clip.size - np.count_nonzero(clip)
@@ -143,5 +145,5 @@ def test_weights_that_are_zero_are_skipped_there_and_counted_here():
     ours = collector.operations()
     assert theirs["Dense"] == before["Dense"] == ours.dense_macs
     # Three of six filters of the first layer have no weight to multiply with.
-    skipped = collector.macs.spatial[0] / 2 / FRAMES
+    skipped = collector.metric(EffectiveMacs).spatial[0] / 2 / FRAMES
     assert theirs["Effective_MACs"] == pytest.approx(ours.effective_macs_spatial_with_first - skipped, rel=1e-12)

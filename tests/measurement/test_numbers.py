@@ -8,12 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
+from deltafine.measurement.label_error import LabelError
+from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.output import Output
-from deltafine.measurement.quality import Quality
 from deltafine.measurement.relative_error import SMALLEST_SPREAD, RelativeError
+from deltafine.measurement.window_accuracy import WindowAccuracy
 
 NUMBERS = st.floats(-100, 100, width=32)
 PAIRS = st.lists(st.tuples(st.tuples(NUMBERS, NUMBERS), st.tuples(NUMBERS, NUMBERS)), min_size=2, max_size=12)
+
+
+def after(metric, output, answers):
+    """A metric of answers alone, having seen some."""
+    metric.begin(Subject(probe=None, output=output))
+    metric.update(Shown(piece=None, answers=answers))
+    return metric
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,14 +82,14 @@ def test_a_single_logit_becomes_a_probability_and_nothing_else_is_changed():
 
 @pytest.mark.parametrize(("head", "right"), [("mean", 0.0), ("last", 1.0), ("per-frame", None)])
 def test_what_stands_for_a_clip_is_what_the_head_says(head, right):
-    quality = Quality(Output(clip_output=head), by_window=False)
-    quality.add_clip(0, np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), 1)
-    found = quality.figures(None, None, as_clips=True)["window_accuracy"]
+    predictions = np.array([[[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]])
+    answers = Answered(predictions, np.ones((1, 3), int), np.array([0]), clip_labels=np.array([1]))
+    found = after(WindowAccuracy(), Output(clip_output=head), answers).value
     assert (None if found is None else found.value) == right
 
 
 def test_labels_that_are_numbers_are_compared_where_there_are_some():
-    quality = Quality(Output("numbers", values=(0.0, 10.0)), by_window=False)
-    quality.add(0, np.array([[1.0], [99.0], [10.0]]), np.array([0, -1, 1]), one_label=False)
+    answers = Answered(np.array([[[1.0], [99.0], [10.0]]]), np.array([[0, -1, 1]]), np.array([0]))
     # Off by 1 and by 0; the labels 0 and 10 deviate by 5.
-    assert quality.figures(None, None, as_clips=False)["label_error"] == pytest.approx(np.sqrt(0.5) / 5)
+    error = after(LabelError(), Output("numbers", values=(0.0, 10.0)), answers).value
+    assert error == pytest.approx(np.sqrt(0.5) / 5)

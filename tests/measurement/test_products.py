@@ -37,7 +37,7 @@ def test_counts_in_a_product_equal_brute_force(data):
     constant = data.draw(st.sampled_from([(False, False), (True, False), (False, True)]))
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     continued = data.draw(st.booleans())
-    arrays, masks = [], []
+    arrays, starts, masks = [], [], []
     for labels, fixed in zip(own, constant, strict=True):
         shape = tuple(sizes[name] for name in labels)
         values = random.integers(0, 3, (2, 4, *shape)).astype("float32")
@@ -45,13 +45,12 @@ def test_counts_in_a_product_equal_brute_force(data):
             values = np.broadcast_to(values[:1, :1], values.shape)
         changed = changes(values)
         arrays.append(values[0, 0] if fixed else values)
-        if continued and not fixed:
-            before = random.integers(0, 3, (2, *shape)).astype("float32")
-            arrays.append(before)
+        starts.append(random.integers(0, 3, (2, *shape)).astype("float32") if continued and not fixed else None)
+        if (before := starts[-1]) is not None:
             changed[:, 0] = values[:, 0] != before
         masks.append((everywhere(changed, labels, sizes), everywhere(values != 0, labels, sizes)))
     product = Product((own[0], own[1]), sizes, constant)
-    rows = product_counting.count(product, continued, *arrays)
+    rows = product_counting.count(product, arrays, starts)
     axes = tuple(range(2, 2 + len(sizes)))
     np.testing.assert_array_equal(rows[6], (masks[0][0] | masks[1][0]).sum(axis=axes))
     np.testing.assert_array_equal(rows[5], (masks[0][1] & masks[1][1]).sum(axis=axes))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.exporting.forms import export_plain, frames_of, threshold_table
+from deltafine.exporting.forms import export_plain, frames_of
 from deltafine.exporting.tflite import compare, to_tflite
+from deltafine.exporting.thresholds import threshold_table
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
 from tests.layers.own_rules import Halfway, Hysteresis, Truncated
 from tests.model import small_models

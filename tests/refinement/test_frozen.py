@@ -17,7 +17,7 @@ from deltafine.errors import DeltafineError
 from deltafine.jobs.refine import Quiet
 from deltafine.model import delta_layers, find_activations, insert_deltas
 from deltafine.model.freezing import frozen_weights, set_trainable
-from deltafine.report import html, markdown
+from deltafine.report import render
 from deltafine.settings import resolve
 from tests.small_runs import FAST, SIZE, small_model, write_small_videos
 
@@ -152,8 +152,8 @@ def test_a_frozen_base_stays_and_every_way_to_show_the_report_says_how_much_of_i
     assert report.model.frozen is not None
     assert report.model.frozen.model_dump() == load_report(tmp_path / "run").model.frozen.model_dump()
     words = "116 of 352 weights frozen"
-    assert words in html.render(report)
-    assert words in markdown.render(report)
+    assert words in render(report, "html")
+    assert words in render(report, "markdown")
     shown = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["report", str(tmp_path / "run")]).stdout
     assert words in shown
     assert any(words in text and "--unfreeze PATTERN" in text for text in report.warnings)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deltafine.cli import app
 from deltafine.document.report import Estimate, Report
-from deltafine.report import html, junit, markdown
+from deltafine.report import render
 from deltafine.report.compare import compare
 from deltafine.report.gate import Thresholds, check
 from deltafine.report.store import write_report
@@ -51,11 +51,11 @@ def shown(report: Report, folder: Path, *options: str) -> tuple[int, str, str]:
 def test_no_way_to_show_such_a_report_names_a_factor(tmp_path: Path) -> None:
     report = untold()
     _, terminal, summary = shown(report, tmp_path)
-    for text in (terminal, summary, html.render(report), markdown.render(report)):
+    for text in (terminal, summary, render(report, "html"), render(report, "markdown")):
         assert PROUD not in text
         assert "These videos cannot tell what is saved" in text
-    assert '"tile main doubtful"' in html.render(report)
-    assert "<span>pixel density</span>" not in html.render(report)
+    assert '"tile main doubtful"' in render(report, "html")
+    assert "<span>pixel density</span>" not in render(report, "html")
     assert headline(report).sentence == (
         "These videos cannot tell what is saved: the answer hardly changes in them, and a network that never updates "
         "has an accuracy of 74.5%, the refined model 75.0%"
@@ -124,7 +124,7 @@ def test_no_cost_meets_a_gate_on_such_a_report_and_the_gate_says_why(tmp_path: P
     assert [one.met for one in checks] == [False, False, False, True]
     for one in checks[:3]:
         assert "which says nothing: a network that never updates is as good on these videos" in one.sentence
-    assert junit.render(report, checks).count("<failure") == 3
+    assert render(report, "junit", checks=checks).count("<failure") == 3
     code, terminal, _ = shown(report, tmp_path, "--max-macs-ratio", "0.99")
     assert code == 1
     assert "Gate: 1 of 1 not met" in terminal
@@ -141,8 +141,8 @@ def test_a_comparison_calls_no_cost_better_on_such_a_report_and_a_regression_is_
         assert verdicts["operations.mac_density"] == ""
         assert verdicts["operations.state_bytes"] == "same"
         assert verdicts["frame_accuracy"] != ""
-        assert doubt in html.render(report, comparisons=[compared])
-        assert "say nothing" in markdown.render(report, [compared])
+        assert doubt in render(report, "html", comparisons=[compared])
+        assert "say nothing" in render(report, "markdown", comparisons=[compared])
     worse = [one for one in check(untold(), Thresholds({"max-regression": 0.5}), [compared]) if not one.met]
     assert {"which says nothing" in one.measured for one in worse} == {True}
     write_report(proper, tmp_path / "proper")

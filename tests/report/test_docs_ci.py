@@ -20,8 +20,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from deltafine.cli.report import Format, report
+from deltafine.cli.report import report
 from deltafine.report import Report, write_report
+from deltafine.report.formats import FORMATS
 from deltafine.report.gate import read_thresholds
 from tests.report.builders import data_info, make_report
 from tests.report.test_compare import cheaper
@@ -183,4 +184,4 @@ def test_every_option_and_format_of_the_command_is_on_the_page() -> None:
     options = [name for name in inspect.signature(report).parameters if name != "run"]
     assert len(options) == 26
     assert [name for name in options if f"--{name.replace('_', '-')}" not in page] == []
-    assert [choice for choice in Format if f"| `{choice}` |" not in page] == []
+    assert [choice for choice in FORMATS.names if f"| `{choice}` |" not in page] == []

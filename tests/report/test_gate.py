@@ -9,7 +9,7 @@ import pytest
 
 from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
-from deltafine.report import github, junit
+from deltafine.report import github, render
 from deltafine.report.compare import compare
 from deltafine.report.gate import Thresholds, check, parse_share, read_thresholds
 from tests.report.builders import make_report
@@ -153,7 +153,7 @@ def test_a_missing_gate_file_is_refused(tmp_path: Path) -> None:
 def test_junit_has_a_case_per_threshold_and_a_failure_for_each_that_is_not_met() -> None:
     report = make_report(title='<&"\x1b\ufffe')
     checks = check(report, Thresholds({"min-sparsity": 0.99, "max-macs-ratio": 0.5}))
-    root = ElementTree.fromstring(junit.render(report, checks))
+    root = ElementTree.fromstring(render(report, "junit", checks=checks))
     suite = root.find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")

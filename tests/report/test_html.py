@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from deltafine.document.report import Picture, Report
-from deltafine.report import html
+from deltafine.report import render
 from deltafine.report.compare import compare
+from deltafine.report.formats import html
 from deltafine.report.gate import Thresholds, check
 from tests.report.builders import LAYERS, estimate, make_report
 from tests.report.test_compare import cheaper
@@ -58,21 +59,21 @@ class Tags(HTMLParser):
 
 def test_names_add_no_element_to_the_page() -> None:
     hostile, ordinary = Tags(), Tags()
-    hostile.feed(html.render(hostile_report()))
+    hostile.feed(render(hostile_report(), "html"))
     report = make_report(layer_names=[f"layer{i}" for i in range(6)], warnings=["one"])
     report.settings["key"] = {"b": "c"}
-    ordinary.feed(html.render(report))
+    ordinary.feed(render(report, "html"))
     assert hostile.tags == ordinary.tags
 
 
 def test_the_page_addresses_nothing_outside_itself() -> None:
     tags = Tags()
-    tags.feed(html.render(hostile_report()))
+    tags.feed(render(hostile_report(), "html"))
     assert all(address.startswith("data:") for address in tags.addresses)
 
 
 def test_the_headline_comes_before_everything_else() -> None:
-    page = html.render(make_report())
+    page = render(make_report(), "html")
     assert "<title>road_small_cnn: 9.1x fewer MACs</title>" in page
     assert page.index("accuracy -0.4 points [-1.2, +0.5]") < page.index("Side by side")
 
@@ -83,7 +84,7 @@ def test_a_page_of_a_large_model_stays_small() -> None:
         for figures in (measurement.streams, measurement.clips):
             figures.layers = figures.layers * 10
             figures.deltas = figures.deltas * 10
-    assert len(html.render(report).encode()) < 500_000
+    assert len(render(report, "html").encode()) < 500_000
 
 
 def test_a_bar_is_seen_unless_its_value_is_zero() -> None:
@@ -95,7 +96,7 @@ def test_a_bar_is_seen_unless_its_value_is_zero() -> None:
 
 @pytest.mark.parametrize("models", [("original",), ("original", "calibrated")])
 def test_a_report_of_fewer_models_has_a_page(models: tuple[str, ...]) -> None:
-    page = html.render(make_report(models=models, history=[], front=[]))
+    page = render(make_report(models=models, history=[], front=[]), "html")
     assert "<svg" not in page
     assert "refined" not in page.split("</style>")[1]
 
@@ -123,7 +124,7 @@ def browser() -> Iterator[Any]:
 
 def opened(browser: Any, report: Report, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(html.render(report), "utf-8")
+    file.write_text(render(report, "html"), "utf-8")
     browser.get_log("performance")
     browser.get(file.as_uri())
 
@@ -183,7 +184,7 @@ def test_a_gate_and_a_baseline_are_shown_in_colour_and_their_tables_sort(browser
     report = make_report()
     comparison = compare(report, cheaper(), "old <b>run</b>")
     checks = check(report, Thresholds({"max-regression": 0.02, "min-sparsity": 0.5}), [comparison])
-    (tmp_path / "page.html").write_text(html.render(report, None, [comparison], checks), "utf-8")
+    (tmp_path / "page.html").write_text(render(report, "html", comparisons=[comparison], checks=checks), "utf-8")
     browser.get((tmp_path / "page.html").as_uri())
     assert browser.get_log("browser") == []
     assert browser.find_element("css selector", ".comparison h2").text == "Against old <b>run</b>"
@@ -199,7 +200,9 @@ def test_pictures_are_drawn_from_the_page_itself(browser: Any, tmp_path: Path) -
 
     image.imsave(tmp_path / "a.png", [[0.0, 1.0], [1.0, 0.0]])
     report = make_report(pictures=[Picture(file="a.png", video="<i>v</i>.mp4", caption="events of conv1")])
-    (tmp_path / "page.html").write_text(html.render(report, {"a.png": (tmp_path / "a.png").read_bytes()}), "utf-8")
+    (tmp_path / "page.html").write_text(
+        render(report, "html", pictures={"a.png": (tmp_path / "a.png").read_bytes()}), "utf-8"
+    )
     browser.get((tmp_path / "page.html").as_uri())
     picture = browser.find_element("css selector", "#pictures img")
     assert picture.get_property("naturalWidth") == 2

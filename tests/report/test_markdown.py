@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from deltafine.report import markdown
+from deltafine.report import render
 from deltafine.report.compare import compare
+from deltafine.report.formats import markdown
 from deltafine.report.gate import Thresholds, check
 from deltafine.report.text import clean
 from tests.report.builders import make_report
@@ -35,16 +36,16 @@ def cells(text: str, first: str) -> list[str]:
 
 
 def test_the_three_models_stand_in_one_row() -> None:
-    assert cells(markdown.render(make_report()), "MAC density") == ["MAC density", "62.4%", "19.7%", "11.0%"]
+    assert cells(render(make_report(), "markdown"), "MAC density") == ["MAC density", "62.4%", "19.7%", "11.0%"]
 
 
 def test_intervals_stand_beside_their_figure() -> None:
-    assert cells(markdown.render(make_report()), "Change, points")[-1] == "-0.4 [-1.2, +0.5]"
+    assert cells(render(make_report(), "markdown"), "Change, points")[-1] == "-0.4 [-1.2, +0.5]"
 
 
 @pytest.mark.parametrize("name", HOSTILE[:5])
 def test_a_name_is_one_cell_of_plain_text_whatever_it_holds(name: str) -> None:
-    text = markdown.render(make_report(layer_names=[name, *"bcdef"]))
+    text = render(make_report(layer_names=[name, *"bcdef"]), "markdown")
     assert len(cells(text, name)) == 7
 
 
@@ -52,7 +53,12 @@ def test_names_make_no_markup_anywhere() -> None:
     report = make_report(layer_names=HOSTILE, title=HOSTILE[0], warnings=HOSTILE)
     report.data.path = HOSTILE[2]
     comparison = compare(report, report, HOSTILE[3])
-    text = markdown.render(report, [comparison], check(report, Thresholds({"max-regression": 0.0}), [comparison]))
+    text = render(
+        report,
+        "markdown",
+        comparisons=[comparison],
+        checks=check(report, Thresholds({"max-regression": 0.0}), [comparison]),
+    )
     kinds = {token.type for token in inlines(text)}
     assert kinds <= {"text", "code_inline", "strong_open", "strong_close", "softbreak", "text_special"}
     headings = [token for token in PARSER.parse(text) if token.type == "heading_open"]
@@ -82,6 +88,8 @@ def test_a_code_span_holds_exactly_its_name(name: str) -> None:
 def test_the_gate_and_the_baselines_come_before_the_figures() -> None:
     report = make_report()
     comparison = compare(report, report, "old/run")
-    text = markdown.render(report, [comparison], check(report, Thresholds({"min-sparsity": 0.99})))
+    text = render(
+        report, "markdown", comparisons=[comparison], checks=check(report, Thresholds({"min-sparsity": 0.99}))
+    )
     assert text.index("Gate: 1 of 1 not met") < text.index("Against `old/run`") < text.index("Continuous streams\n")
     assert cells(text, "❌") == ["❌", "delta sparsity", "88.4%", "at least 99.0%"]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deltafine.document.report import Picture
 from deltafine.errors import DeltafineError, DeltafineWarning
-from deltafine.report import Report, html, load_report, write_report
+from deltafine.report import Report, load_report, render, write_report
 from deltafine.report.store import load_pictures
 from tests.report.builders import make_report
 
@@ -184,7 +184,7 @@ def test_a_report_that_was_moved_alone_is_shown_without_its_pictures(tmp_path: P
     (tmp_path / "report.json").write_bytes((tmp_path / "run" / "report.json").read_bytes())
     report = load_report(tmp_path / "report.json")
     assert load_pictures(tmp_path / "report.json", report) == {}
-    assert "data:image/png" not in html.render(report, {})
+    assert "data:image/png" not in render(report, "html")
 
 
 def test_a_picture_without_data_is_the_callers_mistake(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def streams(report: Report, model: str = "refined") -> Figures:
 def test_every_total_of_the_document_is_among_the_quantities() -> None:
     shown = {quantity.key for quantity in QUANTITIES}
     assert {f"operations.{name}" for name in Operations.model_fields} <= shown
-    assert set(Figures.model_fields) - {"operations", "layers", "deltas"} <= shown
+    assert set(Figures.model_fields) - {"operations", "layers", "deltas", "named"} <= shown
     assert len(shown) == len(QUANTITIES)
 
 

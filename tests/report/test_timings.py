@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 
-from deltafine.report import html, load_report, markdown, timings, write_report
+from deltafine.report import load_report, render, timings, write_report
 from deltafine.report.store import json_text
 from tests.report.builders import make_report, timing
 from tests.report.test_schema import FILE
@@ -27,8 +27,8 @@ def test_ratios_are_of_medians_against_the_delta_runtime() -> None:
 
 def test_every_form_shows_the_times_the_machine_and_the_threads() -> None:
     report = make_report(timings=[timing(1), timing(8)])
-    page = re.sub(r"<[^>]+>", " ", html.render(report))
-    for shown in (printed(report), markdown.render(report), page):
+    page = re.sub(r"<[^>]+>", " ", render(report, "html"))
+    for shown in (printed(report), render(report, "markdown"), page):
         words = " ".join(shown.split())
         assert "2.5x as fast" in words
         assert "Milliseconds per frame, 1 thread" in words
@@ -45,15 +45,15 @@ def test_the_terminal_cuts_no_time() -> None:
 
 def test_a_report_without_times_says_nothing_of_them() -> None:
     report = make_report()
-    for shown in (printed(report), markdown.render(report), html.render(report)):
+    for shown in (printed(report), render(report, "markdown"), render(report, "html")):
         assert "as fast" not in shown
         assert "Measured times" not in shown
 
 
 def test_names_of_runtimes_are_shown_not_obeyed() -> None:
     report = make_report(timings=[timing(deltafine=HOSTILE)])
-    assert "\x1b" not in printed(report) + markdown.render(report) + html.render(report)
-    assert "<b>Runtime" not in markdown.render(report) + html.render(report)
+    assert "\x1b" not in printed(report) + render(report, "markdown") + render(report, "html")
+    assert "<b>Runtime" not in render(report, "markdown") + render(report, "html")
 
 
 def test_times_are_kept_and_fit_the_schema(tmp_path: Path) -> None:

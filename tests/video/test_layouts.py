@@ -10,6 +10,7 @@ import pytest
 
 from deltafine.errors import DeltafineError
 from deltafine.video import open_dataset
+from deltafine.video.layouts import LAYOUTS
 from tests.video.painted import write_classes, write_video
 
 
@@ -226,3 +227,8 @@ def test_what_was_opened_by_earlier_versions_is_the_same_data_so_that_runs_and_c
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
     assert open_dataset(tmp_path).fingerprint() == digest
+
+
+def test_every_layout_has_the_name_that_it_is_registered_by() -> None:
+    assert [layout.name for layout in LAYOUTS] == list(LAYOUTS.names)
+    assert {layout.name for layout in LAYOUTS if layout.of_files} == {"manifest", "hdf5", "lists", "single"}

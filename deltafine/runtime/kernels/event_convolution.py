@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
 from deltafine.runtime.kernels.memory import unpack

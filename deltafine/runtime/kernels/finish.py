@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.activate import A_LINEAR, A_RELU, activate
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.rules import (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bit_sets import count_bits
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import unpack

@@ -8,8 +8,8 @@ import numpy as np
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import entry
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
 from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bit_sets import BITS, EVEN, LOG2_BITS, bits_from, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels import layout as at
 from deltafine.runtime.kernels.bit_sets import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack

@@ -9,6 +9,7 @@ from deltafine.video.catalogue import Found, Video
 from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import number_classes
 from deltafine.video.layouts.folders import divide
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 
 UCF101 = re.compile(r"v_(\w+?)_g\d+_c\d+")
 
@@ -34,3 +35,12 @@ def find_named(root: Path) -> Found | None:
             f"Found {relative_name(unnamed[0], root)}, not used because its name holds no class as the others do."
         )
     return Found("classes in file names (UCF101)", videos, classes, has_splits=divided.has_splits, notes=notes)
+
+
+class ClassInName(Layout):
+    """Classes in the names of the videos."""
+
+    name = "names"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_named(path)

@@ -10,6 +10,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import find_videos, image_folders, is_image_folder, is_video, relative_name, subfolders
 from deltafine.video.layouts.common import number_classes, some
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import is_container, split_of
 from deltafine.video.sequences import aside_of, natural_key
 
@@ -234,3 +235,31 @@ def _class_like(folder: Path) -> list[str]:
     """The names of the folders in the only class, if they may be the classes: all of its videos are in two or more."""
     inner = look_into(folder)
     return [path.name for path in inner.holders] if not inner.direct and len(inner.holders) > 1 else []
+
+
+class Single(Layout):
+    """One video."""
+
+    name = "single"
+    of_files = True
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_single(path)
+
+
+class ClassFolders(Layout):
+    """A folder for each class."""
+
+    name = "folders"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_class_folders(path, options.classes)
+
+
+class Unlabelled(Layout):
+    """Videos without labels."""
+
+    name = "unlabelled"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_unlabelled(path)

@@ -18,6 +18,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.layouts.common import MOST_CLASSES
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 
 Entry = tuple[str, str, np.ndarray, Split | None]
@@ -155,3 +156,13 @@ def _labels(values: Any, path: Path) -> np.ndarray:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+class Hdf5Videos(Layout):
+    """Videos in an HDF5 file."""
+
+    name = "hdf5"
+    of_files = True
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_hdf5(path, allow_outside=options.allow_outside)

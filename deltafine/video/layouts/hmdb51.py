@@ -13,6 +13,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import list_folders, locate_flat, number_classes, read_lines, refuse_missing
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 
 OFFICIAL = "testTrainMulti_7030_splits"
 LIST_FOLDERS = (".", "splits", OFFICIAL, "test_train_splits", f"test_train_splits/{OFFICIAL}")
@@ -66,3 +67,12 @@ def _lists(folder: Path) -> list[tuple[int, str, Path]]:
         return []
     matches = ((re.fullmatch(r"(.+)_test_split(\d+)\.txt", path.name), path) for path in sorted(folder.iterdir()))
     return [(int(match[2]), match[1], path) for match, path in matches if match]
+
+
+class Hmdb51(Layout):
+    """HMDB51, with its split lists."""
+
+    name = "hmdb51"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_hmdb51(path, split=options.split, allow_outside=options.allow_outside)

@@ -12,6 +12,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Problem, Split, Video
 from deltafine.video.finding import find_videos, relative_name
 from deltafine.video.layouts.common import number_classes, some
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import SPLIT_NAMES, split_of_list
 from deltafine.video.layouts.tables import has_columns, read_table
 
@@ -66,3 +67,12 @@ def _full_name(row: dict[str, str], where: str) -> str:
     except (ValueError, OverflowError) as error:
         raise DeltafineError(f"{where} needs numbers for time_start and time_end.") from error
     return f"{row['youtube_id']}_{start:06d}_{end:06d}"
+
+
+class Kinetics(Layout):
+    """Kinetics, with its tables."""
+
+    name = "kinetics"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_kinetics(path)

@@ -10,6 +10,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import locate, number_labels, refuse_missing, whole_number
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 from deltafine.video.layouts.tables import FILE_COLUMNS, has_columns, read_table, recognise, say_unknown
 
@@ -66,3 +67,12 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
     refuse_missing(missing, len(labels), listing, root)
     notes = say_unknown(listing, table.unknown) + said
     return Found("streams with frame labels", videos, classes, has_splits=True, notes=notes, lists=[listing])
+
+
+class LabelledStreams(Layout):
+    """Streams with a label per frame."""
+
+    name = "streams"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_streams(path, allow_outside=options.allow_outside)

@@ -18,6 +18,7 @@ from deltafine.video.finding import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
 from deltafine.video.layouts.common import list_name, refuse_missing, some
 from deltafine.video.layouts.folders import find_class_folders
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
 from deltafine.video.layouts.listed import (
     SUFFIXES,
@@ -327,3 +328,21 @@ class Lists:
             return any(self._below.has(entry.name) for entry in read_listing(path, self._below.has).entries)
         except NotAListError:
             return False
+
+
+class ListedVideos(Layout):
+    """Lists of videos, of many kinds.
+
+    Args:
+        lists: those of the path, where somebody wants to know afterwards why some were not used.
+    """
+
+    name = "lists"
+    of_files = True
+
+    def __init__(self, lists: Lists | None = None) -> None:
+        self._lists = lists
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        lists = self._lists or Lists(path, split=options.split, allow_outside=options.allow_outside)
+        return lists.find()

@@ -25,6 +25,7 @@ from deltafine.video.layouts.common import (
     some,
     whole_number,
 )
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 from deltafine.video.layouts.tables import (
     COLUMNS,
@@ -218,3 +219,13 @@ def _frame(row: Row, key: str, where: str) -> int | None:
     if value is None:
         raise DeltafineError(f"{where} has the {key} '{some([row[key]])}': use the number of a frame, from 0.")
     return value
+
+
+class Manifest(Layout):
+    """A table of videos: ``manifest.csv``, or another name for it."""
+
+    name = "manifest"
+    of_files = True
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_manifest(path, allow_outside=options.allow_outside)

@@ -20,6 +20,7 @@ from deltafine.video.layouts.common import (
     some,
     whole_number,
 )
+from deltafine.video.layouts.layout import Layout, LayoutOptions
 
 OFFICIAL = "UCF101TrainTestSplits-RecognitionTask"
 LIST_FOLDERS = (".", "splits", "ucfTrainTestlist", OFFICIAL, f"{OFFICIAL}/ucfTrainTestlist")
@@ -101,3 +102,12 @@ def _read_entry(line: str, listing: Path, classes: tuple[str, ...]) -> tuple[str
             f"{listing} gives '{name}' the class number {some([number])}, but classInd.txt gives {folder} {label + 1}."
         )
     return name, label
+
+
+class Ucf101(Layout):
+    """UCF101, with its split lists."""
+
+    name = "ucf101"
+
+    def find(self, path: Path, options: LayoutOptions) -> Found | None:
+        return find_ucf101(path, split=options.split, allow_outside=options.allow_outside)

@@ -12,6 +12,7 @@ from typing import Any
 from deltafine.document.report import MODEL_NAMES, Report
 from deltafine.report import text, timings
 from deltafine.report.compare import Comparison
+from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.plots import plots
@@ -83,13 +84,26 @@ class FrameCosts:
     dense: float
 
 
-def render(
-    report: Report,
-    pictures: Mapping[str, bytes] | None = None,
-    comparisons: Sequence[Comparison] = (),
-    checks: Sequence[Check] = (),
+class Html(ReportFormat):
+    """The page, with everything that it needs inside."""
+
+    name = "html"
+    suffix = ".html"
+    shows_pictures = True
+
+    def render(
+        self,
+        document: Report,
+        comparisons: Sequence[Comparison] = (),
+        checks: Sequence[Check] = (),
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> str:
+        return _page(document, comparisons, checks, pictures or {})
+
+
+def _page(
+    report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check], pictures: Mapping[str, bytes]
 ) -> str:
-    """The page as text; `pictures` holds the PNG data of `report.pictures` that is at hand, by file name."""
     last = subject(report)
     layers = layers_by_name(report, "streams")
     dense = sum(next(iter(entries.values())).dense_macs for _, entries in layers)
@@ -124,7 +138,7 @@ def render(
             pictures=[
                 (picture, b64encode(pictures[picture.file]).decode("ascii"))
                 for picture in report.pictures
-                if pictures and picture.file in pictures
+                if picture.file in pictures
             ],
             problems=[*report.data.problems, *(report.stream_data.problems if report.stream_data else ())],
             site_state=site_state,

@@ -1,17 +1,38 @@
-"""A comparison and a gate as JSON."""
+"""A report as JSON; with baselines or a gate, these instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from deltafine.document.report import Report
 from deltafine.report.compare import Comparison
+from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
+from deltafine.report.store import json_text
 
 
-def outcome(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> dict[str, Any]:
+class Json(ReportFormat):
+    """The document as it stands in report.json; or what was compared and demanded."""
+
+    name = "json"
+    suffix = ".json"
+
+    def render(
+        self,
+        document: Report,
+        comparisons: Sequence[Comparison] = (),
+        checks: Sequence[Check] = (),
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> str:
+        if not (comparisons or checks):
+            return json_text(document)
+        return json.dumps(_outcome(document, comparisons, checks), indent=1) + "\n"
+
+
+def _outcome(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> dict[str, Any]:
     """What was compared and demanded; the figures themselves are in report.json."""
     return {
         "title": report.title,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from deltafine.document.report import DeltaFigures, Estimate, LayerFigures, Report
 from deltafine.report.compare import Comparison
-from deltafine.report.quantities import FEEDINGS, QUANTITIES, columns, figures_of
+from deltafine.report.formats.report_format import ReportFormat
+from deltafine.report.gate import Check
+from deltafine.report.quantities import FEEDINGS, columns, figures_of, quantities_of
 from deltafine.report.text import clean
 
 Cell = str | int | float | None
@@ -17,14 +19,25 @@ REPORT_HEAD = ("model", "feeding", "scope", "name", "position", "figure", "value
 COMPARISON_HEAD = ("baseline", "feeding", "scope", "name", "position", "figure", "before", "after", "change")
 
 
-def render(report: Report) -> str:
-    """Every figure of every model; `position` tells apart layers of one name."""
-    return _text(REPORT_HEAD, _report_lines(report))
+class Csv(ReportFormat):
+    """Every figure of every model; `position` tells apart layers of one name.
 
+    With baselines, every difference instead; `change` is after - before in the figure's own unit.
+    """
 
-def render_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """Every difference to every baseline; `change` is after - before in the figure's own unit."""
-    return _text(COMPARISON_HEAD, _comparison_lines(comparisons))
+    name = "csv"
+    suffix = ".csv"
+
+    def render(
+        self,
+        document: Report,
+        comparisons: Sequence[Comparison] = (),
+        checks: Sequence[Check] = (),
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> str:
+        if comparisons:
+            return _text(COMPARISON_HEAD, _comparison_lines(comparisons))
+        return _text(REPORT_HEAD, _report_lines(document))
 
 
 def _text(head: tuple[str, ...], lines: Iterable[Sequence[Cell]]) -> str:
@@ -39,7 +52,7 @@ def _report_lines(report: Report) -> Iterator[Sequence[Cell]]:
     for model in columns(report):
         for feeding in FEEDINGS:
             figures = figures_of(report, model, feeding)
-            for quantity in QUANTITIES:
+            for quantity in quantities_of(figures):
                 value = quantity.read(figures)
                 figure = quantity.key.rpartition(".")[2]
                 if isinstance(value, Estimate):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from deltafine.document.report import Report
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
+from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
@@ -16,8 +17,23 @@ from deltafine.report.text import ABSENT, clean, scaled, share, shown
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
 
 
-def render(report: Report, comparisons: Sequence[Comparison] = (), checks: Sequence[Check] = ()) -> str:
+class Markdown(ReportFormat):
     """The whole report as GitHub-flavoured Markdown, with the gate and the differences to baselines first."""
+
+    name = "markdown"
+    suffix = ".md"
+
+    def render(
+        self,
+        document: Report,
+        comparisons: Sequence[Comparison] = (),
+        checks: Sequence[Check] = (),
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> str:
+        return _text(document, comparisons, checks)
+
+
+def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> str:
     head = headline(report)
     parts = [f"# {prose(report.title)}", f"**{prose(head.sentence)}** ({code(head.model)} model, continuous streams)"]
     beside = [sentence for sentence in (head.control, head.fidelity) if sentence and sentence not in head.sentence]

@@ -1,0 +1,57 @@
+"""Exporting a refined model: making, writing and checking it, in a format of deltafine's own or another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.exporting import FORMATS
+from deltafine.exporting.export_format import Agreement, ExportFormat
+from deltafine.storage.files import make_folder
+
+
+def write_export(
+    refined: Any,
+    file: Path,
+    format: str | ExportFormat = "keras",
+    *,
+    form: str = "stripped",
+    frames: int | None = None,
+    real_frames: Callable[[Any], np.ndarray] | None = None,
+) -> tuple[Agreement | None, str]:
+    """Write a refined model and check what was written.
+
+    Args:
+        refined: a clip model with delta layers.
+        file: where; its folder is made.
+        format: name of a format, or one of your own.
+        form: ``"stripped"`` or ``"quantized"``, for formats that hold a network.
+        frames: clip length, where one is needed.
+        real_frames: gives real frames (clips, time, height, width, channels) for the Keras model that is written;
+            None to compare none.
+
+    Returns:
+        How well the file agrees with the model, and why that was not compared: one of them is None or empty.
+
+    Raises:
+        DeltafineError: there is no such format, it cannot hold this model, there are no frames to compare on where the
+            format must be compared, or the file reads back as something else.
+    """
+    chosen = FORMATS.get(format)
+    made = chosen.make(refined, form=form, frames=frames)
+    clips, why = None, "" if chosen.compared == "no" else "not compared with the Keras model"
+    if real_frames is not None and chosen.compared != "no":
+        try:
+            clips = real_frames(made)
+        except DeltafineError as error:
+            if chosen.compared == "must":
+                raise
+            why = f"not compared with the Keras model: {str(error).rstrip('.')}"
+    make_folder(file.parent)
+    chosen.write(made, file)
+    agreement = chosen.check(made, file, clips)
+    return agreement, "" if agreement is not None else why
