@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, UnsafeLambda, trust_in
-from deltafine.errors import DeltafineError
-from deltafine.storage.files import make_folder, write_atomically
+from deltafine.cli.options import takes_settings
 
 if TYPE_CHECKING:
-    import numpy as np
+    from deltafine.jobs.export import Exported
 
-_VIDEOS_CHECKED = 4
-_FRAMES_PER_VIDEO = 16
+
+_READING = "Loading the model, reading the videos (defaults: those of the run)"
 
 
 class Form(StrEnum):
@@ -30,6 +28,7 @@ class Format(StrEnum):
     thresholds = "thresholds"
 
 
+@takes_settings("export", panel=_READING, defaults=False)
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
     form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
@@ -37,99 +36,35 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for send-on-delta quantized.")] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Videos to check TFLite on; default: the run's.")
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare TFLite with Keras on real frames.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    custom_objects: CustomObjects = None,
-    unsafe_lambda: UnsafeLambda = False,
+    **settings: Any,
 ) -> None:
     """Write the refined model with plain Keras layers, as TFLite, or its thresholds as JSON."""
-    import json
-
     from deltafine.cli.console import printable
-    from deltafine.exporting.forms import export_plain, threshold_table
-    from deltafine.model import load
+    from deltafine.jobs.export import export as write
 
-    path = run / "refined.keras" if run.is_dir() else run
-    target = output or path.parent / "export" / _file_name(form, format)
-    if target.exists() and not overwrite:
-        raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
-    refined = load(path, **trust_in(custom_objects, unsafe_lambda))
-    make_folder(target.parent)
-    said = f"Written to {target}"
-    if format is Format.thresholds:
-        content = (json.dumps(threshold_table(refined), indent=1) + "\n").encode()
-        write_atomically(target, content)
-    else:
-        plain = export_plain(refined, form.value, frames=frames)
-        if format is Format.keras:
-            write_atomically(target, plain.save)
-        else:
-            said += _write_tflite(plain, target, _frames(plain, path.parent, data) if check else None)
-    typer.echo(printable(said))
+    done = write(
+        run,
+        form=form.value,
+        format=format.value,
+        output=output,
+        data=data,
+        check=check,
+        overwrite=overwrite,
+        **settings,
+    )
+    typer.echo(printable(f"Written to {done.file}{_compared(done) if format is Format.tflite else ''}"))
 
 
-def _file_name(form: Form, format: Format) -> str:
-    return "thresholds.json" if format is Format.thresholds else f"{form.value}.{format.value}"
-
-
-def _write_tflite(plain: Any, target: Path, clips: np.ndarray | None) -> str:
-    from deltafine.exporting.forms import frames_of
-    from deltafine.exporting.tflite import compare, to_tflite
-
-    content = to_tflite(plain)
-    said = "; not compared with the Keras model"
-    if clips is not None:
-        inputs = frames_of(clips, plain)
-        agreement = compare(content, plain, inputs)
-        said = (
-            f"; on {agreement.frames} {'frames' if len(inputs[0].shape) < clips.ndim else 'clips'} of the videos "
-            f"the largest difference to Keras is {agreement.largest_difference:.2g}, "
-            f"the same class on {agreement.same_class:.1%}"
-        )
-    write_atomically(target, content)
-    return said
-
-
-def _frames(plain: Any, run: Path, data: Path | None) -> np.ndarray:
-    """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
-    import numpy as np
-
-    from deltafine.video import open_for_frames
-
-    settings = _settings(run)
-    where = data or (Path(settings["data"]) if "data" in settings else None)
-    if where is None:
-        raise DeltafineError(f"There is no settings.toml in {run} that names videos: give --data, or --no-check.")
-    named = ("layout", "split") if settings.get("task") == "distill" else ("layout", "split", "classes")
-    layout = {key: settings[key] for key in named if key in settings and data is None}
-    shape = plain.inputs[0].shape
-    by_clip = len(shape) == 5
-    height, width, channels = shape[2 if by_clip else 1 :]
-    length = shape[1] if by_clip else _FRAMES_PER_VIDEO
-    found = []
-    streams = open_for_frames(where, **layout).streams(None, size=(height, width), channels=channels, chunk=length)
-    for _, stream in streams:
-        first = next(iter(stream), None)
-        if first is not None and (len(first[0]) == length or not by_clip):
-            found.append(np.asarray(first[0], "float32"))
-        if len(found) == _VIDEOS_CHECKED:
-            break
-    if not found:
-        raise DeltafineError(
-            f"No video in {where} has {length if by_clip else 'any'} frames to compare on: give other --data, or "
-            "--no-check."
-        )
-    return np.stack(found) if by_clip else np.concatenate(found)[None]
-
-
-def _settings(run: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+def _compared(done: Exported) -> str:
+    if done.agreement is None:
+        return "; not compared with the Keras model"
+    return (
+        f"; on {done.agreement.frames} {done.compared} of the videos "
+        f"the largest difference to Keras is {done.agreement.largest_difference:.2g}, "
+        f"the same class on {done.agreement.same_class:.1%}"
+    )

@@ -62,7 +62,7 @@ def fitting(
     sample, length = sample_shape(model, size, frames)
     window = length if takes_clips(model) else None
     if window is not None and clip_output is not None:
-        raise DeltafineError("--clip_output is for models that take single frames; this one takes clips as it stands.")
+        raise DeltafineError("--clip-output is for models that take single frames; this one takes clips as it stands.")
     answers = answers_of(model, sample, window)
     require_channels_last(model)
     require_frames_apart(model, trace(model, sample))

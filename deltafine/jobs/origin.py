@@ -1,0 +1,129 @@
+"""The run that a model came from, and whether what it is measured on was trained on there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltafine.errors import DeltafineError
+from deltafine.refinement.run.directory import SETTINGS_FILE
+from deltafine.settings import DECLARED, TRUSTING, RefineSettings, resolve
+
+if TYPE_CHECKING:
+    from deltafine.video import Dataset
+
+HOW_IT_SPLIT = ("layout", "split", "classes", "validation", "seed")
+HOW_IT_READ = ("task", "frames", "size", "fps", *HOW_IT_SPLIT)
+"""Settings of a run with which its model is measured again; not those that have to be trusted each time."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A run.
+
+    Attributes:
+        directory: of the run.
+        settings: that it was started with.
+        fingerprint: of its videos and their split; None where its report cannot be read.
+    """
+
+    directory: Path
+    settings: RefineSettings
+    fingerprint: str | None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the run read its model and its videos."""
+        values = {name: getattr(self.settings, name) for name in HOW_IT_READ}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def had(self, data: Dataset) -> bool:
+        """Whether these are the videos of the run, split as there."""
+        from deltafine.measurement.task import without_labels
+
+        if self.fingerprint is None:
+            return Path(self.settings.data).resolve() == data.path.resolve()
+        return any(one.fingerprint() == self.fingerprint for one in (data, without_labels(data)))
+
+
+def origin_of(model: Path) -> Origin | None:
+    """The run in whose directory a model lies, or the one whose export it is; None where there is none."""
+    from deltafine.report import load_report
+
+    for folder in (model.parent, model.parent.parent) if model.parent.name == "export" else (model.parent,):
+        if (folder / SETTINGS_FILE).is_file():
+            with suppress(DeltafineError):  # damaged settings say nothing
+                settings = resolve(folder / SETTINGS_FILE, trusted=TRUSTING, model=str(model))
+                fingerprint = None
+                with suppress(DeltafineError):
+                    fingerprint = load_report(folder).data.fingerprint
+                return Origin(folder, settings, fingerprint)
+    return None
+
+
+def cut_as_in_run(origin: Origin | None, data: Dataset) -> tuple[Dataset, str | None]:
+    """A single video as a run has cut it in a part to train on and a part to measure on; and what to say of that."""
+    from deltafine.measurement.task import split_in_time
+
+    if origin is not None and len(data.videos) == 1 and not data.select("train"):
+        parts, said = split_in_time(data, origin.settings.validation)
+        if origin.had(parts):
+            return parts, said
+    return data, None
+
+
+def about_training(
+    model: Path, origin: Origin | None, data: Dataset, used: Mapping[str, Any], how: Mapping[str, Any]
+) -> str | None:
+    """What to say of videos that a model is measured on and may have been trained on; None where it was not.
+
+    Args:
+        model: that is measured.
+        origin: the run that it came from, if that is known.
+        data: of which the test or validation videos are measured on.
+        used: the settings with which these were split.
+        how: other arguments with which the data was opened.
+    """
+    if origin is None:
+        return (
+            f"{model} does not lie in the directory of a run, so it is not known which videos it was trained on: "
+            "some of those measured here may be among them."
+        )
+    if origin.had(data):
+        return None
+    differing = list(_differing(origin, used))
+    if differing:
+        with suppress(DeltafineError):
+            then = _opened(data.path, {**used, **{name: getattr(origin.settings, name) for name in HOW_IT_SPLIT}}, how)
+            if origin.had(then):
+                return _overlap(origin, then, data, differing)
+    return (
+        f"The videos in {data.path}, or their split, are not those of the run in {origin.directory}: it is not known "
+        "whether some of those measured here were trained on."
+    )
+
+
+def _differing(origin: Origin, used: Mapping[str, Any]) -> Iterator[str]:
+    for name in HOW_IT_SPLIT:
+        if name in used and used[name] != getattr(origin.settings, name):
+            yield DECLARED[name].option
+
+
+def _opened(path: Path, used: Mapping[str, Any], how: Mapping[str, Any]) -> Dataset:
+    from deltafine.video import open_dataset
+
+    return open_dataset(path, **{name: used[name] for name in HOW_IT_SPLIT if name in used}, **how)
+
+
+def _overlap(origin: Origin, then: Dataset, now: Dataset, differing: list[str]) -> str | None:
+    trained = {video.source for video in then.select("train")}
+    measured = {video.source for video in now.select("test") or now.select("validation")}
+    if not (both := trained & measured):
+        return None
+    return (
+        f"{len(both)} of the {len(measured)} videos measured here were trained on by the run in {origin.directory}, "
+        f"which was started with another {' and '.join(differing)}: leave that out to measure on none of them."
+    )

@@ -1,0 +1,444 @@
+"""Every setting of a refinement: its type, default, limits and help. All else is made from these declarations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from deltafine.settings.declaring import Declared, Names, PathText, Share, setting
+
+ADDED_LATER: dict[str, Any] = {"unfreeze": []}
+"""What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
+RENAMED = {
+    "unit": "granularity",
+    "head": "clip_output",
+    "step_per": "threshold_per",
+    "relative_step": "relative_threshold",
+    "step_learning_rate": "threshold_learning_rate",
+}
+"""Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
+CHANGEABLE = ("on_nan", "checkpoint_minutes")
+"""What may be given anew when a run is resumed."""
+
+BUDGET, MODEL, DELTAS, DATA = "Budget", "Model", "Delta layers", "Data"
+TRAINING, RUN, VARIATION = "Training", "The run", "Variation of training clips"
+
+
+class RefineSettings(BaseModel):
+    """What to refine, on what, and how.
+
+    A TOML file with these names is a recipe; the resolved one is kept in the run directory as ``settings.toml``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: PathText = setting(help="Path of the pretrained Keras model.", panel=MODEL, metavar="FILE")
+    task: Literal["classification", "regression", "distill"] = setting(
+        "classification",
+        help="What the output means. See [what the output means](refine.md#what-the-output-means); distill leaves the "
+        "labels aside and follows the original's answers.",
+        panel=MODEL,
+        common=True,
+    )
+    clip_output: Literal["mean", "last", "per-frame"] | None = setting(
+        None,
+        help="What stands for a clip. Only of a model that takes single frames.",
+        panel=MODEL,
+        common=True,
+        unset="mean",
+    )
+    size: str | None = setting(
+        None, help="Frame size, for a model that takes any.", panel=MODEL, common=True, metavar="HxW"
+    )
+    rescale: Literal["0..1", "-1..1"] | None = setting(
+        None, help="Scale pixels for the model.", panel=MODEL, common=True, unset="0..255"
+    )
+    custom_objects: Names = setting(
+        (),
+        help="A layer or function of your own. All forms are described under [models](cli.md#models).",
+        panel=MODEL,
+        common=True,
+        metavar="MODULE:NAME",
+    )
+    unsafe_lambda: bool = setting(
+        False,
+        help="Run Python code that the file holds. Only if you trust whoever made it.",
+        panel=MODEL,
+        common=True,
+    )
+
+    data: PathText = setting(help="Path of the videos. See [Your videos](data.md).", panel=DATA, metavar="DIR")
+    streams: PathText | None = setting(
+        None,
+        help="Continuous videos to measure on. All of them where they have no split of their own, and none that is "
+        "trained on. Without them: the test videos of the data, or those to validate.",
+        panel=DATA,
+        common=True,
+        metavar="DIR",
+        unset="the data",
+    )
+    classes: Names | None = setting(
+        None,
+        help="Class names in the order of the outputs.",
+        panel=DATA,
+        common=True,
+        metavar="A,B,...",
+        unset="the [layout's own order](data.md#layouts)",
+    )
+    layout: str | None = setting(
+        None,
+        help="How the data lies on disk. See [layouts](data.md#layouts).",
+        panel=DATA,
+        common=True,
+        metavar="NAME",
+        unset="detected",
+    )
+    split: int = setting(
+        1, ge=1, help="Which split lists to read. Only where there are several.", panel=DATA, common=True
+    )
+    validation: Share = setting(
+        0.2,
+        ge=0,
+        le=1,
+        help="Part of the videos to validate on. Only where the data has no split of its own.",
+        panel=DATA,
+        common=True,
+    )
+    max_bad_videos: int = setting(0, ge=0, help="How many videos may be unreadable.", panel=DATA, common=True)
+    allow_outside: bool = setting(False, help="Lists may name files outside the data.", panel=DATA)
+    fps: float | None = setting(
+        None,
+        gt=0,
+        le=1000,
+        help="Take frames at this rate. To train and to measure on.",
+        panel=DATA,
+        unset="all frames",
+    )
+    cache: PathText | None = setting(
+        None,
+        help="Keep decoded frames there. If not given, they are kept in the run directory while it lasts. See [the "
+        "cache](data.md#the-cache).",
+        panel=DATA,
+        common=True,
+        metavar="DIR",
+        unset="in the run",
+    )
+
+    at: Names = setting(
+        (),
+        help="Only after these layers. The pattern `default` stands for the default choice, to add to it, and "
+        "`uncovered` for the inputs of layers that it leaves out.",
+        panel=DELTAS,
+        common=True,
+        metavar="PATTERN",
+    )
+    skip: Names = setting((), help="Not after these layers.", panel=DELTAS, common=True, metavar="PATTERN")
+    method: Literal["deltafine", "paper", "l1"] = setting(
+        "deltafine",
+        help="How thresholds and events are trained. `paper` and `l1` are baselines.",
+        panel=DELTAS,
+        common=True,
+    )
+    rule: Literal["send-on-delta", "quantize"] = setting(
+        "send-on-delta", help="What counts as an event.", panel=DELTAS, common=True
+    )
+    granularity: Literal["element", "pixel"] = setting(
+        "element", help="What is sent as one.", panel=DELTAS, common=True
+    )
+    threshold_per: Literal["layer", "channel", "neuron"] = setting(
+        "layer", help="What has a threshold of its own.", panel=DELTAS
+    )
+    relative_threshold: float | None = setting(
+        None,
+        gt=0,
+        help="Threshold / RMS of the activations. The same for all layers.",
+        panel=DELTAS,
+        unset="calibrated for each layer",
+    )
+    max_divergence: float = setting(
+        0.02,
+        gt=0,
+        help="Nats per frame that calibration may spend. The mean Kullback-Leibler divergence between the calibrated "
+        "model's answers and the original's; what `epochs = 0` spends where it saves most.",
+        panel=BUDGET,
+        metavar="NATS",
+    )
+    training_divergence: float = setting(
+        0.05,
+        gt=0,
+        help="The same for the thresholds that training starts from. It may be more, since training wins back what "
+        "they lose.",
+        panel=BUDGET,
+        metavar="NATS",
+    )
+    penalty: float = setting(
+        20.0,
+        ge=0,
+        help="λ: what an event costs. One λ for every model and resolution; with a [budget](refine.md#budgets) what "
+        "it begins with.",
+        panel=BUDGET,
+        common=True,
+    )
+    target_macs: Share | None = setting(
+        None, gt=0, lt=1, help="MAC density to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    target_sparsity: Share | None = setting(
+        None, gt=0, lt=1, help="Delta sparsity to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    target_pixels: Share | None = setting(
+        None, gt=0, lt=1, help="Pixel density to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    max_accuracy_drop: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Accuracy that may be lost for sparsity. On the validation videos; the run saves as much as that allows.",
+        panel=BUDGET,
+        common=True,
+        unset="0.01",
+    )
+
+    epochs: int = setting(
+        4,
+        ge=0,
+        help="Times through the clips; 0 calibrates only.",
+        panel=TRAINING,
+        common=True,
+    )
+    seed: int = setting(0, ge=0, lt=2**32, help="Of everything random.", panel=TRAINING, common=True)
+    frames: int | None = setting(
+        None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
+    )
+    frame_stride: int = setting(
+        1,
+        ge=1,
+        help="Frames from one frame of a training clip to the next. What is measured takes every frame, or those of "
+        "`fps`.",
+        panel=TRAINING,
+    )
+    clip_stride: int | None = setting(
+        None,
+        ge=1,
+        help="Frames from one clip to the next in a video.",
+        panel=TRAINING,
+        unset="`frames` times `frame_stride`",
+    )
+    clips_per_video: int | None = setting(
+        None,
+        ge=1,
+        help="Training clips of every video and epoch.",
+        panel=TRAINING,
+        unset="all that `clip_stride` gives",
+    )
+    sampling: Literal["uniform", "random"] = setting(
+        "uniform",
+        help="Where these clips lie. `uniform` spreads them evenly over the video, `random` draws them again in every "
+        "epoch.",
+        panel=TRAINING,
+    )
+    start: Literal["carried", "noise", "exact"] | None = setting(
+        None,
+        help="State that training clips start from. `carried`: what the clip before left; `noise`: one made up for "
+        "each clip; `exact`: none. Only for the rule `send-on-delta`.",
+        panel=TRAINING,
+        unset="carried per pixel, noise per element",
+    )
+    batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
+    learning_rate: float = setting(
+        1e-3,
+        gt=0,
+        help="Of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
+        panel=TRAINING,
+        common=True,
+    )
+    threshold_learning_rate: float = setting(
+        0.0,
+        ge=0,
+        help="Of the thresholds' logarithms. 0 keeps them as calibrated.",
+        panel=TRAINING,
+    )
+    warmup: Share = setting(
+        0.1, ge=0, lt=1, help="Share of the training over which learning rates and λ rise.", panel=TRAINING
+    )
+    recalibrate: int = setting(
+        0,
+        ge=0,
+        help="How often the thresholds are calibrated again. Spread evenly over the epochs, the last time at their "
+        "end; needs `start` carried, a model of single frames and numba. See [the stages of a "
+        "run](how-it-works.md#the-stages-of-a-run).",
+        panel=TRAINING,
+    )
+    weight_decay: float = setting(
+        0.0, ge=0, help="Of the weights. Never of thresholds, biases and normalisation.", panel=TRAINING
+    )
+    clip_norm: float = setting(10.0, gt=0, help="Global norm to which gradients are clipped.", panel=TRAINING)
+    distill: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Share of the loss from the original's answers.",
+        panel=TRAINING,
+        unset="0.5; 0 for the baselines",
+    )
+    average: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Share of the training over which weights are averaged. Exponentially, into those that are validated and "
+        "kept.",
+        panel=TRAINING,
+        unset="1/8; 0 for the baselines",
+    )
+    freeze: Names = setting(
+        (),
+        help="Layers whose weights stay as they are.",
+        panel=TRAINING,
+        common=True,
+        metavar="PATTERN",
+    )
+    unfreeze: Names = setting(
+        (),
+        help="Frozen layers to train. Layers that the model [has frozen](refine.md#frozen-weights); `freeze` and "
+        "`freeze_batchnorm` go before it.",
+        panel=TRAINING,
+        common=True,
+        metavar="PATTERN",
+    )
+    freeze_batchnorm: bool = setting(
+        False, help="Keep statistics and scales of BatchNormalization as they are.", panel=TRAINING
+    )
+    optimizer: Literal["adamw", "sgd"] = setting(
+        "adamw", help="Of the weights. `sgd` has Nesterov momentum 0.9.", panel=TRAINING
+    )
+    accumulate: int = setting(
+        1,
+        ge=1,
+        help="Steps whose gradients are averaged before the weights change. No more than the training has.",
+        panel=TRAINING,
+    )
+    mixed_precision: bool = setting(
+        False,
+        help="Train with activations in bfloat16. Weights stay in float32; faster on devices that compute in bfloat16, "
+        "slower elsewhere. The refined model computes in float32 again.",
+        panel=TRAINING,
+    )
+    early_stopping: int | None = setting(
+        None,
+        ge=1,
+        help="End when none of N was better. Epochs without a more accurate or sparser model after which the training "
+        "ends.",
+        panel=TRAINING,
+        common=True,
+        metavar="EPOCHS",
+    )
+
+    on_nan: Literal["stop", "rollback"] = setting(
+        "stop",
+        help="What to do when the loss diverges. `rollback` goes back to the last checkpoint and halves the rates; see "
+        "[stopping and resuming](refine.md#stopping-and-resuming).",
+        panel=RUN,
+    )
+    deterministic: bool = setting(
+        False,
+        help="Only operations that give the same bits each time. Slower on GPUs, and some models cannot be trained so.",
+        panel=RUN,
+    )
+    checkpoint_minutes: float = setting(
+        10.0, gt=0, help="Longest training that a kill can cost, in minutes.", panel=RUN, metavar="MINUTES"
+    )
+    tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
+
+    flip: bool = setting(
+        False,
+        help="Mirror every second clip. Of clips that go on from each other, every second place of the batch in an "
+        "epoch.",
+        panel=VARIATION,
+    )
+    crop: Share = setting(1.0, gt=0, le=1, help="Share of height and width that is cut out.", panel=VARIATION)
+    scale: Share = setting(0.0, ge=0, le=1, help="How far that share varies.", panel=VARIATION)
+    brightness: Share = setting(
+        0.0, ge=0, le=1, help="How far brightness varies, as a share of the full range.", panel=VARIATION
+    )
+    contrast: Share = setting(0.0, ge=0, le=1, help="How far contrast varies.", panel=VARIATION)
+    saturation: Share = setting(0.0, ge=0, le=1, help="How far the saturation of colours varies.", panel=VARIATION)
+
+    @model_validator(mode="after")
+    def _methods_of_others(self) -> RefineSettings:
+        if self.method != "deltafine" and self.granularity != "element":
+            raise ValueError(f"method {self.method!r} works on elements, not on granularity {self.granularity!r}")
+        if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
+            raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
+        if self.recalibrate and not self.carried:
+            raise ValueError(
+                "recalibrate needs rule 'send-on-delta' and clips that go on from each other: start 'carried'"
+            )
+        if self.sampling == "random" and self.clips_per_video is None:
+            raise ValueError("random sampling needs clips_per_video")
+        return self
+
+    @property
+    def layer_rule(self) -> str:
+        """The rule of the delta layers while training."""
+        return self.rule if self.method == "deltafine" else self.method
+
+    @property
+    def carried(self) -> bool:
+        """Whether training clips go on from each other; rules without memory need no such order."""
+        carried = self.granularity == "pixel" if self.start is None else self.start == "carried"
+        return carried and self.layer_rule == "send-on-delta"
+
+    @property
+    def noisy(self) -> bool:
+        """Whether training clips start from states that are made up."""
+        return self.granularity == "element" if self.start is None else self.start == "noise"
+
+    @property
+    def rate_of_thresholds(self) -> float:
+        """Learning rate of the thresholds' logarithms; the authors of the paper train them as everything else."""
+        return self.threshold_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+
+    @property
+    def teaching(self) -> float:
+        """Share of the loss that follows the original model, where there are labels."""
+        return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0
+
+    @property
+    def averaged(self) -> float:
+        """Share of the training over which weights are averaged."""
+        return self.average if self.average is not None else 0.125 if self.method == "deltafine" else 0.0
+
+    def hash(self) -> str:
+        """Hex digest of all values."""
+        values = self.model_dump(mode="json")
+        old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
+        known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
+        return digest(known)
+
+    def hash_of_results(self) -> str:
+        """Hex digest of what a run may not be resumed without; how it goes on after a mishap may be changed."""
+        return self.model_copy(update=dict.fromkeys(CHANGEABLE)).hash()
+
+    def to_toml(self) -> str:
+        """All values as TOML; what is None is left out, as TOML has no word for it."""
+        lines = [
+            f"{name} = {_toml(value)}" for name, value in self.model_dump(mode="json").items() if value is not None
+        ]
+        return "\n".join(lines) + "\n"
+
+
+DECLARED = {name: Declared.of(name, field) for name, field in RefineSettings.model_fields.items()}
+"""All settings by name, in order, as they are shown."""
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Hex digest of settings by name, whatever their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _toml(value: Any) -> str:
+    # A JSON string, number or list of strings is the same thing in TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
