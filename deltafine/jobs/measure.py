@@ -104,7 +104,7 @@ def measure_model(
     measured = list(by_name.values())[-1]
     listener.say(opened.summary())
     held, said = held_out(opened, measured.frames, fps)
-    trained = about_training(Path(model), origin, opened, used.model_dump(), {"allow_outside": used.allow_outside})
+    trained = about_training(Path(model), origin, opened, used)
     notes = [*opened.notes, *continuous.notes, *said, *(one for one in (cut, trained) if one)]
     warnings = list(dict.fromkeys(notes))
     for note in warnings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,18 +74,17 @@ def cut_as_in_run(origin: Origin | None, data: Dataset) -> tuple[Dataset, str | 
     return data, None
 
 
-def about_training(
-    model: Path, origin: Origin | None, data: Dataset, used: Mapping[str, Any], how: Mapping[str, Any]
-) -> str | None:
+def about_training(model: Path, origin: Origin | None, data: Dataset, used: RefineSettings) -> str | None:
     """What to say of videos that a model is measured on and may have been trained on; None where it was not.
 
     Args:
         model: that is measured.
         origin: the run that it came from, if that is known.
         data: of which the test or validation videos are measured on.
-        used: the settings with which these were split.
-        how: other arguments with which the data was opened.
+        used: the settings with which these were opened.
     """
+    from deltafine.measurement.task import open_data
+
     if origin is None:
         return (
             f"{model} does not lie in the directory of a run, so it is not known which videos it was trained on: "
@@ -94,36 +92,25 @@ def about_training(
         )
     if origin.had(data):
         return None
-    differing = list(_differing(origin, used))
-    if differing:
-        with suppress(DeltafineError):
-            then = _opened(data.path, {**used, **{name: getattr(origin.settings, name) for name in HOW_IT_SPLIT}}, how)
-            if origin.had(then):
-                return _overlap(origin, then, data, differing)
+    run = origin.settings
+    with suppress(DeltafineError):
+        how = {**{name: getattr(run, name) for name in HOW_IT_SPLIT}, "allow_outside": used.allow_outside}
+        as_in_run = open_data(data.path, run.task, **how)
+        if origin.had(as_in_run):
+            return _overlap(origin, as_in_run, data, used)
     return (
         f"The videos in {data.path}, or their split, are not those of the run in {origin.directory}: it is not known "
         "whether some of those measured here were trained on."
     )
 
 
-def _differing(origin: Origin, used: Mapping[str, Any]) -> Iterator[str]:
-    for name in HOW_IT_SPLIT:
-        if name in used and used[name] != getattr(origin.settings, name):
-            yield DECLARED[name].option
-
-
-def _opened(path: Path, used: Mapping[str, Any], how: Mapping[str, Any]) -> Dataset:
-    from deltafine.video import open_dataset
-
-    return open_dataset(path, **{name: used[name] for name in HOW_IT_SPLIT if name in used}, **how)
-
-
-def _overlap(origin: Origin, then: Dataset, now: Dataset, differing: list[str]) -> str | None:
-    trained = {video.source for video in then.select("train")}
-    measured = {video.source for video in now.select("test") or now.select("validation")}
+def _overlap(origin: Origin, as_in_run: Dataset, data: Dataset, used: RefineSettings) -> str | None:
+    trained = {video.source for video in as_in_run.select("train")}
+    measured = {video.source for video in data.select("test") or data.select("validation")}
     if not (both := trained & measured):
         return None
+    others = [DECLARED[name].option for name in HOW_IT_SPLIT if getattr(used, name) != getattr(origin.settings, name)]
     return (
         f"{len(both)} of the {len(measured)} videos measured here were trained on by the run in {origin.directory}, "
-        f"which was started with another {' and '.join(differing)}: leave that out to measure on none of them."
+        f"which was started with another {' and '.join(others)}: leave that out to measure on none of them."
     )
