@@ -13,7 +13,7 @@ import typer
 from deltafine.cli.options import as_arguments, takes_settings
 
 
-@takes_settings("bench")
+@takes_settings("bench", without_default=["cache"])
 def bench(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     data: Annotated[Path, typer.Option(metavar="DIR", help="Videos to run on.")],

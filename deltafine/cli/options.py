@@ -19,7 +19,7 @@ def takes_settings(
 
     Args:
         command: a name in ``TAKES``.
-        panel: one heading for all of them, instead of their own.
+        panel: the heading that they stand under; those of `refine` have headings of their own.
         defaults: whether their defaults are shown; not where they come from somewhere else.
         without_default: settings that are not looked at unless they are given.
     """
@@ -29,7 +29,7 @@ def takes_settings(
     made = [
         _option(
             one,
-            panel,
+            one.panel if everything else panel,
             defaults=defaults and one.name not in without_default,
             listed=one.common or not everything,
         )
@@ -71,7 +71,7 @@ def _option(one: Declared, panel: str | None, *, defaults: bool, listed: bool) -
             one.option,
             metavar=None if one.kind == "flag" else one.metavar,
             help=f"{one.brief}{default}.",
-            rich_help_panel=panel or one.panel,
+            rich_help_panel=panel,
             hidden=not listed,
         ),
     )

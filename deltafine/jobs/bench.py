@@ -68,7 +68,7 @@ def bench(
             the videos are read.
 
     Raises:
-        DeltafineError: the model or the videos cannot be used as they are.
+        DeltafineError: the model or the videos cannot be used as they are, or TensorFlow has other threads already.
     """
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame, set_threads
     from deltafine.model import load
@@ -77,7 +77,12 @@ def bench(
     if frames < 2 or threads < 1:
         raise DeltafineError(f"{frames} frames with {threads} threads cannot be timed: give 2 frames and 1 thread.")
     run, data, given = Path(run), Path(data), checked(**settings)
-    set_threads(threads)
+    try:
+        set_threads(threads)
+    except RuntimeError as error:
+        raise DeltafineError(
+            f"TensorFlow has computed something already, and not with {threads} threads: time in a process of its own."
+        ) from error
     trust = trust_in(given)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
     videos = _videos(data, runtime.plan.input_shape, frames, given)

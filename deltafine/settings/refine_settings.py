@@ -209,7 +209,7 @@ class RefineSettings(BaseModel):
         panel=TRAINING,
         common=True,
     )
-    seed: int = setting(0, ge=0, lt=2**32, help="Of everything random.", panel=TRAINING, common=True)
+    seed: int = setting(0, ge=0, lt=2**32, help="Draws the split and all that is random.", panel=TRAINING, common=True)
     frames: int | None = setting(
         None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
     )
