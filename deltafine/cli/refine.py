@@ -34,7 +34,7 @@ def refine(
     """Refine a model on videos, measure it, and write the refined model and its report.
 
     Listed are the common settings; docs/settings.md has all, for --set. Options
-    and --set override the recipe. A SHARE is written 0.05 or 5%.
+    and --set override the recipe. A FRACTION is 0.05 or 5%.
     """
     from deltafine.settings import assigned
 

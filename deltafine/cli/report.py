@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _AFRESH = "Measuring a model (MODEL --data DIR; defaults: those of its run)"
 _GATE = "Gate (exit code 1 if a threshold is not met)"
-_SHARE = "SHARE"
+_FRACTION = "FRACTION"
 
 
 class Format(StrEnum):
@@ -51,16 +51,16 @@ def report(
         ),
     ] = None,
     min_sparsity: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
     ] = None,
     max_macs_ratio: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most effective MACs / dense MACs.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most effective MACs / dense MACs.", rich_help_panel=_GATE)
     ] = None,
     max_pixel_density: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most changed positions.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most changed positions.", rich_help_panel=_GATE)
     ] = None,
     max_accuracy_drop: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most accuracy lost, 0.01 or 1%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most accuracy lost, 0.01 or 1%.", rich_help_panel=_GATE)
     ] = None,
     accuracy_drop_at: Annotated[
         str | None,
@@ -69,7 +69,8 @@ def report(
         ),
     ] = None,
     max_regression: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most that may be worse than a baseline.", rich_help_panel=_GATE)
+        str | None,
+        typer.Option(metavar=_FRACTION, help="Most that may be worse than a baseline.", rich_help_panel=_GATE),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Videos to measure it on.", rich_help_panel=_AFRESH)
@@ -87,7 +88,7 @@ def report(
     ] = None,
     **settings: Any,
 ) -> None:
-    """Show the report of a run, compare it with others, and gate it; or measure a model afresh."""
+    """Show the report of a run, compare it with others, and gate it; or measure a model."""
     from deltafine.report import load_report
     from deltafine.report.compare import compare
     from deltafine.report.gate import check, read_thresholds

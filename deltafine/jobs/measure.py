@@ -1,4 +1,4 @@
-"""Measuring any Keras model afresh on videos: a report without a refinement."""
+"""Measuring any Keras model on videos: a report without a refinement."""
 
 from __future__ import annotations
 

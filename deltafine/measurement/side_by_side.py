@@ -118,7 +118,7 @@ def measure_clips(
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
-    """Measure models on clips of T frames, each starting afresh; see :func:`measure`."""
+    """Measure models on clips of T frames, each starting from scratch; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
     comparison = _Comparison(probes, output or Output(), as_clips=True)
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))

@@ -1,4 +1,4 @@
-"""Thresholds that a report must meet, from the command line or from a TOML file."""
+"""Limits that a report must meet, from the command line or from a TOML file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TOLERANCE = 1e-12  # 0.75 - 0.73 is a little more than 0.02 in binary
 
 @dataclass(frozen=True)
 class Check:
-    """One threshold and whether it was met, in words."""
+    """One limit and whether it was met, in words."""
 
     name: str
     subject: str
@@ -62,7 +62,7 @@ class Thresholds:
 
 
 def read_thresholds(file: Path | None, options: Mapping[str, str | None]) -> Thresholds:
-    """Thresholds of a TOML file, overridden by those options that are not None.
+    """Limits of a TOML file, overridden by those options that are not None.
 
     A file states them below [tool.deltafine.gate], or, unless it is a pyproject.toml, at its top. Raises
     DeltafineError where the file or a value is wrong.
@@ -88,12 +88,12 @@ def _from_file(file: Path) -> dict[str, Any]:
     if table is None and file.name != "pyproject.toml":
         table = content
     if not isinstance(table, dict) or not table:
-        raise DeltafineError(f"{clean(file)} states no gate: write thresholds below [tool.deltafine.gate].")
+        raise DeltafineError(f"{clean(file)} states no gate: write limits below [tool.deltafine.gate].")
     for key in table:
         if key not in NAMES:
             near = difflib.get_close_matches(key, NAMES, 1)
             hint = f"did you mean {near[0]}" if near else f"known are {', '.join(NAMES)}"
-            raise DeltafineError(f"{clean(file)} has an unknown threshold {clean(key)!r}: {hint}.")
+            raise DeltafineError(f"{clean(file)} has an unknown limit {clean(key)!r}: {hint}.")
     return dict(table)
 
 
@@ -109,11 +109,11 @@ def parse_share(name: str, value: object) -> float:
 
 
 def check(report: Report, thresholds: Thresholds, comparisons: Sequence[Comparison] = ()) -> list[Check]:
-    """Every threshold against the subject model on streams.
+    """Every limit against the subject model on streams.
 
     Those of costs are not met where the frozen control is as good as the model, whatever it costs.
 
-    Raises DeltafineError where a threshold has nothing to look at: no accuracy, or no baseline.
+    Raises DeltafineError where a limit has nothing to look at: no accuracy, or no baseline.
     """
     limits = thresholds.limits
     figures = figures_of(report, subject(report), "streams")

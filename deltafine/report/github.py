@@ -19,7 +19,7 @@ def in_actions(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def error_commands(checks: Sequence[Check]) -> list[str]:
-    """One workflow command per threshold that was not met."""
+    """One workflow command per limit that was not met."""
     return [
         f"::error title={_escaped(f'deltafine {check.name}', True)}::{_escaped(check.sentence)}"
         for check in checks

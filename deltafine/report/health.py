@@ -65,7 +65,7 @@ def health_cautions(report: Report) -> list[str]:
         part = sum(layer.dense_macs for layer in losing) / dense
         found.append(
             f"In {counted(len(losing), 'layer')} with {share(part)} of the MACs more changes than the break-even "
-            "density, so that the overhead of delta inference eats its saving: "
+            "density, so that the overhead of delta inference exceeds its saving: "
             f"{listed(layer.name for layer in losing)}."
         )
     return found

@@ -11,7 +11,7 @@ from deltafine.report.text import clean
 
 
 def render(report: Report, checks: Sequence[Check]) -> str:
-    """One test suite, one test case per threshold."""
+    """One test suite, one test case per limit."""
     failures = str(sum(not check.met for check in checks))
     root = ElementTree.Element("testsuites", tests=str(len(checks)), failures=failures, errors="0")
     suite = ElementTree.SubElement(

@@ -109,7 +109,7 @@ def load_pictures(path: str | os.PathLike[str], report: Report) -> dict[str, byt
     """The PNG files of a report that still lie beside it; a report.json that was moved alone has none."""
     folder = report_file(path).parent / PICTURES_FOLDER
     files = {picture.file: folder / picture.file for picture in report.pictures}
-    # What a stranger's run calls a picture may be a link to a file of the reader's, which no page should show.
+    # What an untrusted run calls a picture may be a link to a file of the reader's, which no page should show.
     found = {name: read_small(file, MOST_BYTES) for name, file in files.items() if file.is_file()}
     return {name: content for name, content in found.items() if content.startswith(PNG)}
 

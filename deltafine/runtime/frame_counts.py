@@ -19,7 +19,7 @@ class FrameCounts:
         table: (operations, COLUMNS) int64, the attributes in this order; default: zeros.
 
     Attributes:
-        rows: positions that were computed anew.
+        rows: positions that were computed again.
         changed_rows: positions whose values changed.
         changed_elements: values that changed.
         effective_macs: changed input elements, each times the weights that it meets: the effective MACs of the report.

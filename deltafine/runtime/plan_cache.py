@@ -1,7 +1,7 @@
 """What is kept between starts: the plan of a model, and how this machine runs it best.
 
 Nothing that is kept is needed. A file that is damaged, of another version or not to be read counts as not there, and
-is made anew; what cannot be kept costs the next start some seconds. Both are said, in a ``DeltafineWarning``.
+is made again; what cannot be kept costs the next start some seconds. Both are said, in a ``DeltafineWarning``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def plan(folder: Path, source: str) -> Plan | None:
 def keep_plan(plan: Plan, folder: Path | None, source: str) -> None:
     """Keep a plan where that is possible."""
     if folder is None:
-        _say("The plan is compiled anew at every start: there is no home folder to keep it in.")
+        _say("The plan is compiled again at every start: there is no home folder to keep it in.")
         return
     try:
         make_folder(folder)
@@ -87,7 +87,7 @@ def keep_plan(plan: Plan, folder: Path | None, source: str) -> None:
         plan.save(folder)
         write_atomically(folder / SOURCE, f"{source} {_compiler()} {_digest_of_plan(folder)}\n".encode())
     except (OSError, CannotWrite) as error:
-        _say(f"The plan is compiled anew at every start, since it cannot be kept: {_reason(error)}.")
+        _say(f"The plan is compiled again at every start, since it cannot be kept: {_reason(error)}.")
 
 
 def choice(folder: Path | None, source: str, plan: Plan) -> dict[str, float] | None:
@@ -162,7 +162,7 @@ def _remove(path: Path) -> None:
 
 
 def _say_unused(path: Path, why: object) -> None:
-    _say(f"What was kept is not used, and made anew: {path} ({_reason(why)}).")
+    _say(f"What was kept is not used, and is made again: {path} ({_reason(why)}).")
 
 
 def _reason(why: object) -> str:

@@ -83,7 +83,7 @@ class Declared:
     """
 
     name: str
-    kind: Literal["flag", "whole number", "number", "share", "text", "list", "choice"]
+    kind: Literal["flag", "whole number", "number", "fraction", "text", "list", "choice"]
     help: str
     panel: str
     common: bool
@@ -97,7 +97,7 @@ class Declared:
         """What the declaration of a field says."""
         shown: Any = field.json_schema_extra["shown"]  # type: ignore[call-overload,index]
         kind, choices = _kind(field)
-        metavars = {"whole number": "N", "number": "NUMBER", "share": "SHARE", "choice": _metavar(choices)}
+        metavars = {"whole number": "N", "number": "NUMBER", "fraction": "FRACTION", "choice": _metavar(choices)}
         return cls(
             name=name,
             kind=kind,
@@ -129,7 +129,7 @@ def _kind(field: FieldInfo) -> tuple[Any, tuple[str, ...]]:
     if any(get_origin(part) is tuple for part in parts):
         return "list", ()
     if any(part is _A_SHARE for part in parts):
-        return "share", ()
+        return "fraction", ()
     words = {bool: "flag", int: "whole number", float: "number", str: "text"}
     return next(word for kind, word in words.items() if kind in parts), ()
 

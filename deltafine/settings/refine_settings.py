@@ -22,7 +22,7 @@ RENAMED = {
 }
 """Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
 CHANGEABLE = ("on_nan", "checkpoint_minutes")
-"""What may be given anew when a run is resumed."""
+"""What may be changed when a run is resumed."""
 
 BUDGET, MODEL, DELTAS, DATA = "Budget", "Model", "Delta layers", "Data"
 TRAINING, RUN, VARIATION = "Training", "The run", "Variation of training clips"
@@ -59,14 +59,14 @@ class RefineSettings(BaseModel):
     )
     custom_objects: Names = setting(
         (),
-        help="A layer or function of your own. All forms are described under [models](cli.md#models).",
+        help="Your own layer or function. All forms are described under [models](cli.md#models).",
         panel=MODEL,
         common=True,
         metavar="MODULE:NAME",
     )
     unsafe_lambda: bool = setting(
         False,
-        help="Run Python code that the file holds. Only if you trust whoever made it.",
+        help="Run Python code that the file holds. Only if you trust its author.",
         panel=MODEL,
         common=True,
     )
@@ -104,7 +104,7 @@ class RefineSettings(BaseModel):
         0.2,
         ge=0,
         le=1,
-        help="Part of the videos to validate on. Only where the data has no split of its own.",
+        help="Fraction of videos to validate on. Only where the data has no split of its own.",
         panel=DATA,
         common=True,
     )
@@ -205,11 +205,11 @@ class RefineSettings(BaseModel):
     epochs: int = setting(
         4,
         ge=0,
-        help="Times through the clips; 0 calibrates only.",
+        help="Passes over the clips; 0 only calibrates.",
         panel=TRAINING,
         common=True,
     )
-    seed: int = setting(0, ge=0, lt=2**32, help="Draws the split and all that is random.", panel=TRAINING, common=True)
+    seed: int = setting(0, ge=0, lt=2**32, help="Of the split and everything random.", panel=TRAINING, common=True)
     frames: int | None = setting(
         None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
     )
@@ -262,7 +262,7 @@ class RefineSettings(BaseModel):
         panel=TRAINING,
     )
     warmup: Share = setting(
-        0.1, ge=0, lt=1, help="Share of the training over which learning rates and λ rise.", panel=TRAINING
+        0.1, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING
     )
     recalibrate: int = setting(
         0,
@@ -280,7 +280,7 @@ class RefineSettings(BaseModel):
         None,
         ge=0,
         le=1,
-        help="Share of the loss from the original's answers.",
+        help="Fraction of the loss that follows the original's answers.",
         panel=TRAINING,
         unset="0.5; 0 for the baselines",
     )
@@ -288,8 +288,8 @@ class RefineSettings(BaseModel):
         None,
         ge=0,
         le=1,
-        help="Share of the training over which weights are averaged. Exponentially, into those that are validated and "
-        "kept.",
+        help="Fraction of the training over which weights are averaged. Exponentially, into those that are validated "
+        "and kept.",
         panel=TRAINING,
         unset="1/8; 0 for the baselines",
     )
@@ -303,7 +303,7 @@ class RefineSettings(BaseModel):
     unfreeze: Names = setting(
         (),
         help="Frozen layers to train. Layers that the model [has frozen](refine.md#frozen-weights); `freeze` and "
-        "`freeze_batchnorm` go before it.",
+        "`freeze_batchnorm` override it.",
         panel=TRAINING,
         common=True,
         metavar="PATTERN",
@@ -329,8 +329,7 @@ class RefineSettings(BaseModel):
     early_stopping: int | None = setting(
         None,
         ge=1,
-        help="End when none of N was better. Epochs without a more accurate or sparser model after which the training "
-        "ends.",
+        help="End after so many without a better model. A better one is more accurate or sparser.",
         panel=TRAINING,
         common=True,
         metavar="EPOCHS",
@@ -358,10 +357,10 @@ class RefineSettings(BaseModel):
         "epoch.",
         panel=VARIATION,
     )
-    crop: Share = setting(1.0, gt=0, le=1, help="Share of height and width that is cut out.", panel=VARIATION)
-    scale: Share = setting(0.0, ge=0, le=1, help="How far that share varies.", panel=VARIATION)
+    crop: Share = setting(1.0, gt=0, le=1, help="Fraction of height and width that is cut out.", panel=VARIATION)
+    scale: Share = setting(0.0, ge=0, le=1, help="How far that fraction varies.", panel=VARIATION)
     brightness: Share = setting(
-        0.0, ge=0, le=1, help="How far brightness varies, as a share of the full range.", panel=VARIATION
+        0.0, ge=0, le=1, help="How far brightness varies, as a fraction of the full range.", panel=VARIATION
     )
     contrast: Share = setting(0.0, ge=0, le=1, help="How far contrast varies.", panel=VARIATION)
     saturation: Share = setting(0.0, ge=0, le=1, help="How far the saturation of colours varies.", panel=VARIATION)

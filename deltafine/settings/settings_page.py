@@ -10,7 +10,7 @@ from deltafine.settings.refine_settings import DECLARED
 
 RENEW = "python -m deltafine.settings > docs/settings.md"
 _TOP = f"""\
-<!-- Made by `{RENEW}` from the declarations in deltafine/settings/refine_settings.py: change those. -->
+<!-- Made from deltafine/settings/refine_settings.py, change that: {RENEW} -->
 
 # Settings
 
@@ -23,14 +23,14 @@ Every setting of `deltafine refine`. There are four ways to give one; they take 
 | [recipe](refine.md#recipes) | `target_macs = "5%"` in a TOML file, given with `--recipe` |
 | Python | `deltafine.refine(model, data, out, target_macs="5%")` |
 
-Options and `--set` override the recipe. A share is a number or a percentage: `0.05` and `5%` are the same. A list is
+Options and `--set` override the recipe. A fraction is a number or a percentage: `0.05` and `5%` are the same. A list is
 `a,b` with `--set`, `["a", "b"]` in a recipe, and an option that is repeated. A flag is an option without a value, or
 `true` or `false`. `--help` of each command lists what it takes, see [other commands](#other-commands).
 """
 _OTHERS = """\
 Other commands have options for some of these settings, with the same names and limits. `report` has them for measuring
 a model, with `--data`. A model in the directory of a run is measured with the settings of that run unless others are
-given; see [measuring a model](report.md#measuring-a-model-afresh). `export` and `bench` take the frames of the
+given; see [measuring a model](report.md#measuring-any-model). `export` and `bench` take the frames of the
 validation videos if `cache` is given, because a run has kept these.
 """
 

@@ -158,11 +158,11 @@ class Dataset:
             clip_stride: Step in the video from one clip to the next; None for clips that do not overlap.
                 One more clip ends on the video's last frame where the step does not lead there.
             clips_per_video: Take so many clips of every video instead.
-            sampling: ``"uniform"`` spreads these evenly, ``"random"`` draws them anew in every epoch.
+            sampling: ``"uniform"`` spreads these evenly, ``"random"`` draws them again in every epoch.
             fps: Take frames at this rate, by their times, before any stride.
-            augmentation: Vary every clip, anew in every epoch; for training.
+            augmentation: Vary every clip, differently in every epoch; for training.
             batch: Clips in a batch; the last batch holds what is left.
-            shuffle: Mix the clips of all videos, anew in every epoch.
+            shuffle: Mix the clips of all videos, differently in every epoch.
             continued: Let each clip of a batch go on where the one in its place in the batch before ended, or in
                 a video that begins much like that one ended (see ``Continuity``), from other places in every epoch.
                 All batches are full: some clips come twice.

@@ -155,7 +155,7 @@ def file_stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and modification time in nanoseconds, of a regular file only.
 
     Raises:
-        UnreadableVideo: It is gone, not a regular file (opening a FIFO would wait for ever), or empty.
+        UnreadableVideo: It is gone, not a regular file (opening a FIFO would wait without end), or empty.
     """
     try:
         status = path.stat()

@@ -36,6 +36,15 @@ def section(name: str) -> str:
     return found[1]
 
 
+def shown_commands(text: str) -> list[str]:
+    """The lines of code blocks that call deltafine; a line of prose may begin with its name, too."""
+    pieces = re.split(r"^```.*$", text, flags=re.MULTILINE)
+    prose, fenced = "\n".join(pieces[::2]), "\n".join(pieces[1::2])
+    return re.findall(r"^(?: {4}|\$ )(deltafine [a-z].*)$", prose, re.MULTILINE) + re.findall(
+        r"^ *(?:\$ |exec )?(deltafine [a-z].*)$", fenced, re.MULTILINE
+    )
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_a_command_is_described(name: str) -> None:
     described = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section(name)))
@@ -44,11 +53,7 @@ def test_every_option_of_a_command_is_described(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None:
-    text = page.read_text("utf-8")
-    fenced = "\n".join(re.findall(r"^```\w*$(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    shown = re.findall(r"^(?: {4}|\$ )(deltafine [a-z].*)$", text, re.MULTILINE)
-    shown += re.findall(r"^(deltafine [a-z].*)$", fenced, re.MULTILINE)
-    for line in shown:
+    for line in shown_commands(page.read_text("utf-8")):
         _, name, *rest = shlex.split(line, comments=True)
         assert name in COMMANDS, line
         given = {word.split("=")[0] for word in rest if word.startswith("--")}

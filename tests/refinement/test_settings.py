@@ -123,11 +123,11 @@ def test_every_setting_says_in_one_short_sentence_what_it_means() -> None:
         assert not set("[]`") & set(setting.brief), setting.name
 
 
-SHARES = [name for name, setting in DECLARED.items() if setting.kind == "share"]
+FRACTIONS = [name for name, setting in DECLARED.items() if setting.kind == "fraction"]
 
 
-@pytest.mark.parametrize("name", SHARES)
-def test_a_share_is_a_number_or_a_percentage_wherever_it_is_given(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_a_fraction_is_a_number_or_a_percentage_wherever_it_is_given(name: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'model = "m"\ndata = "d"\n{name} = "7.5%"\n', "utf-8")
     as_number = resolve(model="m", data="d", **{name: 0.075})
@@ -142,7 +142,7 @@ def test_a_share_is_a_number_or_a_percentage_wherever_it_is_given(name: str, tmp
 
 
 @pytest.mark.parametrize("value", ["%", "5%%", "five", "-1%", "101%"])
-def test_what_is_no_share_is_refused(value: str) -> None:
+def test_what_is_no_fraction_is_refused(value: str) -> None:
     assert refusal(distill=value).startswith("The setting 'distill' is ")
 
 

@@ -1,4 +1,4 @@
-"""Nothing that is kept between starts is needed: what is damaged is made anew, what cannot be kept is done without."""
+"""Nothing that is kept between starts is needed: what is damaged is made again, what cannot be kept is done without."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _of_another_version(path: Path) -> None:
     [b"", b"garbage", b"\x00" * 1000, b"null", b"[]", b"7", b'"text"', b"{}", b"[" * 100_000,
      b'{"version": 1, "name": []}', b"\xff\xfe\xfd"],
 )  # fmt: skip
-def test_another_content_is_made_anew_and_said(
+def test_another_content_is_made_again_and_said(
     whole: Path, expected: np.ndarray, tmp_path: Path, name: str, content: bytes
 ) -> None:
     run = damaged(whole, tmp_path / "run", name, lambda path: path.write_bytes(content))
@@ -110,7 +110,7 @@ def test_another_content_is_made_anew_and_said(
         ("plan.json", lambda path: path.write_text(path.read_text("utf-8").replace("16", "32"), "utf-8")),
     ],
 )
-def test_another_kind_of_file_or_plan_is_made_anew_and_said(
+def test_another_kind_of_file_or_plan_is_made_again_and_said(
     whole: Path, expected: np.ndarray, tmp_path: Path, name: str, damage: Callable[[Path], object]
 ) -> None:
     run = damaged(whole, tmp_path / "run", name, damage)
@@ -123,7 +123,7 @@ def test_another_kind_of_file_or_plan_is_made_anew_and_said(
 
 @settings(deadline=None, max_examples=25)
 @given(name=some.sampled_from(FILES), share=some.floats(0, 1, exclude_max=True))
-def test_a_file_cut_anywhere_is_made_anew(
+def test_a_file_cut_anywhere_is_made_again(
     whole: Path, expected: np.ndarray, tmp_path_factory: pytest.TempPathFactory, name: str, share: float
 ) -> None:
     size = (whole / "runtime" / name).stat().st_size
@@ -162,12 +162,12 @@ def test_a_choice_of_no_prices_or_of_other_layers_is_not_taken(whole: Path, tmp_
     run = damaged(whole, tmp_path / "run", "choice.json", change)
     said = started(run, engine="auto")[1]
     assert len(said) == 1
-    with pytest.warns(DeltafineWarning, match="made anew"):
+    with pytest.warns(DeltafineWarning, match="made again"):
         assert not DeltaRuntime(run).calibrated
     assert DeltaRuntime(whole).calibrated
 
 
-def test_what_an_earlier_version_kept_is_made_anew_without_a_word(
+def test_what_an_earlier_version_kept_is_made_again_without_a_word(
     whole: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
     run = damaged(whole, tmp_path / "run", "source.sha256", lambda path: path.write_text(path.read_text("utf-8")[:64]))
@@ -185,7 +185,7 @@ def test_run_goes_on_with_a_plan_that_was_cut_and_says_so(
     done = Command(capsys, monkeypatch)("run", run, film)
     assert done.code == 0, done
     assert "frame 2: class " in done.output
-    (line,) = [line for line in done.errors.splitlines() if "made anew" in line]
+    (line,) = [line for line in done.errors.splitlines() if "made again" in line]
     assert line.startswith("Note: What was kept")
     assert "Warning" not in done.errors
 
@@ -280,7 +280,7 @@ def compiled(function: Any) -> tuple[bool, list[str]]:
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-def test_damaged_kernels_are_compiled_anew_and_said(tmp_path: Path, function: Any, suffix: str) -> None:
+def test_damaged_kernels_are_compiled_again_and_said(tmp_path: Path, function: Any, suffix: str) -> None:
     assert compiled(function) == (False, [])
     assert compiled(function) == (True, [])
     (file,) = (tmp_path / "numba").rglob(f"*{suffix}")

@@ -1,11 +1,11 @@
 """Convolution by single events: for each changed value of the input, add its change times the weights that it meets.
 
 Worth it where most positions change but few of their channels. Sums are kept in double precision, so that however long
-the video is, what has been added up equals a sum taken anew to the last bit or so of single precision.
+the video is, what has been added up equals a sum taken from scratch to the last bit or so of single precision.
 
 That holds as long as the values stay within a range: what is added to a sum and taken off again leaves its rounding
 behind, and what is not finite cannot be taken off at all. So the largest value that went into the sums is kept, and
-they are given up, to be taken anew, when a value is far above it or when all values have become far smaller.
+they are given up, to be taken from scratch, when a value is far above it or when all values have become far smaller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.row_convolution import piece_size, reach_of
 
 FRAMES_TO_WAIT = 2
-"""After a frame that was computed by rows, so many quiet frames pass before sums are taken anew."""
+"""After a frame that was computed by rows, so many quiet frames pass before sums are taken from scratch."""
 
 RANGE = 2.0**16
 """How much larger or smaller than the largest value so far others may become: double precision has 2**29 to spare."""
@@ -59,7 +59,7 @@ def should_send_events(table: np.ndarray, operation: np.ndarray, fresh: bool) ->
         stale[operation[at.OUTPUT]] -= 1
         quiet = stale[operation[at.OUTPUT]] == 0
         if quiet:
-            stale[operation[at.OUTPUT]] = -1  # sums are to be taken anew in this frame
+            stale[operation[at.OUTPUT]] = -1  # sums are to be taken from scratch in this frame
     return quiet
 
 

@@ -1,4 +1,4 @@
-"""Keeping compiled kernels between starts, such that a damaged file costs only the time to compile anew.
+"""Keeping compiled kernels between starts, such that a damaged file costs only the time to compile again.
 
 numba unpickles what it finds in its cache and runs the machine code in it. Here each file begins with a digest of what
 follows; one that does not fit counts as not there.
@@ -23,7 +23,7 @@ from deltafine.storage.files import write_atomically
 _HEADER = f"deltafine kernels, numba {numba.__version__}\n".encode()
 _DIGEST = 32
 NOWHERE = (
-    "Compiled kernels cannot be kept{}: every start on this machine compiles them anew, which takes half a minute."
+    "Compiled kernels cannot be kept{}: every start on this machine compiles them again, which takes half a minute."
 )
 
 
@@ -108,4 +108,4 @@ class KernelCache(FunctionCache):
 
 
 def _say_unused(path: Path, why: str) -> None:
-    warnings.warn(f"Kept kernels are not used, and compiled anew: {path} ({why}).", DeltafineWarning, stacklevel=2)
+    warnings.warn(f"Kept kernels are not used, and are compiled again: {path} ({why}).", DeltafineWarning, stacklevel=2)

@@ -34,8 +34,8 @@ class Memory(NamedTuple):
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
         sent_bytes: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
-        stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken anew; 0 while they hold, -1 when
-            it is time.
+        stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken again; 0 while they hold, -1
+            when it is time.
         largest: float64 per tensor, the largest value that its ``sums`` have held.
         looks: int64 per tensor, how often it was asked whether they still hold.
     """

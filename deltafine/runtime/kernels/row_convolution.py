@@ -226,7 +226,7 @@ def scale_channels(table: np.ndarray, operation: np.ndarray, first: int, rows: i
 def convolve(
     table: np.ndarray, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
-    """A convolution or depthwise convolution of the outputs that changes reach, each computed anew."""
+    """A convolution or depthwise convolution of the outputs that changes reach, each computed from scratch."""
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]

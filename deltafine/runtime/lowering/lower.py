@@ -122,7 +122,7 @@ def _require_single(model: Any) -> None:
 
 
 def _join(plan: Plan) -> None:
-    """Join operations until nothing changes, then drop what nobody needs and number the tensors anew."""
+    """Join operations until nothing changes, then drop what nobody needs and number the tensors again."""
     while _join_one(plan):
         pass
     needed = set(plan.outputs)

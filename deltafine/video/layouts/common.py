@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
         DeltafineError: It is none, or too large for a list.
     """
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would wait without end
             raise DeltafineError(f"{path} is not a regular file: a list must be one.")
         if path.stat().st_size > MOST_LIST_BYTES:
             raise DeltafineError(f"{path} has {path.stat().st_size} bytes, too many for a list of videos.")
