@@ -83,13 +83,16 @@ def measure_model(
     task, streams, fps = used.task, used.streams, used.fps
     trust = trust_in(given)
 
-    def ready(path: str | os.PathLike[str]) -> _Measurable:
-        return _measurable(load(Path(path), **trust), used)
+    of_original = used
+    if origin is not None and "rescale" not in given:  # the refined model scales its pixels itself
+        of_original = used.model_copy(update={"rescale": origin.settings.rescale})
 
     def look() -> tuple[dict[str, _Measurable], Output, Dataset, Dataset, str | None]:
-        measured = ready(model)
+        measured = _measurable(load(Path(model), **trust), used)
         name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if original is None else MEASURED
-        by_name = {name: measured} if original is None else {ORIGINAL: ready(original), name: measured}
+        by_name = {name: measured}
+        if original is not None:
+            by_name = {ORIGINAL: _measurable(load(Path(original), **trust), of_original), name: measured}
         opened = open_data(data, task, **how_to_open(used.model_dump()))
         continuous = opened
         if streams is not None:

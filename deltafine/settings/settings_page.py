@@ -10,7 +10,7 @@ from deltafine.settings.refine_settings import DECLARED
 
 RENEW = "python -m deltafine.settings > docs/settings.md"
 _TOP = f"""\
-<!-- Made from deltafine/settings/refine_settings.py, change that: {RENEW} -->
+<!-- Made from deltafine/settings/declarations.py, change that: {RENEW} -->
 
 # Settings
 

@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("split")
     write_small_model(folder / "model.keras")
     write_small_videos(folder / "videos")
-    how: dict[str, Any] = {**FAST, "epochs": 0, "seed": 1, "validation": "40%"}
+    how: dict[str, Any] = {**FAST, "epochs": 0, "seed": 1, "validation": "40%", "rescale": "0..1"}
     refine(folder / "model.keras", folder / "videos", folder / "run", **how)
     return folder
 
