@@ -71,6 +71,11 @@ def refine(
         DeltafineError: the input cannot be used as it is; nothing is lost.
         Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
         WorkerLost: another of the processes has ended.
+
+    Examples:
+        >>> report = deltafine.refine("model.keras", "videos/", "calibrated/", epochs=0, frames=4)
+        >>> sorted(report.models)
+        ['calibrated', 'original']
     """
     from deltafine.workers import ALONE, cluster_of, join
 

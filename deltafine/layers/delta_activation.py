@@ -56,6 +56,12 @@ class DeltaActivation(keras.layers.Layer):
 
     Raises:
         ValueError: for an unknown rule, granularity or scope, or a threshold that is not positive and finite.
+
+    Examples:
+        >>> layer = deltafine.DeltaActivation(initial_threshold=0.5)
+        >>> x = np.array([0.0, 0.25, 1.0, 1.25, 0.25], "float32").reshape(1, 5, 1)  # one clip of five frames
+        >>> layer(x)[0, :, 0].numpy().tolist()
+        [0.0, 0.0, 1.0, 1.0, 0.25]
     """
 
     def __init__(

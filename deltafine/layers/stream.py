@@ -35,6 +35,15 @@ class Stream:
         state: what ``.state`` of the previous piece's stream was; None at the start of a video.
         measuring: events are counted by other means and no gradients are wanted, so delta layers need not update
             their ``events`` metric, and give what they send without more ado.
+
+    Examples:
+        >>> layer, video = deltafine.DeltaActivation(initial_threshold=1.0), np.arange(6.0).reshape(1, 6, 1) * 0.4
+        >>> with Stream() as first:
+        ...     start = layer(video[:, :3])
+        >>> with Stream(first.state) as second:
+        ...     rest = layer(video[:, 3:])
+        >>> np.array_equal(np.concatenate([start, rest], axis=1), layer(video))
+        True
     """
 
     def __init__(self, state: Sequence[Any] | None = None, *, measuring: bool = False) -> None:

@@ -57,6 +57,12 @@ def measure(
 
     Raises:
         DeltafineError: no video is long enough to be measured, or the models take different frames.
+
+    Examples:
+        >>> models = {"refined": keras.models.load_model("run/refined.keras")}
+        >>> found = deltafine.measure(models, deltafine.open_dataset("videos/"), frames=4)
+        >>> 0 < found["refined"].streams.operations.mac_density < 1
+        True
     """
     probes = {name: Probe(model) for name, model in models.items()}
     how: Any = {"split": split, "fps": fps, "output": output, "progress": progress, "workers": workers}

@@ -64,6 +64,12 @@ def insert_deltas(
     Raises:
         DeltafineError: none of the sites is selected, the model cannot be rewritten (see ``require_insertable``), a
             layer cannot be copied, or an argument is unknown.
+
+    Examples:
+        >>> model = keras.models.load_model("model.keras")
+        >>> refined = deltafine.insert_deltas(model, deltafine.find_activations(model))
+        >>> refined.output_shape
+        (None, 2)
     """
     _check(model, sites, frames, clip_output, rescale)
     rewriter = Rewriter([site for site in sites if site.selected], settings or DeltaSettings())

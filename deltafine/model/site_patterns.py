@@ -42,6 +42,12 @@ def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[s
 
     Raises:
         DeltafineError: a pattern matches nothing, or no site is selected in the end.
+
+    Examples:
+        >>> model = keras.models.load_model("model.keras")
+        >>> sites = select_sites(deltafine.find_activations(model), at=["relu*"])
+        >>> [site.name for site in sites if site.selected]
+        ['relu1']
     """
     sites = list(sites)
     if not sites:

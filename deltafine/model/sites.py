@@ -158,6 +158,11 @@ def find_activations(model: Any, *, frame_shape: Sequence[int | None] | None = N
     Raises:
         DeltafineError: the model takes any size and ``frame_shape`` is missing; it has its channels first, or an
             operation across the batch axis; or it cannot be rewritten, see ``require_insertable``.
+
+    Examples:
+        >>> model = keras.models.load_model("model.keras")
+        >>> [(site.name, site.selected) for site in deltafine.find_activations(model)]
+        [('input', True), ('relu1', True), ('conv2', True), ('head', False)]
     """
     require_insertable(model)
     require_channels_last(model)

@@ -34,6 +34,13 @@ def load_report(path: str | os.PathLike[str]) -> Report:
 
     Raises DeltafineError where there is none, where it is not JSON, where it is of another version, or where a
     field is missing or wrong.
+
+    Examples:
+        >>> report = deltafine.load_report("run/")
+        >>> sorted(report.models)
+        ['calibrated', 'original', 'refined']
+        >>> 0 < report.models["refined"].streams.operations.mac_density < 1
+        True
     """
     file = report_file(path)
     try:

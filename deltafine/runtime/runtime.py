@@ -147,6 +147,13 @@ class DeltaRuntime(NotCopied):
 
     Raises:
         DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine is not installed.
+
+    Examples:
+        >>> frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+        >>> with deltafine.DeltaRuntime("run/") as runtime:
+        ...     predictions = [runtime.step(frame) for frame in frames]
+        >>> predictions[0].shape
+        (2,)
     """
 
     def __init__(

@@ -53,6 +53,13 @@ def open_dataset(
 
     Raises:
         DeltafineError: No videos, broken or missing lists, unknown classes, or one file in both splits.
+
+    Examples:
+        >>> data = deltafine.open_dataset("videos/")
+        >>> data.classes
+        ('dark', 'light')
+        >>> sorted({video.split for video in data.videos})
+        ['train', 'validation']
     """
     root = Path(path)
     try:

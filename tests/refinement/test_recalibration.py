@@ -17,7 +17,7 @@ from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.run.refinement import Refinement
-from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, Trial
+from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, ReplayTrial
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.report.health import movement
 from deltafine.runtime.lowering.lower import compile_model
@@ -51,7 +51,7 @@ def recalibration(run: Refinement) -> Recalibration:
     return Recalibration(run.student, with_time(run.original), LOSS, run.prepared.weights, clips)
 
 
-def played_by_keras(run: Refinement) -> Trial:
+def played_by_keras(run: Refinement) -> ReplayTrial:
     """The same, with all places of the batches as streams of the clip model; the share is that of events."""
     student, original = Probe(run.student), Probe(run.original)
     predictions, answers, labels = [], [], []
@@ -68,7 +68,7 @@ def played_by_keras(run: Refinement) -> Trial:
         for place, counts in zip(student.deltas, piece.counts[len(student.layers) :], strict=True):
             sent[place.name] += counts.changed[piece.steady].sum() / place.elements
     loss = LOSS(np.concatenate(predictions), np.concatenate(answers), np.concatenate(labels))
-    return Trial(float(loss), sum(run.prepared.weights[name] * count / seen for name, count in sent.items()))
+    return ReplayTrial(float(loss), sum(run.prepared.weights[name] * count / seen for name, count in sent.items()))
 
 
 def share_of_the_work(run: Refinement) -> float:
@@ -103,7 +103,7 @@ def test_what_is_minimised_is_what_keras_and_numpy_find(
     shares = []
     for path in [None, *layers]:
         if path is not None:
-            layers[path].set_threshold(1.5 * np.asarray(layers[path].step))
+            layers[path].set_threshold(1.5 * np.asarray(layers[path].threshold))
             factors[path] = 1.5
         played, expected = found.play(factors), played_by_keras(run)
         assert played.loss == pytest.approx(expected.loss, rel=1e-5)
@@ -136,7 +136,7 @@ def test_a_price_lessens_the_work(material: tuple[Path, Path], tmp_path: Path) -
     found = recalibration(run)
     start = {path: np.asarray(layer.threshold) for path, layer in delta_layers(run.student).items()}
 
-    def with_price(penalty: float) -> Trial:
+    def with_price(penalty: float) -> ReplayTrial:
         steps = found.search(penalty, lambda turn, of: None)
         return found.play({path: float(steps[path] / start[path]) for path in steps})
 
@@ -154,10 +154,10 @@ def test_loss_is_spent_where_that_is_allowed_and_pays(
     layers = delta_layers(run.student)
     last = list(layers)[-1]
 
-    def known(factors: dict[str, float]) -> Trial:
+    def known(factors: dict[str, float]) -> ReplayTrial:
         """A network whose last step alone matters: its loss grows by 0.1 with every move, its work falls by half."""
         moved = math.log(factors[last]) / math.log(FACTOR)
-        return Trial(1.0 + 0.1 * moved, 0.5**moved)
+        return ReplayTrial(1.0 + 0.1 * moved, 0.5**moved)
 
     monkeypatch.setattr(found, "play", known)
     for lossless, expected in ((True, 0), (False, moves)):
@@ -177,7 +177,7 @@ def test_a_run_keeps_the_steps_that_were_found_and_is_judged_with_them(
     assert any(abs(np.log(moved[name])) > 0.3 for name in moved)
     refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
     for delta in report.models["refined"].streams.deltas:
-        step = np.asarray(delta_layers(refined)[delta.name].step)
+        step = np.asarray(delta_layers(refined)[delta.name].threshold)
         assert moved[delta.name] == pytest.approx(float(step) / report.start_thresholds[delta.name], rel=1e-5)
     assert load_report(tmp_path / "run") == report
 

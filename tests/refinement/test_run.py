@@ -141,7 +141,7 @@ def test_the_refined_model_loads_and_predicts_to_the_last_bit_as_in_memory(in_me
     assert loaded.count_params() == outcome.refined.count_params()
     np.testing.assert_array_equal(loaded.predict(clips, verbose=0), outcome.refined.predict(clips, verbose=0))
     for path, layer in delta_layers(loaded).items():
-        np.testing.assert_array_equal(layer.threshold, delta_layers(outcome.refined)[path].step)
+        np.testing.assert_array_equal(layer.threshold, delta_layers(outcome.refined)[path].threshold)
 
 
 def test_two_runs_with_one_seed_give_the_same_weights_and_figures(
@@ -315,7 +315,7 @@ def test_a_target_is_reached_by_steering_and_by_one_factor_on_the_steps(
     refined, of_epoch = load(tmp_path / "run"), load(tmp_path / "run")
     checkpoints.restore(tmp_path / "run" / "checkpoints" / f"epoch-{chosen.epoch:04d}.h5", of_epoch.variables)
     for path, layer in delta_layers(of_epoch).items():
-        assert float(delta_layers(refined)[path].step) == pytest.approx(
+        assert float(delta_layers(refined)[path].threshold) == pytest.approx(
             float(layer.threshold) * chosen.threshold_scale, rel=1e-5
         )
 

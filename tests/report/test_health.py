@@ -27,7 +27,10 @@ def test_healthy_layers_are_not_mentioned() -> None:
         ({"silent_channels": 1.0}, "never fired after the first frame: block1_depthwise_delta"),
         ({"silent_channels": 0.6}, "half of the channels never fired in block1_depthwise_delta"),
         ({"saturated_channels": 0.5}, "fired everywhere in every frame in block1_depthwise_delta"),
-        ({"thresholds_at_floor": 0.1}, "Thresholds at their floor, so that every change is sent: block1_depthwise_delta"),
+        (
+            {"thresholds_at_floor": 0.1},
+            "Thresholds at their floor, so that every change is sent: block1_depthwise_delta",
+        ),
         ({"threshold_median": 2.3}, "more than 10 times away from where it started: block1_depthwise_delta"),
         ({"threshold_median": 0.02}, "more than 10 times away from where it started: block1_depthwise_delta"),
     ],
