@@ -51,7 +51,7 @@ def bench(
     data: str | os.PathLike[str],
     *,
     frames: int = 200,
-    threads: int = 1,
+    threads: int | None = 1,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     **settings: Any,
 ) -> Benchmark:
@@ -61,28 +61,28 @@ def bench(
         run: a run directory, into whose report the figures go; or a model file.
         data: path of the videos.
         frames: in all, 2 or more.
-        threads: that the dense runtimes may use. TensorFlow's number is fixed once it has computed anything: give
-            another number in another process.
+        threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
+            has computed anything: give another number in another process.
         quietly: entered while the dense runtimes are made, as they write to standard error.
         settings: the fields of :class:`deltafine.settings.RefineSettings` that say how the model is loaded and how
             the videos are read.
 
     Raises:
         DeltafineError: the model or the videos cannot be used as they are, or TensorFlow has other threads already.
+
+    Examples:
+        >>> timed = deltafine.bench("run/", "videos/", frames=20, threads=None)
+        >>> timed.timing.runtimes[0].name, timed.timing.frames > 0
+        ('deltafine', True)
     """
-    from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame, set_threads
+    from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
     from deltafine.model import load
     from deltafine.runtime.runtime import REFINED, DeltaRuntime
 
-    if frames < 2 or threads < 1:
+    if frames < 2 or (threads is not None and threads < 1):
         raise DeltafineError(f"{frames} frames with {threads} threads cannot be timed: give 2 frames and 1 thread.")
     run, data, given = Path(run), Path(data), checked(**settings)
-    try:
-        set_threads(threads)
-    except RuntimeError as error:
-        raise DeltafineError(
-            f"TensorFlow has computed something already, and not with {threads} threads: time in a process of its own."
-        ) from error
+    threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
     videos = _videos(data, runtime.plan.input_shape, frames, given)
@@ -101,6 +101,24 @@ def bench(
     best = fastest_dense(times)
     ratio = times[best].processor_median / times[DELTA].processor_median
     return Benchmark(timing, len(by_events), left_out, tuple(runtime.plan.notes()), best, ratio)
+
+
+def _threads_of_tensorflow(wanted: int | None) -> int:
+    """Let TensorFlow compute with so many threads; what it computes with, if none are wanted."""
+    import tensorflow as tf
+
+    from deltafine.jobs.dense_runtimes import set_threads
+    from deltafine.runtime.plan_cache import available_cores
+
+    if wanted is None:
+        return tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
+    try:
+        set_threads(wanted)
+    except RuntimeError as error:
+        raise DeltafineError(
+            f"TensorFlow has computed something already, and not with {wanted} threads: time in a process of its own."
+        ) from error
+    return wanted
 
 
 def _videos(data: Path, shape: tuple[int, ...], most: int, settings: Mapping[str, Any]) -> list[list[_Frame]]:

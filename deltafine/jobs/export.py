@@ -67,6 +67,11 @@ def export(
 
     Raises:
         DeltafineError: the model has no such form, the file exists, or there is nothing to compare on.
+
+    Examples:
+        >>> done = deltafine.export("run/", output="stripped.keras")
+        >>> keras.models.load_model(done.file).input_shape
+        (None, 16, 16, 3)
     """
     from deltafine.exporting.forms import export_plain, threshold_table
     from deltafine.model import load

@@ -21,6 +21,11 @@ def inspect_model(model: str | os.PathLike[str], **settings: Any) -> dict[str, A
 
     Raises:
         DeltafineError: what the refinement would say.
+
+    Examples:
+        >>> plan = deltafine.inspect_model("model.keras", skip="conv2")
+        >>> [site["name"] for site in plan["sites"] if site["selected"]]
+        ['input', 'relu1']
     """
     return plan_of(RefineSettings(model=os.fspath(model), data="", **checked(**settings)))
 

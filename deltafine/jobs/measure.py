@@ -64,6 +64,11 @@ def measure_model(
     Raises:
         DeltafineError: the model or the videos cannot be used as they are.
         WorkerLost: another of the processes has ended.
+
+    Examples:
+        >>> report, pictures = deltafine.measure_model("run/refined.keras", "videos/", original="model.keras")
+        >>> sorted(report.models), report.warnings
+        (['original', 'refined'], [])
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.measurement import measure

@@ -30,6 +30,11 @@ class RefineSettings(Declarations):
     """What to refine, on what, and how.
 
     A TOML file with these names is a recipe; the resolved one is kept in the run directory as ``settings.toml``.
+
+    Examples:
+        >>> settings = RefineSettings(model="model.keras", data="videos/", target_macs="5%", skip=("conv2",))
+        >>> settings.target_macs, settings.epochs
+        (0.05, 4)
     """
 
     @model_validator(mode="after")
