@@ -18,10 +18,14 @@ _HOMES = {
     "DeltaRuntime": "deltafine.runtime.runtime",
     "DeltafineError": "deltafine.errors",
     "DeltafineWarning": "deltafine.errors",
+    "bench": "deltafine.jobs.bench",
+    "export": "deltafine.jobs.export",
     "find_activations": "deltafine.model",
     "insert_deltas": "deltafine.model",
+    "inspect_model": "deltafine.jobs.inspect",
     "load_report": "deltafine.report",
     "measure": "deltafine.measurement",
+    "measure_model": "deltafine.jobs.measure",
     "open_dataset": "deltafine.video",
     "refine": "deltafine.jobs.refine",
 }
@@ -31,6 +35,10 @@ __all__ = [*sorted(_HOMES), "__version__"]
 if TYPE_CHECKING:
     from deltafine.errors import DeltafineError as DeltafineError
     from deltafine.errors import DeltafineWarning as DeltafineWarning
+    from deltafine.jobs.bench import bench as bench
+    from deltafine.jobs.export import export as export
+    from deltafine.jobs.inspect import inspect_model as inspect_model
+    from deltafine.jobs.measure import measure_model as measure_model
     from deltafine.jobs.refine import refine as refine
     from deltafine.layers import DeltaActivation as DeltaActivation
     from deltafine.measurement import measure as measure

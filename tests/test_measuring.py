@@ -164,7 +164,8 @@ def test_exported_models_are_measured(rule: str, tmp_path: Path, videos: Path) -
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"task": "guess"}, "classification, regression, distill, not 'guess'"),
+        ({"task": "guess"}, "'task' is 'guess'.*'classification', 'regression' or 'distill'"),
+        ({"clip_output": "last"}, "clip output of this refined model is 'mean', not 'last'"),
         ({"rescale": "0..1"}, "leave --rescale out"),
         ({"size": "20x20"}, "frames of 16x16"),
     ],

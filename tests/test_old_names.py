@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from deltafine.cli import main
-from deltafine.cli.old_names import OPTIONS, with_new_names
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report import load_report
 from deltafine.settings import RENAMED, resolve
@@ -48,32 +47,40 @@ def test_a_run_from_before_has_the_hash_that_its_checkpoints_hold(values: dict[s
     assert resolve(model="m", data="d", **values).hash() == digest
 
 
-def test_every_renamed_setting_has_its_old_option() -> None:
-    assert {f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for old, new in RENAMED.items()} == OPTIONS
-
-
-def test_old_options_become_new_ones() -> None:
-    with pytest.warns(DeltafineWarning, match="--unit is an old name: use --granularity"):
-        assert with_new_names(["refine", "m", "--unit", "pixel"]) == ["refine", "m", "--granularity", "pixel"]
-    with pytest.warns(DeltafineWarning, match="--head"):
-        assert with_new_names(["refine", "--head=last"]) == ["refine", "--clip-output=last"]
-    with pytest.warns(DeltafineWarning, match="--format steps is an old name: use --format thresholds"):
-        assert with_new_names(["export", "r", "-f", "steps"]) == ["export", "r", "-f", "thresholds"]
-    assert with_new_names(["data", "steps"]) == ["data", "steps"]
-    assert with_new_names([]) == []
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["deltafine", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
 
 
 def test_the_command_line_takes_an_old_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_small_model(tmp_path / "m.keras")
-    monkeypatch.setattr(sys, "argv", ["deltafine", "inspect", str(model), "--step-per", "channel", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    assert called(monkeypatch, "inspect", model, "--step-per", "channel", "--json") == 0
     said = capsys.readouterr()
-    assert not ended.value.code
     assert json.loads(said.out)["totals"]["thresholds"] > len(json.loads(said.out)["sites"])
     assert "--step-per is an old name: use --threshold-per" in said.err
+
+
+def test_every_renamed_setting_has_its_old_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_small_model(tmp_path / "m.keras")
+    options = [f"--{old.replace('_', '-')}={value}" for old, value in OLD.items()]
+    assert called(monkeypatch, "refine", model, "--data", "d", "--out", "o", "--dry-run", *options) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    for old, new in RENAMED.items():
+        assert f"--{old} is an old name: use --{new}.".replace("_", "-") in said
+
+
+def test_an_option_by_both_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_small_model(tmp_path / "m.keras")
+    assert called(monkeypatch, "inspect", model, "--step-per=channel", "--threshold-per=layer") == 2
+    assert "--step-per is an old name of --threshold-per, which is given as well" in capsys.readouterr().err
 
 
 def test_a_layer_that_was_saved_with_old_names_is_made_again() -> None:

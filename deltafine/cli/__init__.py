@@ -11,7 +11,6 @@ import typer
 
 from deltafine.cli import bench, data, demo, export, inspect, refine, report, run
 from deltafine.cli.notes import warnings_as_notes
-from deltafine.cli.old_names import with_new_names
 from deltafine.errors import DeltafineError
 
 app = typer.Typer(
@@ -56,7 +55,7 @@ def main() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         with warnings_as_notes():
-            app(with_new_names(sys.argv[1:]), prog_name="deltafine")
+            app(prog_name="deltafine")
     except DeltafineError as error:
         if _debug:
             traceback.print_exc()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
@@ -15,43 +16,26 @@ if TYPE_CHECKING:
     from deltafine.video import Dataset
 
 
+@takes_settings("data", without_default=["max_bad_videos"])
 def data(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder of videos, a list, HDF5, or a video.")],
-    layout: Annotated[str | None, typer.Option(help="How the data lies; found out by itself when not given.")] = None,
-    split: Annotated[int, typer.Option(help="Which split lists to read, where there are several.")] = 1,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Classes in the order of the model's outputs.")
-    ] = None,
-    validation: Annotated[float, typer.Option(help="Share kept for validation, where the data does not say.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Draws that share.")] = 0,
-    allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Let lists name files outside the data folder.")
-    ] = False,
-    max_bad_videos: Annotated[
-        int | None, typer.Option(metavar="N", help="Exit with code 2 when more videos cannot be used.")
-    ] = None,
     sheet: Annotated[
         list[Path] | None, typer.Option("--sheet", metavar="FILE", help="Write a contact sheet, .png or .html.")
     ] = None,
+    **settings: Any,
 ) -> None:
     """Show what was found: layout, classes, counts, durations, sizes and problems."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from deltafine.jobs.reading import how_to_open
+    from deltafine.settings import checked
     from deltafine.video import open_dataset
 
     if any(path.suffix.lower() not in (".png", ".html") for path in sheet or ()):
         raise DeltafineError("A contact sheet is written as .png or .html: name the file so.")
-    chosen = [name.strip() for name in classes.split(",")] if classes else None
-    found = open_dataset(
-        data,
-        layout=layout,
-        split=split,
-        classes=chosen,
-        validation=validation,
-        seed=seed,
-        allow_outside=allow_outside,
-    )
+    given = checked(**settings)
+    found = open_dataset(data, **how_to_open(given))
     console = Console()
     columns = (TextColumn("Reading videos"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -64,8 +48,8 @@ def data(
         for path in sheet:
             write_contact_sheet(found, path)
             console.print(f"Contact sheet: {path}", markup=False, highlight=False, soft_wrap=True)
-    if max_bad_videos is not None:
-        found.check(max_bad_videos)
+    if (tolerated := given.get("max_bad_videos")) is not None:
+        found.check(tolerated)
 
 
 def _show(found: Dataset, console: Console) -> None:

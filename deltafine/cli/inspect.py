@@ -1,18 +1,16 @@
-"""`deltafine inspect`: the plan, before anything runs."""
+"""`deltafine inspect`: shows the plan of a refinement."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, trust_in
-from deltafine.errors import DeltafineError
+from deltafine.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,62 +21,23 @@ _WORTH_SAYING = 0.0005
 """A share that is not 0.0%."""
 
 
+@takes_settings("inspect")
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model file (.keras or .h5).")],
-    at: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Only after these layers; the words default and uncovered work too."),
-    ] = None,
-    skip: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not after these layers.")] = None,
-    threshold_per: Annotated[str, typer.Option(help="layer, channel or neuron.")] = "layer",
-    size: Size = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Clip length, for a model that takes clips of any.")] = None,
-    custom_objects: CustomObjects = None,
-    unsafe_lambda: UnsafeLambda = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    **settings: Any,
 ) -> None:
     """Show where delta layers would go, what they would feed, and why others are skipped."""
     from rich.console import Console
 
-    plan = plan_of(model, at, skip, threshold_per, size, frames, custom_objects, unsafe_lambda)
+    from deltafine.jobs.inspect import inspect_model
+
+    plan = inspect_model(model, **settings)
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
         print()
     else:
         show_plan(plan, Console(highlight=False))
-
-
-def plan_of(
-    model: Path | str,
-    at: Sequence[str] | None,
-    skip: Sequence[str] | None,
-    threshold_per: str,
-    size: str | None,
-    frames: int | None,
-    custom_objects: Sequence[str] | None,
-    unsafe_lambda: bool,
-    clip_output: str | None = None,
-    freeze: Sequence[str] = (),
-    unfreeze: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What a refinement would do to a model, made as far as that goes without videos.
-
-    Raises:
-        DeltafineError: what the refinement would say.
-    """
-    from deltafine.layers.delta_activation import THRESHOLD_SCOPES
-    from deltafine.measurement.fitting import fitting
-    from deltafine.model import DeltaSettings, load, preview_insertion
-    from deltafine.model.freezing import set_trainable
-
-    if threshold_per not in THRESHOLD_SCOPES:
-        raise DeltafineError(f"--threshold-per must be one of {', '.join(THRESHOLD_SCOPES)}, not '{threshold_per}'.")
-    loaded = load(model, **trust_in(custom_objects, unsafe_lambda))
-    fits = fitting(loaded, size=size, frames=frames, clip_output=clip_output)
-    sites, settings = fits.sites(at or (), skip or ()), DeltaSettings(threshold_per=threshold_per)
-    fits.clip_model(sites, settings)  # whatever stands in the way is found here
-    set_trainable(loaded, unfreeze=unfreeze, freeze=freeze)
-    return preview_insertion(loaded, sites, settings)
 
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:

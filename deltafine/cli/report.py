@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.report.formats import FORMATS
+from deltafine.settings import choices_shown
 
 if TYPE_CHECKING:
     from deltafine.report import Report
     from deltafine.report.compare import Comparison
     from deltafine.report.gate import Check
 
-_AFRESH = "Measuring any model (MODEL --data VIDEOS)"
+_AFRESH = "Measuring a model (MODEL --data DIR; defaults: those of its run)"
 _GATE = "Gate (exit code 1 if a threshold is not met)"
-_SHARE = "SHARE"
+_FRACTION = "FRACTION"
 
 
+@takes_settings("report", panel=_AFRESH, defaults=False)
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar=f"[{'|'.join(FORMATS.names)}]", help="How to show it.")
+        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="How to show it.")
     ] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the format there; show the table here.")
@@ -41,16 +44,16 @@ def report(
         ),
     ] = None,
     min_sparsity: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
     ] = None,
     max_macs_ratio: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most effective MACs / dense MACs.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most effective MACs / dense MACs.", rich_help_panel=_GATE)
     ] = None,
     max_pixel_density: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most changed positions.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most changed positions.", rich_help_panel=_GATE)
     ] = None,
     max_accuracy_drop: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most accuracy lost, 0.01 or 1%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Most accuracy lost, 0.01 or 1%.", rich_help_panel=_GATE)
     ] = None,
     accuracy_drop_at: Annotated[
         str | None,
@@ -59,7 +62,8 @@ def report(
         ),
     ] = None,
     max_regression: Annotated[
-        str | None, typer.Option(metavar=_SHARE, help="Most that may be worse than a baseline.", rich_help_panel=_GATE)
+        str | None,
+        typer.Option(metavar=_FRACTION, help="Most that may be worse than a baseline.", rich_help_panel=_GATE),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Videos to measure it on.", rich_help_panel=_AFRESH)
@@ -67,40 +71,17 @@ def report(
     original: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="What it was refined from.", rich_help_panel=_AFRESH)
     ] = None,
-    streams: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Continuous videos.", rich_help_panel=_AFRESH)
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="In the order of the outputs.", rich_help_panel=_AFRESH)
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="classification, regression, distill.", rich_help_panel=_AFRESH)
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=2, help="Length of a clip; 8, or the model's.", rich_help_panel=_AFRESH)
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Frames, if the model takes any.", rich_help_panel=_AFRESH)
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Take frames at this rate.", rich_help_panel=_AFRESH)] = None,
-    rescale: Annotated[str | None, typer.Option(help="0..1 or -1..1.", rich_help_panel=_AFRESH)] = None,
-    layout: Annotated[str | None, typer.Option(help="Found by itself.", rich_help_panel=_AFRESH)] = None,
-    split: Annotated[int, typer.Option(min=1, help="Number of the split list.", rich_help_panel=_AFRESH)] = 1,
-    custom_objects: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:NAME", help="Layers of your own.", rich_help_panel=_AFRESH)
-    ] = None,
-    unsafe_lambda: Annotated[
-        bool, typer.Option("--unsafe-lambda", help="Run code stored in the file.", rich_help_panel=_AFRESH)
-    ] = False,
     workers: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT,...", help="Several processes that measure.", rich_help_panel=_AFRESH),
     ] = None,
     worker_index: Annotated[
-        int | None, typer.Option(min=0, help="Which of them this is; 0 reports.", rich_help_panel=_AFRESH)
+        int | None,
+        typer.Option(min=0, metavar="N", help="Which of them this is; 0 reports.", rich_help_panel=_AFRESH),
     ] = None,
+    **settings: Any,
 ) -> None:
-    """Show the report of a run, compare it with others, and gate it; or measure any model."""
+    """Show the report of a run, compare it with others, and gate it; or measure a model."""
     from deltafine.report import load_report
     from deltafine.report.compare import compare
     from deltafine.report.gate import check, read_thresholds
@@ -112,28 +93,13 @@ def report(
         raise DeltafineError(f"--output needs a --format other than {format}: {', '.join(most)} or {last}.")
     _survive_narrow_encodings()
     if data is None:
-        given: dict[str, object] = {"original": original, "streams": streams, "task": task, "classes": classes}
-        given |= {"frames": frames, "size": size, "fps": fps, "rescale": rescale, "workers": workers}
+        given = {"original": original, "workers": workers, "worker_index": worker_index, **settings}
         if unused := [name for name, value in given.items() if value is not None]:
-            raise DeltafineError(f"--{unused[0]} is for measuring a model: give --data VIDEOS as well.")
+            option = f"--{unused[0].replace('_', '-')}"
+            raise DeltafineError(f"{option} is for measuring a model: give --data VIDEOS as well.")
         document, pictures = _saved(run, with_pictures=chosen.shows_pictures)
     else:
-        options = {
-            "original": original,
-            "streams": streams,
-            "classes": None if classes is None else tuple(name.strip() for name in classes.split(",")),
-            "task": task or "classification",
-            "frames": frames,
-            "size": size,
-            "fps": fps,
-            "rescale": rescale,
-            "layout": layout,
-            "split": split,
-            "custom_objects": tuple(custom_objects or ()),
-            "unsafe_lambda": unsafe_lambda,
-            "workers": workers,
-            "worker_index": worker_index,
-        }
+        options = {"original": original, "workers": workers, "worker_index": worker_index, **settings}
         leads = _leads(workers, worker_index)
         silent = not leads or (chosen.suffix is not None and output is None)
         document, pictures = _measured(run, data, options, silent)

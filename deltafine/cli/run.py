@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.model_options import CustomObjects, Size, UnsafeLambda, frame_size_of, trust_in
-from deltafine.errors import DeltafineError
+from deltafine.cli.options import takes_settings
 
 if TYPE_CHECKING:
-    import numpy as np
+    from deltafine.jobs.run import Played
+    from deltafine.runtime.runtime import DeltaRuntime
 
-_CALIBRATION_FRAMES = 20
 
-
+@takes_settings("run")
 def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")] = None,
     calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
-    size: Size = None,
-    custom_objects: CustomObjects = None,
-    unsafe_lambda: UnsafeLambda = False,
+    **settings: Any,
 ) -> None:
     """Stream a video through a refined model, computing only what changed."""
-    from itertools import chain, islice
+    from deltafine.jobs.run import play
 
-    from deltafine.runtime.runtime import DeltaRuntime
-    from deltafine.video.live import live_frames
-
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(size), **trust_in(custom_objects, unsafe_lambda))
-    if len(runtime.plan.input_shape) != 3:
-        raise DeltafineError(
-            f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
-            "(height, width, channels): feed deltafine.DeltaRuntime yourself."
-        )
-    height, width, channels = runtime.plan.input_shape
-    stream: Iterator[np.ndarray] = islice(live_frames(source, (height, width), channels), frames)
-    if calibrate and not runtime.calibrated:
-        first = list(islice(stream, _CALIBRATION_FRAMES))
-        if len(first) == _CALIBRATION_FRAMES:
-            runtime.calibrate(first)
-        stream = chain(first, stream)
-    _show(runtime, stream)
+    _show(*play(run, source, frames=frames, calibrate=calibrate, **settings))
 
 
-def _show(runtime: Any, frames: Any) -> None:
+def _show(runtime: DeltaRuntime, frames: Iterable[Played]) -> None:
     from deltafine.cli.console import printable
 
     for note in runtime.plan.notes():
@@ -58,18 +38,12 @@ def _show(runtime: Any, frames: Any) -> None:
     needed: list[int] = []
     dense = runtime.plan.dense_macs()
     for number, frame in enumerate(frames):
-        begin = time.perf_counter()
-        prediction = runtime.step(frame)
-        milliseconds.append(1e3 * (time.perf_counter() - begin))
-        counts = runtime.counts
-        needed.append(counts.total("needed_macs"))
-        sent, values = (
-            (sum(part) for part in zip(*counts.events().values(), strict=True)) if counts.events() else (0, 0)
-        )
+        milliseconds.append(frame.milliseconds)
+        needed.append(frame.macs)
         typer.echo(
             printable(
-                f"frame {number}: {_said(prediction)}, events {_share(sent, values)}, "
-                f"MACs {_share(needed[-1], dense)}, {milliseconds[-1]:.2f} ms"
+                f"frame {number}: {_said(frame.prediction)}, events {_share(frame.sent, frame.values)}, "
+                f"MACs {_share(frame.macs, dense)}, {frame.milliseconds:.2f} ms"
             )
         )
     if len(milliseconds) > 1:

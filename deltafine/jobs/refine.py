@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ def refine(
                     listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
                     going_on = False
                 chosen = run_directory.settings_of(directory, resolved, given) if going_on else resolved
-                _check_model_exists(chosen)
+                _check_inputs(chosen)
                 run_directory.check(directory, overwrite=overwrite, resume=going_on)
                 if was_there:
                     locks.enter_context(locked(directory))
@@ -156,7 +155,7 @@ def _write_report(outcome: Outcome, out: Path, started: float) -> Report:
 
     pictures = _pictures(outcome)
     shutil.rmtree(outcome.own_cache, ignore_errors=True)  # a cache elsewhere is the user's, and stays
-    report = assemble(outcome, seconds=time.monotonic() - started)
+    report = _document(outcome, seconds=time.monotonic() - started)
     report.pictures = [picture for picture, _ in pictures]
     write_report(report, out, {picture.file: drawn for picture, drawn in pictures})
     return report
@@ -189,21 +188,15 @@ def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
     return draw_pictures(models, prepared.data, frames=prepared.frames)
 
 
-def assemble(outcome: Outcome, *, seconds: float) -> Report:
-    """The report document of a refinement."""
-    from deltafine.document.energy import HOROWITZ
-    from deltafine.document.report import Report, SiteInfo
-    from deltafine.jobs.facts import data_info, model_info, peak_memory_bytes, versions
-    from deltafine.report.summary import cautions
+def _document(outcome: Outcome, *, seconds: float) -> Report:
+    """The report of a refinement."""
+    from deltafine.document.report import SiteInfo
+    from deltafine.jobs.assembly import assemble
+    from deltafine.jobs.facts import model_info
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
-    report = Report(
-        title=f"{Path(settings.model).name} on {Path(settings.data).name or settings.data}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(seconds, 1),
-        peak_memory_bytes=peak_memory_bytes(),
-        versions=versions(),
+    return assemble(
         settings=settings.model_dump(mode="json"),
         settings_hash=settings.hash(),
         model=model_info(
@@ -214,8 +207,11 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
             frozen=outcome.frozen if settings.epochs else None,
         ),
-        data=data_info(prepared.data),
-        stream_data=None if prepared.streams is prepared.data else data_info(prepared.streams, beside=prepared.data),
+        data=prepared.data,
+        streams=prepared.streams,
+        models=outcome.measurements,
+        warnings=outcome.warnings,
+        seconds=seconds,
         sites=[
             SiteInfo(
                 name=site.name,
@@ -229,17 +225,17 @@ def assemble(outcome: Outcome, *, seconds: float) -> Report:
             )
             for site in prepared.sites
         ],
-        models=outcome.measurements,
-        energy_table=HOROWITZ,
         history=outcome.history,
         front=outcome.front,
         start_thresholds=outcome.start_thresholds,
-        warnings=outcome.warnings,
     )
-    report.warnings = cautions(report)
-    return report
 
 
-def _check_model_exists(settings: RefineSettings) -> None:
+def _check_inputs(settings: RefineSettings) -> None:
+    if not 0 < settings.validation < 1:
+        raise DeltafineError(
+            f"The setting 'validation' is {settings.validation:g}, and a run needs videos to train on and to validate "
+            "on: give a share above 0 and below 1."
+        )
     if not Path(settings.model).exists():
         raise DeltafineError(f"There is no model at {settings.model}: check the path.")

@@ -16,6 +16,7 @@ from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
 from deltafine.report.quantities import BY_KEY, figures_of, subject
 from deltafine.report.text import clean, points, share, shown
+from deltafine.settings import share_of
 
 SHARES = ("min-sparsity", "max-macs-ratio", "max-pixel-density", "max-accuracy-drop", "max-regression")
 ACCURACY_DROP_AT = "accuracy-drop-at"
@@ -98,9 +99,8 @@ def _from_file(file: Path) -> dict[str, Any]:
 
 def parse_share(name: str, value: object) -> float:
     """A share between 0 and 1, written 0.02 or 2%."""
-    text = str(value).strip()
     try:
-        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        number = float(share_of(str(value)))
     except ValueError:
         number = math.nan
     if isinstance(value, bool) or not 0 <= number <= 1:

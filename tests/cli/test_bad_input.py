@@ -166,13 +166,15 @@ def test_a_class_that_is_not_there(refuse: Refine) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--frames", 1), "The setting 'frames' is 1"),
+        (("--frames", 1), "The setting 'frames' is '1'"),
+        (("--epochs", "many"), "The setting 'epochs' is 'many'"),
+        (("--batch", "0"), "The setting 'batch' is '0'"),
         (("--rule", "sometimes"), "The setting 'rule' is 'sometimes'"),
         (("--method", "magic"), "The setting 'method' is 'magic'"),
         (("--granularity", "voxel"), "The setting 'granularity' is 'voxel'"),
         (("--rescale", "0..2"), "The setting 'rescale' is '0..2'"),
         (("--layout", "pile"), "There is no layout 'pile'"),
-        (("--penalty", "nan"), "The setting 'penalty' is nan"),
+        (("--penalty", "nan"), "The setting 'penalty' is 'nan'"),
         (("--method", "l1", "--granularity", "pixel"), "The settings do not go together"),
     ],
 )
@@ -180,11 +182,10 @@ def test_values_that_do_not_do(refuse: Refine, options: tuple[object, ...], word
     assert words in refuse(*options)
 
 
-@pytest.mark.parametrize("options", [("--epochs", "many"), ("--batch", "0"), ("--no-such-option",)])
-def test_usage_errors_exit_with_2_as_well(refuse: Refine, options: tuple[str, ...]) -> None:
-    done = refuse.run(*options)
+def test_usage_errors_exit_with_2_as_well(refuse: Refine) -> None:
+    done = refuse.run("--no-such-option")
     assert done.code == 2
-    assert options[0] in done.errors
+    assert "--no-such-option" in done.errors
     assert "Traceback" not in done.errors
     assert not refuse.out.exists()
 

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import deltafine
 from deltafine.cli.export import export
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
@@ -121,6 +122,32 @@ def test_what_is_no_run_is_refused(tmp_path):
     refused("There is no model file", tmp_path)
     small_models.plain().save(tmp_path / "refined.keras")
     refused("has no delta layers", tmp_path)
+
+
+def test_python_writes_the_same_file_and_says_how_it_agrees(finished, tmp_path):
+    shown = run(finished, "--format", "tflite", "--output", tmp_path / "shown.tflite")
+    done = deltafine.export(finished, format="tflite", output=tmp_path / "plain.tflite")
+    assert done.file.read_bytes() == (tmp_path / "shown.tflite").read_bytes()
+    assert f"on {done.agreement.frames} frames of the videos" in shown.stdout
+    assert deltafine.export(finished, output=tmp_path / "plain.keras").agreement is None
+
+
+def test_frames_for_the_check_may_be_kept_and_lists_may_name_files_elsewhere(finished, tmp_path):
+    data = tmp_path / "list" / "videos.csv"
+    data.parent.mkdir()
+    rows = "".join(f"{finished / 'videos' / label / 'one.mp4'},{label}\n" for label in "ab")
+    data.write_text(f"video,label\n{rows}")
+    arguments = (finished, "--format", "tflite", "--output", tmp_path / "plain.tflite", "--data", data)
+    refused("allow", *arguments)
+    shown = run(*arguments, "--allow-outside", "--cache", tmp_path / "cache", "--validation", "50%")
+    assert shown.exit_code == 0, shown.exception
+    assert "frames of the videos" in shown.stdout
+    assert list((tmp_path / "cache").glob("frames-*.h5"))
+
+
+def test_what_stands_for_a_clip_is_that_of_the_refined_model(finished, tmp_path):
+    assert run(finished, "--clip-output", "mean", "--output", tmp_path / "plain.keras").exit_code == 0
+    refused("is 'mean', not 'last'", finished, "--clip-output", "last", "--output", tmp_path / "last.keras")
 
 
 def test_a_check_without_videos_is_refused_and_can_be_left_out(finished, tmp_path):

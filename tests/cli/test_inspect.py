@@ -6,6 +6,7 @@ import keras
 import pytest
 from typer.testing import CliRunner
 
+from deltafine import inspect_model
 from deltafine.cli import app
 from deltafine.errors import DeltafineError
 from tests.model import small_models
@@ -39,11 +40,17 @@ def test_json_holds_the_same_plan(saved):
     assert [site["name"] for site in plan["sites"] if site["selected"]] == ["stem"]
 
 
+def test_python_gets_the_same_plan(saved):
+    printed = run(saved, "--json", "--at", "stem", "--threshold-per", "channel").stdout
+    assert inspect_model(saved, at="stem", threshold_per="channel") == json.loads(printed)
+
+
 def test_bad_input_is_one_sentence(saved, tmp_path):
     for arguments, match in [
         ((str(tmp_path / "none.keras"),), "There is no model file"),
         ((saved, "--at", "nothing*"), "matches no layer"),
         ((saved, "--size", "8"), "HEIGHTxWIDTH"),
+        ((saved, "--threshold-per", "model"), "'layer', 'channel' or 'neuron'"),
     ]:
         error = run(*arguments).exception
         assert isinstance(error, DeltafineError)

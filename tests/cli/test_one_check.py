@@ -93,8 +93,8 @@ def test_a_dry_run_shows_what_its_recipe_says(deltafine: Command, model: Path, v
     assert done.output == deltafine("inspect", model, "--skip", "conv2", "--threshold-per", "channel").output
 
 
-def test_an_unknown_scope_of_steps_is_refused(deltafine: Command, model: Path) -> None:
-    assert "must be one of layer, channel, neuron" in deltafine("inspect", model, "--threshold-per", "pixel").refusal
+def test_an_unknown_scope_of_thresholds_is_refused(deltafine: Command, model: Path) -> None:
+    assert "'layer', 'channel' or 'neuron'" in deltafine("inspect", model, "--threshold-per", "pixel").refusal
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -13,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
-from deltafine.settings import RefineSettings, given_names, resolve
+from deltafine.settings import DECLARED, RefineSettings, assigned, checked, given_names, resolve
+from deltafine.settings.settings_page import RENEW, page
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 rates = st.floats(1e-9, 10)
@@ -112,26 +112,80 @@ def test_a_missing_recipe_is_refused_by_its_path(tmp_path: Path) -> None:
         resolve(tmp_path / "nowhere.toml")
 
 
-def default_in_words(name: str) -> str:
-    field = RefineSettings.model_fields[name]
-    if field.is_required():
-        return "required"
-    if field.default is None or isinstance(field.default, str):
-        return field.default or "none"
-    return json.dumps(field.default)
+def test_the_page_of_settings_is_made_from_their_declarations() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    assert written == page(), f"docs/settings.md is out of date: {RENEW}"
 
 
-def test_the_page_describes_every_setting_in_order_with_its_default() -> None:
-    page = Path(__file__).parents[2] / "docs" / "refine.md"
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]*?) \| .+ \|$", page.read_text("utf-8"), re.MULTILINE)
-    known = [(name, default) for name, default in rows if name in RefineSettings.model_fields]
-    assert known == [(name, default_in_words(name)) for name in RefineSettings.model_fields]
+def test_every_setting_says_in_one_short_sentence_what_it_means() -> None:
+    for setting in DECLARED.values():
+        assert 0 < len(setting.brief) <= 80, setting.name
+        assert not set("[]`") & set(setting.brief), setting.name
+
+
+FRACTIONS = [name for name, setting in DECLARED.items() if setting.kind == "fraction"]
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_a_fraction_is_a_number_or_a_percentage_wherever_it_is_given(name: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "m"\ndata = "d"\n{name} = "7.5%"\n', "utf-8")
+    as_number = resolve(model="m", data="d", **{name: 0.075})
+    for settings in (
+        resolve(recipe),
+        resolve(model="m", data="d", **{name: "7.5%"}),
+        resolve(model="m", data="d", **{name: "0.075"}),
+        resolve(model="m", data="d", **assigned([f"{name}=7.5%"])),
+    ):
+        assert getattr(settings, name) == 0.075
+        assert settings.hash() == as_number.hash()
+
+
+@pytest.mark.parametrize("value", ["%", "5%%", "five", "-1%", "101%"])
+def test_what_is_no_fraction_is_refused(value: str) -> None:
+    assert refusal(distill=value).startswith("The setting 'distill' is ")
+
+
+def test_values_of_assignments_are_read_by_what_their_setting_takes() -> None:
+    values = assigned(["early-stopping=3", 'at=["a,b", "c"]', "skip=x, y", "size=16x20", "flip=true", "penalty = 2"])
+    settings = resolve(model="m", data="d", **values)
+    assert (settings.early_stopping, settings.at, settings.skip) == (3, ("a,b", "c"), ("x", "y"))
+    assert (settings.size, settings.flip, settings.penalty) == ("16x20", True, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "sentence"),
+    [
+        (["epohcs=1"], "There is no setting named 'epohcs': did you mean epochs?"),
+        (["xyz=1"], "There is no setting named 'xyz': docs/settings.md lists all of them."),
+        (["epochs"], "--set epochs gives no value: write NAME=VALUE, such as --set warmup=5%."),
+        (["epochs="], "--set epochs= gives no value: write NAME=VALUE, such as --set warmup=5%."),
+        (
+            ["unit=pixel", "granularity=pixel"],
+            "The setting 'granularity' is given twice with --set: leave one out.",
+        ),
+    ],
+)
+def test_assignments_that_cannot_be_meant_are_refused(assignments: list[str], sentence: str) -> None:
+    with pytest.raises(DeltafineError) as caught:
+        assigned(assignments)
+    assert str(caught.value) == sentence
+
+
+def test_some_settings_are_checked_without_a_model_and_data() -> None:
+    assert checked(epochs="3", seed=None) == {"epochs": 3}
+    with pytest.raises(DeltafineError, match="'rule' is 'sometimes'"):
+        checked(rule="sometimes")
+
+
+def test_the_hash_of_settings_is_that_of_runs_made_before_settings_were_renamed() -> None:
+    assert resolve(model="m", data="d").hash() == "8eec024ba09d4c02ed9b79c28b463e086c157548ab14be513284b78b741b0bc5"
 
 
 def test_the_recipes_on_the_page_are_some() -> None:
     page = Path(__file__).parents[2] / "docs" / "refine.md"
     recipes = re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    example, by_pixels = (resolve(model="m", data="d", **tomllib.loads(recipe)) for recipe in recipes)
-    assert by_pixels.granularity == "pixel"
-    assert by_pixels.carried  # which finding steps anew takes
+    example, per_pixel = (resolve(model="m", data="d", **tomllib.loads(recipe)) for recipe in recipes)
+    assert per_pixel.granularity == "pixel"
+    assert per_pixel.carried  # which recalibration needs
     assert example.skip == ("*expand*",)

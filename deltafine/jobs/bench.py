@@ -1,0 +1,191 @@
+"""The delta runtime beside dense ones, on the same frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.jobs.model_files import frame_size_of, trust_in
+from deltafine.jobs.timing import DELTA, Times, fastest_dense, merged, take_turns
+from deltafine.settings import checked
+from deltafine.storage import run_files
+
+if TYPE_CHECKING:
+    from deltafine.document.report import Timing
+
+CALIBRATION_FRAMES = 20
+
+_Frame = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was timed.
+
+    Attributes:
+        timing: the figures, as the report holds them.
+        by_events: how many layers the delta runtime computes by events.
+        left_out: dense runtimes that were not timed, and why.
+        notes: what the delta runtime leaves to Keras.
+        fastest: the dense runtime with the smallest processor time.
+        ratio: its median processor time per frame, divided by that of the delta runtime.
+    """
+
+    timing: Timing
+    by_events: int
+    left_out: dict[str, str]
+    notes: tuple[str, ...]
+    fastest: str
+    ratio: float
+
+
+def bench(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    frames: int = 200,
+    threads: int | None = 1,
+    quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **settings: Any,
+) -> Benchmark:
+    """Time a refined model frame by frame beside TensorFlow, ONNX Runtime and OpenVINO, where installed.
+
+    Args:
+        run: a run directory, into whose report the figures go; or a model file.
+        data: path of the videos.
+        frames: in all, 2 or more.
+        threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
+            has computed anything: give another number in another process.
+        quietly: entered while the dense runtimes are made, as they write to standard error.
+        settings: the fields of :class:`deltafine.settings.RefineSettings` that say how the model is loaded and how
+            the videos are read.
+
+    Raises:
+        DeltafineError: the model or the videos cannot be used as they are, or TensorFlow has other threads already.
+
+    Examples:
+        >>> timed = deltafine.bench("run/", "videos/", frames=20, threads=None)
+        >>> timed.timing.runtimes[0].name, timed.timing.frames > 0
+        ('deltafine', True)
+    """
+    from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
+    from deltafine.model import load
+    from deltafine.runtime.runtime import DeltaRuntime
+
+    if frames < 2 or (threads is not None and threads < 1):
+        raise DeltafineError(f"{frames} frames with {threads} threads cannot be timed: give 2 frames and 1 thread.")
+    run, data, given = Path(run), Path(data), checked(**settings)
+    threads = _threads_of_tensorflow(threads)
+    trust = trust_in(given)  # the user's own code may compute something
+    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
+    videos = _videos(data, runtime.plan.input_shape, frames, given)
+    with quietly():
+        model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
+        dense, left_out = dense_runtimes(per_frame(model), threads)
+    first = [pixels for pixels, _ in videos[0][:CALIBRATION_FRAMES]]
+    by_events = runtime.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
+    runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
+    for name, dense_run in dense.items():
+        runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
+    times = merged(take_turns(runs, video, runtime.reset) for video in videos)
+    timing = _timing(times, threads, runtime.engine, data, len(videos))
+    if run.is_dir():
+        _keep(run, timing)
+    best = fastest_dense(times)
+    ratio = times[best].processor_median / times[DELTA].processor_median
+    return Benchmark(timing, len(by_events), left_out, tuple(runtime.plan.notes()), best, ratio)
+
+
+def _threads_of_tensorflow(wanted: int | None) -> int:
+    """Let TensorFlow compute with so many threads; what it computes with, if none are wanted."""
+    import tensorflow as tf
+
+    from deltafine.jobs.dense_runtimes import set_threads
+    from deltafine.runtime.plan_cache import available_cores
+
+    if wanted is None:
+        return tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
+    try:
+        set_threads(wanted)
+    except RuntimeError as error:
+        raise DeltafineError(
+            f"TensorFlow has computed something already, and not with {wanted} threads: time in a process of its own."
+        ) from error
+    return wanted
+
+
+def _videos(data: Path, shape: tuple[int, ...], most: int, settings: Mapping[str, Any]) -> list[list[_Frame]]:
+    """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
+    from deltafine.jobs.reading import frames_of_videos
+
+    height, width, channels = shape
+    videos: list[list[_Frame]] = []
+    left = most
+    for _, pieces in frames_of_videos(data, settings, size=(height, width), channels=channels):
+        video: list[_Frame] = []
+        for frames, _ in pieces:
+            video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in frames[: left - len(video)]]
+            if len(video) >= left:
+                break
+        left -= len(video)
+        if len(video) > 1:
+            videos.append(video)
+        if left < 2:
+            break
+    if not videos:
+        raise DeltafineError(f"No video in {data} has two frames: give longer ones.")
+    return videos
+
+
+def _timing(times: Mapping[str, Times], threads: int, engine: str, data: Path, videos: int) -> Timing:
+    """The figures as the report holds them, the delta runtime first."""
+    from deltafine.document.report import RuntimeTimes, Timing
+    from deltafine.jobs.facts import versions
+    from deltafine.runtime.plan_cache import machine
+
+    return Timing(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine(),
+        versions=versions(),
+        threads=threads,
+        engine=engine,
+        data=str(data),
+        videos=videos,
+        frames=len(times[DELTA].wall),
+        runtimes=[
+            RuntimeTimes(
+                name=name,
+                p50=taken.wall_percentile(50),
+                p95=taken.wall_percentile(95),
+                processor_p50=taken.processor_median,
+            )
+            for name, taken in times.items()
+        ],
+    )
+
+
+def _keep(run: Path, timing: Timing) -> None:
+    """Write the figures into the report of the run, beside those for other numbers of threads."""
+    from deltafine.report import load_report, write_report
+    from deltafine.report.store import load_pictures
+
+    if not (run / run_files.REPORT).exists():
+        return
+    report = load_report(run)
+    pictures = load_pictures(run, report)
+    timings = [timing, *(one for one in report.timings if one.threads != timing.threads)]
+    report = report.model_copy(
+        update={
+            "timings": sorted(timings, key=lambda one: one.threads),
+            "pictures": [picture for picture in report.pictures if picture.file in pictures],
+        }
+    )
+    write_report(report, run, pictures)

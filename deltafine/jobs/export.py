@@ -1,0 +1,125 @@
+"""The refined model for use without deltafine: written, and compared on real frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.jobs.model_files import check_clip_output, trust_in
+from deltafine.jobs.origin import HOW_IT_SPLIT, origin_of
+from deltafine.jobs.reading import frames_of_videos
+from deltafine.settings import checked
+from deltafine.storage import run_files
+
+if TYPE_CHECKING:
+    import keras
+
+    from deltafine.exporting import Agreement, ExportFormat
+
+_VIDEOS_CHECKED = 4
+_FRAMES_PER_VIDEO = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        file: where.
+        agreement: of the file with the Keras model that was written; None where they were not compared.
+        not_compared: why; "" where they were, or where there is no network in the file.
+    """
+
+    file: Path
+    agreement: Agreement | None
+    not_compared: str
+
+
+def export(
+    run: str | os.PathLike[str],
+    *,
+    form: str = "stripped",
+    format: str | ExportFormat = "keras",
+    output: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    check: bool = True,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Exported:
+    """Write a refined model with plain Keras layers, as TFLite, or its thresholds as JSON.
+
+    Args:
+        run: a run directory, or its ``refined.keras``.
+        form: ``"stripped"``: no thresholds; ``"quantized"``: rounds or holds.
+        format: ``"keras"``, ``"tflite"``, ``"thresholds"``, or one of your own.
+        output: the file; default: one in ``RUN/export``.
+        data: videos to compare the file with Keras on; default: those of the run.
+        check: whether to compare.
+        overwrite: replace an existing file.
+        settings: the fields of :class:`deltafine.settings.RefineSettings` that say how the model is loaded, the clip
+            length ``frames``, and how the videos are read; default: those of the run.
+
+    Raises:
+        DeltafineError: the model has no such form, the file exists, or there is nothing to compare on.
+
+    Examples:
+        >>> done = deltafine.export("run/", output="stripped.keras")
+        >>> keras.models.load_model(done.file).input_shape
+        (None, 16, 16, 3)
+    """
+    from deltafine.exporting import FORMATS
+    from deltafine.exporting.writing import write_export
+    from deltafine.model import load
+
+    chosen = FORMATS.get(format)
+    run, given = Path(run), checked(**settings)
+    path = run / run_files.REFINED if run.is_dir() else run
+    target = Path(output) if output is not None else path.parent / run_files.EXPORT / chosen.file_name(form)
+    if target.exists() and not overwrite:
+        raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
+    refined = load(path, **trust_in(given))
+    check_clip_output(refined, given.get("clip_output"))
+    real_frames = partial(_clips, model=path, data=data, given=given) if check else None
+    frames = given.get("frames")
+    agreement, why = write_export(refined, target, chosen, form=form, frames=frames, real_frames=real_frames)
+    return Exported(target, agreement, why)
+
+
+def _clips(
+    plain: keras.Model, model: Path, data: str | os.PathLike[str] | None, given: Mapping[str, Any]
+) -> np.ndarray:
+    """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
+    origin = origin_of(model)
+    where = Path(data) if data is not None else None if origin is None else Path(origin.settings.data)
+    if where is None:
+        raise DeltafineError(
+            f"{model.parent} has no {run_files.SETTINGS} that names videos: give --data, or --no-check."
+        )
+    if origin is not None and data is None:
+        left_aside = ("classes",) if origin.settings.task == "distill" else ()
+        run = {name: value for name, value in origin.reading.items() if name in HOW_IT_SPLIT and name not in left_aside}
+        given = {**run, **given}
+    shape = plain.inputs[0].shape
+    by_clip = len(shape) == 5
+    height, width, channels = shape[2 if by_clip else 1 :]
+    length = shape[1] if by_clip else _FRAMES_PER_VIDEO
+    found = []
+    for _, stream in frames_of_videos(where, given, size=(height, width), channels=channels, chunk=length):
+        first = next(iter(stream), None)
+        if first is not None and (len(first[0]) == length or not by_clip):
+            found.append(np.asarray(first[0], "float32"))
+        if len(found) == _VIDEOS_CHECKED:
+            break
+    if not found:
+        raise DeltafineError(
+            f"No video in {where} has {length if by_clip else 'any'} frames to compare on: give other --data, or "
+            "--no-check."
+        )
+    return np.stack(found) if by_clip else np.concatenate(found)[None]

@@ -1,0 +1,34 @@
+"""Videos as the settings say, for jobs that take frames from them and leave labels aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltafine.video.catalogue import Split, Video
+    from deltafine.video.streams import Stream
+
+_OPENING = ("layout", "split", "classes", "validation", "seed", "allow_outside")
+
+
+def how_to_open(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``open_dataset``."""
+    return {name: settings[name] for name in _OPENING if name in settings}
+
+
+def frames_of_videos(
+    path: Path, settings: Mapping[str, Any], *, size: tuple[int, int], channels: int, **how: Any
+) -> Iterator[tuple[Video, Stream]]:
+    """Every video at a path, one after the other; with a cache the validation videos, as a refinement keeps these."""
+    from deltafine.video import open_for_frames
+
+    data = open_for_frames(path, **how_to_open(settings))
+    if (tolerated := settings.get("max_bad_videos")) is not None:
+        data.check(tolerated)
+    split: Split | None = None
+    if (cache := settings.get("cache")) is not None:
+        data.use_cache(cache)
+        split = "validation" if data.select("validation") else None
+    return data.streams(split, size=size, channels=channels, fps=settings.get("fps"), **how)

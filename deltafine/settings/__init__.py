@@ -1,0 +1,26 @@
+"""Every setting of a refinement, declared once, and the ways to give settings."""
+
+from __future__ import annotations
+
+from deltafine.settings.commands import TAKES
+from deltafine.settings.declaring import Declared, choices_shown, share_of
+from deltafine.settings.recipes import TRUSTING, assigned, checked, given_names, resolve
+from deltafine.settings.refine_settings import ADDED_LATER, CHANGEABLE, DECLARED, RENAMED, RefineSettings, digest
+
+__all__ = [
+    "ADDED_LATER",
+    "CHANGEABLE",
+    "DECLARED",
+    "RENAMED",
+    "TAKES",
+    "TRUSTING",
+    "Declared",
+    "RefineSettings",
+    "assigned",
+    "checked",
+    "choices_shown",
+    "digest",
+    "given_names",
+    "resolve",
+    "share_of",
+]

@@ -1,0 +1,25 @@
+"""Which command takes which settings."""
+
+from __future__ import annotations
+
+from deltafine.settings.refine_settings import DECLARED
+
+FILE = ("custom_objects", "unsafe_lambda")
+"""Of every command that loads a model."""
+VIDEOS = ("layout", "split", "classes", "allow_outside", "cache")
+"""Of every command that takes frames from videos."""
+SPLIT = ("validation", "seed")
+"""Of every command to which it matters which videos were trained on."""
+TAKES: dict[str, tuple[str, ...]] = {
+    "inspect": ("size", "frames", "clip_output", *FILE, "at", "skip", "threshold_per", "freeze", "unfreeze"),
+    "data": ("layout", "split", "classes", *SPLIT, "allow_outside", "max_bad_videos"),
+    "refine": tuple(name for name in DECLARED if name not in ("model", "data")),
+    "report": (
+        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale"),
+        *(*VIDEOS, *SPLIT, "max_bad_videos", *FILE),
+    ),
+    "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", "max_bad_videos", *FILE),
+    "run": ("size", *FILE),
+    "bench": ("size", *VIDEOS, *SPLIT, *FILE),
+}
+"""Settings by command. `refine` lists the common ones and takes all; the others list what they take."""

@@ -1,0 +1,337 @@
+"""The declaration of every setting: its type, default, limits and help. All else is made from these."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from deltafine.settings.declaring import Names, PathText, Share, setting
+from deltafine.settings.rule_names import RuleText
+
+BUDGET, MODEL, DELTAS, DATA = "Budget", "Model", "Delta layers", "Data"
+TRAINING, RUN, VARIATION = "Training", "The run", "Variation of training clips"
+
+
+class Declarations(BaseModel):
+    """All settings, without what they mean together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: PathText = setting(help="Path of the pretrained Keras model.", panel=MODEL, metavar="FILE")
+    task: Literal["classification", "regression", "distill"] = setting(
+        "classification",
+        help="What the output means. See [what the output means](refine.md#what-the-output-means); distill leaves the "
+        "labels aside and follows the original's answers.",
+        panel=MODEL,
+        common=True,
+    )
+    clip_output: Literal["mean", "last", "per-frame"] | None = setting(
+        None,
+        help="What stands for a clip. Only of a model that takes single frames.",
+        panel=MODEL,
+        common=True,
+        unset="mean",
+    )
+    size: str | None = setting(
+        None, help="Frame size, for a model that takes any.", panel=MODEL, common=True, metavar="HxW"
+    )
+    rescale: Literal["0..1", "-1..1"] | None = setting(
+        None, help="Scale pixels for the model.", panel=MODEL, common=True, unset="0..255"
+    )
+    custom_objects: Names = setting(
+        (),
+        help="Your own layer or function. All forms are described under [models](cli.md#models).",
+        panel=MODEL,
+        common=True,
+        metavar="MODULE:NAME",
+    )
+    unsafe_lambda: bool = setting(
+        False, help="Run Python code that the file holds. Only if you trust its author.", panel=MODEL, common=True
+    )
+
+    data: PathText = setting(help="Path of the videos. See [Your videos](data.md).", panel=DATA, metavar="DIR")
+    streams: PathText | None = setting(
+        None,
+        help="Continuous videos to measure on. All of them where they have no split of their own, and none that is "
+        "trained on. Without them: the test videos of the data, or those to validate.",
+        panel=DATA,
+        common=True,
+        metavar="DIR",
+        unset="the data",
+    )
+    classes: Names | None = setting(
+        None,
+        help="Class names in the order of the outputs.",
+        panel=DATA,
+        common=True,
+        metavar="A,B,...",
+        unset="the [layout's own order](data.md#layouts)",
+    )
+    layout: str | None = setting(
+        None,
+        help="How the data lies on disk. See [layouts](data.md#layouts).",
+        panel=DATA,
+        common=True,
+        metavar="NAME",
+        unset="detected",
+    )
+    split: int = setting(
+        1, ge=1, help="Which split lists to read. Only where there are several.", panel=DATA, common=True
+    )
+    validation: Share = setting(
+        0.2,
+        ge=0,
+        le=1,
+        help="Fraction of videos to validate on. Only where the data has no split of its own.",
+        panel=DATA,
+        common=True,
+    )
+    max_bad_videos: int = setting(0, ge=0, help="How many videos may be unreadable.", panel=DATA, common=True)
+    allow_outside: bool = setting(False, help="Lists may name files outside the data.", panel=DATA)
+    fps: float | None = setting(
+        None,
+        gt=0,
+        le=1000,
+        help="Take frames at this rate. To train and to measure on.",
+        panel=DATA,
+        unset="all frames",
+    )
+    cache: PathText | None = setting(
+        None,
+        help="Keep decoded frames there. If not given, they are kept in the run directory while it lasts. See [the "
+        "cache](data.md#the-cache).",
+        panel=DATA,
+        common=True,
+        metavar="DIR",
+        unset="in the run",
+    )
+
+    at: Names = setting(
+        (),
+        help="Only after these layers. The pattern `default` stands for the default choice, to add to it, and "
+        "`uncovered` for the inputs of layers that it leaves out.",
+        panel=DELTAS,
+        common=True,
+        metavar="PATTERN",
+    )
+    skip: Names = setting((), help="Not after these layers.", panel=DELTAS, common=True, metavar="PATTERN")
+    method: Literal["deltafine", "paper", "l1"] = setting(
+        "deltafine",
+        help="How thresholds and events are trained. `paper` and `l1` are baselines.",
+        panel=DELTAS,
+        common=True,
+    )
+    rule: RuleText = setting(
+        "send-on-delta",
+        help="What counts as an event. `send-on-delta`, `quantize`, or `MODULE:NAME` of "
+        "[a rule of your own](contributing.md#a-rule).",
+        panel=DELTAS,
+        common=True,
+        metavar="RULE",
+    )
+    granularity: Literal["element", "pixel"] = setting(
+        "element", help="What is sent as one.", panel=DELTAS, common=True
+    )
+    threshold_per: Literal["layer", "channel", "neuron"] = setting(
+        "layer", help="What has a threshold of its own.", panel=DELTAS
+    )
+    relative_threshold: float | None = setting(
+        None,
+        gt=0,
+        help="Threshold / RMS of the activations. The same for all layers.",
+        panel=DELTAS,
+        unset="calibrated for each layer",
+    )
+    max_divergence: float = setting(
+        0.02,
+        gt=0,
+        help="Nats per frame that calibration may spend. The mean Kullback-Leibler divergence between the calibrated "
+        "model's answers and the original's; what `epochs = 0` spends where it saves most.",
+        panel=BUDGET,
+        metavar="NATS",
+    )
+    training_divergence: float = setting(
+        0.05,
+        gt=0,
+        help="The same for the thresholds that training starts from. It may be more, since training wins back what "
+        "they lose.",
+        panel=BUDGET,
+        metavar="NATS",
+    )
+    penalty: float = setting(
+        20.0,
+        ge=0,
+        help="λ: what an event costs. One λ for every model and resolution; with a [budget](refine.md#budgets) what "
+        "it begins with.",
+        panel=BUDGET,
+        common=True,
+    )
+    target_macs: Share | None = setting(
+        None, gt=0, lt=1, help="MAC density to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    target_sparsity: Share | None = setting(
+        None, gt=0, lt=1, help="Delta sparsity to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    target_pixels: Share | None = setting(
+        None, gt=0, lt=1, help="Pixel density to reach. On the validation streams.", panel=BUDGET, common=True
+    )
+    max_accuracy_drop: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Accuracy that may be lost for sparsity. On the validation videos; the run saves as much as that allows.",
+        panel=BUDGET,
+        common=True,
+        unset="0.01",
+    )
+
+    epochs: int = setting(4, ge=0, help="Passes over the clips; 0 only calibrates.", panel=TRAINING, common=True)
+    seed: int = setting(0, ge=0, lt=2**32, help="Of the split and everything random.", panel=TRAINING, common=True)
+    frames: int | None = setting(
+        None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
+    )
+    frame_stride: int = setting(
+        1,
+        ge=1,
+        help="Frames from one frame of a training clip to the next. What is measured takes every frame, or those of "
+        "`fps`.",
+        panel=TRAINING,
+    )
+    clip_stride: int | None = setting(
+        None,
+        ge=1,
+        help="Frames from one clip to the next in a video.",
+        panel=TRAINING,
+        unset="`frames` times `frame_stride`",
+    )
+    clips_per_video: int | None = setting(
+        None,
+        ge=1,
+        help="Training clips of every video and epoch.",
+        panel=TRAINING,
+        unset="all that `clip_stride` gives",
+    )
+    sampling: Literal["uniform", "random"] = setting(
+        "uniform",
+        help="Where these clips lie. `uniform` spreads them evenly over the video, `random` draws them again in every "
+        "epoch.",
+        panel=TRAINING,
+    )
+    start: Literal["carried", "noise", "exact"] | None = setting(
+        None,
+        help="State that training clips start from. `carried`: what the clip before left; `noise`: one made up for "
+        "each clip; `exact`: none. Only for a rule with memory.",
+        panel=TRAINING,
+        unset="carried per pixel, noise per element",
+    )
+    batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
+    learning_rate: float = setting(
+        1e-3,
+        gt=0,
+        help="Of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
+        panel=TRAINING,
+        common=True,
+    )
+    threshold_learning_rate: float = setting(
+        0.0, ge=0, help="Of the thresholds' logarithms. 0 keeps them as calibrated.", panel=TRAINING
+    )
+    warmup: Share = setting(
+        0.1, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING
+    )
+    recalibrate: int = setting(
+        0,
+        ge=0,
+        help="How often the thresholds are calibrated again. Spread evenly over the epochs, the last time at their "
+        "end; needs `start` carried, a model of single frames and numba. See [the stages of a "
+        "run](how-it-works.md#the-stages-of-a-run).",
+        panel=TRAINING,
+    )
+    weight_decay: float = setting(
+        0.0, ge=0, help="Of the weights. Never of thresholds, biases and normalisation.", panel=TRAINING
+    )
+    clip_norm: float = setting(10.0, gt=0, help="Global norm to which gradients are clipped.", panel=TRAINING)
+    distill: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Fraction of the loss that follows the original's answers.",
+        panel=TRAINING,
+        unset="0.5; 0 for the baselines",
+    )
+    average: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Fraction of the training over which weights are averaged. Exponentially, into those that are validated "
+        "and kept.",
+        panel=TRAINING,
+        unset="1/8; 0 for the baselines",
+    )
+    freeze: Names = setting(
+        (), help="Layers whose weights stay as they are.", panel=TRAINING, common=True, metavar="PATTERN"
+    )
+    unfreeze: Names = setting(
+        (),
+        help="Frozen layers to train. Layers that the model [has frozen](refine.md#frozen-weights); `freeze` and "
+        "`freeze_batchnorm` override it.",
+        panel=TRAINING,
+        common=True,
+        metavar="PATTERN",
+    )
+    freeze_batchnorm: bool = setting(
+        False, help="Keep statistics and scales of BatchNormalization as they are.", panel=TRAINING
+    )
+    optimizer: Literal["adamw", "sgd"] = setting(
+        "adamw", help="Of the weights. `sgd` has Nesterov momentum 0.9.", panel=TRAINING
+    )
+    accumulate: int = setting(
+        1,
+        ge=1,
+        help="Steps whose gradients are averaged before the weights change. No more than the training has.",
+        panel=TRAINING,
+    )
+    mixed_precision: bool = setting(
+        False,
+        help="Train with activations in bfloat16. Weights stay in float32; faster on devices that compute in bfloat16, "
+        "slower elsewhere. The refined model computes in float32 again.",
+        panel=TRAINING,
+    )
+    early_stopping: int | None = setting(
+        None,
+        ge=1,
+        help="End after so many without a better model. A better one is more accurate or sparser.",
+        panel=TRAINING,
+        common=True,
+        metavar="EPOCHS",
+    )
+
+    on_nan: Literal["stop", "rollback"] = setting(
+        "stop",
+        help="What to do when the loss diverges. `rollback` goes back to the last checkpoint and halves the rates; see "
+        "[stopping and resuming](refine.md#stopping-and-resuming).",
+        panel=RUN,
+    )
+    deterministic: bool = setting(
+        False,
+        help="Only operations that give the same bits each time. Slower on GPUs, and some models cannot be trained so.",
+        panel=RUN,
+    )
+    checkpoint_minutes: float = setting(
+        10.0, gt=0, help="Longest training that a kill can cost, in minutes.", panel=RUN, metavar="MINUTES"
+    )
+    tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
+
+    flip: bool = setting(
+        False,
+        help="Mirror every second clip. Of clips that go on from each other, every second place of the batch in an "
+        "epoch.",
+        panel=VARIATION,
+    )
+    crop: Share = setting(1.0, gt=0, le=1, help="Fraction of height and width that is cut out.", panel=VARIATION)
+    scale: Share = setting(0.0, ge=0, le=1, help="How far that fraction varies.", panel=VARIATION)
+    brightness: Share = setting(
+        0.0, ge=0, le=1, help="How far brightness varies, as a fraction of the full range.", panel=VARIATION
+    )
+    contrast: Share = setting(0.0, ge=0, le=1, help="How far contrast varies.", panel=VARIATION)
+    saturation: Share = setting(0.0, ge=0, le=1, help="How far the saturation of colours varies.", panel=VARIATION)

@@ -1,0 +1,117 @@
+"""The settings of a refinement: what goes together, what follows from them, their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from deltafine.settings.declarations import Declarations
+from deltafine.settings.declaring import Declared
+from deltafine.settings.rule_names import WITHOUT_MEMORY
+
+ADDED_LATER: dict[str, Any] = {"unfreeze": []}
+"""What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
+RENAMED = {
+    "unit": "granularity",
+    "head": "clip_output",
+    "step_per": "threshold_per",
+    "relative_step": "relative_threshold",
+    "step_learning_rate": "threshold_learning_rate",
+}
+"""Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
+CHANGEABLE = ("on_nan", "checkpoint_minutes")
+"""What may be changed when a run is resumed."""
+
+
+class RefineSettings(Declarations):
+    """What to refine, on what, and how.
+
+    A TOML file with these names is a recipe; the resolved one is kept in the run directory as ``settings.toml``.
+
+    Examples:
+        >>> settings = RefineSettings(model="model.keras", data="videos/", target_macs="5%", skip=("conv2",))
+        >>> settings.target_macs, settings.epochs
+        (0.05, 4)
+    """
+
+    @model_validator(mode="after")
+    def _methods_of_others(self) -> RefineSettings:
+        if self.method != "deltafine" and self.granularity != "element":
+            raise ValueError(f"method {self.method!r} works on elements, not on granularity {self.granularity!r}")
+        if sum(target is not None for target in (self.target_macs, self.target_sparsity, self.target_pixels)) > 1:
+            raise ValueError("only one of target_macs, target_sparsity and target_pixels can be steered for")
+        if self.recalibrate and not self.carried:
+            raise ValueError(
+                "recalibrate needs a rule with memory, such as send-on-delta, and clips that go on from each other: "
+                "start 'carried'"
+            )
+        if self.sampling == "random" and self.clips_per_video is None:
+            raise ValueError("random sampling needs clips_per_video")
+        return self
+
+    @property
+    def layer_rule(self) -> str:
+        """The rule of the delta layers while training."""
+        return self.rule if self.method == "deltafine" else self.method
+
+    @property
+    def carried(self) -> bool:
+        """Whether training clips go on from each other; rules without memory need no such order."""
+        carried = self.granularity == "pixel" if self.start is None else self.start == "carried"
+        return carried and self.layer_rule not in WITHOUT_MEMORY
+
+    @property
+    def noisy(self) -> bool:
+        """Whether training clips start from states that are made up."""
+        return self.granularity == "element" if self.start is None else self.start == "noise"
+
+    @property
+    def rate_of_thresholds(self) -> float:
+        """Learning rate of the thresholds' logarithms; the authors of the paper train them as everything else."""
+        return self.threshold_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+
+    @property
+    def teaching(self) -> float:
+        """Share of the loss that follows the original model, where there are labels."""
+        return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0
+
+    @property
+    def averaged(self) -> float:
+        """Share of the training over which weights are averaged."""
+        return self.average if self.average is not None else 0.125 if self.method == "deltafine" else 0.0
+
+    def hash(self) -> str:
+        """Hex digest of all values."""
+        values = self.model_dump(mode="json")
+        old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
+        known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
+        return digest(known)
+
+    def hash_of_results(self) -> str:
+        """Hex digest of what a run may not be resumed without; how it goes on after a mishap may be changed."""
+        return self.model_copy(update=dict.fromkeys(CHANGEABLE)).hash()
+
+    def to_toml(self) -> str:
+        """All values as TOML; what is None is left out, as TOML has no word for it."""
+        lines = [
+            f"{name} = {_toml(value)}" for name, value in self.model_dump(mode="json").items() if value is not None
+        ]
+        return "\n".join(lines) + "\n"
+
+
+DECLARED = {name: Declared.of(name, field) for name, field in RefineSettings.model_fields.items()}
+"""All settings by name, in order, as they are shown."""
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Hex digest of settings by name, whatever their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _toml(value: Any) -> str:
+    # A JSON string, number or list of strings is the same thing in TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
