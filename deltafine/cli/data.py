@@ -28,7 +28,7 @@ def data(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from deltafine.jobs.reading import how_to_open
+    from deltafine.jobs.opened_videos import how_to_open
     from deltafine.settings import checked
     from deltafine.video import open_dataset
 

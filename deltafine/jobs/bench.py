@@ -124,7 +124,7 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
 
 def _videos(data: Path, shape: tuple[int, ...], most: int, settings: Mapping[str, Any]) -> list[list[_Frame]]:
     """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
-    from deltafine.jobs.reading import frames_of_videos
+    from deltafine.jobs.opened_videos import frames_of_videos
 
     height, width, channels = shape
     videos: list[list[_Frame]] = []

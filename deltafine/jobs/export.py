@@ -13,8 +13,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.jobs.model_files import check_clip_output, trust_in
+from deltafine.jobs.opened_videos import frames_of_videos
 from deltafine.jobs.origin import HOW_IT_SPLIT, origin_of
-from deltafine.jobs.reading import frames_of_videos
 from deltafine.settings import checked
 from deltafine.storage import run_files
 

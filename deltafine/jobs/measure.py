@@ -14,8 +14,8 @@ from deltafine.errors import DeltafineError
 from deltafine.jobs.assembly import assemble
 from deltafine.jobs.facts import model_info, sha256
 from deltafine.jobs.model_files import check_clip_output, clip_output_of, trust_in
+from deltafine.jobs.opened_videos import how_to_open
 from deltafine.jobs.origin import about_training, cut_as_in_run, origin_of
-from deltafine.jobs.reading import how_to_open
 from deltafine.jobs.refine import Quiet
 from deltafine.settings import RefineSettings, checked
 
@@ -67,8 +67,8 @@ def measure_model(
 
     Examples:
         >>> report, pictures = deltafine.measure_model("run/refined.keras", "videos/", original="model.keras")
-        >>> sorted(report.models), report.warnings
-        (['original', 'refined'], [])
+        >>> sorted(report.models)
+        ['original', 'refined']
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.measurement import measure
