@@ -18,7 +18,7 @@ from deltafine.exporting.writing import write_export
 from deltafine.measurement.metrics import METRICS, register
 from deltafine.model import DeltaSettings, find_activations, insert_deltas
 from deltafine.report import render
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from deltafine.report.summary import headline
 from deltafine.video.layouts import LAYOUTS
 from tests.model import small_models
@@ -97,7 +97,7 @@ def test_the_metric_counts_jumps_over_pieces_of_a_stream_and_inside_of_clips(mod
 def test_the_report_format_says_the_headline_and_the_gate():
     report = make_report(title="a\nb")
     one_line = example("A report format").OneLine()
-    text = render(report, one_line, checks=check(report, Thresholds({"min-sparsity": 1.0})))
+    text = render(report, one_line, checks=check(report, Gate({"min-sparsity": 1.0})))
     assert isinstance(text, str)
     assert text.count("\n") == 1
     assert headline(report).sentence in text

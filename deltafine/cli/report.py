@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deltafine.report.gate import Check
 
 _AFRESH = "Measuring a model (MODEL --data DIR; defaults: those of its run)"
-_GATE = "Gate (exit code 1 if a threshold is not met)"
+_GATE = "Gate (exit code 1 if a limit is not met)"
 _FRACTION = "FRACTION"
 
 
@@ -39,9 +39,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Compare although data or definitions differ.")] = False,
     gate: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="pyproject.toml or another TOML file with thresholds.", rich_help_panel=_GATE
-        ),
+        typer.Option(metavar="FILE", help="pyproject.toml or another TOML file with limits.", rich_help_panel=_GATE),
     ] = None,
     min_sparsity: Annotated[
         str | None, typer.Option(metavar=_FRACTION, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
@@ -84,7 +82,7 @@ def report(
     """Show the report of a run, compare it with others, and gate it; or measure a model."""
     from deltafine.report import load_report
     from deltafine.report.compare import compare
-    from deltafine.report.gate import check, read_thresholds
+    from deltafine.report.gate import check, read_gate
 
     # What is wrong with the command is said before anything is measured.
     chosen = FORMATS.get(format)
@@ -106,7 +104,7 @@ def report(
         if not leads:
             return
     comparisons = [compare(document, load_report(path), str(path), force) for path in baseline or ()]
-    thresholds = read_thresholds(
+    wanted = read_gate(
         gate,
         {
             "min-sparsity": min_sparsity,
@@ -117,7 +115,7 @@ def report(
             "max-regression": max_regression,
         },
     )
-    checks = check(document, thresholds, comparisons)
+    checks = check(document, wanted, comparisons)
     content = chosen.render(document, comparisons, checks, pictures)
     if output is not None:
         _write(output, content)

@@ -144,7 +144,7 @@ def _like_splits(classes: Sequence[str] | None) -> Sequence[str] | None:
 
 def _all_measured(streams: Dataset) -> Dataset:
     """Streams whose test split is measured on with the validation split: nothing is chosen by either."""
-    streams.notes = tuple(note for note in streams.notes if note != TEST_VALIDATES)
+    streams.leave_out_note(TEST_VALIDATES)
     if not streams.select("test"):
         return streams
     videos = [replace(video, split="validation") if video.split == "test" else video for video in streams.videos]
@@ -189,7 +189,8 @@ def output_of(
     of_both = streams if len(streams.classes) > len(data.classes) > 0 else data  # its labels go on from the data's
     output = Output("numbers", values=label_values(model, of_both), clip_output=clip_output)
     if output.values:
-        data.values, streams.values = output.values[: len(data.classes)], output.values
+        data.read_labels_as(output.values[: len(data.classes)])
+        streams.read_labels_as(output.values)
         return output, data, streams
     bare = without_labels(data)
     return output, bare, bare if streams is data else without_labels(streams)
@@ -258,7 +259,6 @@ def _with_videos(
         has_splits=True,
         problems=[] if layout else data.problems,
         notes=list(data.notes),
+        values=data.values if (data.classes if classes is None else classes) else (),
     )
-    made = Dataset(data.path, found, data.examination.limits)
-    made.values = data.values if made.classes else ()
-    return made
+    return Dataset(data.path, found, data.examination.limits)

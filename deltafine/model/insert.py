@@ -1,6 +1,6 @@
 """Insertion: from a per-frame model to a clip model with delta layers.
 
-The graph is walked anew, call by call, with clones of the layers, and a delta layer after each selected site.
+The graph is walked again, call by call, with clones of the layers, and a delta layer after each selected site.
 Nested models stay nested; they take the clock (see ``deltafine.layers.time``) as one more input. Weights
 are then copied from old to new layers, by order and shape.
 """

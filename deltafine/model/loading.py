@@ -60,7 +60,7 @@ def load(
 
 
 def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> keras.Model:
-    """Look at a stranger's file before Keras believes it (see ``safety``), and load it."""
+    """Check a file that others made before Keras believes it (see ``safety``), and load it."""
     stored = _config_in(path, kind)
     config = supplied(stored, objects)
     legacy = kind is Kind.hdf5 and is_legacy(path)

@@ -60,7 +60,7 @@ class Rewriter:
         return delta(value) if clock is None else delta(value, clock)
 
     def rewrite(self, model: keras.Model, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
-        """Call everything that the model calls, anew, on the given tensors.
+        """Call everything that the model calls again, on the given tensors.
 
         Args:
             model: a graph; its own level is rewritten inline, nested models become nested models.

@@ -1,4 +1,4 @@
-"""Looking at a model file of a stranger before anything in it is believed: sizes, links, classes, shapes."""
+"""Checking a model file that others made before anything in it is believed: sizes, links, classes, shapes."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[s
         skip: sites to leave out of that.
 
     Returns:
-        The sites with consumers and fan-out found anew, in order of computation, chosen layers among them.
+        The sites with consumers and fan-out found again, in order of computation, chosen layers among them.
 
     Raises:
         DeltafineError: a pattern matches nothing, or no site is selected in the end.

@@ -53,7 +53,7 @@ class StoredPart:
 
     Attributes:
         path: names of what it lies in, outermost first, and its own.
-        layer: as it was built anew.
+        layer: as it was built again.
         trainable: the flag in the file; None where the file has none.
         parts: of a model; those of Keras 2, in its order.
         wraps: whether it is a layer around a model and no model itself.

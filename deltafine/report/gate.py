@@ -1,4 +1,4 @@
-"""Limits that a report must meet, from the command line or from a TOML file."""
+"""The gate that a report must pass, from the command line or from a TOML file."""
 
 from __future__ import annotations
 
@@ -54,15 +54,20 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Shares by the name of their option. `accuracy_drop_at` is "value" (the estimate) or "low" (its lower end)."""
+class Gate:
+    """What a report must keep to.
+
+    Attributes:
+        limits: shares by the name of their option.
+        accuracy_drop_at: ``"value"``, the estimate, or ``"low"``, its lower end.
+    """
 
     limits: Mapping[str, float] = field(default_factory=dict)
     accuracy_drop_at: str = "value"
 
 
-def read_thresholds(file: Path | None, options: Mapping[str, str | None]) -> Thresholds:
-    """Limits of a TOML file, overridden by those options that are not None.
+def read_gate(file: Path | None, options: Mapping[str, str | None]) -> Gate:
+    """The gate of a TOML file, overridden by those options that are not None.
 
     A file states them below [tool.deltafine.gate], or, unless it is a pyproject.toml, at its top. Raises
     DeltafineError where the file or a value is wrong.
@@ -72,7 +77,7 @@ def read_thresholds(file: Path | None, options: Mapping[str, str | None]) -> Thr
     at = given.pop(ACCURACY_DROP_AT, "value")
     if at not in ("value", "low"):
         raise DeltafineError(f"{ACCURACY_DROP_AT} is {clean(at)!r}: write value (the estimate) or low (its lower end).")
-    return Thresholds({name: parse_share(name, value) for name, value in given.items()}, at)
+    return Gate({name: parse_share(name, value) for name, value in given.items()}, at)
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -108,14 +113,14 @@ def parse_share(name: str, value: object) -> float:
     return number
 
 
-def check(report: Report, thresholds: Thresholds, comparisons: Sequence[Comparison] = ()) -> list[Check]:
+def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) -> list[Check]:
     """Every limit against the subject model on streams.
 
     Those of costs are not met where the frozen control is as good as the model, whatever it costs.
 
     Raises DeltafineError where a limit has nothing to look at: no accuracy, or no baseline.
     """
-    limits = thresholds.limits
+    limits = gate.limits
     figures = figures_of(report, subject(report), "streams")
     why = doubt(report)
     found = []
@@ -133,7 +138,7 @@ def check(report: Report, thresholds: Thresholds, comparisons: Sequence[Comparis
                 _doubted(name, quantity.in_sentence, shown(measured, "share"), f"{word} {share(limit)}", met, why)
             )
     if "max-accuracy-drop" in limits:
-        found.append(_accuracy_check(report, limits["max-accuracy-drop"], thresholds.accuracy_drop_at))
+        found.append(_accuracy_check(report, limits["max-accuracy-drop"], gate.accuracy_drop_at))
     if "max-regression" in limits:
         if not comparisons:
             raise DeltafineError("max-regression needs something to compare with: give --baseline RUN.")

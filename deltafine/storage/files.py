@@ -1,4 +1,4 @@
-"""The one writer of files: a file is there whole or not at all. And reading small files that may be of strangers.
+"""The one writer of files: a file is there whole or not at all. And reading small files that others may have made.
 
 Everything that deltafine keeps is written by :func:`write_atomically`; tests/storage/test_one_writer.py holds that, and
 names what is excepted.

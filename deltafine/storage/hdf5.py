@@ -22,7 +22,7 @@ SLACK = 1 << 26
 
 
 def check(file: Any) -> None:
-    """Go through a file of a stranger by its tables, without reading data.
+    """Go through a file that others made by its tables, without reading data.
 
     Raises:
         DeltafineError: it leads to other files, or names sizes that it does not have.

@@ -87,6 +87,7 @@ class Found:
         layout: The layout's name as shown to the user, such as "UCF101 layout, split 1".
         videos: The videos, in a stated order. Their labels index ``classes``.
         classes: Class names; () when unlabelled.
+        values: What the labels stand for where they are numbers; None to find out from the classes.
         has_splits: Whether the data says itself which videos train and which validate.
         problems: What is known to be wrong before anything is decoded.
         notes: What the user should know of how the data was read, one sentence each: lists that are not used and why.
@@ -100,3 +101,4 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lists: list[Path] = field(default_factory=list)
+    values: tuple[float, ...] | None = None

@@ -39,7 +39,7 @@ class Dataset:
         self.path = path
         self.layout = found.layout
         self.classes = found.classes
-        self.values = values_of(found.classes)
+        self.values = values_of(found.classes) if found.values is None else found.values
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems, self.videos)
@@ -51,6 +51,14 @@ class Dataset:
     def problems(self) -> list[Problem]:
         """What was found wrong so far; complete for a split once its clips were asked for, or after ``scan``."""
         return self.examination.problems
+
+    def read_labels_as(self, values: tuple[float, ...]) -> None:
+        """Have the labels stand for these numbers, one for each class: those that the model's outputs are in."""
+        self.values = values
+
+    def leave_out_note(self, note: str) -> None:
+        """Forget what the user need not know here."""
+        self.notes = tuple(one for one in self.notes if one != note)
 
     def select(self, split: Split | None) -> tuple[Video, ...]:
         """The videos of a split, or all of them for None."""

@@ -18,7 +18,7 @@ from rich.console import Console
 from deltafine.document.report import Picture
 from deltafine.report import load_report, render, terminal
 from deltafine.report.compare import compare
-from deltafine.report.gate import check, read_thresholds
+from deltafine.report.gate import check, read_gate
 from deltafine.report.store import json_text
 from deltafine.settings import RefineSettings, resolve
 from deltafine.video import open_dataset
@@ -104,7 +104,7 @@ def reports(draw: st.DrawFn) -> bytes:
 def show(report: Any, other: Any) -> None:
     """Show a report in every way, and look at what is shown."""
     comparisons = [compare(report, other, "other", force=True)]
-    checks = check(report, read_thresholds(None, {"min-sparsity": "0.5", "max-macs-ratio": "0.5"}), comparisons)
+    checks = check(report, read_gate(None, {"min-sparsity": "0.5", "max-macs-ratio": "0.5"}), comparisons)
     screen = Console(file=io.StringIO(), width=100, force_terminal=False)
     terminal.show(report, screen)
     terminal.show_comparison(comparisons[0], screen)

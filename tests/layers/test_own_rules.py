@@ -133,7 +133,7 @@ def test_a_rule_that_would_lose_its_parameters_is_not_saved():
 def test_parameters_that_the_class_does_not_take_are_said():
     config = DeltaActivation(rule=Hysteresis(), name="x").get_config()
     config["rule"]["config"] = {"slack": 0.4}
-    with pytest.raises(DeltafineError, match=r"cannot be made anew from {'slack': 0.4}: .*slack"):
+    with pytest.raises(DeltafineError, match=r"cannot be made again from {'slack': 0.4}: .*slack"):
         DeltaActivation.from_config(config)
 
 

@@ -12,7 +12,7 @@ from deltafine.cli import app
 from deltafine.document.report import Estimate, Report
 from deltafine.report import render
 from deltafine.report.compare import compare
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from deltafine.report.store import write_report
 from deltafine.report.summary import cautions, headline
 from tests.report.builders import data_info, estimate, make_report
@@ -102,7 +102,7 @@ def test_it_is_the_same_without_labels_and_for_numbers(
 ) -> None:
     report = report_of(every=figures, refined=reached)
     assert headline(report).told == told
-    assert [one.met for one in check(report, Thresholds(COSTS))] == [told] * 3
+    assert [one.met for one in check(report, Gate(COSTS))] == [told] * 3
 
 
 def test_it_is_the_same_for_windows_and_for_a_model_that_was_measured_alone() -> None:
@@ -120,7 +120,7 @@ def test_a_report_from_before_there_was_a_control_is_shown_as_it_was() -> None:
 
 def test_no_cost_meets_a_gate_on_such_a_report_and_the_gate_says_why(tmp_path: Path) -> None:
     report = untold()
-    checks = check(report, Thresholds({**COSTS, "max-accuracy-drop": 0.05}))
+    checks = check(report, Gate({**COSTS, "max-accuracy-drop": 0.05}))
     assert [one.met for one in checks] == [False, False, False, True]
     for one in checks[:3]:
         assert "which says nothing: a network that never updates is as good on these videos" in one.sentence
@@ -143,7 +143,7 @@ def test_a_comparison_calls_no_cost_better_on_such_a_report_and_a_regression_is_
         assert verdicts["frame_accuracy"] != ""
         assert doubt in render(report, "html", comparisons=[compared])
         assert "say nothing" in render(report, "markdown", comparisons=[compared])
-    worse = [one for one in check(untold(), Thresholds({"max-regression": 0.5}), [compared]) if not one.met]
+    worse = [one for one in check(untold(), Gate({"max-regression": 0.5}), [compared]) if not one.met]
     assert {"which says nothing" in one.measured for one in worse} == {True}
     write_report(proper, tmp_path / "proper")
     code, terminal, _ = shown(untold(), tmp_path / "run", "--baseline", str(tmp_path / "proper"))

@@ -23,7 +23,7 @@ import yaml
 from deltafine.cli.report import report
 from deltafine.report import Report, write_report
 from deltafine.report.formats import FORMATS
-from deltafine.report.gate import read_thresholds
+from deltafine.report.gate import read_gate
 from deltafine.settings import RENAMED, TAKES
 from tests.report.builders import data_info, make_report
 from tests.report.test_compare import cheaper
@@ -177,7 +177,7 @@ def test_the_python_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_gates_of_the_pages_are_valid(page: str, tmp_path: Path) -> None:
     (gate,) = blocks(page, "toml")
     (tmp_path / "pyproject.toml").write_text(gate, "utf-8")
-    assert read_thresholds(tmp_path / "pyproject.toml", {}).limits["max-accuracy-drop"] == 0.01
+    assert read_gate(tmp_path / "pyproject.toml", {}).limits["max-accuracy-drop"] == 0.01
 
 
 def test_every_option_and_format_of_the_command_is_on_the_page() -> None:

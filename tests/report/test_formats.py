@@ -19,7 +19,7 @@ from deltafine.report import load_report, render
 from deltafine.report.compare import compare
 from deltafine.report.formats import FORMATS, ReportFormat
 from deltafine.report.formats.table import TerminalTable
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from tests.report.builders import make_report
 
 MEANING = "frames whose answer differs from that of the frame before"
@@ -73,7 +73,7 @@ def test_every_format_has_its_name_and_shows_the_same_by_one_signature(name):
     assert format.suffix is None or re.fullmatch(r"\.[a-z]+", format.suffix)
     report, baseline = make_report(title="after"), make_report(title="before")
     compared = [compare(report, baseline, "before")]
-    checks = check(report, Thresholds({"min-sparsity": 0.5}))
+    checks = check(report, Gate({"min-sparsity": 0.5}))
     shown = format.render(report, compared, checks, {})
     assert shown == render(report, name, comparisons=compared, checks=checks)
     if name != "junit":

@@ -11,13 +11,13 @@ from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report import github, render
 from deltafine.report.compare import compare
-from deltafine.report.gate import Thresholds, check, parse_share, read_thresholds
+from deltafine.report.gate import Gate, check, parse_share, read_gate
 from tests.report.builders import make_report
 from tests.report.test_compare import cheaper
 
 
 def met(report: Report, at: str = "value", **limits: float) -> bool:
-    thresholds = Thresholds({name.replace("_", "-"): limit for name, limit in limits.items()}, at)
+    thresholds = Gate({name.replace("_", "-"): limit for name, limit in limits.items()}, at)
     (one,) = check(report, thresholds)
     return one.met
 
@@ -60,10 +60,10 @@ def test_a_figure_that_is_not_finite_never_meets_a_threshold() -> None:
 def test_a_regression_beyond_the_limit_is_found_and_one_within_is_not() -> None:
     old, new = cheaper(0.5), make_report()
     comparison = compare(new, old, "old")
-    by_figure = {one.subject: one for one in check(new, Thresholds({"max-regression": 0.02}), [comparison])}
+    by_figure = {one.subject: one for one in check(new, Gate({"max-regression": 0.02}), [comparison])}
     assert not by_figure["MAC density against old"].met
     assert by_figure["frame accuracy against old"].met
-    assert all(one.met for one in check(new, Thresholds({"max-regression": 1.0}), [comparison]))
+    assert all(one.met for one in check(new, Gate({"max-regression": 1.0}), [comparison]))
 
 
 def test_an_accuracy_below_the_baselines_is_a_regression_in_points() -> None:
@@ -73,14 +73,14 @@ def test_an_accuracy_below_the_baselines_is_a_regression_in_points() -> None:
     accuracy.value -= 0.02
     comparison = compare(new, old, "old")
     for limit, outcome in ((0.02, True), (0.019, False)):
-        checks = check(new, Thresholds({"max-regression": limit}), [comparison])
+        checks = check(new, Gate({"max-regression": limit}), [comparison])
         assert next(one for one in checks if one.subject.startswith("frame accuracy")).met is outcome
 
 
 def test_a_figure_that_is_no_longer_measured_is_a_regression() -> None:
     old, new = make_report(), make_report()
     new.models["refined"].streams.fidelity = None
-    checks = check(new, Thresholds({"max-regression": 1.0}), [compare(new, old, "old")])
+    checks = check(new, Gate({"max-regression": 1.0}), [compare(new, old, "old")])
     assert [(one.measured, one.met) for one in checks if one.subject.startswith("fidelity")] == [
         ("no longer measured", False)
     ]
@@ -89,14 +89,14 @@ def test_a_figure_that_is_no_longer_measured_is_a_regression() -> None:
 def test_every_baseline_is_checked() -> None:
     new = make_report()
     comparisons = [compare(new, make_report(), "a"), compare(new, cheaper(), "b")]
-    failed = [one for one in check(new, Thresholds({"max-regression": 0.01}), comparisons) if not one.met]
+    failed = [one for one in check(new, Gate({"max-regression": 0.01}), comparisons) if not one.met]
     assert failed
     assert all("against b" in one.subject for one in failed)
 
 
 def test_a_regression_without_a_baseline_is_refused() -> None:
     with pytest.raises(DeltafineError, match="--baseline"):
-        check(make_report(), Thresholds({"max-regression": 0.02}))
+        check(make_report(), Gate({"max-regression": 0.02}))
 
 
 @pytest.mark.parametrize(("text", "value"), [("2%", 0.02), ("0.02", 0.02), (0.5, 0.5), (" 100 % ", 1.0), (0, 0.0)])
@@ -119,14 +119,14 @@ def written(folder: Path, name: str, text: str) -> Path:
 def test_thresholds_stand_in_pyproject_or_at_the_top_of_a_file_of_their_own(tmp_path: Path) -> None:
     project = written(tmp_path, "pyproject.toml", '[tool.deltafine.gate]\nmin-sparsity = 0.8\nmax-regression = "2%"\n')
     own = written(tmp_path, "gate.toml", 'min-sparsity = 0.8\nmax-regression = "2%"\n')
-    assert read_thresholds(project, {}) == read_thresholds(own, {})
-    assert read_thresholds(own, {}).limits == {"min-sparsity": 0.8, "max-regression": 0.02}
+    assert read_gate(project, {}) == read_gate(own, {})
+    assert read_gate(own, {}).limits == {"min-sparsity": 0.8, "max-regression": 0.02}
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, "gate.toml", 'min-sparsity = 0.8\naccuracy-drop-at = "low"\n')
-    thresholds = read_thresholds(file, {"min-sparsity": "90%", "max-macs-ratio": None})
-    assert thresholds == Thresholds({"min-sparsity": 0.9}, "low")
+    gate = read_gate(file, {"min-sparsity": "90%", "max-macs-ratio": None})
+    assert gate == Gate({"min-sparsity": 0.9}, "low")
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_gate_file_is_refused_with_what_to_do(tmp_path: Path, name: str, text: str, reason: str) -> None:
     with pytest.raises(DeltafineError, match=reason):
-        read_thresholds(written(tmp_path, name, text), {})
+        read_gate(written(tmp_path, name, text), {})
 
 
 def test_a_missing_gate_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeltafineError, match="cannot be read"):
-        read_thresholds(tmp_path / "none.toml", {})
+        read_gate(tmp_path / "none.toml", {})
 
 
 def test_junit_has_a_case_per_threshold_and_a_failure_for_each_that_is_not_met() -> None:
     report = make_report(title='<&"\x1b\ufffe')
-    checks = check(report, Thresholds({"min-sparsity": 0.99, "max-macs-ratio": 0.5}))
+    checks = check(report, Gate({"min-sparsity": 0.99, "max-macs-ratio": 0.5}))
     root = ElementTree.fromstring(render(report, "junit", checks=checks))
     suite = root.find("testsuite")
     assert suite is not None
@@ -163,7 +163,7 @@ def test_junit_has_a_case_per_threshold_and_a_failure_for_each_that_is_not_met()
 
 
 def test_github_shows_one_annotation_per_failure_escaped_on_one_line() -> None:
-    checks = check(make_report(), Thresholds({"min-sparsity": 0.99, "max-macs-ratio": 0.5}))
+    checks = check(make_report(), Gate({"min-sparsity": 0.99, "max-macs-ratio": 0.5}))
     assert github.error_commands(checks) == [
         "::error title=deltafine min-sparsity::delta sparsity is 88.4%25, required: at least 99.0%25"
     ]

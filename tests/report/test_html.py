@@ -16,7 +16,7 @@ from deltafine.document.report import Picture, Report
 from deltafine.report import render
 from deltafine.report.compare import compare
 from deltafine.report.formats import html
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from tests.report.builders import LAYERS, estimate, make_report
 from tests.report.test_compare import cheaper
 
@@ -183,7 +183,7 @@ def test_a_gate_and_a_baseline_are_shown_in_colour_and_their_tables_sort(browser
     width(browser, 1200)
     report = make_report()
     comparison = compare(report, cheaper(), "old <b>run</b>")
-    checks = check(report, Thresholds({"max-regression": 0.02, "min-sparsity": 0.5}), [comparison])
+    checks = check(report, Gate({"max-regression": 0.02, "min-sparsity": 0.5}), [comparison])
     (tmp_path / "page.html").write_text(render(report, "html", comparisons=[comparison], checks=checks), "utf-8")
     browser.get((tmp_path / "page.html").as_uri())
     assert browser.get_log("browser") == []

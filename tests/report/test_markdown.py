@@ -11,7 +11,7 @@ from markdown_it.token import Token
 from deltafine.report import render
 from deltafine.report.compare import compare
 from deltafine.report.formats import markdown
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from deltafine.report.text import clean
 from tests.report.builders import make_report
 
@@ -57,7 +57,7 @@ def test_names_make_no_markup_anywhere() -> None:
         report,
         "markdown",
         comparisons=[comparison],
-        checks=check(report, Thresholds({"max-regression": 0.0}), [comparison]),
+        checks=check(report, Gate({"max-regression": 0.0}), [comparison]),
     )
     kinds = {token.type for token in inlines(text)}
     assert kinds <= {"text", "code_inline", "strong_open", "strong_close", "softbreak", "text_special"}
@@ -88,8 +88,6 @@ def test_a_code_span_holds_exactly_its_name(name: str) -> None:
 def test_the_gate_and_the_baselines_come_before_the_figures() -> None:
     report = make_report()
     comparison = compare(report, report, "old/run")
-    text = render(
-        report, "markdown", comparisons=[comparison], checks=check(report, Thresholds({"min-sparsity": 0.99}))
-    )
+    text = render(report, "markdown", comparisons=[comparison], checks=check(report, Gate({"min-sparsity": 0.99})))
     assert text.index("Gate: 1 of 1 not met") < text.index("Against `old/run`") < text.index("Continuous streams\n")
     assert cells(text, "❌") == ["❌", "delta sparsity", "88.4%", "at least 99.0%"]

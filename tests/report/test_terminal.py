@@ -10,7 +10,7 @@ from rich.console import Console
 from deltafine.document.report import Report
 from deltafine.report import terminal
 from deltafine.report.compare import compare
-from deltafine.report.gate import Thresholds, check
+from deltafine.report.gate import Gate, check
 from tests.report.builders import make_report
 from tests.report.test_compare import cheaper
 
@@ -104,7 +104,7 @@ def test_a_comparison_and_a_gate_fit_80_columns_and_are_plain() -> None:
     old, new = cheaper(), make_report(layer_names=HOSTILE)
     comparison = compare(new, old, "/a/very/long/path/to/a/baseline/" * 4)
     terminal.show_comparison(comparison, console)
-    terminal.show_checks(check(new, Thresholds({"max-regression": 0.02}), [comparison]), console)
+    terminal.show_checks(check(new, Gate({"max-regression": 0.02}), [comparison]), console)
     out = stream.getvalue()
     assert max(len(line) for line in out.splitlines()) <= 80
     assert out.isascii()

@@ -1,4 +1,4 @@
-"""A file of a run that is damaged is made anew and said, or refused in one sentence; the results are never others."""
+"""A file of a run that is damaged is made again and said, or refused in one sentence; the results are never others."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class EventRule(ABC):
         return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this rule anew, as plain values; for the saved model and the run's settings.
+        """The arguments that make this rule again, as plain values; for the saved model and the run's settings.
 
         Raises:
             DeltafineError: the rule has parameters and does not override this, so they would be lost.
@@ -134,7 +134,7 @@ class EventRule(ABC):
         if vars(self):
             raise DeltafineError(
                 f"{type(self).__name__} has parameters ({', '.join(vars(self))}): give it a get_config() that returns "
-                "the arguments that make it anew."
+                "the arguments that make it again."
             )
         return {}
 

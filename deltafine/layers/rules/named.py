@@ -62,7 +62,7 @@ def _restored(stored: Mapping[str, Any]) -> EventRule:
     except Exception as error:  # whatever a class of the user's own may raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise DeltafineError(
-            f"its event rule '{names[0]}' cannot be made anew from {stored.get('config')}: {reason}."
+            f"its event rule '{names[0]}' cannot be made again from {stored.get('config')}: {reason}."
         ) from error
 
 

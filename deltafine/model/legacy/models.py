@@ -1,7 +1,7 @@
 """Whole models in HDF5 files of Keras 1 and 2, rebuilt layer by layer.
 
 Keras 3 reads few of them. Here the configuration is read as plain data, each layer is made from its cleaned
-configuration, the graph is called anew, and the weights are assigned layer by layer (see ``stored_weights``).
+configuration, the graph is called again, and the weights are assigned layer by layer (see ``stored_weights``).
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ class Training:
         return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
 
     def _recalibrate(self, number: int) -> None:
-        """Find the thresholds anew, for the weights that are validated and kept."""
+        """Compute the thresholds again, for the weights that are validated and kept."""
         from deltafine.refinement.thresholds.recalibration import Recalibration
 
         trainer = self._trainer

@@ -26,7 +26,7 @@ class TargetController:
     for oscillation; the proportional part of 0.5 adds damping.
 
     What is steered is the expected density in training clips, ``ratio`` times that of the validation streams; the
-    ratio is measured anew at every validation.
+    ratio is measured again at every validation.
     """
 
     target: float
