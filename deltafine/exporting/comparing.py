@@ -13,7 +13,7 @@ from deltafine.exporting.export_format import Agreement
 
 
 def compare_answers(
-    answer: Callable[[np.ndarray], Any], model: Any, inputs: Sequence[np.ndarray], *, by_clip: bool = False
+    answer: Callable[[np.ndarray], Any], model: keras.Model, inputs: Sequence[np.ndarray], *, by_clip: bool = False
 ) -> Agreement:
     """Run both on the same inputs, one at a time.
 

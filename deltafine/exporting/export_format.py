@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 
@@ -59,7 +60,7 @@ class ExportFormat(ABC):
         return f"{form if self.forms else self.name}{self.suffix}"
 
     @abstractmethod
-    def make(self, refined: Any, *, form: str = "stripped", frames: int | None = None) -> Any:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> Any:
         """What is to be written: a Keras model; of a format without a network, anything.
 
         Args:

@@ -24,7 +24,7 @@ class KerasFile(ExportFormat):
     suffix = ".keras"
     compared = "may"  # the file holds the very numbers
 
-    def make(self, refined: Any, *, form: str = "stripped", frames: int | None = None) -> Any:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> Any:
         return export_plain(refined, form, frames=frames)
 
     def write(self, made: Any, file: Path) -> None:
@@ -44,7 +44,7 @@ class KerasFile(ExportFormat):
         return compare_answers(lambda value: read(value, training=False), made, inputs, by_clip=by_clip)
 
 
-def _classes(model: Any) -> Iterator[tuple[str, Any]]:
+def _classes(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """Layers of one's own, which the receiver has to know as well."""
     for layer in model.layers:
         yield type(layer).__name__, type(layer)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
@@ -30,7 +31,7 @@ class TFLite(ExportFormat):
     name = "tflite"
     suffix = ".tflite"
 
-    def make(self, refined: Any, *, form: str = "stripped", frames: int | None = None) -> Any:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> Any:
         return export_plain(refined, form, frames=frames)
 
     def write(self, made: Any, file: Path) -> None:
@@ -40,7 +41,7 @@ class TFLite(ExportFormat):
         return None if clips is None else compare(file.read_bytes(), made, frames_of(clips, made))
 
 
-def to_tflite(model: Any) -> bytes:
+def to_tflite(model: keras.Model) -> bytes:
     """Convert a plain Keras model; one in half precision is converted in single, which is what TFLite has.
 
     Raises:
@@ -65,7 +66,7 @@ def to_tflite(model: Any) -> bytes:
     return bytes(content)
 
 
-def _converter(tf: Any, model: Any) -> Any:
+def _converter(tf: Any, model: keras.Model) -> Any:
     shape = model.inputs[0].shape
     if len(shape) < _CLIP_RANK:
         return tf.lite.TFLiteConverter.from_keras_model(model)
@@ -75,7 +76,7 @@ def _converter(tf: Any, model: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
 
 
-def compare(content: bytes, model: Any, inputs: Sequence[np.ndarray]) -> Agreement:
+def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) -> Agreement:
     """Run the TFLite model and the Keras model on the same inputs, one at a time.
 
     Args:

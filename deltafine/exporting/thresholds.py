@@ -27,7 +27,7 @@ class ThresholdTable(ExportFormat):
     forms = ()
     compared = "no"
 
-    def make(self, refined: Any, *, form: str = "stripped", frames: int | None = None) -> dict[str, Any]:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> dict[str, Any]:
         return threshold_table(refined)
 
     def write(self, made: dict[str, Any], file: Path) -> None:

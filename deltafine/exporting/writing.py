@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
@@ -15,7 +16,7 @@ from deltafine.storage.files import make_folder
 
 
 def write_export(
-    refined: Any,
+    refined: keras.Model,
     file: Path,
     format: str | ExportFormat = "keras",
     *,

@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    import keras
 
 DenseRun = Callable[[np.ndarray], Any]
 """From a frame (height, width, channels) float32 to its prediction; of several outputs, some give the first alone."""
@@ -22,7 +25,7 @@ def set_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def dense_runtimes(model: Any, threads: int) -> tuple[dict[str, DenseRun], dict[str, str]]:
+def dense_runtimes(model: keras.Model, threads: int) -> tuple[dict[str, DenseRun], dict[str, str]]:
     """What is installed and can run a model of single frames.
 
     Args:
@@ -49,7 +52,7 @@ def dense_runtimes(model: Any, threads: int) -> tuple[dict[str, DenseRun], dict[
     return found, missing
 
 
-def _tensorflow(model: Any) -> DenseRun:
+def _tensorflow(model: keras.Model) -> DenseRun:
     run = tf.function(lambda frames: model(frames, training=False), jit_compile=False)
 
     def predict(frame: np.ndarray) -> Any:
@@ -58,7 +61,7 @@ def _tensorflow(model: Any) -> DenseRun:
     return predict
 
 
-def _onnx(model: Any, folder: Path) -> Path:
+def _onnx(model: keras.Model, folder: Path) -> Path:
     import tf2onnx
 
     shape = (1, *model.inputs[0].shape[1:])
@@ -70,7 +73,7 @@ def _onnx(model: Any, folder: Path) -> Path:
     return path
 
 
-def _onnx_runtime(model: Any, threads: int) -> DenseRun:
+def _onnx_runtime(model: keras.Model, threads: int) -> DenseRun:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -83,7 +86,7 @@ def _onnx_runtime(model: Any, threads: int) -> DenseRun:
     return lambda frame: session.run(None, {name: frame[None]})[0][0]
 
 
-def _openvino(model: Any, threads: int) -> DenseRun:
+def _openvino(model: keras.Model, threads: int) -> DenseRun:
     import openvino
 
     settings = {
@@ -98,7 +101,7 @@ def _openvino(model: Any, threads: int) -> DenseRun:
     return lambda frame: request.infer({0: frame[None]})[compiled.output(0)][0]
 
 
-def per_frame(model: Any) -> Any:
+def per_frame(model: keras.Model) -> keras.Model:
     """The network of single frames inside a refined model, without thresholds; a model of single frames as it is."""
     from deltafine.exporting.forms import export_plain
     from deltafine.model import delta_layers

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import keras
+
     from deltafine.model.freezing import Frozen
     from deltafine.video import Dataset
 
 
 def model_info(
-    model: Any,
+    model: keras.Model,
     path: Path,
     sample_shape: Sequence[int],
     *,

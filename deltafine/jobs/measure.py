@@ -20,6 +20,8 @@ from deltafine.jobs.refine import Quiet
 from deltafine.settings import RefineSettings, checked
 
 if TYPE_CHECKING:
+    import keras
+
     from deltafine.document.report import ModelInfo, Picture, Report
     from deltafine.measurement.output import ClipOutput, Output
     from deltafine.measurement.task import Answers, Task
@@ -170,8 +172,8 @@ class _Measurable:
         clip_output: what stands for a clip.
     """
 
-    model: Any
-    clip_model: Any
+    model: keras.Model
+    clip_model: keras.Model
     sample: tuple[int, ...]
     frames: int
     window: int | None
@@ -186,7 +188,7 @@ class _Measurable:
         return info.model_copy(update={"input_shape": list(self.sample)})
 
 
-def _measurable(model: Any, settings: RefineSettings) -> _Measurable:
+def _measurable(model: keras.Model, settings: RefineSettings) -> _Measurable:
     from deltafine.measurement.fitting import fitting
     from deltafine.measurement.task import Answers
     from deltafine.model.clip_model import frame_layers, window_layer, window_of, with_time
@@ -209,7 +211,9 @@ def _measurable(model: Any, settings: RefineSettings) -> _Measurable:
     return _Measurable(model, model, sample[1:], length, None, answers, clip_output_of(model))
 
 
-def _as_answered(output: Output, task: Task, model: Any, data: Dataset, frames: int, fps: float | None) -> Output:
+def _as_answered(
+    output: Output, task: Task, model: keras.Model, data: Dataset, frames: int, fps: float | None
+) -> Output:
     """How answers are read, now that there are some, about the first clips."""
     from deltafine.measurement.task import read_output
     from deltafine.model.clip_model import with_time

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from deltafine.errors import DeltafineError
 
 if TYPE_CHECKING:
+    import keras
+
     from deltafine.measurement.output import ClipOutput
 
 
@@ -30,7 +32,7 @@ def frame_size_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return parsed_size(size)
 
 
-def clip_output_of(refined: Any) -> ClipOutput:
+def clip_output_of(refined: keras.Model) -> ClipOutput:
     """What a refined model of single frames says of a clip."""
     from deltafine.layers.time import TimeLast, TimeMean
     from deltafine.model import graph
@@ -39,7 +41,7 @@ def clip_output_of(refined: Any) -> ClipOutput:
     return "last" if isinstance(end, TimeLast) else "mean" if isinstance(end, TimeMean) else "per-frame"
 
 
-def check_clip_output(refined: Any, wanted: str | None) -> None:
+def check_clip_output(refined: keras.Model, wanted: str | None) -> None:
     """Refuse what a refined model does not say of a clip: that is a part of it.
 
     Raises:

@@ -28,7 +28,7 @@ class EventMap:
     share: np.ndarray
 
 
-def event_maps(clip_model: Any, frames: np.ndarray) -> list[EventMap]:
+def event_maps(clip_model: keras.Model, frames: np.ndarray) -> list[EventMap]:
     """Run a clip model on one clip and see where the inputs of its layers change.
 
     Args:

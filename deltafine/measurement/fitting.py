@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.task import Answers, answers_of
@@ -28,7 +30,7 @@ class Fitting:
         answers: what it gives.
     """
 
-    model: Any
+    model: keras.Model
     sample: tuple[int, ...]
     frames: int
     window: int | None
@@ -45,7 +47,7 @@ class Fitting:
 
 
 def fitting(
-    model: Any, *, size: str | None = None, frames: int | None = None, clip_output: str | None = None
+    model: keras.Model, *, size: str | None = None, frames: int | None = None, clip_output: str | None = None
 ) -> Fitting:
     """Check a model before any video is opened.
 

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -100,7 +101,7 @@ class Probe:
         DeltafineError: the model is no clip model with one output.
     """
 
-    def __init__(self, clip_model: Any, *, in_graph: bool | None = None) -> None:
+    def __init__(self, clip_model: keras.Model, *, in_graph: bool | None = None) -> None:
         self.window = window_of(clip_model)
         self.model = with_time(clip_model)
         self._times = None if self.window is None else times_of_calls(self.model)

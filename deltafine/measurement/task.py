@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
@@ -37,7 +38,7 @@ class Answers:
     shape: tuple[int, ...]
 
 
-def answers_of(model: Any, sample: Sequence[int], window: int | None) -> Answers:
+def answers_of(model: keras.Model, sample: Sequence[int], window: int | None) -> Answers:
     """What a pretrained model gives.
 
     Args:
@@ -176,7 +177,7 @@ def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | N
 
 
 def output_of(
-    model: Any, task: Task, clip_output: ClipOutput, data: Dataset, streams: Dataset
+    model: keras.Model, task: Task, clip_output: ClipOutput, data: Dataset, streams: Dataset
 ) -> tuple[Output, Dataset, Dataset]:
     """How answers are read, as far as it is known before there are any; and both data sets, without labels that say
     nothing of the model's numbers.
@@ -203,7 +204,7 @@ def read_output(output: Output, task: Task, predictions: np.ndarray) -> Output:
     return replace(output, kind=kind, probabilities=probabilities)
 
 
-def label_values(model: Any, data: Dataset) -> tuple[float, ...]:
+def label_values(model: keras.Model, data: Dataset) -> tuple[float, ...]:
     """What the labels stand for where all of them are numbers, and the model gives one number; () otherwise.
 
     Raises:

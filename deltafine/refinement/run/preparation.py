@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from deltafine import model as models
@@ -53,7 +54,7 @@ class Prepared:
     """
 
     settings: RefineSettings
-    model: Any
+    model: keras.Model
     sites: list[Site]
     data: Dataset
     streams: Dataset

@@ -44,8 +44,8 @@ class Outcome:
     """What a refinement gives."""
 
     prepared: Prepared
-    original: Any
-    refined: Any
+    original: keras.Model
+    refined: keras.Model
     own_cache: Path
     frozen: Frozen
     measurements: dict[str, Measurement]

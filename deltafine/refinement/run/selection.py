@@ -6,8 +6,8 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.document.history import FrontPoint
@@ -44,7 +44,7 @@ class Choice:
 
     def __init__(
         self,
-        student: Any,
+        student: keras.Model,
         validation: Validation,
         budget: Budget,
         folder: Path,

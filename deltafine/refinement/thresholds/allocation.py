@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.measurement.probe import Probe
@@ -54,8 +54,8 @@ class Allocation:
 
     def __init__(
         self,
-        clip_model: Any,
-        original: Any,
+        clip_model: keras.Model,
+        original: keras.Model,
         rms: dict[str, np.ndarray],
         videos: Sequence[np.ndarray],
         loss: Loss,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -44,7 +45,7 @@ def calibration_videos(prepared: Prepared) -> list[np.ndarray]:
     return found
 
 
-def activation_rms(clip_model: Any, clips: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+def activation_rms(clip_model: keras.Model, clips: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Root mean square of what goes into each delta layer, by layer path.
 
     Args:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -117,7 +118,7 @@ def scale_that_follows(probe: Probe, videos: Sequence[np.ndarray], loss: Loss) -
     return 0.5 ** min(halvings, MOST_HALVINGS)
 
 
-def wake(clip_model: Any, videos: Sequence[np.ndarray]) -> list[str]:
+def wake(clip_model: keras.Model, videos: Sequence[np.ndarray]) -> list[str]:
     """Lower the thresholds of delta layers that never send anything within the videos; returns their paths.
 
     Such a layer gets thresholds that half of its largest change reaches, all of them by one factor, so that it fires
@@ -143,7 +144,7 @@ def wake(clip_model: Any, videos: Sequence[np.ndarray]) -> list[str]:
     return [path for path in layers if path in lowered]
 
 
-def _peaks(model: Any, layers: dict[str, DeltaActivation]) -> Any:
+def _peaks(model: keras.Model, layers: dict[str, DeltaActivation]) -> Any:
     """A function that gives the largest change of each layer's input in a video, in thresholds; 1 if it fired."""
 
     @tf.function(reduce_retracing=True)

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -81,8 +82,8 @@ class Recalibration:
 
     def __init__(
         self,
-        student: Any,
-        teacher: Any | None,
+        student: keras.Model,
+        teacher: keras.Model | None,
         loss: Loss,
         weights: dict[str, float],
         batches: Iterable[Batch],

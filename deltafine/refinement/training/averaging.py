@@ -22,7 +22,7 @@ class Averages:
         horizon: over how many optimiser steps.
     """
 
-    def __init__(self, model: Any, horizon: float) -> None:
+    def __init__(self, model: keras.Model, horizon: float) -> None:
         penalties = {id(layer.penalty) for layer in delta_layers(model).values()}
         self._averaged = [v for v in model.variables if v.dtype.startswith("float") and id(v) not in penalties]
         self._momentum = 1 - 1 / horizon

@@ -21,7 +21,7 @@ SUM = tf.distribute.ReduceOp.SUM
 
 
 @contextmanager
-def statistics_over_all(model: Any) -> Iterator[None]:
+def statistics_over_all(model: keras.Model) -> Iterator[None]:
     """Within the block, calls of the model in training, in replicas, normalise by the whole batch.
 
     Raises:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +25,7 @@ class Carried:
         student: (batch, time, ...) to predictions along time.
     """
 
-    def __init__(self, student: Any) -> None:
+    def __init__(self, student: keras.Model) -> None:
         self._student = student
         self._state: list[Any] | None = None
         self._seen = tf.function(self._see, reduce_retracing=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.document.figures import Figures
@@ -71,8 +72,8 @@ class Training:
     def __init__(
         self,
         prepared: Prepared,
-        original: Any,
-        student: Any,
+        original: keras.Model,
+        student: keras.Model,
         trainer: Trainer,
         out: Path,
         listener: Listener,

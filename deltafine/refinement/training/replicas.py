@@ -40,7 +40,7 @@ class Replicas:
     """
 
     def __init__(
-        self, workers: Workers, student: Any, teacher: Any | None, loss: Loss, variables: Sequence[Any]
+        self, workers: Workers, student: keras.Model, teacher: keras.Model | None, loss: Loss, variables: Sequence[Any]
     ) -> None:
         self._workers = workers
         self._student, self._teacher = student, teacher
@@ -134,12 +134,12 @@ def _sum(context: Any, tensors: list[Any]) -> list[Any]:
     return sums
 
 
-def _regularisation(model: Any) -> list[Any]:
+def _regularisation(model: keras.Model) -> list[Any]:
     return [v.regularizer(v) for v in model.trainable_variables if v.regularizer is not None]
 
 
 @contextmanager
-def _losses_by_replica(model: Any) -> Iterator[Callable[[], list[Any]]]:
+def _losses_by_replica(model: keras.Model) -> Iterator[Callable[[], list[Any]]]:
     """Losses that layers add, by the replica that does: Keras keeps one list for all of them."""
     local = threading.local()
 
@@ -160,7 +160,7 @@ def _losses_by_replica(model: Any) -> Iterator[Callable[[], list[Any]]]:
 
 
 @contextmanager
-def _noise_of_its_own(model: Any) -> Iterator[None]:
+def _noise_of_its_own(model: keras.Model) -> Iterator[None]:
     """Within the block, every replica draws other noise for what is not drawn clip by clip, such as dropout."""
     generators = {
         id(layer.seed_generator): layer.seed_generator

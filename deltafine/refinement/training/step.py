@@ -42,8 +42,8 @@ class Trainer:
 
     def __init__(
         self,
-        student: Any,
-        teacher: Any | None,
+        student: keras.Model,
+        teacher: keras.Model | None,
         loss: Loss,
         weights: dict[str, float],
         settings: RefineSettings,

@@ -20,7 +20,7 @@ layers = keras.layers
 
 
 @contextmanager
-def strides_taken_first(model: Any) -> Iterator[None]:
+def strides_taken_first(model: keras.Model) -> Iterator[None]:
     """Within, calls of the model's convolutions of a single tap take the positions of their strides first."""
     found = [
         layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 
@@ -17,7 +16,7 @@ HALF = "mixed_bfloat16"
 
 
 @contextmanager
-def half_precision(model: Any) -> Iterator[None]:
+def half_precision(model: keras.Model) -> Iterator[None]:
     """Layers that are called here compute in bfloat16; their weights, and what is saved of them, stay as they are.
 
     From the last layer with weights on, 32 bits are kept: probabilities need them. Layers that the user has given
@@ -36,13 +35,13 @@ def half_precision(model: Any) -> Iterator[None]:
             layer.dtype_policy = policy
 
 
-def can_be_trained(model: Any) -> bool:
+def can_be_trained(model: keras.Model) -> bool:
     """Whether a training would change any weight, or the thresholds of any delta layer."""
     thresholds = [layer.log_threshold for layer in delta_layers(model).values()]
     return bool(model.trainable_variables) or any(threshold.trainable for threshold in thresholds)
 
 
-def prepare_batchnorm(model: Any, *, freeze: bool) -> None:
+def prepare_batchnorm(model: keras.Model, *, freeze: bool) -> None:
     """Freeze every BatchNormalization, or let its statistics follow a short training; nested ones too.
 
     The usual momentum of 0.99 forgets over hundreds of steps: after a few epochs on little data the statistics

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+
+import keras
 
 from deltafine.document.figures import Figures
 from deltafine.document.history import FrontPoint
@@ -25,7 +26,9 @@ class Validation:
         requests: what stops it.
     """
 
-    def __init__(self, prepared: Prepared, original: Any, student: Any, listener: Listener, requests: Requests) -> None:
+    def __init__(
+        self, prepared: Prepared, original: keras.Model, student: keras.Model, listener: Listener, requests: Requests
+    ) -> None:
         self._prepared = prepared
         self._probes = {"original": Probe(original), "refined": Probe(student)}
         self._listener, self._requests = listener, requests
