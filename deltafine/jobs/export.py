@@ -96,7 +96,10 @@ def _clips(
     plain: keras.Model, model: Path, data: str | os.PathLike[str] | None, given: Mapping[str, Any]
 ) -> np.ndarray:
     """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
-    origin = origin_of(model)
+    try:
+        origin = origin_of(model, needed=data is None)
+    except DeltafineError as error:
+        raise DeltafineError(f"{str(error).rstrip('.')}: give --data, or --no-check.") from error
     where = Path(data) if data is not None else None if origin is None else Path(origin.settings.data)
     if where is None:
         raise DeltafineError(

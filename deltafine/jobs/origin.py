@@ -49,8 +49,12 @@ class Origin:
         return any(one.fingerprint() == self.fingerprint for one in (data, without_labels(data)))
 
 
-def origin_of(model: Path) -> Origin | None:
-    """The run in whose directory a model lies, or the one whose export it is; None where there is none."""
+def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
+    """The run in whose directory a model lies, or the one whose export it is; None where there is none.
+
+    Raises:
+        DeltafineError: ``needed``, and its settings cannot be read; else that is said, and there is none.
+    """
     from deltafine.report import load_report
 
     for folder in (model.parent, model.parent.parent) if model.parent.name == run_files.EXPORT else (model.parent,):
@@ -58,6 +62,8 @@ def origin_of(model: Path) -> Origin | None:
             try:
                 settings = resolve(folder / run_files.SETTINGS, trusted=TRUSTING, model=str(model))
             except DeltafineError as error:
+                if needed:
+                    raise
                 warnings.warn(
                     f"The settings of the run in {folder} are not used: {error}", DeltafineWarning, stacklevel=2
                 )

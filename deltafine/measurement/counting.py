@@ -22,8 +22,8 @@ from deltafine.layers import DeltaActivation
 if TYPE_CHECKING:
     from deltafine.measurement.bit_counting import Planes
 
-NONZERO, CHANGED, CHANGED_POSITIONS, UNITS, UNITS_TWICE, FIRST_FAN = range(6)
-"""Rows of counts; from the last on, two for each fan-out."""
+FIRST_FAN = 5
+"""Rows of counts that each layer has; after these, two for each fan-out."""
 BLOCK = 1 << 18
 """Values that are looked at together."""
 SAMPLES = 64

@@ -150,4 +150,5 @@ def _one_sentence(error: ValidationError) -> str:
         return f"The settings do not go together: {first['ctx']['error']}."
     value = repr(first["input"])
     shown = value if len(value) < 100 else f"{value[:100]}..."
-    return f"The setting '{name}' is {shown}, which does not do: {first['msg'].lower()}."
+    reason = first["msg"] if first["type"] == "rule" else first["msg"].lower()  # which names a class
+    return f"The setting '{name}' is {shown}, which does not do: {reason}."

@@ -71,7 +71,7 @@ def test_options_assignments_and_old_names_are_all_settings_of_the_run(
         "validation": 0.4,
     }
     assert (settings["granularity"], settings["clip_stride"]) == ("pixel", 2)
-    assert "'unit' is called 'granularity' now" in done.errors
+    assert "--unit is an old name: use --granularity" in done.errors
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,13 @@ def test_options_assignments_and_old_names_are_all_settings_of_the_run(
         (["--set", "seed=1", "--seed", "2"], "The setting 'seed' is given twice: leave --set seed=... out."),
         (["--set", "data=elsewhere"], "The setting 'data' is given twice: leave --set data=... out."),
         (["--epochs", "many"], "The setting 'epochs' is 'many', which does not do"),
-        (["--rule", "sometimes"], "input should be 'send-on-delta' or 'quantize'"),
+        (["--rule", "sometimes"], "it must be send-on-delta, quantize, or module:Name of a rule of your own"),
         (["--target-macs", "150%"], "The setting 'target_macs' is '150%', which does not do"),
         (["--validation", "0"], "a run needs videos to train on and to validate on"),
-        (["--unit", "pixel", "--granularity", "pixel"], "'unit', which is its old name"),
+        (
+            ["--unit", "pixel", "--granularity", "pixel"],
+            "--unit is an old name of --granularity, which is given as well",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_sentence(
