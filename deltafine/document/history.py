@@ -12,7 +12,7 @@ from deltafine.document.figures import DocumentPart
 
 
 class FrontPoint(DocumentPart):
-    """One checkpoint on the way, as measured on the validation streams during training."""
+    """One checkpoint on the way, or a calibrated model, as measured on the validation streams during training."""
 
     renamed = {"step_scale": "threshold_scale"}
 
@@ -22,7 +22,11 @@ class FrontPoint(DocumentPart):
     mac_density: float
     pixel_density: float
     delta_sparsity: float | None = None
-    threshold_scale: float = Field(1.0, description="factor on all thresholds after training, to meet a budget")
+    divergence: float | None = Field(
+        default=None,
+        description="nats per frame that calibration alone spent, for a model that was not trained (epoch 0)",
+    )
+    threshold_scale: float = Field(default=1.0, description="factor on all thresholds after training, to meet a budget")
     chosen: bool = False
 
 

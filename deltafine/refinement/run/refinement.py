@@ -38,6 +38,11 @@ from deltafine.storage import run_files
 from deltafine.storage.files import discard, remove_unfinished, write_atomically
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
+CANDIDATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Of the divergence that calibration may spend: what models that are only calibrated spend, to choose from."""
+DIVERGENCES = "divergences"
+"""Of these models, in the facts of the file of the calibration."""
+
 
 @dataclass
 class Outcome:
@@ -83,6 +88,7 @@ class Refinement:
         self.requests = requests or Requests()
         self.workers = workers
         self._started_with: dict[str, str] = {}
+        self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
         deltas = DeltaSettings(
@@ -207,10 +213,16 @@ class Refinement:
             answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
             loss = self.prepared.read_output(answers)
             if calibrated:
-                checkpoints.restore(calibration, thresholds)
+                more = checkpoints.restore(calibration, thresholds, more=True)
+                divergences = checkpoints.read_facts(calibration).get(DIVERGENCES, [])  # earlier versions had none
+                each = len(thresholds) // 2
+                self._candidates = {
+                    divergence: more[place * each : (place + 1) * each] for place, divergence in enumerate(divergences)
+                }
             else:
                 self._calibrate(videos, loss)
-                checkpoints.save(calibration, thresholds, self._started_with)
+                saved = [*thresholds, *(one for candidate in self._candidates.values() for one in candidate)]
+                checkpoints.save(calibration, saved, {**self._started_with, DIVERGENCES: list(self._candidates)})
             return to_bytes({"answers": answers})
 
         told = self.workers.lead_bytes(begin)
@@ -255,11 +267,25 @@ class Refinement:
             return
         search = Allocation(self.calibrated, self.original, rms, videos, loss)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
+        if self.trains:
+            self._try_divergences(search, videos)
         search.allocate(settings.training_divergence)
         wake(self.calibrated, videos)
         self._give_thresholds_to_student()
         search.allocate(settings.max_divergence)
         wake(self.calibrated, videos)
+
+    def _try_divergences(self, search: Allocation, videos: list[np.ndarray]) -> None:
+        """Find models that are only calibrated, from the original itself on."""
+        deltas = models.delta_layers(self.calibrated).values()
+        for layer in deltas:
+            layer.set_threshold(SMALLEST_THRESHOLD)
+        self._candidates[0.0] = [np.array(layer.log_threshold) for layer in deltas]
+        for factor in CANDIDATES:
+            divergence = factor * self.settings.max_divergence
+            search.allocate(divergence)
+            wake(self.calibrated, videos)
+            self._candidates[divergence] = [np.array(layer.log_threshold) for layer in deltas]
 
     def _give_thresholds_to_student(self) -> None:
         calibrated = models.delta_layers(self.calibrated)
@@ -287,6 +313,7 @@ class Refinement:
             self.requests,
             self.workers,
             started_with=self._started_with,
+            calibrated=self._candidates,
         )
         try:
             training.run(resume=resume)

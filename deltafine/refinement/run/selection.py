@@ -1,10 +1,10 @@
-"""Which epochs of a run are kept, and which of them is taken in the end, trimmed to the budget."""
+"""Which model a run takes in the end, of its epochs and of models that are only calibrated; trimmed to the budget."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -34,6 +34,8 @@ class Choice:
         validation: of the student.
         budget: what the run is to come to.
         folder: of the checkpoints.
+        calibrated: thresholds of each delta layer (their logarithms) by the divergence that they spend: models that
+            need no training. The weights are those that the student has now.
         scale_that_follows: the factor on the student's thresholds with which it does not stand still inside; 1 if it
             does not anyway.
 
@@ -48,11 +50,13 @@ class Choice:
         validation: Validation,
         budget: Budget,
         folder: Path,
+        calibrated: Mapping[float, Sequence[np.ndarray]],
         scale_that_follows: Callable[[], float],
     ) -> None:
         self.points: list[FrontPoint] = []
         self.floor = -math.inf
         self._student, self._validation, self._budget, self._folder = student, validation, budget, folder
+        self._calibrated, self._start = calibrated, [np.array(variable) for variable in student.variables]
         self._scale_that_follows = scale_that_follows
 
     @property
@@ -66,6 +70,20 @@ class Choice:
         found = front(self.points)
         chosen = [point for point in self.points if point.chosen and point not in found]
         return sorted([*found, *chosen], key=lambda point: point.mac_density)
+
+    def try_calibrated(self) -> None:
+        """Measure the calibrated models, from the one that follows most closely on, until two are over the budget."""
+        over = 0
+        trained = [np.array(variable) for variable in self._student.variables]
+        for divergence in sorted(self._calibrated):
+            candidate = FrontPoint(
+                epoch=0, penalty=0, accuracy=0, mac_density=1, pixel_density=1, divergence=divergence
+            )
+            self.points.append(self._measure_scaled(candidate, 1.0))
+            over += self.points[-1].accuracy < self.floor
+            if over == 2:
+                break
+        self._assign(trained)
 
     def keep(self, number: int) -> None:
         """Write the student's weights after an epoch, if they are worth keeping."""
@@ -90,8 +108,9 @@ class Choice:
                 warnings.warn(said, DeltafineWarning, stacklevel=2)
 
     def any_weights(self, points: list[FrontPoint]) -> bool:
-        """Whether the weights of any of these points are there."""
-        return not self._files().keys().isdisjoint(point.epoch for point in points)
+        """Whether the weights of any of the epochs among these points are there; True where there are none."""
+        epochs = {point.epoch for point in points if point.epoch}
+        return not epochs or not self._files().keys().isdisjoint(epochs)
 
     def loadable(self, points: list[FrontPoint]) -> list[FrontPoint]:
         """The points without those of which the weights were kept and are lost."""
@@ -100,7 +119,7 @@ class Choice:
         if not points or all(epoch in files for epoch in self._kept_epochs()):
             return points
         # What was not kept beside weights that are lost now cannot be chosen in their place.
-        return [point for point in points if point.epoch in files]
+        return [point for point in points if not point.epoch or point.epoch in files]
 
     def make(self, penalty: float, number: int | None = None) -> list[str]:
         """Give the student the weights of the best checkpoint, trimmed to the budget; or those of epoch ``number``.
@@ -120,7 +139,7 @@ class Choice:
         elif self._budget.density is not None:
             chosen = self._trim_to_target()
         else:
-            chosen = pick(self.points, self._original, self._budget.drop)
+            chosen = self._pick(self.points)
             if self._budget.spend and chosen.accuracy >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
         # An epoch or a density that was asked for is given, with a word of warning.
@@ -132,17 +151,25 @@ class Choice:
     def best_so_far(self) -> bool:
         """Give the student the best weights so far; False if no epoch was over."""
         # An epoch that was being kept when the user stopped may have no file yet.
-        points = [point for point in self.points if self._weights_of(point.epoch).exists()]
-        if points:
-            self._load(pick(points, self._original, self._budget.drop))
-        return bool(points)
+        epochs = [point for point in self._trained if self._weights_of(point.epoch).exists()]
+        if epochs:
+            self._load(self._pick([*(point for point in self.points if not point.epoch), *epochs]))
+        return bool(epochs)
+
+    @property
+    def _trained(self) -> list[FrontPoint]:
+        return [point for point in self.points if point.epoch]
+
+    def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
+        return pick(points, self._original, self._budget.drop)
 
     def _kept_epochs(self) -> set[int]:
-        kept = {
-            point.epoch for point in worth_keeping(self.points, self._original, self._budget.drop, KEPT_CHECKPOINTS)
-        }
+        trained = self._trained
+        if not trained:
+            return set()
+        kept = {point.epoch for point in worth_keeping(trained, self._original, self._budget.drop, KEPT_CHECKPOINTS)}
         if self._budget.density is not None:
-            kept.add(self._nearest_target().epoch)
+            kept.add(self._nearest_target(trained).epoch)
         return kept
 
     def _weights_of(self, epoch: int) -> Path:
@@ -154,10 +181,20 @@ class Choice:
         return {epoch: file for epoch, file in found.items() if epoch is not None}
 
     def _load(self, point: FrontPoint) -> None:
-        checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
+        if point.divergence is None:
+            checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
+        else:
+            self._assign(self._start)
+            deltas = delta_layers(self._student).values()
+            for layer, threshold in zip(deltas, self._calibrated[point.divergence], strict=True):
+                layer.log_threshold.assign(threshold)
         if point.threshold_scale != 1:
             for layer in delta_layers(self._student).values():
                 layer.set_threshold(np.exp(np.asarray(layer.log_threshold)) * point.threshold_scale)
+
+    def _assign(self, values: Sequence[np.ndarray]) -> None:
+        for variable, value in zip(self._student.variables, values, strict=True):
+            variable.assign(value)
 
     def _kept_point(self, number: int) -> FrontPoint:
         points = [p for p in self.points if p.epoch == number and p.threshold_scale == 1]
@@ -168,28 +205,37 @@ class Choice:
             )
         return points[0]
 
-    def _nearest_target(self) -> FrontPoint:
-        """Of the epochs within a factor of 1.5 of the target the most accurate, else the nearest."""
-        away = {point.epoch: abs(trim.excess(self._budget, point)) for point in self.points}
-        near = [point for point in self.points if away[point.epoch] <= math.log(1.5)]
+    def _nearest_target(self, points: Sequence[FrontPoint]) -> FrontPoint:
+        """Of the points within a factor of 1.5 of the target the most accurate, else the nearest."""
+        near = [point for point in points if self._away(point) <= math.log(1.5)]
         if near:
             return max(near, key=lambda point: (point.accuracy, point.epoch))
-        return min(self.points, key=lambda point: (away[point.epoch], point.epoch))
+        return min(points, key=lambda point: (self._away(point), point.epoch))
+
+    def _away(self, point: FrontPoint) -> float:
+        return abs(trim.excess(self._budget, point))
 
     def _trim_to_target(self) -> FrontPoint:
-        start = self._nearest_target()
-        tried = trim.to_density(self._budget, start, lambda scale: self._measure_scaled(start, scale))
-        self.points += tried
-        return min([start, *tried], key=lambda point: abs(trim.excess(self._budget, point)))
+        """The most accurate model at the target, of an epoch or calibrated; the nearest if none is there."""
+        ends = []
+        for points in (self._trained, [point for point in self.points if not point.epoch]):
+            if points:
+                start = self._nearest_target(points)
+                tried = trim.to_density(self._budget, start, lambda scale: self._measure_scaled(start, scale))  # noqa: B023
+                self.points += tried
+                ends.append(min([start, *tried], key=self._away))
+        reached = [point for point in ends if self._budget.reached(point)]
+        return max(reached, key=lambda point: point.accuracy) if reached else min(ends, key=self._away)
 
     def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
         tried = trim.to_accuracy(self.floor, lambda scale: self._measure_scaled(start, scale))
         self.points += tried
-        return pick([start, *tried], self._original, self._budget.drop)
+        return self._pick([start, *tried])
 
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         self._load(start.model_copy(update={"threshold_scale": scale}))
-        return point_of(start.epoch, start.penalty, self._validation.student(), scale)
+        measured = point_of(start.epoch, start.penalty, self._validation.student(), scale)
+        return measured.model_copy(update={"divergence": start.divergence})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
         """The point with thresholds at which it does not stand still inside, unless ``keep``; and what is said of it.
@@ -222,7 +268,22 @@ class Choice:
             ]
         if lost > budget.drop:
             return [
-                f"No epoch stayed within {budget.drop:.3f} of the original's accuracy on the validation streams; the "
-                f"most accurate one (epoch {chosen.epoch}) lost {lost:.3f}. Train longer, or lower the penalty."
+                f"Nothing stayed within {budget.drop:.3f} of the original's accuracy on the validation streams; the "
+                f"most accurate ({_name_of(chosen)}) lost {lost:.3f}. Train longer, or lower the penalty."
+            ]
+        if chosen.divergence == 0:
+            return [
+                f"Nothing that leaves out changes stayed within {budget.drop:.3f} of the original's accuracy on the "
+                f"validation streams: the refined model is the original, which needs {chosen.mac_density:.1%} of its "
+                "MACs where nothing is lost. Train longer, or allow a larger --max-accuracy-drop."
+            ]
+        if not chosen.epoch and self._trained:
+            return [
+                "Training gave nothing sparser within the budget than calibration alone: the refined model has the "
+                "original's weights. Train longer, or with another --penalty."
             ]
         return []
+
+
+def _name_of(point: FrontPoint) -> str:
+    return f"epoch {point.epoch}" if point.epoch else "calibrated"

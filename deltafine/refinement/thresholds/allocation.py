@@ -2,8 +2,10 @@
 
 Each layer is tried alone with a few thresholds, all others sending every change. From what that costs (divergence of
 the network's output) and saves (effective MACs), a Lagrange multiplier picks one threshold per layer, as in bit
-allocation (Shoham and Gersho 1988, doi 10.1109/29.90373); the multiplier is then found by bisection on the whole
-network, so that layers' interplay is measured, not assumed.
+allocation (Shoham and Gersho 1988, doi 10.1109/29.90373). Between the thresholds that were tried, cost and saving are
+interpolated, so that a small change of the multiplier is a small change of the thresholds. A few multipliers are tried
+on the whole network, so that layers' interplay is measured, not assumed. These give a front, and any allowed divergence
+is a point between two of the front.
 
 The videos are fed as one stream, state carried over the cuts between them. On separate short videos, whose answer
 never changes, a network that sends nothing looks as good as any. Where it does so all the same, features and logits are
@@ -29,7 +31,13 @@ RELATIVE_STEPS = (0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5)
 COARSE_STEPS = (0.06, 0.125, 0.25, 0.5, 1.0)
 """The same for models with many delta layers, so that calibration stays short."""
 MANY_LAYERS = 16
-BISECTIONS = 8
+BETWEEN = 4
+"""Thresholds that are considered from one that was tried to the next."""
+PRICES = np.logspace(4, -4, 17)
+"""Of divergence, in shares of the dense MACs; at most so many choices are tried on the whole network."""
+BISECTIONS = 4
+CLOSE = 0.05
+"""A divergence within 5% of what is allowed is near enough."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Allocation:
         self._targets = [piece.predictions[0] for piece in pieces]
         self._seen = Seen.of(pieces, loss)
         self._alone: dict[str, list[AllocationTrial]] = {}
+        self._whole: dict[tuple[float, ...], AllocationTrial] = {}
 
     def trials(self) -> int:
         """How many times :meth:`explore` runs the video through the network."""
@@ -91,30 +100,41 @@ class Allocation:
         If the network then stands still inside, whatever its answers are, features and logits have to be followed as
         well. Where even the smallest thresholds tried exceed what is allowed, those are taken.
         """
-        best, trial = self._bisect(max_divergence)
+        best, trial = self._within(max_divergence)
         if trial.apart > MOST_APART:
-            best, _ = self._bisect(max_divergence, inside=True)
+            best, _ = self._within(max_divergence, inside=True)
         self._set(best)
         return best
 
-    def _bisect(self, max_divergence: float, *, inside: bool = False) -> tuple[dict[str, float], AllocationTrial]:
+    def _within(self, max_divergence: float, *, inside: bool = False) -> tuple[dict[str, float], AllocationTrial]:
         """The cheapest thresholds that keep within the divergence (``inside``: and follow), and their trial."""
+
+        def keeps(trial: AllocationTrial) -> bool:
+            return trial.divergence <= max_divergence and (not inside or trial.apart <= MOST_APART)
+
         # One unit of what is inside is worth as much divergence as makes both limits count alike.
         worth = max_divergence / MOST_APART if inside else 0.0
-        low, high = -12.0, 4.0  # log10 of the price of divergence, in shares of the dense MACs
-        best, trial = self._cheapest(10.0**high, worth), None
+        best, trial = self._tried(self._cheapest(PRICES[0], worth))
+        beyond: dict[str, float] | None = None
+        for price in PRICES[1:]:
+            chosen, tried = self._tried(self._cheapest(price, worth))
+            if not keeps(tried):
+                beyond = chosen
+                break
+            best, trial = chosen, tried
+        if beyond is None or not keeps(trial):
+            return best, trial
+        low, high, start = 0.0, 1.0, best
         for _ in range(BISECTIONS):
-            price = (low + high) / 2
-            chosen = self._cheapest(10.0**price, worth)
-            self._set(chosen)
-            tried = self._try()
-            if tried.divergence <= max_divergence and (not inside or tried.apart <= MOST_APART):
-                best, trial, high = chosen, tried, price
+            if trial.divergence >= (1 - CLOSE) * max_divergence:
+                break
+            part = (low + high) / 2
+            between = {path: start[path] ** (1 - part) * beyond[path] ** part for path in start}
+            chosen, tried = self._tried(between)
+            if keeps(tried):
+                best, trial, low = chosen, tried, part
             else:
-                low = price
-        if trial is None:
-            self._set(best)
-            trial = self._try()
+                high = part
         return best, trial
 
     def _cheapest(self, price: float, worth: float) -> dict[str, float]:
@@ -122,11 +142,26 @@ class Allocation:
         dense = sum(place.dense_macs for place in self._probe.layers)
         chosen = {}
         for path, trials in self._alone.items():
-            costs = [
-                trial.effective_macs / dense + price * (trial.divergence + worth * trial.apart) for trial in trials
-            ]
-            chosen[path] = self._thresholds[int(np.argmin(costs))]
+            macs = self._refined([trial.effective_macs / dense for trial in trials])
+            harm = self._refined([trial.divergence + worth * trial.apart for trial in trials])
+            chosen[path] = float(self._refined(self._thresholds, geometric=True)[np.argmin(macs + price * harm)])
         return chosen
+
+    @staticmethod
+    def _refined(values: Sequence[float], *, geometric: bool = False) -> np.ndarray:
+        """Values at the thresholds that were tried, and between them on a straight line over their logarithm."""
+        places = np.linspace(0, len(values) - 1, BETWEEN * (len(values) - 1) + 1)
+        if geometric:
+            return np.exp(np.interp(places, range(len(values)), np.log(values)))
+        return np.interp(places, range(len(values)), values)
+
+    def _tried(self, relative: dict[str, float]) -> tuple[dict[str, float], AllocationTrial]:
+        """What thresholds give on the whole network; tried once."""
+        key = tuple(relative.values())
+        if key not in self._whole:
+            self._set(relative)
+            self._whole[key] = self._try()
+        return relative, self._whole[key]
 
     def _set(self, relative: dict[str, float]) -> None:
         """Layers not named send every change."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Training:
         requests: what stops the training.
         workers: who train; the first of them measures, decides and writes.
         started_with: digests of the model and the videos, for the checkpoint of the first worker.
+        calibrated: thresholds of models that need no training, see :class:`Choice`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Training:
         workers: Workers = ALONE,
         *,
         started_with: Mapping[str, str],
+        calibrated: Mapping[float, Sequence[np.ndarray]],
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
@@ -90,7 +92,9 @@ class Training:
         self.progress = Progress()
         self._trainer = trainer
         self._validation = Validation(prepared, original, student, listener, requests)
-        self.choice = Choice(student, self._validation, self.budget, self.checkpoint.parent, self._scale_that_follows)
+        self.choice = Choice(
+            student, self._validation, self.budget, self.checkpoint.parent, calibrated, self._scale_that_follows
+        )
         self._variables = [*student.variables, *trainer.state]
         self._steering: Steering  # made once the original is measured
         self._requests = requests
@@ -125,6 +129,8 @@ class Training:
             self._tidy()
         else:
             self._steering.before_training(point_of(0, 0.0, measured["refined"]))
+            if self._workers.chief:
+                self.choice.try_calibrated()
             self._save()
         while not self._over():
             try:
