@@ -159,13 +159,14 @@ class Declarations(BaseModel):
         panel=BUDGET,
         metavar="NATS",
     )
-    penalty: float = setting(
-        20.0,
+    penalty: float | None = setting(
+        None,
         ge=0,
-        help="λ: what an event costs. One λ for every model and resolution; with a [budget](refine.md#budgets) what "
-        "it begins with.",
+        help="λ: what an event costs. If not given, λ follows what is lost on the validation videos; with a "
+        "[budget](refine.md#budgets), this is what it begins with.",
         panel=BUDGET,
         common=True,
+        unset="steered from 2",
     )
     target_macs: Share | None = setting(
         None, gt=0, lt=1, help="MAC density to reach. On the validation streams.", panel=BUDGET, common=True

@@ -75,6 +75,11 @@ class RefineSettings(Declarations):
         return self.threshold_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
 
     @property
+    def first_penalty(self) -> float:
+        """λ that a training begins with, and keeps if nothing steers it."""
+        return 2.0 if self.penalty is None else self.penalty
+
+    @property
     def teaching(self) -> float:
         """Share of the loss that follows the original model, where there are labels."""
         return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0

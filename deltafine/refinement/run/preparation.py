@@ -91,6 +91,13 @@ class Prepared:
         return bool(self.output.values) if self.output.numbers else bool(self.data.classes)
 
     @property
+    def quality(self) -> str:
+        """What a budget is about, see ``deltafine.refinement.thresholds.budget.DEFAULT_DROP``."""
+        if not self.output.numbers:
+            return "classes"
+        return "numbers" if self.output.values else "answers"
+
+    @property
     def teaching(self) -> float:
         """Share of the loss that follows the original model."""
         return self.settings.teaching if self.labelled else 1.0

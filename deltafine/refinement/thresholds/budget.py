@@ -9,8 +9,9 @@ from deltafine.settings import RefineSettings
 
 TOLERANCE = 0.05
 """A density within 5% of the target has reached it."""
-DEFAULT_DROP = 0.01
-"""Accuracy that the chosen checkpoint may lose where no budget is given."""
+DEFAULT_DROP = {"classes": 0.01, "numbers": 0.05, "answers": 0.1}
+"""What may be lost where no budget is given: accuracy; error against labels, in their spread; difference from the
+original's numbers, in theirs."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,18 @@ class Budget:
         density: the density to reach (of a sparsity, 1 - sparsity).
         drop: accuracy that may be lost.
         spend: whether all of ``drop`` is to be spent.
+        steers: whether λ follows what is lost.
     """
 
     kind: str | None
     density: float | None
     drop: float
     spend: bool
+    steers: bool
 
     @classmethod
-    def of(cls, settings: RefineSettings) -> Budget:
-        """The budget that the settings give."""
+    def of(cls, settings: RefineSettings, quality: str = "classes") -> Budget:
+        """The budget that the settings give, else the default of a ``quality`` in ``DEFAULT_DROP``."""
         drop = settings.max_accuracy_drop
         wanted = {
             "macs": settings.target_macs,
@@ -39,7 +42,9 @@ class Budget:
             "pixels": settings.target_pixels,
         }
         kind, density = next(((name, value) for name, value in wanted.items() if value is not None), (None, None))
-        return cls(kind, density, DEFAULT_DROP if drop is None else drop, drop is not None and kind is None)
+        spend = drop is not None and kind is None
+        steers = kind is None and (spend or settings.penalty is None)
+        return cls(kind, density, DEFAULT_DROP[quality] if drop is None else drop, spend, steers)
 
     def density_of(self, point: FrontPoint) -> float:
         """The density of a point that the target is about; the MAC density without a target."""

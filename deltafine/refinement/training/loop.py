@@ -86,7 +86,7 @@ class Training:
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
-        self.budget = Budget.of(self.settings)
+        self.budget = Budget.of(self.settings, prepared.quality)
         self.out = out
         self.listener = listener
         self.progress = Progress()

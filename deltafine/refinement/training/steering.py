@@ -117,14 +117,14 @@ class Steering:
     """
 
     def __init__(self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int) -> None:
-        self._budget, self._first = budget, settings.penalty
+        self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
         self._accuracy: AccuracyController | None = None
         self._start_density = 0.0
         if budget.density is not None:
-            self._target = TargetController(budget.density, steps, settings.penalty, warmup)
-        if budget.spend:
-            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), settings.penalty)
+            self._target = TargetController(budget.density, steps, self._first, warmup)
+        if budget.steers:
+            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first)
 
     @property
     def strength(self) -> float:

@@ -1,4 +1,4 @@
-"""The training threshold: task loss plus penalty, weights and thresholds each with a learning rate of their own."""
+"""The training step: task loss plus penalty, weights and thresholds each with a learning rate of their own."""
 
 from __future__ import annotations
 

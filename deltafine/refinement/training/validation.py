@@ -74,13 +74,13 @@ def point_of(number: int, penalty: float, measured: Figures, scale: float = 1.0)
 def quality(figures: Figures) -> float:
     """Accuracy of frames or windows, or fidelity to the original where nothing is labelled.
 
-    Of numbers: 1 - (error / spread)², the share of their variance that is explained.
+    Of numbers: 1 - error / spread.
     """
     accuracy = figures.frame_accuracy or figures.window_accuracy
     if accuracy is not None:
         return accuracy.value
     error = figures.label_error if figures.label_error is not None else figures.relative_error
     if error is not None:
-        return 1 - error**2
+        return 1 - error
     assert figures.fidelity is not None
     return figures.fidelity
