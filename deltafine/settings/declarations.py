@@ -187,7 +187,7 @@ class Declarations(BaseModel):
         unset="0.01",
     )
 
-    epochs: int = setting(4, ge=0, help="Passes over the clips; 0 only calibrates.", panel=TRAINING, common=True)
+    epochs: int = setting(8, ge=0, help="Passes over the clips; 0 only calibrates.", panel=TRAINING, common=True)
     seed: int = setting(0, ge=0, lt=2**32, help="Of the split and everything random.", panel=TRAINING, common=True)
     frames: int | None = setting(
         None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
@@ -219,16 +219,15 @@ class Declarations(BaseModel):
         "epoch.",
         panel=TRAINING,
     )
-    start: Literal["carried", "noise", "exact"] | None = setting(
-        None,
+    start: Literal["auto", "carried", "noise", "exact"] | None = setting(
+        "auto",
         help="State that training clips start from. `carried`: what the clip before left; `noise`: one made up for "
-        "each clip; `exact`: none. Only for a rule with memory.",
+        "each clip; `exact`: none. Only for a rule with memory. `auto`: carried, and noise for the baselines.",
         panel=TRAINING,
-        unset="carried per pixel, noise per element",
     )
     batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
     learning_rate: float = setting(
-        1e-3,
+        5e-4,
         gt=0,
         help="Of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
         panel=TRAINING,
@@ -238,15 +237,16 @@ class Declarations(BaseModel):
         0.0, ge=0, help="Of the thresholds' logarithms. 0 keeps them as calibrated.", panel=TRAINING
     )
     warmup: Share = setting(
-        0.1, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING
+        0.3, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING
     )
-    recalibrate: int = setting(
-        0,
+    recalibrate: int | None = setting(
+        None,
         ge=0,
         help="How often the thresholds are calibrated again. Spread evenly over the epochs, the last time at their "
         "end; needs `start` carried, a model of single frames and numba. See [the stages of a "
         "run](how-it-works.md#the-stages-of-a-run).",
         panel=TRAINING,
+        unset="4 where it can be done",
     )
     weight_decay: float = setting(
         0.0, ge=0, help="Of the weights. Never of thresholds, biases and normalisation.", panel=TRAINING
@@ -258,7 +258,7 @@ class Declarations(BaseModel):
         le=1,
         help="Fraction of the loss that follows the original's answers.",
         panel=TRAINING,
-        unset="0.5; 0 for the baselines",
+        unset="0.5, of numbers 1; 0 for the baselines",
     )
     average: Share | None = setting(
         None,

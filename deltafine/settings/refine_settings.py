@@ -59,15 +59,29 @@ class RefineSettings(Declarations):
         return self.rule if self.method == "deltafine" else self.method
 
     @property
+    def of_an_earlier_version(self) -> bool:
+        """Whether these are of a run from before ``start`` was always said; its defaults were others."""
+        return self.start is None
+
+    @property
+    def recalibrations(self) -> int | None:
+        """How often thresholds are calibrated again; None for as often as is good, where it can be done."""
+        if self.recalibrate is None and (self.rule != "send-on-delta" or not self.carried):
+            return 0
+        return self.recalibrate
+
+    @property
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
-        carried = self.granularity == "pixel" if self.start is None else self.start == "carried"
+        carried = self.granularity == "pixel" if self.of_an_earlier_version else self.start in ("auto", "carried")
         return carried and self.layer_rule not in WITHOUT_MEMORY
 
     @property
     def noisy(self) -> bool:
         """Whether training clips start from states that are made up."""
-        return self.granularity == "element" if self.start is None else self.start == "noise"
+        if self.of_an_earlier_version:
+            return self.granularity == "element"
+        return self.start == "noise" or (self.start == "auto" and not self.carried and self.granularity == "element")
 
     @property
     def rate_of_thresholds(self) -> float:
@@ -82,7 +96,9 @@ class RefineSettings(Declarations):
     @property
     def teaching(self) -> float:
         """Share of the loss that follows the original model, where there are labels."""
-        return self.distill if self.distill is not None else 0.5 if self.method == "deltafine" else 0.0
+        if self.distill is not None or self.method != "deltafine":
+            return self.distill or 0.0
+        return 1.0 if self.task == "regression" and not self.of_an_earlier_version else 0.5
 
     @property
     def averaged(self) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from deltafine.errors import DeltafineError
-from deltafine.settings import CHANGEABLE, RefineSettings, resolve
+from deltafine.settings import CHANGEABLE, RefineSettings, given_names, resolve
 from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished, remove_unfinished
 
@@ -41,7 +42,10 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
                 f"The run in {directory} was started with {name} = {before!r}, not {now!r}: resume it without that, or "
                 "start a new run."
             )
-    return started_with.model_copy(update={name: getattr(wanted, name) for name in given & set(CHANGEABLE)})
+    changed: dict[str, Any] = {name: getattr(wanted, name) for name in given & set(CHANGEABLE)}
+    if "start" not in given_names(recipe):
+        changed["start"] = None  # a run of an earlier version
+    return started_with.model_copy(update=changed)
 
 
 def entries_of(directory: Path) -> list[Path]:

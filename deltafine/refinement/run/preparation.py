@@ -34,6 +34,10 @@ TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
 
 
+RECALIBRATIONS = 4
+"""In a training, where none are asked for and they can be done."""
+
+
 @dataclass
 class Prepared:
     """A model and videos that fit each other.
@@ -89,6 +93,14 @@ class Prepared:
     def labelled(self) -> bool:
         """Whether the videos have labels that are looked at."""
         return bool(self.output.values) if self.output.numbers else bool(self.data.classes)
+
+    @property
+    def recalibrations(self) -> int:
+        """How often thresholds are calibrated again while training."""
+        times = self.settings.recalibrations
+        if times is None:
+            return 0 if _why_not_recalibrated(self.window) else min(RECALIBRATIONS, self.settings.epochs)
+        return times
 
     @property
     def quality(self) -> str:
@@ -152,8 +164,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     )
     fits = fitting(model, size=settings.size, frames=settings.frames, clip_output=settings.clip_output)
     sample, frames, window = fits.sample, fits.frames, fits.window
-    if settings.recalibrate:
-        _check_recalibration(window)
+    if settings.recalibrations and (why_not := _why_not_recalibrated(window)):
+        raise DeltafineError(why_not)
     sites = fits.sites(settings.at, settings.skip)
     data = open_data(
         settings.data,
@@ -202,11 +214,12 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     return prepared
 
 
-def _check_recalibration(window: int | None) -> None:
+def _why_not_recalibrated(window: int | None) -> str | None:
     if window is not None:
-        raise DeltafineError("recalibrate is for models that take single frames: leave it out.")
+        return "recalibrate is for models that take single frames: leave it out."
     if importlib.util.find_spec("numba") is None:
-        raise DeltafineError("recalibrate plays the clips with the delta runtime: pip install 'deltafine[runtime]'.")
+        return "recalibrate plays the clips with the delta runtime: pip install 'deltafine[runtime]'."
+    return None
 
 
 def _augmentation(settings: RefineSettings) -> Augmentation | None:

@@ -283,7 +283,7 @@ class Training:
     @property
     def _recalibrated_after(self) -> set[int]:
         """Epochs, evenly spread, the last one among them."""
-        times, epochs = self.settings.recalibrate, self.settings.epochs
+        times, epochs = self.prepared.recalibrations, self.settings.epochs
         return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
 
     def _recalibrate(self, number: int) -> None:
