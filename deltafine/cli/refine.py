@@ -94,6 +94,9 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
         return
     terminal.show(report, Console())
     print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
+    if report.kept_budget is False:
+        print("The budget is not kept: see the warnings above.")
+        raise typer.Exit(1)
 
 
 def _what_is_left(out: Path) -> str:

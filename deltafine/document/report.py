@@ -178,6 +178,9 @@ class Report(DocumentPart):
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
+    kept_budget: bool | None = Field(
+        default=None, description="whether the budget that was asked for is kept on `streams`; None if none was"
+    )
     start_thresholds: dict[str, float] = Field(
         default={},
         description="median threshold that training started from, by delta layer; not that of the calibrated model",

@@ -227,6 +227,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         ],
         history=outcome.history,
         front=outcome.front,
+        kept_budget=outcome.kept_budget,
         start_thresholds=outcome.start_thresholds,
     )
 

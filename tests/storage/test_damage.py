@@ -160,7 +160,7 @@ def test_a_run_with_any_damage_ends_the_same_or_in_one_sentence(
 def test_weights_that_are_lost_are_not_chosen_and_the_others_are(tmp_path: Path) -> None:
     model = small_model()
     student = insert_deltas(model, find_activations(model))
-    choice = Choice(student, None, Budget(None, None, 0.05, False), tmp_path, lambda: 1.0)
+    choice = Choice(student, None, Budget(None, None, 0.05, False, False, 0.05, False), tmp_path, {}, lambda: 1.0)
     choice.floor = 0.85
     accurate, sparse, beaten = (
         FrontPoint(epoch=epoch, penalty=1, accuracy=accuracy, mac_density=density, pixel_density=0)

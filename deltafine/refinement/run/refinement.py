@@ -27,12 +27,14 @@ from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
 from deltafine.refinement.thresholds import calibration as calibrate
 from deltafine.refinement.thresholds.allocation import Allocation
+from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD, wake
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training.untrained import about_frozen, about_no_training
+from deltafine.refinement.training.validation import quality
 from deltafine.settings import RefineSettings
 from deltafine.storage import run_files
 from deltafine.storage.files import discard, remove_unfinished, write_atomically
@@ -58,6 +60,7 @@ class Outcome:
     front: list[FrontPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     start_thresholds: dict[str, float] = field(default_factory=dict)  # median of each delta layer
+    kept_budget: bool | None = None  # None where none was asked for
 
 
 class Refinement:
@@ -141,6 +144,7 @@ class Refinement:
         models_by_name = {"original": self.original, "calibrated": self.calibrated}
         history, front, warnings = [], [], list(self.prepared.warnings)
         start_thresholds = {}
+        budget, kept = None, True
         if self.trains:
             deltas = models.delta_layers(self.student)
             start_thresholds = {path: float(np.median(layer.threshold)) for path, layer in deltas.items()}
@@ -148,6 +152,8 @@ class Refinement:
             said = self.workers.lead(lambda: training.choice.make(training.penalty, pick))
             self.workers.follow(self.student.variables)
             warnings += [*training.progress.mishaps, *said]
+            if pick is None:
+                budget, kept = training.budget, self.workers.lead(training.choice.reached)
             models_by_name["refined"] = self._taken_from_training()
             history, front = training.progress.history, training.choice.front
         else:
@@ -164,6 +170,9 @@ class Refinement:
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
         )
+        if budget is not None and budget.density is None:
+            kept, over = self._kept_budget(budget, measured)
+            warnings += over
         return Outcome(
             self.prepared,
             self.original,
@@ -175,7 +184,21 @@ class Refinement:
             front,
             warnings,
             start_thresholds,
+            kept if budget is not None and budget.asked_for else None,
         )
+
+    def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
+        """Whether what was measured loses no more than may be lost; and what is to be said if it does."""
+        original, refined = (measured[name].streams for name in ("original", "refined"))
+        lost, numbers = quality(original) - quality(refined), self.prepared.output.numbers
+        if lost <= budget.allowed:
+            return True, []
+        what = "of error, in units of the spread," if numbers else "of accuracy"
+        return False, [
+            f"The budget is not kept on the videos measured here: the refined model loses {lost:.3f} {what} where "
+            f"{budget.allowed:.3f} may be lost. Allow less with --max-accuracy-drop, validate on more recordings, or "
+            "train longer."
+        ]
 
     def _prepare(self) -> Prepared:
         """Every worker looks at the model and the videos; the chief first where it may keep frames for the others."""

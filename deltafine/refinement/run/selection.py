@@ -148,6 +148,10 @@ class Choice:
         self.points = [point.model_copy(update={"chosen": point == chosen}) for point in self.points]
         return said if number is not None else [*said, *self._shortfall(chosen, penalty)]
 
+    def reached(self) -> bool:
+        """Whether what was chosen comes to the density that was asked for; True where none was."""
+        return all(self._budget.reached(point) for point in self.points if point.chosen)
+
     def best_so_far(self) -> bool:
         """Give the student the best weights so far; False if no epoch was over."""
         # An epoch that was being kept when the user stopped may have no file yet.

@@ -12,6 +12,8 @@ TOLERANCE = 0.05
 DEFAULT_DROP = {"classes": 0.01, "numbers": 0.05, "answers": 0.1}
 """What may be lost where no budget is given: accuracy; error against labels, in their spread; difference from the
 original's numbers, in theirs."""
+MARGIN = 0.5
+"""Part of it that is not lost on the validation videos, since other recordings lose more."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Budget:
     Attributes:
         kind: the figure that is aimed at: ``macs``, ``sparsity`` or ``pixels``; None without a target.
         density: the density to reach (of a sparsity, 1 - sparsity).
-        drop: accuracy that may be lost.
+        drop: accuracy that may be lost on the validation videos.
+        allowed: accuracy that may be lost on others.
+        asked_for: whether the user has given a budget.
         spend: whether all of ``drop`` is to be spent.
         steers: whether λ follows what is lost.
     """
@@ -31,6 +35,8 @@ class Budget:
     drop: float
     spend: bool
     steers: bool
+    allowed: float
+    asked_for: bool
 
     @classmethod
     def of(cls, settings: RefineSettings, quality: str = "classes") -> Budget:
@@ -44,7 +50,9 @@ class Budget:
         kind, density = next(((name, value) for name, value in wanted.items() if value is not None), (None, None))
         spend = drop is not None and kind is None
         steers = kind is None and (spend or settings.penalty is None)
-        return cls(kind, density, DEFAULT_DROP[quality] if drop is None else drop, spend, steers)
+        allowed = DEFAULT_DROP[quality] if drop is None else drop
+        most = (1 - MARGIN) * allowed if drop is None else drop
+        return cls(kind, density, most, spend, steers, allowed, spend or kind is not None)
 
     def density_of(self, point: FrontPoint) -> float:
         """The density of a point that the target is about; the MAC density without a target."""
