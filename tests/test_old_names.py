@@ -13,6 +13,7 @@ from deltafine.cli import main
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report import load_report
 from deltafine.settings import RENAMED, resolve
+from tests.old_defaults import as_before
 from tests.small_runs import write_small_model
 
 OLD = {"unit": "pixel", "step_per": "channel", "relative_step": 0.5, "step_learning_rate": 0.1, "head": "last"}
@@ -44,7 +45,7 @@ def test_both_names_of_a_setting_at_once_are_refused() -> None:
 )
 def test_a_run_from_before_has_the_hash_that_its_checkpoints_hold(values: dict[str, object], digest: str) -> None:
     """Both as version 0.1.0 computed them before the renaming."""
-    assert resolve(model="m", data="d", **values).hash() == digest
+    assert as_before(**values).hash() == digest
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

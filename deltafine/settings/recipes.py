@@ -95,9 +95,9 @@ def unknown(name: str) -> str:
     return f"There is no setting named '{name}': {hint}"
 
 
-def given_names(recipe: str | Path | None = None, **values: Any) -> set[str]:
+def given_names(recipe: str | Path | None = None, *, trusted: Collection[str] = (), **values: Any) -> set[str]:
     """Names of the settings that a recipe or the values give, as opposed to those left at their defaults."""
-    return set(_given(recipe, values))
+    return set(_given(recipe, values, trusted))
 
 
 def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collection[str] = ()) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from deltafine.refinement.training.carried_state import Carried
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.settings import resolve
+from tests.old_defaults import as_before
 from tests.small_runs import SIZE, small_model
 
 PIECE = 4
@@ -113,18 +114,27 @@ def test_batches_that_shrink_grow_or_are_empty_keep_each_place_apart() -> None:
     assert Carried(student).arrays == []
 
 
-def test_clips_go_on_from_each_other_by_pixels_and_where_it_is_wanted() -> None:
+def test_clips_go_on_from_each_other_unless_something_else_is_wanted() -> None:
     def carried(**values: Any) -> bool:
         return resolve(model="m", data="d", **values).carried
 
+    assert carried()
     assert carried(granularity="pixel")
     assert carried(start="carried")
     others = (
         {"granularity": "pixel", "rule": "quantize"},
         {"method": "paper"},
         {"granularity": "pixel", "start": "noise"},
-        {},
+        {"start": "exact"},
     )
     assert not any(carried(**values) for values in others)
-    assert resolve(model="m", data="d").noisy
-    assert not any(resolve(model="m", data="d", start=start).noisy for start in ("carried", "exact"))
+    for noisy in ({"start": "noise"}, {"method": "l1"}, {"rule": "quantize"}):
+        assert resolve(model="m", data="d", **noisy).noisy
+    assert not any(resolve(model="m", data="d", start=start).noisy for start in ("auto", "carried", "exact"))
+
+
+def test_runs_of_an_earlier_version_start_their_clips_as_they_did() -> None:
+    assert as_before().noisy
+    assert not as_before().carried
+    assert as_before(granularity="pixel").carried
+    assert as_before(task="regression").teaching == 0.5

@@ -145,7 +145,7 @@ def test_calibration_follows_what_is_inside_where_the_answers_say_nothing(
     make: Callable[[], Any], granularity: str
 ) -> None:
     original, student = calibrated(make(), LOSS, 0.05, granularity=granularity)
-    assert apart(original, student) < 1.5 * MOST_APART
+    assert apart(original, student) < 1.7 * MOST_APART
     assert min(events(student)) > 0
 
 

@@ -55,7 +55,7 @@ def test_clips_go_on_from_each_other_for_rules_with_memory() -> None:
 @pytest.mark.parametrize("rule", ["sometimes", ":Rule", "module:", "module:Rule(", 3, "os:system; x"])
 def test_what_is_no_rule_is_refused_by_the_name_of_the_setting(rule: Any) -> None:
     with pytest.raises(
-        DeltafineError, match=r"The setting 'rule' is .*must be send-on-delta, quantize, or module:name"
+        DeltafineError, match=r"The setting 'rule' is .*must be send-on-delta, quantize, or module:Name"
     ):
         settled(rule=rule)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from deltafine.errors import DeltafineError
 from deltafine.settings import DECLARED, RefineSettings, assigned, checked, given_names, resolve
 from deltafine.settings.settings_page import RENEW, page
+from tests.old_defaults import as_before
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 rates = st.floats(1e-9, 10)
@@ -179,7 +180,7 @@ def test_some_settings_are_checked_without_a_model_and_data() -> None:
 
 
 def test_the_hash_of_settings_is_that_of_runs_made_before_settings_were_renamed() -> None:
-    assert resolve(model="m", data="d").hash() == "8eec024ba09d4c02ed9b79c28b463e086c157548ab14be513284b78b741b0bc5"
+    assert as_before().hash() == "8eec024ba09d4c02ed9b79c28b463e086c157548ab14be513284b78b741b0bc5"
 
 
 def test_the_recipes_on_the_page_are_some() -> None:

@@ -84,6 +84,7 @@ def test_in_mixed_precision_layers_compute_in_half_and_stay_as_they_were(model: 
         distill=0.0,
         penalty=0.0,
         mixed_precision=True,
+        start="noise",
     )
     clips = tf.cast(batch()[0], tf.float32)
     before = student(clips)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltafine.errors import DeltafineError
-from deltafine.settings import CHANGEABLE, RefineSettings, given_names, resolve
+from deltafine.settings import CHANGEABLE, TRUSTING, RefineSettings, given_names, resolve
 from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished, remove_unfinished
 
@@ -43,7 +43,7 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
                 "start a new run."
             )
     changed: dict[str, Any] = {name: getattr(wanted, name) for name in given & set(CHANGEABLE)}
-    if "start" not in given_names(recipe):
+    if "start" not in given_names(recipe, trusted=TRUSTING):
         changed["start"] = None  # a run of an earlier version
     return started_with.model_copy(update=changed)
 

@@ -22,6 +22,9 @@ from deltafine.storage import run_files
 from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
+MOST_TIGHTENED = 3
+TIGHTER = (0.75, 0.5)
+"""Factors on the thresholds of epochs that are over the budget; at most so many epochs are tried."""
 LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
@@ -139,6 +142,7 @@ class Choice:
         elif self._budget.density is not None:
             chosen = self._trim_to_target()
         else:
+            self._tighten(self._pick(self.points))
             chosen = self._pick(self.points)
             if self._budget.spend and chosen.accuracy >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
@@ -230,6 +234,18 @@ class Choice:
                 ends.append(min([start, *tried], key=self._away))
         reached = [point for point in ends if self._budget.reached(point)]
         return max(reached, key=lambda point: point.accuracy) if reached else min(ends, key=self._away)
+
+    def _tighten(self, chosen: FrontPoint) -> None:
+        """Try epochs that are sparser than what is chosen, but over the budget, with smaller thresholds."""
+        sparser = [point for point in front(self._trained) if point.mac_density < chosen.mac_density]
+        for start in sorted(sparser, key=lambda point: -point.accuracy)[:MOST_TIGHTENED]:
+            if not self._weights_of(start.epoch).exists():
+                continue
+            for scale in TIGHTER:
+                tried = self._measure_scaled(start, scale)
+                self.points.append(tried)
+                if tried.accuracy >= self.floor:
+                    break
 
     def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
         tried = trim.to_accuracy(self.floor, lambda scale: self._measure_scaled(start, scale))
