@@ -131,6 +131,9 @@ def test_the_chosen_epoch_is_marked_and_its_weights_are_those_of_the_refined_mod
     for variable in loaded.variables:
         variable.assign(np.zeros_like(variable))
     checkpoints.restore(out / "checkpoints" / f"epoch-{chosen.epoch:04d}.h5", loaded.variables)
+    for layer in delta_layers(loaded).values():
+        if chosen.threshold_scale != 1:
+            layer.set_threshold(np.exp(np.asarray(layer.log_threshold)) * chosen.threshold_scale)
     assert [value.tobytes() for value in loaded.get_weights()] == weights(out)
 
 
