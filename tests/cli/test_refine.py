@@ -190,3 +190,28 @@ def test_what_the_output_says_and_the_size_of_frames_are_options(
     assert "of the spread of the original's predictions" in " ".join(done.output.split())
     assert "Relative error" in done.output
     assert keras.models.load_model(tmp_path / "run" / "refined.keras").output_shape == (None, 7, 9, 2)
+
+
+def test_a_budget_that_is_not_reached_exits_with_1_after_everything_is_written(
+    deltafine: Command, model: Path, videos: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "refine",
+        model,
+        "--data",
+        videos,
+        "--out",
+        tmp_path / "run",
+        "--frames",
+        4,
+        "--relative-threshold",
+        0.5,
+    )
+    done = deltafine(*arguments, "--epochs", 1, "--target-macs", 0.0001)
+    assert done.code == 1, done.errors
+    assert "The budget is not kept: see the warnings above." in done.output
+    report = load_report(tmp_path / "run")
+    assert report.kept_budget is False
+    assert any("was not reached" in warning for warning in report.warnings)
+    assert (tmp_path / "run" / "refined.keras").exists()
+    assert deltafine("report", tmp_path / "run").code == 0

@@ -1,0 +1,106 @@
+"""What a run takes in the end: never worse than what it had without training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from deltafine.document.report import Report
+from deltafine.jobs.refine import refine
+from deltafine.measurement.probe import Probe
+from deltafine.model import DeltaSettings, find_activations, insert_deltas
+from deltafine.refinement.thresholds.allocation import Allocation
+from deltafine.refinement.thresholds.calibration import activation_rms
+from deltafine.refinement.thresholds.following import play
+from deltafine.refinement.training.losses import RegressionLoss
+from tests.small_runs import SIZE, small_model, write_small_model, write_small_videos
+
+WRECKS: dict[str, Any] = {"epochs": 1, "penalty": 1000.0, "learning_rate": 0.5, "warmup": 0.0, "recalibrate": 0}
+"""A training after which nothing is left of the network."""
+HOW: dict[str, Any] = {"task": "regression", "clip_output": "per-frame", "frames": 4, "batch": 4, **WRECKS}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return write_small_model(folder / "small.keras"), write_small_videos(folder / "videos")
+
+
+@pytest.fixture(scope="module")
+def wrecked(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("wrecked") / "run"
+    return refine(*material, out, **HOW), out
+
+
+def weights_of(file: Path) -> dict[str, np.ndarray]:
+    model = keras.models.load_model(file)
+    return {v.path.split("/", 1)[-1]: np.asarray(v) for v in model.variables if "kernel" in v.path}
+
+
+def test_a_training_that_wrecks_the_network_gives_a_calibrated_one_and_says_so(
+    wrecked: tuple[Report, Path], material: tuple[Path, Path]
+) -> None:
+    report, out = wrecked
+    (chosen,) = [point for point in report.front if point.chosen]
+    assert chosen.epoch == 0
+    assert chosen.divergence is not None
+    assert report.history[0].validation_accuracy is not None
+    assert report.history[0].validation_accuracy < 0.5 < chosen.accuracy
+    refined, original = (weights_of(file) for file in (out / "refined.keras", material[0]))
+    assert sorted(value.tobytes() for value in refined.values()) == sorted(
+        value.tobytes() for value in original.values()
+    )
+    said = [warning for warning in report.warnings if "Training gave nothing" in warning or "Nothing that" in warning]
+    assert len(said) == 1
+
+
+def test_it_is_the_sparsest_of_those_within_the_budget(wrecked: tuple[Report, Path]) -> None:
+    report, _ = wrecked
+    (chosen,) = [point for point in report.front if point.chosen]
+    lossless = max(report.front, key=lambda point: point.accuracy)
+    assert lossless.accuracy > 1 - 1e-3
+    within = [point for point in report.front if point.accuracy >= 1 - 0.05]
+    assert chosen.mac_density == min(point.mac_density for point in within)
+
+
+def test_a_resumed_run_takes_the_same(wrecked: tuple[Report, Path], material: tuple[Path, Path]) -> None:
+    report, out = wrecked
+    before = weights_of(out / "refined.keras")
+    again = refine(*material, out, **HOW, resume=True)
+    assert again.front == report.front
+    assert [value.tobytes() for value in weights_of(out / "refined.keras").values()] == [
+        value.tobytes() for value in before.values()
+    ]
+
+
+def moving() -> list[np.ndarray]:
+    """A noisy surface that grows lighter, under a square that wanders."""
+    random = np.random.default_rng(0)
+    frames = 60 + 2.0 * np.arange(40)[:, None, None, None] + random.normal(0, 2, (40, SIZE, SIZE, 3))
+    for number, frame in enumerate(frames):
+        frame[4:9, number % 11 : number % 11 + 5] += 70
+    return [np.clip(frames, 0, 255).astype("float32")]
+
+
+def test_calibration_spends_what_is_allowed_without_jumps() -> None:
+    model, videos = small_model(), moving()
+    loss = RegressionLoss(np.asarray(model(videos[0])))
+    original = insert_deltas(model, [])
+    student = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e-6))
+    search = Allocation(student, original, activation_rms(student, [videos[0][None]]), videos, loss)
+    search.explore(lambda done, total: None)
+    target = play(Probe(original), videos)[0].predictions[0]
+    spent = []
+    for allowed in np.geomspace(0.002, 0.1, 12):
+        search.allocate(float(allowed))
+        found = play(Probe(student), videos)[0].predictions[0]
+        spent.append(loss.divergence(target, found) / allowed)
+    assert max(spent) <= 1 + 1e-6
+    assert float(np.median(spent)) > 0.8
+    assert min(spent) > 0.4
+    assert math.isfinite(sum(spent))
