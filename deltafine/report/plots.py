@@ -213,15 +213,16 @@ def _front(report: Report) -> list[Plot]:
                 share,
                 x_from_zero=True,
             ),
-            [("refined", "checkpoint (large: chosen)"), *((level.colour, level.label) for level in levels)],
+            [("refined", "epoch or calibrated (large: chosen)"), *((level.colour, level.label) for level in levels)],
         )
     ]
 
 
 def _front_note(point: FrontPoint) -> str:
     chosen = ", chosen" if point.chosen else ""
+    name = f"epoch {point.epoch}" if point.divergence is None else f"calibrated, {significant(point.divergence)} nats"
     return (
-        f"epoch {point.epoch}{chosen}: accuracy {share(point.accuracy)}, MAC density {share(point.mac_density)}, "
+        f"{name}{chosen}: accuracy {share(point.accuracy)}, MAC density {share(point.mac_density)}, "
         f"pixel density {share(point.pixel_density)}, λ {significant(point.penalty)}"
     )
 

@@ -74,7 +74,7 @@ def test_the_front_marks_the_chosen_checkpoint_and_the_levels_to_compare_with() 
     big = [circle for circle in drawn(front).iter("circle") if "big" in circle.attrib["class"]]
     assert len(big) == 1
     assert (big[0].findtext("title") or "").startswith("epoch 6, chosen: accuracy 75.0%")
-    assert [label for _, label in front.legend] == ["checkpoint (large: chosen)", "original model", "never updating"]
+    assert [label for _, label in front.legend] == ["epoch or calibrated (large: chosen)", "original model", "never updating"]
 
 
 def test_a_report_without_training_has_no_plots() -> None:
@@ -91,4 +91,4 @@ def test_curves_without_labels_leave_the_accuracy_plot_out() -> None:
 def test_levels_of_other_streams_are_not_drawn_beside_the_front() -> None:
     report = make_report(stream_data=data_info(path="elsewhere"))
     front = next(plot for plot in plots(report) if plot.key == "front")
-    assert [label for _, label in front.legend] == ["checkpoint (large: chosen)"]
+    assert [label for _, label in front.legend] == ["epoch or calibrated (large: chosen)"]
