@@ -74,7 +74,11 @@ def test_the_front_marks_the_chosen_checkpoint_and_the_levels_to_compare_with() 
     big = [circle for circle in drawn(front).iter("circle") if "big" in circle.attrib["class"]]
     assert len(big) == 1
     assert (big[0].findtext("title") or "").startswith("epoch 6, chosen: accuracy 75.0%")
-    assert [label for _, label in front.legend] == ["epoch or calibrated (large: chosen)", "original model", "never updating"]
+    assert [label for _, label in front.legend] == [
+        "epoch or calibrated (large: chosen)",
+        "original model",
+        "never updating",
+    ]
 
 
 def test_a_report_without_training_has_no_plots() -> None:

@@ -190,10 +190,12 @@ class Refinement:
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
         """Whether what was measured loses no more than may be lost; and what is to be said if it does."""
         original, refined = (measured[name].streams for name in ("original", "refined"))
-        lost, numbers = quality(original) - quality(refined), self.prepared.output.numbers
+        lost = quality(original) - quality(refined)
         if lost <= budget.allowed:
             return True, []
-        what = "of error, in units of the spread," if numbers else "of accuracy"
+        what = "of accuracy" if self.prepared.labelled else "of agreement with the original"
+        if self.prepared.output.numbers:
+            what = "of error, in units of the spread,"
         return False, [
             f"The budget is not kept on the videos measured here: the refined model loses {lost:.3f} {what} where "
             f"{budget.allowed:.3f} may be lost. Allow less with --max-accuracy-drop, validate on more recordings, or "

@@ -74,6 +74,11 @@ class Choice:
         chosen = [point for point in self.points if point.chosen and point not in found]
         return sorted([*found, *chosen], key=lambda point: point.mac_density)
 
+    @property
+    def front_of_epochs(self) -> list[FrontPoint]:
+        """Epochs that no other epoch beats."""
+        return front(self._trained)
+
     def try_calibrated(self) -> None:
         """Measure the calibrated models, from the one that follows most closely on, until two are over the budget."""
         over = 0

@@ -164,7 +164,7 @@ class Training:
         if patience is None or len(history) <= patience:
             return False
         recent = {epoch.epoch for epoch in history[-patience:]}
-        return not any(point.epoch in recent for point in self.choice.front)
+        return not any(point.epoch in recent for point in self.choice.front_of_epochs)
 
     def _measured(self, measure: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
         """What the chief measures, for all: they have to decide the same."""
