@@ -48,8 +48,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a gate was not met, 2 bad input or usage, 75 another worker has
-    ended, 130 and 143 interrupted."""
+    """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 75 another
+    worker has ended, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
