@@ -47,7 +47,7 @@ def test_the_help_of_refine_shows_defaults_and_says_what_overrides_the_recipe(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = deltafine("refine", "--help").output
-    for words in ("0 only calibrates (default 8).", "(default send-on-delta).", "(default the model's, or 8)."):
+    for words in ("0 only calibrates (default 12).", "(default send-on-delta).", "(default the model's, or 8)."):
         assert words in shown
     assert "Options and --set override the recipe." in " ".join(shown.split())
 
