@@ -42,6 +42,8 @@ RUN = [
     "pixel",
 ]
 """By pixels, clips start from states that are carried on."""
+DONE = (0, 1)
+"""Exit codes of a run that is over; 1: what was aimed at was not reached."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def refined(material: tuple[str, str], out: Path, count: int, *more: str, **how:
     model, data = material
     command = ["refine", model, "--data", data, "--out", str(out), *RUN, *more]
     for code, said, errors in ended(start(command, count, **how)):
-        assert code == 0, said + errors
+        assert code in DONE, said + errors
 
 
 def rounded(value: Any) -> Any:
@@ -150,8 +152,8 @@ def test_an_evaluation_that_is_shared_out_is_that_of_one_to_the_last_bit(
     reports = []
     for workers in (1, count):
         (code, written, errors), *others = ended(start(command, workers))
-        assert code == 0, errors
-        assert [(code, written) for code, written, _ in others] == [(0, "")] * (workers - 1)
+        assert code in DONE, errors
+        assert [(other, written) for other, written, _ in others] == [(code, "")] * (workers - 1)
         reports.append(json.loads(written))
         for name in ("created", "seconds", "peak_memory_bytes"):
             del reports[-1][name]
@@ -195,7 +197,7 @@ def test_when_one_is_killed_the_others_say_so_and_all_go_on_from_the_checkpoint(
         return ["refine", model, "--data", data, "--out", str(out), *fixed, "--resume"]
 
     for code, said, errors in ended(start(command(whole), 2)):
-        assert code == 0, said + errors
+        assert code in DONE, said + errors
     processes = start(command(cut), 2)
     wait_for(cut / "history.csv", processes)
     processes[victim].kill()
@@ -209,7 +211,7 @@ def test_when_one_is_killed_the_others_say_so_and_all_go_on_from_the_checkpoint(
     assert "Traceback" not in errors
     assert not (cut / "report.json").exists()
     for code, said, errors in ended(start(command(cut), 2)):
-        assert code == 0, said + errors
+        assert code in DONE, said + errors
     assert_the_same_run(cut, whole)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.storage import run_files
+
+if TYPE_CHECKING:
+    from deltafine.report import Report
 
 
 @takes_settings("refine")
@@ -71,12 +74,9 @@ def _show_plan(recipe: Path | None, **given: Any) -> None:
 
 def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
     """Refine with progress, and show the report; Ctrl-C says what is left and exits with 130."""
-    from rich.console import Console
-
     from deltafine.cli.console import Talk, load_tensorflow
     from deltafine.jobs.refine import refine as refine_model
     from deltafine.refinement.run.interruption import Requests
-    from deltafine.report import terminal
     from deltafine.workers import cluster_of
 
     cluster = cluster_of(settings.get("workers"), settings.get("worker_index"))
@@ -90,13 +90,21 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
             left = f"the best model so far is {saved}; go on with --resume" if saved else _what_is_left(out)
             talk.say(f"Interrupted: {left}.")
             raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
-    if not leads:
-        return
+    if leads:
+        _show(report, out)
+    if report.kept_budget is False:
+        raise typer.Exit(1)
+
+
+def _show(report: Report, out: Path) -> None:
+    from rich.console import Console
+
+    from deltafine.report import terminal
+
     terminal.show(report, Console())
     print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
     if report.kept_budget is False:
         print("The budget is not kept: see the warnings above.")
-        raise typer.Exit(1)
 
 
 def _what_is_left(out: Path) -> str:

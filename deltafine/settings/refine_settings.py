@@ -35,7 +35,7 @@ class RefineSettings(Declarations):
     Examples:
         >>> settings = RefineSettings(model="model.keras", data="videos/", target_macs="5%", skip=("conv2",))
         >>> settings.target_macs, settings.epochs
-        (0.05, 4)
+        (0.05, 12)
     """
 
     @model_validator(mode="after")
