@@ -103,7 +103,7 @@ class Prepared:
         return times
 
     @property
-    def quality(self) -> str:
+    def judged_by(self) -> str:
         """What a budget is about, see ``deltafine.refinement.thresholds.budget.DEFAULT_DROP``."""
         if not self.output.numbers:
             return "classes"

@@ -83,15 +83,17 @@ class Choice:
         """Measure the calibrated models, from the one that follows most closely on, until two are over the budget."""
         over = 0
         trained = [np.array(variable) for variable in self._student.variables]
-        for divergence in sorted(self._calibrated):
-            candidate = FrontPoint(
-                epoch=0, penalty=0, accuracy=0, mac_density=1, pixel_density=1, divergence=divergence
-            )
-            self.points.append(self._measure_scaled(candidate, 1.0))
-            over += self.points[-1].accuracy < self.floor
-            if over == 2:
-                break
-        self._assign(trained)
+        try:
+            for divergence in sorted(self._calibrated):
+                candidate = FrontPoint(
+                    epoch=0, penalty=0, accuracy=0, mac_density=1, pixel_density=1, divergence=divergence
+                )
+                self.points.append(self._measure_scaled(candidate, 1.0))
+                over += self.points[-1].accuracy < self.floor
+                if over == 2:
+                    break
+        finally:
+            self._assign(trained)
 
     def keep(self, number: int) -> None:
         """Write the student's weights after an epoch, if they are worth keeping."""

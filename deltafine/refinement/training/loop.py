@@ -86,7 +86,7 @@ class Training:
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
-        self.budget = Budget.of(self.settings, prepared.quality)
+        self.budget = Budget.of(self.settings, prepared.judged_by)
         self.out = out
         self.listener = listener
         self.progress = Progress()
@@ -129,8 +129,7 @@ class Training:
             self._tidy()
         else:
             self._steering.before_training(point_of(0, 0.0, measured["refined"]))
-            if self._workers.chief:
-                self.choice.try_calibrated()
+            self._workers.lead(self.choice.try_calibrated)
             self._save()
         while not self._over():
             try:
