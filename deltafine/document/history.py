@@ -19,6 +19,9 @@ class FrontPoint(DocumentPart):
     epoch: int
     penalty: float = Field(description="λ at that epoch")
     accuracy: float
+    expected: float | None = Field(
+        default=None, description="accuracy on other recordings, as far as the validation videos can tell"
+    )
     mac_density: float
     pixel_density: float
     delta_sparsity: float | None = None
@@ -28,6 +31,11 @@ class FrontPoint(DocumentPart):
     )
     threshold_scale: float = Field(default=1.0, description="factor on all thresholds after training, to meet a budget")
     chosen: bool = False
+
+    @property
+    def judged(self) -> float:
+        """What it is chosen by."""
+        return self.accuracy if self.expected is None else self.expected
 
 
 class Epoch(DocumentPart):

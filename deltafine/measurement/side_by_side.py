@@ -84,10 +84,14 @@ def measure_streams(
     spliced: bool = False,
     output: Output | None = None,
     metrics: Sequence[Metric] = (),
+    original: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
     """Measure models on whole videos, each one continuous stream; see :func:`measure`.
+
+    ``original`` gives the original's predictions for frames (batch, time, height, width, channels), where it is not
+    measured itself.
 
     With ``spliced``, the videos follow each other as one stream, state carried over every cut: a model that never
     updates cannot pass, even if no video changes its label. Each begins much like the one before ends, as a cut at
@@ -98,7 +102,7 @@ def measure_streams(
     Networks that take clips are shown one window after the other; frames left over at the end are not shown.
     """
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced)
+    comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced, original=original)
     total = len(data.select(split))
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     size = (height, width)
@@ -167,7 +171,9 @@ class _Comparison:
         *,
         spliced: bool = False,
         as_clips: bool = False,
+        original: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
+        self._original = original
         self._probes = probes
         self._output = output
         self._spliced = spliced
@@ -213,7 +219,7 @@ class _Comparison:
                 for name, probe in self._probes.items()
             }
             states.update({name: piece.state for name, piece in shown.items()})
-            answers = self._answers(shown, known[None], np.array([index]), index, one_label=one_label)
+            answers = self._answers(frames[None], shown, known[None], np.array([index]), index, one_label=one_label)
             first_seen = answers[self._reference].predictions
             held = first_seen[:, :1] if held is None else held
             control = replace(
@@ -231,7 +237,9 @@ class _Comparison:
                 np.repeat(clips.labels[:, None], clips.frames.shape[1], axis=1) if one_label else clips.frame_labels
             )
         videos = np.asarray(clips.videos)
-        answers = self._answers(shown, labels, videos, unit, one_label=one_label, clip_labels=clips.labels)
+        answers = self._answers(
+            clips.frames, shown, labels, videos, unit, one_label=one_label, clip_labels=clips.labels
+        )
         control = None
         if not self._by_window:  # the answer to the first frame, as if it were that to the clip
             first = answers[self._reference].predictions[:, :1]
@@ -239,10 +247,18 @@ class _Comparison:
         self._update(shown, answers, control)
 
     def _answers(
-        self, shown: Mapping[str, Piece], labels: np.ndarray, videos: np.ndarray, unit: int, **how: Any
+        self,
+        frames: np.ndarray,
+        shown: Mapping[str, Piece],
+        labels: np.ndarray,
+        videos: np.ndarray,
+        unit: int,
+        **how: Any,
     ) -> dict[str, Answered]:
         scores = {name: self._output.scores(piece.predictions) for name, piece in shown.items()}
         original = scores.get(ORIGINAL)
+        if original is None and self._original is not None:
+            original = self._output.scores(self._original(frames))
         return {name: Answered(of_model, labels, videos, unit, original, **how) for name, of_model in scores.items()}
 
     @property

@@ -8,10 +8,13 @@ from deltafine.document.history import FrontPoint
 
 
 def front(points: Sequence[FrontPoint]) -> list[FrontPoint]:
-    """The points that no other beats in both accuracy and MAC density, sparsest first; of equals the earliest."""
+    """The points that no other beats in both MAC density and what they are judged by.
+
+    Sparsest first; of equals the earliest.
+    """
     kept: list[FrontPoint] = []
-    for point in sorted(points, key=lambda p: (p.mac_density, -p.accuracy, p.epoch)):
-        if not kept or point.accuracy > kept[-1].accuracy:
+    for point in sorted(points, key=lambda p: (p.mac_density, -p.judged, p.epoch)):
+        if not kept or point.judged > kept[-1].judged:
             kept.append(point)
     return kept
 
@@ -24,10 +27,10 @@ def pick(points: Sequence[FrontPoint], original_accuracy: float, max_accuracy_dr
         original_accuracy: of the original model on the same videos.
         max_accuracy_drop: what may be lost, absolute.
     """
-    good_enough = [point for point in points if point.accuracy >= original_accuracy - max_accuracy_drop]
+    good_enough = [point for point in points if point.judged >= original_accuracy - max_accuracy_drop]
     if good_enough:
-        return min(good_enough, key=lambda p: (p.mac_density, -p.accuracy, p.epoch))
-    return max(points, key=lambda p: (p.accuracy, -p.mac_density, -p.epoch))
+        return min(good_enough, key=lambda p: (p.mac_density, -p.judged, p.epoch))
+    return max(points, key=lambda p: (p.judged, -p.mac_density, -p.epoch))
 
 
 def worth_keeping(

@@ -89,7 +89,7 @@ class Choice:
                     epoch=0, penalty=0, accuracy=0, mac_density=1, pixel_density=1, divergence=divergence
                 )
                 self.points.append(self._measure_scaled(candidate, 1.0))
-                over += self.points[-1].accuracy < self.floor
+                over += self.points[-1].judged < self.floor
                 if over == 2:
                     break
         finally:
@@ -151,7 +151,7 @@ class Choice:
         else:
             self._tighten(self._pick(self.points))
             chosen = self._pick(self.points)
-            if self._budget.spend and chosen.accuracy >= self.floor:
+            if self._budget.spend and chosen.judged >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
         # An epoch or a density that was asked for is given, with a word of warning.
         chosen, said = self._following(chosen, keep=number is not None or self._budget.density is not None)
@@ -224,7 +224,7 @@ class Choice:
         """Of the points within a factor of 1.5 of the target the most accurate, else the nearest."""
         near = [point for point in points if self._away(point) <= math.log(1.5)]
         if near:
-            return max(near, key=lambda point: (point.accuracy, point.epoch))
+            return max(near, key=lambda point: (point.judged, point.epoch))
         return min(points, key=lambda point: (self._away(point), point.epoch))
 
     def _away(self, point: FrontPoint) -> float:
@@ -240,18 +240,18 @@ class Choice:
                 self.points += tried
                 ends.append(min([start, *tried], key=self._away))
         reached = [point for point in ends if self._budget.reached(point)]
-        return max(reached, key=lambda point: point.accuracy) if reached else min(ends, key=self._away)
+        return max(reached, key=lambda point: point.judged) if reached else min(ends, key=self._away)
 
     def _tighten(self, chosen: FrontPoint) -> None:
         """Try epochs that are sparser than what is chosen, but over the budget, with smaller thresholds."""
         sparser = [point for point in front(self._trained) if point.mac_density < chosen.mac_density]
-        for start in sorted(sparser, key=lambda point: -point.accuracy)[:MOST_TIGHTENED]:
+        for start in sorted(sparser, key=lambda point: -point.judged)[:MOST_TIGHTENED]:
             if not self._weights_of(start.epoch).exists():
                 continue
             for scale in TIGHTER:
                 tried = self._measure_scaled(start, scale)
                 self.points.append(tried)
-                if tried.accuracy >= self.floor:
+                if tried.judged >= self.floor:
                     break
 
     def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
@@ -261,7 +261,9 @@ class Choice:
 
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         self._load(start.model_copy(update={"threshold_scale": scale}))
-        measured = point_of(start.epoch, start.penalty, self._validation.student(), scale)
+        original, refined = self._validation.original, self._validation.student()
+        assert original is not None
+        measured = point_of(start.epoch, start.penalty, original, refined, scale)
         return measured.model_copy(update={"divergence": start.divergence})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
@@ -284,7 +286,7 @@ class Choice:
         return awake, [f"{still} All its thresholds were divided by {1 / scale:.0f}, so that it follows them."]
 
     def _shortfall(self, chosen: FrontPoint, penalty: float) -> list[str]:
-        budget, lost = self._budget, self._original - chosen.accuracy
+        budget, lost = self._budget, self._original - chosen.judged
         if budget.density is not None:
             if budget.reached(chosen):
                 return []

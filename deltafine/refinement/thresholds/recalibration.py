@@ -38,7 +38,8 @@ from deltafine.video.clips import Batch
 FACTOR = 1.5
 """From one threshold that is tried to the next."""
 SWEEPS = 2
-"""Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss."""
+"""Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss. Once
+is enough where training goes on."""
 FARTHEST = 4
 """Thresholds in one direction in a turn."""
 LEAST_GAIN = 1e-4
@@ -114,7 +115,7 @@ class Recalibration:
         factors = dict.fromkeys(self._thresholds, 1.0)
         self._logits = None
         best = first = self.play(factors)
-        turns = [path for _ in range(SWEEPS) for path in reversed(self._thresholds)]
+        turns = [path for _ in range(SWEEPS if lossless else 1) for path in reversed(self._thresholds)]
         for turn, path in enumerate(turns):
             for change in (FACTOR, 1 / FACTOR):
                 moves = 0

@@ -56,7 +56,7 @@ def to_accuracy(floor: float, measure: Try) -> list[FrontPoint]:
     tried: list[FrontPoint] = []
     while high - low > math.log(1.1) and len(tried) < MOST_TRIES:
         tried.append(measure(math.exp(factor)))
-        if tried[-1].accuracy >= floor:
+        if tried[-1].judged >= floor:
             low = factor
         else:
             high = factor

@@ -96,6 +96,7 @@ class Training:
             student, self._validation, self.budget, self.checkpoint.parent, calibrated, self._scale_that_follows
         )
         self._variables = [*student.variables, *trainer.state]
+        self._original: Figures  # of it on the validation videos
         self._steering: Steering  # made once the original is measured
         self._requests = requests
         self._workers = workers
@@ -121,14 +122,16 @@ class Training:
         measured = self._measured(
             lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
         )
-        trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
+        self._original = measured["original"]
+        trainer, floor = self._trainer, quality(self._original) - self.budget.drop
         self.choice.floor = floor
-        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
+        between = max(1, self.settings.epochs // max(1, len(self._recalibrated_after)))
+        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps, between)
         if resuming:
             self._restore()
             self._tidy()
         else:
-            self._steering.before_training(point_of(0, 0.0, measured["refined"]))
+            self._steering.before_training(point_of(0, 0.0, self._original, measured["refined"]))
             self._workers.lead(self.choice.try_calibrated)
             self._save()
         while not self._over():
@@ -252,11 +255,12 @@ class Training:
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
-        if number in self._recalibrated_after:
+        last = number == self.settings.epochs
+        if last and number in self._recalibrated_after:
             self._recalibrate(number)
         with trainer.averaged():
             measured = self._measured(lambda: {"refined": self._validation.student()})
-            point = point_of(number, trainer.penalty, measured["refined"])
+            point = point_of(number, trainer.penalty, self._original, measured["refined"])
             self.choice.points.append(point)
             if self._workers.chief:
                 self.choice.keep(number)
@@ -273,6 +277,9 @@ class Training:
             seconds=round(time.monotonic() - started, 1),
         )
         self._steering.after_epoch(point)
+        if not last and number in self._recalibrated_after:
+            self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
+            epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
         self._save()
@@ -286,7 +293,7 @@ class Training:
         return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
 
     def _recalibrate(self, number: int) -> None:
-        """Compute the thresholds again, for the weights that are validated and kept."""
+        """Compute the thresholds again, by the λ of the next epoch."""
         from deltafine.refinement.thresholds.recalibration import Recalibration
 
         trainer = self._trainer
@@ -300,7 +307,7 @@ class Training:
             with trainer.averaged():
                 found = Recalibration(trainer.student, trainer.teacher, trainer.loss, self.prepared.weights, batches)
             last = number == self.settings.epochs
-            return to_bytes(found.search(trainer.penalty, told, lossless=last))
+            return to_bytes(found.search(self._steering.strength, told, lossless=last))
 
         trainer.set_thresholds(from_bytes(self._workers.lead_bytes(search)))
 

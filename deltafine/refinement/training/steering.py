@@ -90,19 +90,22 @@ class AccuracyController:
     """λ from validation accuracy, epoch by epoch: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent.
+    comes to rest where the drop is spent. Thresholds that were computed again cost accuracy that the next epochs win
+    back, so an epoch counts as one of the ``epochs`` between two recalibrations: λ answers to what is left of the
+    damage, and not to the damage itself.
     """
 
     floor: float
     scale: float
     penalty: float
+    epochs: int = 1
 
     RANGE = 16.0
 
     def validated(self, accuracy: float, first: float) -> None:
         """Take in a validation accuracy; ``first`` is the λ that the run began with."""
         left = max(-1.0, min(1.0, (accuracy - self.floor) / self.scale))
-        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty * 2.0**left))
+        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty * 2.0 ** (left / self.epochs)))
 
 
 class Steering:
@@ -114,9 +117,12 @@ class Steering:
         floor: validation accuracy that it may fall to.
         steps: of the whole training.
         warmup: steps in which λ rises.
+        epochs: from one recalibration to the next; 1 where there are none.
     """
 
-    def __init__(self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int) -> None:
+    def __init__(
+        self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int, epochs: int = 1
+    ) -> None:
         self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
         self._accuracy: AccuracyController | None = None
@@ -124,7 +130,7 @@ class Steering:
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
-            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first)
+            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, epochs)
 
     @property
     def strength(self) -> float:
@@ -150,7 +156,7 @@ class Steering:
         if self._target is not None:
             self._target.validated(self._budget.density_of(point))
         if self._accuracy is not None:
-            self._accuracy.validated(point.accuracy, self._first)
+            self._accuracy.validated(point.judged, self._first)
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""

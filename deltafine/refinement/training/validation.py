@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import keras
+import tensorflow as tf
 
 from deltafine.document.figures import Figures
 from deltafine.document.history import FrontPoint
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.side_by_side import measure_streams
+from deltafine.model.clip_model import with_time
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.training.deviation import Deviation
+
+RECORDINGS = 4
+"""So many recordings tell half of what is to be known of whether a change of answers is for the better."""
 
 
 class Validation:
@@ -24,14 +31,20 @@ class Validation:
         student: clip model with delta layers.
         listener: told how far it is.
         requests: what stops it.
+
+    Attributes:
+        original: figures of the original, once they are measured.
     """
 
     def __init__(
         self, prepared: Prepared, original: keras.Model, student: keras.Model, listener: Listener, requests: Requests
     ) -> None:
+        self.original: Figures | None = None
         self._prepared = prepared
         self._probes = {"original": Probe(original), "refined": Probe(student)}
         self._listener, self._requests = listener, requests
+        answers = with_time(original)
+        self._answer = tf.function(lambda clips: answers(tf.cast(clips, tf.float32), training=False))
 
     @property
     def probe_of_student(self) -> Probe:
@@ -44,31 +57,51 @@ class Validation:
             self._listener.progress("validating", done, total)
             self._requests.obey()
 
-        return measure_streams(
+        found = measure_streams(
             {name: probe for name, probe in self._probes.items() if name in names},
             self._prepared.data,
             fps=self._prepared.settings.fps,
             spliced=True,
             output=self._prepared.output,
+            metrics=[Deviation()],
+            original=lambda frames: self._answer(frames).numpy(),
             progress=progress,
         )
+        self.original = found.get("original", self.original)
+        return found
 
     def student(self) -> Figures:
-        """Figures of the student; where nothing is labelled, the original has to be measured with it."""
-        return self.measure(["refined"] if self._prepared.labelled else ["original", "refined"])["refined"]
+        """Figures of the student."""
+        return self.measure(["refined"])["refined"]
 
 
-def point_of(number: int, penalty: float, measured: Figures, scale: float = 1.0) -> FrontPoint:
+def point_of(number: int, penalty: float, original: Figures, refined: Figures, scale: float = 1.0) -> FrontPoint:
     """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
     return FrontPoint(
         epoch=number,
         penalty=penalty,
-        accuracy=quality(measured),
-        mac_density=measured.operations.mac_density,
-        pixel_density=measured.operations.pixel_density,
-        delta_sparsity=measured.operations.delta_sparsity,
+        accuracy=quality(refined),
+        expected=expected_quality(original, refined),
+        mac_density=refined.operations.mac_density,
+        pixel_density=refined.operations.pixel_density,
+        delta_sparsity=refined.operations.delta_sparsity,
         threshold_scale=scale,
     )
+
+
+def expected_quality(original: Figures, refined: Figures) -> float:
+    """Quality of the refined model on other recordings, as far as those that it was measured on can tell.
+
+    What it answers otherwise than the original is, on a few recordings, right by luck as often as by merit. How far
+    its answers are from the original's is known much better. So both errors are taken to be independent of each other
+    (their squares add up), and what was measured counts beside that n / (n + ``RECORDINGS``) of n recordings.
+    """
+    deviation = next((figure.value for figure in refined.named if figure.name == Deviation.name), None)
+    if original.label_error is None or refined.label_error is None or not isinstance(deviation, float):
+        return quality(refined)
+    independent = original.label_error**2 + deviation**2
+    known = refined.videos / (refined.videos + RECORDINGS)
+    return 1 - math.sqrt(known * refined.label_error**2 + (1 - known) * independent)
 
 
 def quality(figures: Figures) -> float:
