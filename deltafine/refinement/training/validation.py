@@ -18,7 +18,7 @@ from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
 from deltafine.refinement.training.deviation import Deviation
 
-RECORDINGS = 4
+RECORDINGS = 1
 """So many recordings tell half of what is to be known of whether a change of answers is for the better."""
 
 
