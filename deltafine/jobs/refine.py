@@ -121,7 +121,7 @@ def refine(
                     run_directory.check(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
                     ours = True
                 run_directory.clear(directory, resume=resume)
-                write_atomically(directory / run_files.SETTINGS, final.to_toml().encode("utf-8"))
+                write_atomically(directory / run_files.SETTINGS, run.settings.to_toml().encode("utf-8"))
 
             team.lead(make)
             outcome = run.run(resume=resume, pick=pick)
@@ -205,7 +205,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
             prepared.sample_shape,
             window=prepared.window,
             class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
-            frozen=outcome.frozen if settings.epochs else None,
+            frozen=outcome.frozen if prepared.epochs else None,
         ),
         data=prepared.data,
         streams=prepared.streams,

@@ -187,7 +187,14 @@ class Declarations(BaseModel):
         unset="0.01",
     )
 
-    epochs: int = setting(12, ge=0, help="Passes over the clips; 0 only calibrates.", panel=TRAINING, common=True)
+    epochs: int | None = setting(
+        None,
+        ge=0,
+        help="Passes over the clips; 0 only calibrates.",
+        panel=TRAINING,
+        common=True,
+        unset="as many as take 1500 steps, 12 to 30",
+    )
     seed: int = setting(0, ge=0, lt=2**32, help="Of the split and everything random.", panel=TRAINING, common=True)
     frames: int | None = setting(
         None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"

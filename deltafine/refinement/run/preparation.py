@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,9 @@ from deltafine.video import Augmentation, Dataset
 
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
-
+STEPS = 1500
+"""That a training takes where no epochs are given, but in no fewer and no more than these epochs."""
+FEWEST_EPOCHS, MOST_EPOCHS = 12, 30
 
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
@@ -95,11 +98,19 @@ class Prepared:
         return bool(self.output.values) if self.output.numbers else bool(self.data.classes)
 
     @property
+    def epochs(self) -> int:
+        """Passes over the training clips."""
+        if self.settings.epochs is not None:
+            return self.settings.epochs
+        wanted = math.ceil(STEPS / len(self.clips("train", epoch=1)))
+        return max(FEWEST_EPOCHS, min(MOST_EPOCHS, wanted))
+
+    @property
     def recalibrations(self) -> int:
         """How often thresholds are calibrated again while training."""
         times = self.settings.recalibrations
         if times is None:
-            return 0 if _why_not_recalibrated(self.window) else min(RECALIBRATIONS, self.settings.epochs)
+            return 0 if _why_not_recalibrated(self.window) else min(RECALIBRATIONS, self.epochs)
         return times
 
     @property
@@ -202,7 +213,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     prepared = Prepared(
         settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings
     )
-    if settings.epochs and settings.cache is not None:
+    if settings.epochs != 0 and settings.cache is not None:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
         for split in TRAINED:
             prepared.clips(split)
@@ -211,6 +222,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams.check(settings.max_bad_videos, split="validation")
     for split in TRAINED:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
+    prepared.settings = settings.model_copy(update={"epochs": prepared.epochs})
     return prepared
 
 

@@ -94,6 +94,7 @@ class Refinement:
         self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
+        self.settings = settings = self.prepared.settings
         deltas = DeltaSettings(
             rule=import_rule(settings.layer_rule),
             initial_threshold=SMALLEST_THRESHOLD,  # until calibrated, every layer sees what it would in the original
@@ -120,7 +121,7 @@ class Refinement:
             set_trainable(trained, unfreeze=settings.unfreeze, freeze=settings.freeze)
             prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
         self.frozen = frozen_weights(self.student)
-        self.trains = settings.epochs > 0 and can_be_trained(self.student)
+        self.trains = self.prepared.epochs > 0 and can_be_trained(self.student)
         if self.trains and self.frozen.parameters:
             listener.say(about_frozen(self.frozen, settings))
         for said in () if self.trains else about_no_training(self.frozen, settings):
@@ -325,7 +326,7 @@ class Refinement:
             loss,
             self.prepared.weights,
             settings,
-            steps=len(self.prepared.clips("train", epoch=1)) * settings.epochs,
+            steps=len(self.prepared.clips("train", epoch=1)) * self.prepared.epochs,
             workers=self.workers,
         )
         training = Training(

@@ -125,8 +125,7 @@ class Training:
         self._original = measured["original"]
         trainer, floor = self._trainer, quality(self._original) - self.budget.drop
         self.choice.floor = floor
-        between = max(1, self.settings.epochs // max(1, len(self._recalibrated_after)))
-        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps, between)
+        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
         if resuming:
             self._restore()
             self._tidy()
@@ -161,7 +160,7 @@ class Training:
 
     def _over(self) -> bool:
         history, patience = self.progress.history, self.settings.early_stopping
-        if len(history) >= self.settings.epochs:
+        if len(history) >= self.prepared.epochs:
             return True
         if patience is None or len(history) <= patience:
             return False
@@ -221,7 +220,7 @@ class Training:
                     raise Interrupted(None, stopping)
             epoch = self._finish_epoch(number, started)
             logs.epoch(epoch, trainer.step)
-        self.listener.epoch(epoch, self.settings.epochs)
+        self.listener.epoch(epoch, self.prepared.epochs)
 
     def _go_back(self, error: Unsound) -> None:
         """Go on from the last checkpoint with half the rates, if that is wanted.
@@ -255,7 +254,7 @@ class Training:
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
         task, penalty, right = (total / progress.batches for total in progress.sums)
-        last = number == self.settings.epochs
+        last = number == self.prepared.epochs
         if last and number in self._recalibrated_after:
             self._recalibrate(number)
         with trainer.averaged():
@@ -276,7 +275,8 @@ class Training:
             validation_pixel_density=point.pixel_density,
             seconds=round(time.monotonic() - started, 1),
         )
-        self._steering.after_epoch(point)
+        due = not self._recalibrated_after or number in self._recalibrated_after
+        self._steering.after_epoch(point, number / self.prepared.epochs, caught_up=due)
         if not last and number in self._recalibrated_after:
             self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
             epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
@@ -289,7 +289,7 @@ class Training:
     @property
     def _recalibrated_after(self) -> set[int]:
         """Epochs, evenly spread, the last one among them."""
-        times, epochs = self.prepared.recalibrations, self.settings.epochs
+        times, epochs = self.prepared.recalibrations, self.prepared.epochs
         return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
 
     def _recalibrate(self, number: int) -> None:
@@ -306,7 +306,7 @@ class Training:
             batches = self.prepared.clips("train", epoch=number)
             with trainer.averaged():
                 found = Recalibration(trainer.student, trainer.teacher, trainer.loss, self.prepared.weights, batches)
-            last = number == self.settings.epochs
+            last = number == self.prepared.epochs
             return to_bytes(found.search(self._steering.strength, told, lossless=last))
 
         trainer.set_thresholds(from_bytes(self._workers.lead_bytes(search)))
@@ -384,4 +384,4 @@ class Training:
         self.choice.points = [FrontPoint.model_validate(entry) for entry in facts["points"]]
         self._steering.restore(facts)
         within = f" and {self.progress.batches} steps" if self.progress.batches else ""
-        self.listener.say(f"resumed after epoch {len(self.progress.history)} of {self.settings.epochs}{within}")
+        self.listener.say(f"resumed after epoch {len(self.progress.history)} of {self.prepared.epochs}{within}")

@@ -87,25 +87,32 @@ class TargetController:
 
 @dataclass
 class AccuracyController:
-    """λ from validation accuracy, epoch by epoch: up while accuracy can be spared, down when it is overspent.
+    """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent. Thresholds that were computed again cost accuracy that the next epochs win
-    back, so an epoch counts as one of the ``epochs`` between two recalibrations: λ answers to what is left of the
-    damage, and not to the damage itself.
+    comes to rest where the drop is spent. What is lost while learning rates are high, the end of the training wins
+    back: before, more is tolerated.
     """
 
     floor: float
     scale: float
     penalty: float
-    epochs: int = 1
 
     RANGE = 16.0
+    TOLERANCE = 2.0
+    """What may be lost at the very beginning, beside the allowed drop and in units of it; at the end nothing."""
 
-    def validated(self, accuracy: float, first: float) -> None:
-        """Take in a validation accuracy; ``first`` is the λ that the run began with."""
-        left = max(-1.0, min(1.0, (accuracy - self.floor) / self.scale))
-        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty * 2.0 ** (left / self.epochs)))
+    def validated(self, accuracy: float, first: float, done: float = 1.0) -> None:
+        """Take in a validation accuracy.
+
+        Args:
+            accuracy: of the model, where learning has caught up with its thresholds.
+            first: the λ that the run began with.
+            done: share of the training that is over.
+        """
+        left = (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)
+        self.penalty *= 2.0 ** max(-1.0, min(1.0, left))
+        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty))
 
 
 class Steering:
@@ -117,12 +124,9 @@ class Steering:
         floor: validation accuracy that it may fall to.
         steps: of the whole training.
         warmup: steps in which λ rises.
-        epochs: from one recalibration to the next; 1 where there are none.
     """
 
-    def __init__(
-        self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int, epochs: int = 1
-    ) -> None:
+    def __init__(self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int) -> None:
         self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
         self._accuracy: AccuracyController | None = None
@@ -130,7 +134,7 @@ class Steering:
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
-            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, epochs)
+            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first)
 
     @property
     def strength(self) -> float:
@@ -151,12 +155,18 @@ class Steering:
         if self._target.step == min(10, batches) and first_epoch:
             self._target.validated(self._start_density)
 
-    def after_epoch(self, point: FrontPoint) -> None:
-        """Take in what the network came to on the validation streams."""
+    def after_epoch(self, point: FrontPoint, done: float = 1.0, *, caught_up: bool = True) -> None:
+        """Take in what the network came to on the validation streams.
+
+        Args:
+            point: what was measured.
+            done: share of the training that is over.
+            caught_up: whether learning has caught up with the thresholds, as far as it is going to.
+        """
         if self._target is not None:
             self._target.validated(self._budget.density_of(point))
-        if self._accuracy is not None:
-            self._accuracy.validated(point.judged, self._first)
+        if self._accuracy is not None and caught_up:
+            self._accuracy.validated(point.judged, self._first, done)
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""
