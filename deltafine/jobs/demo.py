@@ -43,8 +43,14 @@ class Example:
     streams: Path
 
 
-def prepare(out: Path, *, overwrite: bool, listener: Listener) -> Example:
+def prepare(out: Path, *, overwrite: bool, listener: Listener, scene: type[Scene] | None = None) -> Example:
     """Write the videos and the trained baseline under ``out``.
+
+    Args:
+        out: a new folder, or that of an earlier demo.
+        overwrite: whether it may be that of an earlier demo.
+        listener: told how far it is.
+        scene: what the camera sees; default: :class:`Scene`.
 
     Raises:
         DeltafineError: ``out`` exists and may not be overwritten, or is not a demo's directory.
@@ -62,22 +68,22 @@ def prepare(out: Path, *, overwrite: bool, listener: Listener) -> Example:
         f"The demo writes {len(SHAPES) * CLIPS_PER_CLASS} clips and {STREAMS} streams of moving shapes, trains a small "
         "model on them, and refines it: about 2 minutes on 2 cores."
     )
-    write_videos(example, listener)
-    train_baseline(example, listener)
+    write_videos(example, listener, scene or Scene)
+    train_baseline(example, listener, scene or Scene)
     return example
 
 
-def write_videos(example: Example, listener: Listener) -> None:
+def write_videos(example: Example, listener: Listener, make_scene: type[Scene]) -> None:
     """Clips in a folder per class, and streams with a label per frame."""
     random = np.random.default_rng(0)
     total = len(SHAPES) * CLIPS_PER_CLASS + STREAMS
     for index, name in enumerate(name for name in SHAPES for _ in range(CLIPS_PER_CLASS)):
-        scene = Scene(random)
+        scene = make_scene(random)
         write_video(example.data / name / f"{name}_{index:03d}.mp4", [scene.frame(name) for _ in range(CLIP_FRAMES)])
         listener.progress("writing videos", index + 1, total)
     rows: list[tuple[str, int, str]] = []
     for index in range(STREAMS):
-        scene = Scene(random)
+        scene = make_scene(random)
         order = random.permutation(len(SHAPES))
         names = [SHAPES[order[frame // FRAMES_PER_SHAPE % len(SHAPES)]] for frame in range(STREAM_FRAMES)]
         file = f"stream_{index}.mp4"
@@ -145,14 +151,14 @@ def write_video(path: Path, frames: list[np.ndarray]) -> None:
     write_atomically(path, encode)
 
 
-def train_baseline(example: Example, listener: Listener) -> None:
+def train_baseline(example: Example, listener: Listener, make_scene: type[Scene]) -> None:
     """Train a small per-frame classifier on still pictures and save it: the pretrained model of the example."""
     import keras
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(1)
     labels = np.arange(PICTURES) % len(SHAPES)
-    pictures = np.stack([Scene(random).frame(SHAPES[label]) for label in labels])
+    pictures = np.stack([make_scene(random).frame(SHAPES[label]) for label in labels])
     model = baseline()
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 

@@ -92,6 +92,26 @@ def test_accuracy_to_spare_raises_the_penalty_and_overspending_lowers_it() -> No
     assert controller.penalty == 160.0
 
 
+def test_what_is_lost_early_is_tolerated_for_the_end_wins_it_back() -> None:
+    def after(accuracy: float, done: float) -> float:
+        controller = AccuracyController(floor=0.8, scale=0.02, penalty=10.0)
+        controller.validated(accuracy, first=10.0, done=done)
+        return controller.penalty
+
+    lost = 0.78
+    assert after(lost, 0.25) == pytest.approx(10.0 * 2**0.5)
+    assert after(lost, 0.5) == pytest.approx(10.0)
+    assert after(lost, 1.0) == pytest.approx(5.0)
+
+
+def test_only_a_network_that_has_caught_up_with_its_thresholds_steers() -> None:
+    one = steering(max_accuracy_drop=0.02)
+    one.after_epoch(point(0.5, 0.3), 0.5, caught_up=False)
+    assert one.strength == 4.0
+    one.after_epoch(point(0.5, 0.3), 0.5, caught_up=True)
+    assert one.strength == 2.0
+
+
 def point(accuracy: float, mac: float) -> FrontPoint:
     return FrontPoint(epoch=1, penalty=1.0, accuracy=accuracy, mac_density=mac, pixel_density=0.3, delta_sparsity=0.8)
 

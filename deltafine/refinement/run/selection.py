@@ -17,7 +17,7 @@ from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.front import front, pick, worth_keeping
 from deltafine.refinement.thresholds import trimming as trim
 from deltafine.refinement.thresholds.budget import Budget
-from deltafine.refinement.training.validation import Validation, point_of
+from deltafine.refinement.training.validation import Validation
 from deltafine.storage import run_files
 from deltafine.storage.files import discard
 
@@ -263,7 +263,7 @@ class Choice:
         self._load(start.model_copy(update={"threshold_scale": scale}))
         original, refined = self._validation.original, self._validation.student()
         assert original is not None
-        measured = point_of(start.epoch, start.penalty, original, refined, scale)
+        measured = self._validation.point(start.epoch, start.penalty, original, refined, scale)
         return measured.model_copy(update={"divergence": start.divergence})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:

@@ -29,7 +29,7 @@ from deltafine.refinement.training.carried_state import by_name
 from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training.steering import Steering
 from deltafine.refinement.training.step import Trainer
-from deltafine.refinement.training.validation import Validation, point_of, quality
+from deltafine.refinement.training.validation import Validation, quality
 from deltafine.storage import run_files
 from deltafine.storage.files import discard, write_atomically
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
@@ -130,7 +130,7 @@ class Training:
             self._restore()
             self._tidy()
         else:
-            self._steering.before_training(point_of(0, 0.0, self._original, measured["refined"]))
+            self._steering.before_training(self._validation.point(0, 0.0, self._original, measured["refined"]))
             self._workers.lead(self.choice.try_calibrated)
             self._save()
         while not self._over():
@@ -259,7 +259,7 @@ class Training:
             self._recalibrate(number)
         with trainer.averaged():
             measured = self._measured(lambda: {"refined": self._validation.student()})
-            point = point_of(number, trainer.penalty, self._original, measured["refined"])
+            point = self._validation.point(number, trainer.penalty, self._original, measured["refined"])
             self.choice.points.append(point)
             if self._workers.chief:
                 self.choice.keep(number)

@@ -20,6 +20,8 @@ from deltafine.refinement.training.deviation import Deviation
 
 RECORDINGS = 1
 """So many recordings tell half of what is to be known of whether a change of answers is for the better."""
+GOOD = 0.3
+"""Accuracy that may be won or lost by an answer that changes, beside what chance gives: standard deviation."""
 
 
 class Validation:
@@ -74,28 +76,43 @@ class Validation:
         """Figures of the student."""
         return self.measure(["refined"])["refined"]
 
+    def point(self, number: int, penalty: float, original: Figures, refined: Figures, scale: float = 1.0) -> FrontPoint:
+        """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
+        prepared = self._prepared
+        return FrontPoint(
+            epoch=number,
+            penalty=penalty,
+            accuracy=quality(refined),
+            expected=expected_quality(original, refined, 0 if prepared.output.numbers else len(prepared.data.classes)),
+            mac_density=refined.operations.mac_density,
+            pixel_density=refined.operations.pixel_density,
+            delta_sparsity=refined.operations.delta_sparsity,
+            threshold_scale=scale,
+        )
 
-def point_of(number: int, penalty: float, original: Figures, refined: Figures, scale: float = 1.0) -> FrontPoint:
-    """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
-    return FrontPoint(
-        epoch=number,
-        penalty=penalty,
-        accuracy=quality(refined),
-        expected=expected_quality(original, refined),
-        mac_density=refined.operations.mac_density,
-        pixel_density=refined.operations.pixel_density,
-        delta_sparsity=refined.operations.delta_sparsity,
-        threshold_scale=scale,
-    )
 
-
-def expected_quality(original: Figures, refined: Figures) -> float:
+def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> float:
     """Quality of the refined model on other recordings, as far as those that it was measured on can tell.
 
     What it answers otherwise than the original is, on a few recordings, right by luck as often as by merit. How far
-    its answers are from the original's is known much better. So both errors are taken to be independent of each other
-    (their squares add up), and what was measured counts beside that n / (n + ``RECORDINGS``) of n recordings.
+    its answers are from the original's is known much better. So what was measured is weighed against what answers
+    that have nothing to do with the original's errors would give at that distance. Of numbers, squared errors then
+    add up; n recordings count n / (n + ``RECORDINGS``). Of classes, a changed answer is then as good as any other; the
+    measured change counts by its variance over the videos, beside that of how much good a changed answer may do.
+
+    Args:
+        original: figures of the original on the validation videos.
+        refined: of the refined model, compared with the original's answers.
+        classes: how many there are; 0 for numbers.
     """
+    if classes > 1 and refined.accuracy_change is not None and refined.fidelity is not None:
+        before, changed = quality(original), 1 - refined.fidelity
+        change = refined.accuracy_change
+        unrelated = changed * ((1 - before) / (classes - 1) - before)
+        good = (GOOD * changed) ** 2
+        variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
+        known = good / (good + variance) if changed else 1.0
+        return before + known * change.value + (1 - known) * unrelated
     deviation = next((figure.value for figure in refined.named if figure.name == Deviation.name), None)
     if original.label_error is None or refined.label_error is None or not isinstance(deviation, float):
         return quality(refined)
