@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltafine.document.figures import Figures, NamedFigure
+from deltafine.document.figures import Estimate, Figures, NamedFigure
 from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.output import Output
 from deltafine.refinement.training.deviation import Deviation
@@ -73,3 +73,34 @@ def test_the_deviation_is_in_units_of_the_labels_spread() -> None:
     by_hand = np.sqrt(((answers - original)[known] ** 2).mean()) / np.asarray(values)[known].std()
     (figure,) = metric.result(None).named  # type: ignore[arg-type]
     assert figure.value == pytest.approx(by_hand)
+
+
+def of_classes(change: float, error: float, changed: float, videos: int, before: float = 0.8) -> float:
+    """What is expected of a model whose accuracy changed by so much, give or take the standard ``error``."""
+    estimate = Estimate(value=change, low=change - 1.96 * error, high=change + 1.96 * error)
+    accuracy = {"frame_accuracy": Estimate(value=before, low=before, high=before), "window_accuracy": None}
+    original = some_figures("original", "streams").model_copy(update=accuracy)
+    update = {"accuracy_change": estimate, "fidelity": 1 - changed, "videos": videos}
+    return expected_quality(original, some_figures("refined", "streams").model_copy(update=update), 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.001, 0.5), st.floats(-1, 1), st.floats(0, 0.2), st.integers(1, 1000))
+def test_a_change_of_accuracy_counts_as_far_as_it_is_known(
+    changed: float, for_the_better: float, error: float, videos: int
+) -> None:
+    change = for_the_better * changed
+    by_chance = changed * (0.2 / 3 - 0.8)
+    low, high = sorted([0.8 + change, 0.8 + by_chance])
+    found = of_classes(change, error, changed, videos)
+    assert low - 1e-9 <= found <= high + 1e-9
+    assert of_classes(change, 0.0, changed, 10**9) == pytest.approx(0.8 + change, abs=1e-6)
+    assert of_classes(change, 1e6, changed, videos) == pytest.approx(0.8 + by_chance, abs=1e-6)
+
+
+def test_the_same_answers_are_as_good_whatever_is_known() -> None:
+    assert of_classes(0.0, 0.1, 0.0, 3) == pytest.approx(0.8)
+
+
+def test_a_luckier_model_that_answers_otherwise_loses_against_one_that_stays_close() -> None:
+    assert of_classes(0.02, 0.04, 0.2, 100) < of_classes(0.0, 0.01, 0.02, 100)
