@@ -51,7 +51,7 @@ class Budget:
         spend = drop is not None and kind is None
         steers = kind is None and (spend or settings.penalty is None)
         allowed = DEFAULT_DROP[quality] if drop is None else drop
-        most = (1 - MARGIN[quality]) * allowed if drop is None else drop
+        most = (1 - MARGIN[quality]) * allowed
         return cls(kind, density, most, spend, steers, allowed, spend or kind is not None)
 
     def density_of(self, point: FrontPoint) -> float:
