@@ -16,6 +16,7 @@ import numpy as np
 from deltafine.document.figures import Figures
 from deltafine.document.history import Epoch, FrontPoint, to_csv
 from deltafine.errors import DeltafineError, DeltafineWarning, Interrupted
+from deltafine.model import delta_layers
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.interruption import Requests
@@ -279,6 +280,8 @@ class Training:
         self._steering.after_epoch(point, number / self.prepared.epochs, caught_up=due)
         if not last and number in self._recalibrated_after:
             self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
+        elif not last and self._recalibrated_after and number > max(self._recalibrated_after):
+            self._scale_thresholds(self._steering.factor(point, number / self.prepared.epochs))
             epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
@@ -288,9 +291,14 @@ class Training:
 
     @property
     def _recalibrated_after(self) -> set[int]:
-        """Epochs, evenly spread, the last one among them."""
+        """Epochs, evenly spread; the last one is among them only where so many were asked for."""
         times, epochs = self.prepared.recalibrations, self.prepared.epochs
-        return {math.ceil(epochs * number / times) for number in range(1, times + 1)}
+        found = {math.ceil(epochs * number / times) for number in range(1, times + 1)}
+        return found if self.settings.recalibrate is not None else found - {epochs}
+
+    def _scale_thresholds(self, factor: float) -> None:
+        deltas = delta_layers(self._trainer.student)
+        self._trainer.set_thresholds({path: np.asarray(layer.threshold) * factor for path, layer in deltas.items()})
 
     def _recalibrate(self, number: int) -> None:
         """Compute the thresholds again, by the λ of the next epoch."""

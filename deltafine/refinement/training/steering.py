@@ -90,7 +90,8 @@ class AccuracyController:
     """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent. What is lost while learning rates are high, the end of the training wins
+    comes to rest where the drop is spent. After the last recalibration, λ no longer moves thresholds; they then follow
+    themselves. What is lost while learning rates are high, the end of the training wins
     back: before, more is tolerated.
     """
 
@@ -102,6 +103,13 @@ class AccuracyController:
     TOLERANCE = 2.0
     """What may be lost at the very beginning, beside the allowed drop and in units of it; at the end nothing."""
 
+    THRESHOLDS = 1.25
+    """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration."""
+
+    def left(self, accuracy: float, done: float) -> float:
+        """Accuracy that can be spared, in units of the allowed drop, from -1 to 1, when so much of a training is over."""
+        return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)))
+
     def validated(self, accuracy: float, first: float, done: float = 1.0) -> None:
         """Take in a validation accuracy.
 
@@ -110,8 +118,7 @@ class AccuracyController:
             first: the λ that the run began with.
             done: share of the training that is over.
         """
-        left = (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)
-        self.penalty *= 2.0 ** max(-1.0, min(1.0, left))
+        self.penalty *= 2.0 ** self.left(accuracy, done)
         self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty))
 
 
@@ -167,6 +174,12 @@ class Steering:
             self._target.validated(self._budget.density_of(point))
         if self._accuracy is not None and caught_up:
             self._accuracy.validated(point.judged, self._first, done)
+
+    def factor(self, point: FrontPoint, done: float) -> float:
+        """On all thresholds after an epoch, so that what is left of the training ends within the budget."""
+        if self._accuracy is None:
+            return 1.0
+        return float(self._accuracy.THRESHOLDS ** self._accuracy.left(point.judged, done))
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""
