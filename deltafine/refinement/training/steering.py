@@ -107,7 +107,7 @@ class AccuracyController:
     """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration."""
 
     def left(self, accuracy: float, done: float) -> float:
-        """Accuracy that can be spared, in units of the allowed drop, from -1 to 1, when so much of a training is over."""
+        """Accuracy that can be spared, in units of the allowed drop, -1 to 1; ``done`` of the training is over."""
         return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)))
 
     def validated(self, accuracy: float, first: float, done: float = 1.0) -> None:
