@@ -75,7 +75,7 @@ def open_dataset(
             in_time = split_in_time(found.videos)
             if in_time:
                 found.notes.append(
-                    f"Parts of {some(in_time)} are in several splits: the figures say little about other videos."
+                    f"Segments of {some(in_time)} are in several splits: the figures say little about other videos."
                 )
         else:
             found = replace(found, videos=draw_split(found.videos, validation, seed))

@@ -45,8 +45,8 @@ class Workers:
         return self.index == 0
 
     @property
-    def part(self) -> tuple[int, int] | None:
-        """Which part of every batch is this worker's: (which, of how many); None for all of it."""
+    def shard(self) -> tuple[int, int] | None:
+        """Which shard of every batch is this worker's: (which, of how many); None for all of it."""
         return None if self.strategy is None else (self.index, self.count)
 
     @property

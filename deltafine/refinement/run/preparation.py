@@ -127,9 +127,9 @@ class Prepared:
         *,
         epoch: int = 0,
         start_batch: int = 0,
-        part: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
     ) -> Any:
-        """Batches of clips, or a part of each; training clips come in another order in every epoch from 1 on."""
+        """Batches of clips, or a shard of each; training clips come in another order in every epoch from 1 on."""
         settings = self.settings
         training = split == "train"
         return self.data.clips(
@@ -149,7 +149,7 @@ class Prepared:
             seed=settings.seed,
             epoch=epoch,
             start_batch=start_batch,
-            part=part,
+            shard=shard,
         )
 
 
