@@ -125,7 +125,7 @@ def _as_given(name: str, value: Any) -> Any:
 
 
 def _split(texts: Iterable[str]) -> Iterable[str]:
-    return (part.strip() for text in texts for part in text.split(","))
+    return (word.strip() for text in texts for word in text.split(","))
 
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
@@ -134,5 +134,5 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         one = DECLARED[RENAMED.get(name, name)]
         values = [",".join(value)] if "," in one.metavar else value if isinstance(value, tuple) else [value]
-        arguments += [one.option] if value is True else [f"{one.option}={part}" for part in values]
+        arguments += [one.option] if value is True else [f"{one.option}={value}" for value in values]
     return arguments

@@ -36,7 +36,7 @@ MARKER = "made-by-deltafine-demo"
 
 @dataclass(frozen=True)
 class Example:
-    """Where the parts of the example lie."""
+    """Where the files of the example lie."""
 
     model: Path
     data: Path
@@ -98,9 +98,9 @@ class Scene:
         coarse = random.uniform(60, 190, (9, 9, 3))
         weights = np.linspace(0, 8, SIZE)
         left = np.minimum(weights.astype(int), 7)
-        part = (weights - left)[:, None, None]
-        rows = coarse[left] * (1 - part) + coarse[left + 1] * part
-        columns = part.reshape(1, SIZE, 1)
+        fraction = (weights - left)[:, None, None]
+        rows = coarse[left] * (1 - fraction) + coarse[left + 1] * fraction
+        columns = fraction.reshape(1, SIZE, 1)
         self._background = rows[:, left] * (1 - columns) + rows[:, left + 1] * columns
         self._background += random.normal(0, 10, (SIZE, SIZE, 1))
         self._radius = random.uniform(9, 13)

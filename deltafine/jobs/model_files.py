@@ -42,7 +42,7 @@ def clip_output_of(refined: keras.Model) -> ClipOutput:
 
 
 def check_clip_output(refined: keras.Model, wanted: str | None) -> None:
-    """Refuse what a refined model does not say of a clip: that is a part of it.
+    """Refuse what a refined model does not say of a clip: that belongs to it.
 
     Raises:
         DeltafineError: it says something else.

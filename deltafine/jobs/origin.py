@@ -76,13 +76,13 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
 
 
 def cut_as_in_run(origin: Origin | None, data: Dataset) -> tuple[Dataset, str | None]:
-    """A single video as a run has cut it in a part to train on and a part to measure on; and what to say of that."""
+    """A single video as a run has cut it in one segment to train on and one to measure on; and what to say of that."""
     from deltafine.measurement.task import split_in_time
 
     if origin is not None and len(data.videos) == 1 and not data.select("train"):
-        parts, said = split_in_time(data, origin.settings.validation)
-        if origin.had(parts):
-            return parts, said
+        cut, said = split_in_time(data, origin.settings.validation)
+        if origin.had(cut):
+            return cut, said
     return data, None
 
 

@@ -65,11 +65,11 @@ def take_turns(
     return times
 
 
-def merged(parts: Iterable[Mapping[str, Times]]) -> dict[str, Times]:
+def merged(rounds: Iterable[Mapping[str, Times]]) -> dict[str, Times]:
     """The times of several videos together."""
     result: dict[str, Times] = {}
-    for part in parts:
-        for name, times in part.items():
+    for one_round in rounds:
+        for name, times in one_round.items():
             kept = result.setdefault(name, Times())
             kept.wall += times.wall
             kept.processor += times.processor

@@ -41,14 +41,14 @@ class Planes:
         frame = (*space, channels)
         planes, factors = [_words_of(np.ones((1, *frame), bool))], [(0, 0, 1)]
         for column, fan in enumerate(fans, start=1):
-            unit = max(1, int(np.gcd.reduce(fan, axis=None)))
+            divisor = max(1, int(np.gcd.reduce(fan, axis=None)))
             if fan.size == 1:
                 factors.append((0, column, int(fan.reshape(()))))
                 continue
             steps = fan if fan.ndim > len(frame) else fan[None]
-            digits = np.broadcast_to(steps // unit, (len(steps), *frame))
+            digits = np.broadcast_to(steps // divisor, (len(steps), *frame))
             for digit in range(int(digits.max()).bit_length()):
-                factors.append((len(planes), column, unit << digit))
+                factors.append((len(planes), column, divisor << digit))
                 planes.append(_words_of((digits >> digit) & 1))
         matrix = np.zeros((len(planes), 1 + len(fans)), np.int64)
         for plane, column, factor in factors:

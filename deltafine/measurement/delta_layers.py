@@ -11,7 +11,7 @@ from deltafine.document.figures import DeltaFigures
 from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.state import BYTES_PER_VALUE
 
 THRESHOLD_FLOOR = 1e-6
@@ -55,9 +55,9 @@ class DeltaLayers(Metric):
         return nested({**found, "levels": {"extremes": levels}})
 
     def add(self, record: Record) -> None:
-        self._density.add(part_of(record, "density"))
-        staleness, channels = part_of(record, "staleness"), part_of(record, "channels")
-        for index, (low, high) in enumerate(part_of(record, "levels")["extremes"].tolist()):
+        self._density.add(inner_record(record, "density"))
+        staleness, channels = inner_record(record, "staleness"), inner_record(record, "channels")
+        for index, (low, high) in enumerate(inner_record(record, "levels")["extremes"].tolist()):
             self._staleness[index].append(staleness[str(index)])
             self._channels[index] = self._channels[index] + channels[str(index)]
             if low <= high or np.isnan(low):

@@ -21,7 +21,7 @@ class Factor:
     """One tensor that is multiplied.
 
     Attributes:
-        name: path of the layer, with the part of it that multiplies.
+        name: path of the layer, with the product in it.
         value: the tensor, batch first.
         fan: how many weights each element meets; broadcasts to the value without the batch axis.
         writes: what the product is written to: ``NOTHING`` of its own, the layer's ``OUTPUTS``, or a state of the
@@ -55,9 +55,9 @@ def factors(entry: MacLayer, x: Any) -> Iterator[Factor]:
 
 
 def _of_recurrent(entry: MacLayer, x: Any) -> Iterator[Factor]:
-    for name, part, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
+    for name, one_way, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
         if kind == recurrent.STATE:
-            yield Factor(f"{entry.path}/{name}", recurrent.states(part, x), fan, ITSELF)
+            yield Factor(f"{entry.path}/{name}", recurrent.states(one_way, x), fan, ITSELF)
         else:
-            in_order = keras.ops.flip(x, axis=1) if part.go_backwards else x
+            in_order = keras.ops.flip(x, axis=1) if one_way.go_backwards else x
             yield Factor(f"{entry.path}/{name}", in_order, fan, NOTHING)

@@ -59,8 +59,8 @@ class PlaceCounts:
     changed_positions: np.ndarray
     macs_spatial: np.ndarray
     macs_delta: np.ndarray
-    units: np.ndarray  # bool: whether all values are -1, 0 or 1
-    units_twice: np.ndarray  # bool: whether those of the frame before are too
+    ternary: np.ndarray  # bool: whether all values are -1, 0 or 1
+    ternary_twice: np.ndarray  # bool: whether those of the frame before are too
     channel_changed: np.ndarray | None = None  # delta layers: (batch, time, channels), changed positions
     staleness: np.ndarray | None = None  # delta layers: sums over elements of |sent - true| / threshold
     lowest_level: float | None = None  # delta layers with levels: sent / threshold, the least and the greatest
@@ -133,7 +133,7 @@ class Probe:
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None or after_cut:
             steady[:, 0] = False
-        arrays = [[part.numpy() for part in of_tensor] for of_tensor in counted]
+        arrays = [[rows.numpy() for rows in of_tensor] for of_tensor in counted]
         counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
         for place, of_place in zip(self.layers + self.deltas, counts, strict=True):
             if len(of_place.changed) != len(frames):
@@ -308,10 +308,10 @@ def _some(frames: Any) -> Any:
 def _counts(arrays: list[np.ndarray], fan: int | None) -> PlaceCounts:
     """What ``counting.count`` found, for one layer that takes the tensor; or for the delta layer that gives it."""
     rows = arrays[0]
-    nonzero, changed, changed_positions, units, units_twice = rows[: counting.FIRST_FAN]
+    nonzero, changed, changed_positions, ternary, ternary_twice = rows[: counting.FIRST_FAN]
     if fan is not None:
         spatial, delta = rows[counting.FIRST_FAN + 2 * fan :][:2]
-        return PlaceCounts(nonzero, changed, changed_positions, spatial, delta, units != 0, units_twice != 0)
+        return PlaceCounts(nonzero, changed, changed_positions, spatial, delta, ternary != 0, ternary_twice != 0)
     none, never = np.zeros_like(nonzero), np.zeros(nonzero.shape, bool)
     levels = arrays[3].tolist() if len(arrays) > 3 else (None, None)
     return PlaceCounts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)

@@ -74,14 +74,14 @@ def count(product: Product, values: Sequence[np.ndarray], before: Sequence[np.nd
     first, second = _size_alone(product, 0), _size_alone(product, 1)
     spatial = (nonzero[0] * nonzero[1]).sum(axis=-1)
     delta = (first * second - (first - changed[0]) * (second - changed[1])).sum(axis=-1)
-    units = sides[0].units & sides[1].units
-    units_before = np.concatenate([sides[0].units_before & sides[1].units_before, units[:, :-1]], axis=1)
+    ternary = sides[0].ternary & sides[1].ternary
+    ternary_before = np.concatenate([sides[0].ternary_before & sides[1].ternary_before, ternary[:, :-1]], axis=1)
     rows: list[Any] = [
         sum(_sums(side.nonzero) for side in flowing),
         sum(_sums(side.changed) for side in flowing),
         sum(_sums(np.asarray(side.changed.any(axis=-1))) for side in flowing),
-        units,
-        units & units_before,
+        ternary,
+        ternary & ternary_before,
         spatial,
         delta,
     ]
@@ -95,11 +95,11 @@ class _Side:
         self.nonzero = values != 0
         self.changed = np.zeros(values.shape, bool)
         self.changed[:, 1:] = values[:, 1:] != values[:, :-1]
-        self.units = _only_units(values)
-        self.units_before = np.zeros((len(values), 1), bool)
+        self.ternary = _are_ternary(values)
+        self.ternary_before = np.zeros((len(values), 1), bool)
         if before is not None:
             self.changed[:, 0] = values[:, 0] != before
-            self.units_before = _only_units(before[:, None])
+            self.ternary_before = _are_ternary(before[:, None])
 
 
 class _Constant:
@@ -108,8 +108,8 @@ class _Constant:
     def __init__(self, values: np.ndarray) -> None:
         self.nonzero = (values != 0)[None, None]
         self.changed = np.zeros_like(self.nonzero)
-        self.units = _only_units(values[None, None])
-        self.units_before = self.units
+        self.ternary = _are_ternary(values[None, None])
+        self.ternary_before = self.ternary
 
 
 def _sums(mask: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def _sums(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask.reshape(*mask.shape[:2], -1).sum(axis=-1, dtype=np.int64))
 
 
-def _only_units(values: np.ndarray) -> np.ndarray:
+def _are_ternary(values: np.ndarray) -> np.ndarray:
     """(batch, time) bool: whether all values of a frame are -1, 0 or 1."""
     flat = values.reshape(*values.shape[:2], -1)
     return np.asarray(((flat == 0) | (np.abs(flat) == 1)).all(axis=-1))

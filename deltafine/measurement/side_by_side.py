@@ -14,7 +14,7 @@ from deltafine.measurement.collector import Collector
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 ORIGINAL = "original"
@@ -195,8 +195,8 @@ class _Comparison:
 
     def _add_record(self, record: Record) -> None:
         for number, collector in enumerate(self._collectors.values()):
-            collector.add(part_of(record, f"model {number}"))
-        self._videos |= set(part_of(record, "videos")["numbers"].tolist())
+            collector.add(inner_record(record, f"model {number}"))
+        self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
         self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool
@@ -221,7 +221,7 @@ class _Comparison:
             )
             self._update(shown, answers, control)
 
-    def add_clips(self, unit: int, clips: Any) -> None:
+    def add_clips(self, work_item: int, clips: Any) -> None:
         shown = {name: probe.run(clips.frames) for name, probe in self._probes.items()}
         one_label = clips.frame_labels is None
         if self._by_window:
@@ -231,19 +231,21 @@ class _Comparison:
                 np.repeat(clips.labels[:, None], clips.frames.shape[1], axis=1) if one_label else clips.frame_labels
             )
         videos = np.asarray(clips.videos)
-        answers = self._answers(shown, labels, videos, unit, one_label=one_label, clip_labels=clips.labels)
+        answers = self._answers(shown, labels, videos, work_item, one_label=one_label, clip_labels=clips.labels)
         control = None
         if not self._by_window:  # the answer to the first frame, as if it were that to the clip
             first = answers[self._reference].predictions[:, :1]
-            control = Answered(first, clips.labels[:, None], videos, unit)
+            control = Answered(first, clips.labels[:, None], videos, work_item)
         self._update(shown, answers, control)
 
     def _answers(
-        self, shown: Mapping[str, Piece], labels: np.ndarray, videos: np.ndarray, unit: int, **how: Any
+        self, shown: Mapping[str, Piece], labels: np.ndarray, videos: np.ndarray, work_item: int, **how: Any
     ) -> dict[str, Answered]:
         scores = {name: self._output.scores(piece.predictions) for name, piece in shown.items()}
         original = scores.get(ORIGINAL)
-        return {name: Answered(of_model, labels, videos, unit, original, **how) for name, of_model in scores.items()}
+        return {
+            name: Answered(of_model, labels, videos, work_item, original, **how) for name, of_model in scores.items()
+        }
 
     @property
     def _reference(self) -> str:

@@ -48,7 +48,7 @@ def frozen_weights(model: keras.Model) -> Frozen:
     whole = model.trainable  # a model that is frozen as such has nothing to train, whatever its layers say
     for path, layer in _weighty(model).items():
         # The flag of a variable is lost while it is frozen; only the layer's own list tells weights from statistics.
-        own = {id(v): v for part in keras_private.layers_within(layer) for v in keras_private.own_weights(part)}
+        own = {id(v): v for inner in keras_private.layers_within(layer) for v in keras_private.own_weights(inner)}
         sizes = {key: math.prod(v.shape) for key, v in own.items()}
         every |= sizes
         held = {key: size for key, size in sizes.items() if not (whole and own[key].trainable)}
@@ -104,8 +104,8 @@ def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _matches(pattern: str, layers: dict[str, Any], option: str) -> list[str]:
     def named(path: str) -> bool:
-        parts = path.split("/")
-        return any(fnmatchcase("/".join(parts[: count + 1]), pattern) for count in range(len(parts)))
+        names = path.split("/")
+        return any(fnmatchcase("/".join(names[: count + 1]), pattern) for count in range(len(names)))
 
     found = [path for path in layers if named(path)]
     if not found:

@@ -140,7 +140,7 @@ def _clip_input(
 def _output_labels(model: keras.Model) -> list[str]:
     """One label per output: its key in a dict of outputs, else its number."""
     paths = keras.tree.flatten_with_path(graph.output_structure(model))
-    return ["_".join(str(part) for part in path) for path, _ in paths]
+    return ["_".join(str(key) for key in path) for path, _ in paths]
 
 
 def _end_of(value: Any, clock: Any, clip_output: str, names: Names, label: str) -> Any:

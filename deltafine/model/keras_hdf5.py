@@ -15,7 +15,7 @@ import h5py
 import keras
 
 from deltafine.model import graph, keras_private
-from deltafine.model.stored_weights import part_of, read_weights
+from deltafine.model.stored_weights import read_weights, stored_layer
 
 
 def load_hdf5(
@@ -35,7 +35,7 @@ def load_hdf5(
     model = build_hdf5(deepcopy(config), custom_objects, unsafe_lambda=unsafe_lambda)
     if graph.is_graph(model):
         with h5py.File(path, "r") as file:
-            read_weights(file["model_weights"], part_of(config, model), keras_version=3)
+            read_weights(file["model_weights"], stored_layer(config, model), keras_version=3)
     return model
 
 

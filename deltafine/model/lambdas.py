@@ -46,7 +46,7 @@ def refuse_code(config: Mapping[str, Any]) -> None:
         DeltafineError: naming the first Lambda layer that has some.
     """
     for layer in _lambdas(config):
-        if any(part.get("class_name") == _CODE for part in dicts(layer)):
+        if any(node.get("class_name") == _CODE for node in dicts(layer)):
             name = layer["config"].get("name")
             raise DeltafineError(
                 f"its layer '{name}' is a Lambda layer, that is Python code stored in the file, which would run with "
@@ -69,9 +69,9 @@ def write_with_config(archive: Path, config: Mapping[str, Any], copy: Path) -> P
 
 
 def _lambdas(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for part in dicts(config):
-        if part.get("class_name") == "Lambda" and isinstance(part.get("config"), dict):
-            yield part
+    for node in dicts(config):
+        if node.get("class_name") == "Lambda" and isinstance(node.get("config"), dict):
+            yield node
 
 
 def _is_given(layer: Mapping[str, Any], objects: Mapping[str, Any]) -> bool:

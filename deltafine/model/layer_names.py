@@ -2,7 +2,7 @@
 
 Keras wants every operation of a graph to have a name of its own, and gives an operation that is called outside of a
 model (``keras.ops.reshape``) the plainest free name that it remembers, whatever the layers of the model are called. So
-whoever builds a graph from the parts of another asks here for the names of what is new, and has the graph made here.
+whoever builds a graph from the layers of another asks here for the names of what is new, and has the graph made here.
 """
 
 from __future__ import annotations

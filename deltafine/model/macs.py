@@ -35,7 +35,7 @@ class MacLayer:
         counted_as: the layer whose fan-out its input has; itself, or for an operation one that does the same.
         product: how the elements of two tensors meet, where it is a product of two.
         inside: what is inside it, where it is made of other layers.
-        parts: the entries of that graph, their paths inside its own.
+        inner: the entries of that graph, their paths inside its own.
     """
 
     path: str
@@ -49,7 +49,7 @@ class MacLayer:
     counted_as: Any = None
     product: Product | None = None
     inside: opening.Inside | None = None
-    parts: tuple[MacLayer, ...] = ()
+    inner: tuple[MacLayer, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.path, self.layer))
@@ -75,7 +75,7 @@ def all_entries(model: keras.Model, frame_shape: Sequence[int] | None = None) ->
     while waiting:
         entry = waiting.pop()
         yield entry
-        waiting.extend(entry.parts[::-1])
+        waiting.extend(entry.inner[::-1])
 
 
 def mac_calls(traced: Trace) -> dict[Call, MacLayer]:
@@ -110,7 +110,7 @@ def mac_call(call: Call) -> MacLayer | None:
     if _may_be_opened(operation):
         inside = opening.opened(call)
         if inside is not None:
-            return _of_parts(call, inside, entry)
+            return _of_inner(call, inside, entry)
     known = uncovered_macs(call)
     if known is None:
         return None
@@ -147,19 +147,19 @@ def _may_be_opened(operation: Any) -> bool:
     return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
 
 
-def _of_parts(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
+def _of_inner(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
     """The entry of a layer by those of what is inside."""
-    parts = tuple(_moved(part, f"{call.path}/", call.repeats) for part in mac_calls(trace(inside.function)).values())
-    if not parts:
+    inner = tuple(_moved(one, f"{call.path}/", call.repeats) for one in mac_calls(trace(inside.function)).values())
+    if not inner:
         return None
-    known = [part.dense_macs for part in parts if part.dense_macs is not None]
-    total = call.repeats * sum(known) if len(known) == len(parts) else None
-    apart = next((f"{part.path}: {part.reason}" for part in parts if not part.covered), "")
+    known = [one.dense_macs for one in inner if one.dense_macs is not None]
+    total = call.repeats * sum(known) if len(known) == len(inner) else None
+    apart = next((f"{one.path}: {one.reason}" for one in inner if not one.covered), "")
     reason = f"{type(call.operation).__name__} over masked values" if call.masked else apart
-    return entry(total, not reason, reason, inside=inside, parts=parts)
+    return entry(total, not reason, reason, inside=inside, inner=inner)
 
 
 def _moved(entry: MacLayer, prefix: str, repeats: int) -> MacLayer:
     """The entry of a call inside a layer, as seen from outside of it."""
-    parts = tuple(_moved(part, prefix, repeats) for part in entry.parts)
-    return replace(entry, path=f"{prefix}{entry.path}", repeats=repeats * entry.repeats, parts=parts)
+    inner = tuple(_moved(one, prefix, repeats) for one in entry.inner)
+    return replace(entry, path=f"{prefix}{entry.path}", repeats=repeats * entry.repeats, inner=inner)

@@ -28,7 +28,7 @@ def is_recurrent(layer: Any) -> bool:
 
 def is_covered(layer: Any) -> bool:
     """Whether ``products`` knows all products of the layer, as it is called on nothing but its input."""
-    return all(_is_known(part) for _, part in _directions(layer))
+    return all(_is_known(one_way) for _, one_way in _directions(layer))
 
 
 def products(layer: Any, input_shape: Sequence[int]) -> Iterator[tuple[str, Any, str, np.ndarray, tuple[int, ...]]]:
@@ -38,15 +38,15 @@ def products(layer: Any, input_shape: Sequence[int]) -> Iterator[tuple[str, Any,
         Name, layer that goes in one direction, ``"input"`` or ``"state"``, the fan-out of what is multiplied,
         which broadcasts to (steps, ...) of it, and its shape without steps.
     """
-    for direction, part in _directions(layer):
-        for kind, fan, shape in _of_direction(part, tuple(input_shape[1:])):
-            yield f"{direction}{kind}", part, kind, fan, shape
+    for direction, one_way in _directions(layer):
+        for kind, fan, shape in _of_direction(one_way, tuple(input_shape[1:])):
+            yield f"{direction}{kind}", one_way, kind, fan, shape
 
 
 def dense_macs(layer: Any, input_shape: Sequence[int]) -> int | None:
     """MACs of all steps on one sample (steps, ...); None where a cell is not one of Keras' own."""
     if isinstance(layer, layers.Bidirectional):
-        both = [dense_macs(part, input_shape) for part in (layer.forward_layer, layer.backward_layer)]
+        both = [dense_macs(one_way, input_shape) for one_way in (layer.forward_layer, layer.backward_layer)]
         known = [macs for macs in both if macs is not None]
         return sum(known) if len(known) == len(both) else None
     steps, *frame = input_shape

@@ -102,8 +102,8 @@ class Rewriter:
         for old, new in self._layers:
             inside = [keras_private.layers_within(layer, include_self=False) for layer in (old, new)]
             if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
-                for part, other in zip(*inside, strict=True):
-                    _copy_trainable(part, other)
+                for one, other in zip(*inside, strict=True):
+                    _copy_trainable(one, other)
         for delta in self._deltas.values():
             delta.trainable = True  # a frozen model around it says nothing of its thresholds
         for old, new in self._layers:

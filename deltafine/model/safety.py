@@ -55,7 +55,7 @@ def check_archive(path: Path) -> dict[str, Any]:
             raise DeltafineError(f"unpacked it would take {unpacked:,} bytes, which no model of its size does.")
         # Keras reads weights in an order in which no checksum is compared.
         if (damaged := archive.testzip()) is not None:
-            raise DeltafineError(f"its part {damaged!r} is damaged: copy the file again, or save the model again.")
+            raise DeltafineError(f"its member {damaged!r} is damaged: copy the file again, or save the model again.")
         config = parsed(archive.read(CONFIG))
         if WEIGHTS in archive.namelist():
             with _member(archive, WEIGHTS) as stored, h5py.File(stored, "r") as file:
@@ -91,9 +91,9 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         DeltafineError: a layer loads programs, or the weights cannot be those in the file.
     """
     if not trusted:
-        for part in dicts(config):
-            if part.get("class_name") in LOADERS:
-                raise DeltafineError(f"it has a {part['class_name']}, which loads a program: export it without.")
+        for node in dicts(config):
+            if node.get("class_name") in LOADERS:
+                raise DeltafineError(f"it has a {node['class_name']}, which loads a program: export it without.")
     # Keras would make the variables the next time that a graph is built; its memory of them ends with the thread.
     with ThreadPoolExecutor(1) as thread:
         declaring = thread.submit(_declared_bytes, build)
@@ -131,9 +131,9 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [
             inner
-            for part in level
-            if isinstance(part, (dict, list))
-            for inner in (part.values() if isinstance(part, dict) else part)
+            for node in level
+            if isinstance(node, (dict, list))
+            for inner in (node.values() if isinstance(node, dict) else node)
         ]
     return depth
 
@@ -142,12 +142,12 @@ def dicts(value: Any) -> Iterator[Any]:
     """Every dict in a configuration, outer ones first."""
     waiting = [value]
     while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            yield part
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:

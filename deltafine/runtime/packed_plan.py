@@ -17,7 +17,7 @@ from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Operation, Plan
 
-WINDOWS = ("conv", "depthwise", "max_pool", "average_pool")
+SLIDING = ("conv", "depthwise", "max_pool", "average_pool")
 ALIGNED = 16
 """Buffers begin at multiples of so many values, a cache line."""
 
@@ -54,14 +54,14 @@ class Program:
         self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
         self.links = np.array(self._links, np.int64)
         self._weights, self._fans = [], []
-        self.segments = self._segments()
+        self.sections = self._sections()
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Weights and tables."""
         return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
 
-    def _segments(self) -> list[tuple[int, int]]:
+    def _sections(self) -> list[tuple[int, int]]:
         """Runs of operations between those that no kernel computes; these stand alone."""
         bounds, start = [], 0
         for place, operation in enumerate(self.plan.operations):
@@ -75,7 +75,7 @@ class Program:
         table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
         around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
         for operation in self.plan.operations:
-            if operation.kind in WINDOWS[:2]:
+            if operation.kind in SLIDING[:2]:
                 source = operation.inputs[0]
                 around[source] = np.maximum(around[source], self._zeros_around(operation))
         begin = mask = 0

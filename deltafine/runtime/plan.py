@@ -94,7 +94,7 @@ class Operation:
             ``ELEMENTWISE``, or ``keras``: a call that only Keras knows.
         name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
         inputs, output: indices of tensors.
-        kernel, strides, dilation: (height, width) of a window.
+        kernel, strides, dilation: (height, width) of a convolution or of pooling.
         padding: (top, left): zeros in front of the input; those behind it follow from the output's size.
         groups: of a convolution.
         weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,

@@ -141,7 +141,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 def _one_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    name = ".".join(str(key) for key in first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
         return unknown(name)
     if first["type"] == "missing":

@@ -18,7 +18,7 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
 from deltafine.model.legacy.configs import cleaned, cleaned_name
 from deltafine.model.legacy.operations import call_function
-from deltafine.model.stored_weights import part_of, read_weights, set_flags, text
+from deltafine.model.stored_weights import read_weights, set_flags, stored_layer, text
 
 _GRAPHS = ("Functional", "Model", "Network")
 _FUNCTION_CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
@@ -46,7 +46,7 @@ def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping
     with h5py.File(path, "r") as file, keras.saving.custom_object_scope(dict(custom_objects)):
         model = _build(description)
         if graph.is_graph(model):
-            whole = part_of(description, model)
+            whole = stored_layer(description, model)
             set_flags(whole)
             read_weights(file["model_weights"], whole, keras_version=2)
     return model
@@ -224,7 +224,7 @@ class _Calls:
             first = call[2] if call[0] == _CONSTANT else self._tensor(call)
             return first, self._resolved(call[3])
         kwargs = call[0][3] if len(call[0]) > 3 else {}
-        tensors = [part[2] if part[0] == _CONSTANT else self._tensor(part) for part in call]
+        tensors = [entry[2] if entry[0] == _CONSTANT else self._tensor(entry) for entry in call]
         # Functions of a list of tensors are told from layers of one by the file's own nesting.
         return (tensors[0] if len(tensors) == 1 else tensors), self._resolved(kwargs)
 
@@ -232,7 +232,7 @@ class _Calls:
         def resolve(value: Any) -> Any:
             if _is_reference(value) and value[0] in self._descriptions:
                 return self._tensor(value)
-            return [resolve(part) for part in value] if isinstance(value, list) else value
+            return [resolve(one) for one in value] if isinstance(value, list) else value
 
         return {key: resolve(value) for key, value in kwargs.items()}
 
@@ -246,5 +246,5 @@ def _references(value: Any) -> list[tuple[str, int, int]]:
     if _is_reference(value):
         own = [] if value[0] == _CONSTANT else [(value[0], value[1], value[2])]
         return own + (_references(value[3]) if len(value) == 4 else [])
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [reference for part in parts for reference in _references(part)]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [reference for one in inside for reference in _references(one)]

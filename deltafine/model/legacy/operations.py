@@ -22,16 +22,16 @@ def _bias_add(value: Any, bias: Any, data_format: str | None = None) -> Any:
 
 
 def _get_item(tensor: Any, slice_spec: Any) -> Any:
-    parts = slice_spec if isinstance(slice_spec, list) else [slice_spec]
-    return tensor[tuple(_slice(part) for part in parts)]
+    indices = slice_spec if isinstance(slice_spec, list) else [slice_spec]
+    return tensor[tuple(_slice(index) for index in indices)]
 
 
-def _slice(part: Any) -> Any:
-    if isinstance(part, dict):
-        if part.get("class_name") == "__ellipsis__":
+def _slice(index: Any) -> Any:
+    if isinstance(index, dict):
+        if index.get("class_name") == "__ellipsis__":
             return Ellipsis
-        return slice(part.get("start"), part.get("stop"), part.get("step"))
-    return part
+        return slice(index.get("start"), index.get("stop"), index.get("step"))
+    return index
 
 
 def _split(value: Any, num_or_size_splits: Any, axis: int = 0, num: Any = None) -> Any:

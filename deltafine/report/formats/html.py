@@ -113,7 +113,7 @@ def _page(
         .get_template("report.html.j2")
         .render(
             report=report,
-            head=headline(report),
+            headline=headline(report),
             frozen=frozen(report),
             comparisons=comparisons,
             checks=checks,

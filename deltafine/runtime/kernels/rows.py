@@ -150,7 +150,7 @@ def _combine_one(row: np.ndarray, other: np.float32, kind: int) -> None:
 
 @kernel
 def pool(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-    """Largest or mean of the values in a window; what lies outside the picture counts for neither."""
+    """Largest or mean of the values that are pooled; what lies outside the picture counts for neither."""
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]

@@ -26,7 +26,7 @@ def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
 
 
 def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, threshold: Any) -> Any:
-    """What a rule holds after seeing ``x``, if its unit is sent."""
+    """What a rule holds after seeing ``x``, if it is sent."""
     builder = emit.builder
     if rule == QUANTIZE:
         return builder.fmul(emit.call("rint", builder.fdiv(x, threshold)), threshold)
@@ -178,8 +178,8 @@ class _Rows:
         """Sum of ``one(emit, at, mine)`` over the vectors of a row, see ``_over_row``."""
         if self.size in FIXED:
             emit, mine = (self.narrow, self.of_row) if self.size == HALF else (self.wide, None)
-            parts = [one(emit, number(vector * LANES), mine) for vector in range(FIXED[self.size])]
-            return total_of(emit, functools.reduce(add, parts))
+            vectors = [one(emit, number(vector * LANES), mine) for vector in range(FIXED[self.size])]
+            return total_of(emit, functools.reduce(add, vectors))
         if self.size == WHOLE:
             return total_of(self.wide, _over_vectors(self.wide, self.vectors, add, one))
         return _over_row(self.wide, self.channels, zero, add, one, total_of)

@@ -98,7 +98,8 @@ def pair(value: Any) -> tuple[int, int]:
     return (1, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
 
 
-def window(call: Call, kernel: Any, strides: Any, dilation: Any, padding: str) -> dict[str, Any]:
+def geometry(call: Call, kernel: Any, strides: Any, dilation: Any, padding: str) -> dict[str, Any]:
+    """Kernel, strides, dilation and the zeros before the input, (height, width) each, as an operation has them."""
     sides = as_image(call.inputs[0].sample_shape)[:2]
     kernel, strides, dilation = pair(kernel), pair(strides), pair(dilation)
     if padding == "causal":
@@ -114,6 +115,7 @@ def window(call: Call, kernel: Any, strides: Any, dilation: Any, padding: str) -
     return {"kernel": kernel, "strides": strides, "dilation": dilation, "padding": before}
 
 
-def window_of_layer(call: Call) -> dict[str, Any]:
+def geometry_of_layer(call: Call) -> dict[str, Any]:
+    """The same of a layer with a kernel."""
     layer = call.operation
-    return window(call, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+    return geometry(call, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)

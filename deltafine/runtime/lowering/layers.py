@@ -17,7 +17,7 @@ from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
-from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, pair, window
+from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
 from deltafine.runtime.lowering.merges import affine, divide, elementwise
 from deltafine.runtime.plan import Delta, Finish
 
@@ -144,7 +144,7 @@ def _pool(kind: str) -> Callable[[Lowering, Call], int | None]:
     def rule(lowering: Lowering, call: Call) -> int | None:
         layer = call.operation
         ones = (1,) * len(tuple(layer.pool_size))
-        return add_call(lowering, call, kind, **window(call, layer.pool_size, layer.strides, ones, layer.padding))
+        return add_call(lowering, call, kind, **geometry(call, layer.pool_size, layer.strides, ones, layer.padding))
 
     return rule
 

@@ -73,13 +73,13 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     lowering = Lowering(model.name, frame)
     if clips:
         lowering.alias(source, frame)
-    heads, masks = frame_layers(model), Masks(model.name)
+    per_frame, masks = frame_layers(model), Masks(model.name)
     for call in traced.calls:
         # What does not come from a frame alone works on whole clips, behind the frames.
-        if _is_of_frames(call, lowering) and not _is_one_of(call, heads):
+        if _is_of_frames(call, lowering) and not _is_one_of(call, per_frame):
             masks.follow(call)
             lower(lowering, call)
-    ends = [_of_a_frame(value, traced, heads) for value in traced.outputs] if clips else traced.outputs
+    ends = [_of_a_frame(value, traced, per_frame) for value in traced.outputs] if clips else traced.outputs
     outputs = [value for value in ends if value is not None and value in lowering.known]
     if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
@@ -104,10 +104,10 @@ def _is_one_of(call: Call, layers: Sequence[Any]) -> bool:
     return any(call.operation is layer for layer in layers)
 
 
-def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | None:
+def _of_a_frame(value: Value, traced: Trace, per_frame: Sequence[Any]) -> Value | None:
     """The prediction of a frame that an output of a clip model is made of."""
     call = traced.maker.get(value)
-    while call is not None and call.inputs and not _is_one_of(call, heads):
+    while call is not None and call.inputs and not _is_one_of(call, per_frame):
         call = traced.maker.get(call.inputs[0])
     return call.inputs[0] if call is not None and call.inputs else None
 
