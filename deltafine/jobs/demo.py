@@ -12,7 +12,7 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from deltafine.errors import DeltafineError
 from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
+    import keras
+
     from deltafine.refinement.listener import Listener
 
 SHAPES = ("circle", "square", "triangle")
@@ -157,7 +159,7 @@ def train_baseline(example: Example, listener: Listener) -> None:
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     class Tell(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             words = f"accuracy {(logs or {})['accuracy']:.3f}"
             listener.progress("training the baseline", epoch + 1, BASELINE_EPOCHS, words)
 
@@ -165,7 +167,7 @@ def train_baseline(example: Example, listener: Listener) -> None:
     write_atomically(example.model, model.save)
 
 
-def baseline() -> Any:
+def baseline() -> keras.Model:
     """Four plain convolutions on 64x64 frames, pixels 0 to 255."""
     import keras
     from keras import layers

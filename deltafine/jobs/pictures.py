@@ -12,9 +12,11 @@ from deltafine.document.report import Picture
 from deltafine.report.text import clean, share
 
 if TYPE_CHECKING:
+    import keras
     from matplotlib.figure import Figure
 
     from deltafine.measurement.event_maps import EventMap
+    from deltafine.video import Dataset
 
 CLIPS = 4
 FRAMES_SHOWN = 3
@@ -28,12 +30,12 @@ GREY = "#7d8590"
 """Of the writing: legible on the light and on the dark page; a picture has no background of its own."""
 
 
-def draw_pictures(models: Mapping[str, Any], data: Any, *, frames: int) -> list[tuple[Picture, bytes]]:
+def draw_pictures(models: Mapping[str, keras.Model], data: Dataset, *, frames: int) -> list[tuple[Picture, bytes]]:
     """Pictures of a few validation clips, spread over the data.
 
     Args:
         models: clip models by name, side by side in each picture; the layers are those of the last.
-        data: a ``Dataset``.
+        data: their validation videos.
         frames: length of the clips, at least 2.
 
     Returns:
@@ -59,10 +61,16 @@ def draw_pictures(models: Mapping[str, Any], data: Any, *, frames: int) -> list[
     return found
 
 
-def _clips(data: Any, shape: tuple[int, ...], frames: int) -> Iterator[tuple[str, np.ndarray]]:
+def _clips(data: Dataset, shape: tuple[int, ...], frames: int) -> Iterator[tuple[str, np.ndarray]]:
     """The middle clip of a few videos: names and frames (time, height, width, channels)."""
     height, width, channels = shape
-    settings = {"frames": frames, "size": (height, width), "channels": channels, "batch": 1, "clips_per_video": 1}
+    settings: dict[str, Any] = {
+        "frames": frames,
+        "size": (height, width),
+        "channels": channels,
+        "batch": 1,
+        "clips_per_video": 1,
+    }
     total = len(data.clips("validation", **settings))
     for number in sorted({round(place) for place in np.linspace(0, total - 1, min(CLIPS, total))}):
         batch = next(iter(data.clips("validation", start_batch=number, **settings)), None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from deltafine.document.figures import Estimate
@@ -105,11 +103,11 @@ class ClipAccuracy:
     def result(self) -> Estimate | None:
         right: dict[int, int] = {}
         labelled: dict[int, int] = {}
-        sums: dict[int, Any] = {}
+        sums: dict[int, np.ndarray] = {}
         frames: dict[int, int] = {}
         for key in sorted(self._sums):
             video, label = key[0], self._labels[key]
-            sums[video] = sums.get(video, 0) + self._sums[key]
+            sums[video] = self._sums[key] + sums.get(video, 0)
             frames[video] = frames.get(video, 0) + self._frames[key]
             answer = int(classes_of(sums[video] / frames[video]))
             right[video], labelled[video] = int(label >= 0 and answer == label), int(label >= 0)

@@ -121,7 +121,7 @@ def _compare_vectors(
     """
     signature = types.void(values, at, others, other_at, count, nonzero, changed, to)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         emit = Emitter(context, builder, signature, args)
         row, other = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(2), [args[3]])
         mask, byte = ir.IntType(LANES), ir.IntType(8).as_pointer()
@@ -129,7 +129,7 @@ def _compare_vectors(
         targets = [builder.bitcast(start, mask.as_pointer()) for start in starts]
         zero = ir.Constant(VECTOR, [0.0] * LANES)
 
-        def one_vector(index: Any, carried: list[Any]) -> list[Any]:
+        def one_vector(index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             place = [builder.mul(index, number(LANES))]
             x = emit.load(builder.gep(row, place))
             for target, y in zip(targets, (zero, emit.load(builder.gep(other, place))), strict=True):

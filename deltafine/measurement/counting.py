@@ -13,13 +13,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deltafine.layers import DeltaActivation
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from deltafine.measurement.bit_counting import Planes
 
 FIRST_FAN = 5
@@ -42,8 +44,8 @@ class IntoDelta:
         threshold: broadcasts to one frame.
     """
 
-    true: Any
-    threshold: Any
+    true: np.ndarray | tf.Tensor
+    threshold: np.ndarray | tf.Tensor
 
 
 @dataclass
@@ -279,7 +281,7 @@ def _are_ternary(row: np.ndarray) -> np.ndarray:
     """(frames,) bool: whether all values of a frame are -1, 0 or 1."""
     flat = row.reshape(len(row), -1)
 
-    def all_ternary(values: np.ndarray) -> Any:
+    def all_ternary(values: np.ndarray) -> np.ndarray:
         return ((values == 0) | (np.abs(values) == 1)).all(axis=-1)
 
     only = all_ternary(flat[:, :: max(1, flat.shape[1] // SAMPLES)])

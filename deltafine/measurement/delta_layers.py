@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class DeltaLayers(Metric):
             if counts.lowest_level is not None and counts.highest_level is not None:
                 self._see_levels(index, counts.lowest_level, counts.highest_level)
 
-    def _see_levels(self, index: int, low: Any, high: Any) -> None:
+    def _see_levels(self, index: int, low: float, high: float) -> None:
         lowest, highest = self._levels[index] or (np.inf, -np.inf)
         self._levels[index] = (float(np.minimum(lowest, low)), float(np.maximum(highest, high)))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import tensorflow as tf
 
 from deltafine.measurement.counting import IntoDelta, Questions
 
 
 def count(
-    questions: Questions, value: Any, *, into_delta: IntoDelta | None = None, before: Any | None = None
-) -> list[Any]:
+    questions: Questions, value: tf.Tensor, *, into_delta: IntoDelta | None = None, before: tf.Tensor | None = None
+) -> list[tf.Tensor]:
     """As ``counting.count``, for tensors."""
     over_space = list(range(2, len(value.shape)))
     nonzero, changed = tf.not_equal(value, 0), tf.not_equal(value[:, 1:], value[:, :-1])
@@ -24,7 +23,7 @@ def count(
         ternary_before = tf.reduce_all(tf.equal(last, 0) | tf.equal(tf.abs(last), 1), axis=over_space)
     changed = tf.concat([at_start, changed], axis=1)
 
-    def summed(mask: Any, fan: Any = 1) -> Any:
+    def summed(mask: tf.Tensor, fan: np.ndarray | int = 1) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(mask, tf.int64) * tf.constant(fan, tf.int64), axis=over_space)
 
     positions = tf.reduce_any(changed, axis=-1, keepdims=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,11 +25,11 @@ class Pair:
         values: the two tensors, (batch, steps of time, ...); a constant (...).
     """
 
-    def __init__(self, product: Product, values: list[Any]) -> None:
+    def __init__(self, product: Product, values: list[tf.Tensor]) -> None:
         stream = current_stream()
         assert stream is not None
         self._product, self._values = product, values
-        self._before: list[Any | None] = [None] * len(values)
+        self._before: list[tf.Tensor | None] = [None] * len(values)
         self.elements = self.positions = 0
         for place, (value, constant) in enumerate(zip(values, product.constant, strict=True)):
             if constant:
@@ -41,7 +40,7 @@ class Pair:
             self.elements += math.prod(value.shape[2:])
             self.positions += math.prod(value.shape[2:-1])
 
-    def count(self, *, in_graph: bool) -> list[Any]:
+    def count(self, *, in_graph: bool) -> list[tf.Tensor]:
         """As ``counting.count``, of both tensors together and with one fan-out; always outside of the graph."""
         followed = [place for place, before in enumerate(self._before) if before is not None]
         inputs = [*self._values, *(self._before[place] for place in followed)]
@@ -76,7 +75,7 @@ def count(product: Product, values: Sequence[np.ndarray], before: Sequence[np.nd
     delta = (first * second - (first - changed[0]) * (second - changed[1])).sum(axis=-1)
     ternary = sides[0].ternary & sides[1].ternary
     ternary_before = np.concatenate([sides[0].ternary_before & sides[1].ternary_before, ternary[:, :-1]], axis=1)
-    rows: list[Any] = [
+    rows: list[np.ndarray | int] = [
         sum(_sums(side.nonzero) for side in flowing),
         sum(_sums(side.changed) for side in flowing),
         sum(_sums(np.asarray(side.changed.any(axis=-1))) for side in flowing),

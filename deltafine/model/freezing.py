@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
@@ -85,7 +85,7 @@ def set_trainable(model: keras.Model, *, unfreeze: Sequence[str] = (), freeze: S
         layers[path].trainable = False
 
 
-def _weighty(model: keras.Model) -> dict[str, Any]:
+def _weighty(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Layers with weights by path; delta layers are not the user's."""
     from deltafine.layers import DeltaActivation
 
@@ -93,7 +93,7 @@ def _weighty(model: keras.Model) -> dict[str, Any]:
     return {path: layer for path, layer in found if layer.weights and not isinstance(layer, DeltaActivation)}
 
 
-def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
+def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.Model]]:
     """The model and those nested in it, outer ones first, each with its path."""
     yield path, model
     for operation in graph.as_function(model).operations:
@@ -102,7 +102,7 @@ def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _graphs(inner, f"{path}/{operation.name}" if path else operation.name)
 
 
-def _matches(pattern: str, layers: dict[str, Any], option: str) -> list[str]:
+def _matches(pattern: str, layers: dict[str, keras.layers.Layer], option: str) -> list[str]:
     def named(path: str) -> bool:
         names = path.split("/")
         return any(fnmatchcase("/".join(names[: count + 1]), pattern) for count in range(len(names)))

@@ -23,7 +23,7 @@ Graph: TypeAlias = keras.Model | keras.Function
 OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def is_graph(operation: Any) -> bool:
+def is_graph(operation: keras.Operation) -> bool:
     """Whether the operation is itself a graph of operations: Functional, Sequential or ``keras.Function``.
 
     A Sequential model is none before it is built, nor where Keras cannot call its layers on shapes alone.
@@ -66,7 +66,7 @@ def operation_names(model: Graph) -> list[str]:
     return [operation.name for operation in as_function(model).operations]
 
 
-def maker(tensor: keras.KerasTensor) -> Any:
+def maker(tensor: keras.KerasTensor) -> keras.Operation:
     """The layer or operation that gives a symbolic tensor."""
     return keras_private.maker(tensor)
 
@@ -81,12 +81,12 @@ def rename_maker(outputs: Any, name: str) -> None:
     maker(keras.tree.flatten(outputs)[0]).name = name
 
 
-def operations_between(inputs: Any, outputs: Any) -> list[Any]:
+def operations_between(inputs: Any, outputs: Any) -> list[keras.Operation]:
     """The operations that symbolic outputs depend on, the inputs' among them, in an order of computation."""
     ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
     waiting = [(tensor, False) for tensor in [*keras.tree.flatten(outputs)[::-1], *keras.tree.flatten(inputs)[::-1]]]
     seen: set[int] = set()
-    found: dict[int, Any] = {}
+    found: dict[int, keras.Operation] = {}
     while waiting:
         tensor, arguments_done = waiting.pop()
         if arguments_done:

@@ -7,7 +7,7 @@ whoever builds a graph from the layers of another asks here for the names of wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,7 @@ class Names:
 
     def __init__(self, used: Iterable[str] = ()) -> None:
         self._used = set(used)
-        self._kept: list[Any] = []  # operations themselves: an id could be given again
+        self._kept: list[keras.Operation] = []  # operations themselves: an id could be given again
 
     def free(self, name: str) -> str:
         """The name, or where it is taken the first of ``name_1``, ``name_2`` that is not; taken from now on."""
@@ -45,7 +45,7 @@ class Names:
         """A new layer, named so or as nearly so as is free."""
         return self.keep(layer(name=self.free(name), **arguments))
 
-    def input(self, name: str, shape: Any, dtype: Any) -> Any:
+    def input(self, name: str, shape: Sequence[int | None], dtype: str) -> keras.KerasTensor:
         """A symbolic input of this shape, batch axis first, that has this very name; ask ``free`` for a new one."""
         tensor = keras.Input(batch_shape=shape, dtype=dtype, name=name)
         self.keep(graph.maker(tensor))
@@ -61,7 +61,7 @@ class Names:
         self._make_unique(inputs, outputs)
         return graph.new_model(inputs, outputs, name)
 
-    def function(self, inputs: list[Any], outputs: list[Any]) -> keras.Function:
+    def function(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor]) -> keras.Function:
         """The ``keras.Function`` of some calls; layers keep their names, and operations are named in their order."""
         operations = graph.operations_between(inputs, outputs)
         for operation in operations:

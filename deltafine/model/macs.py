@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import keras
 
@@ -39,19 +38,19 @@ class MacLayer:
     """
 
     path: str
-    layer: Any
+    layer: keras.Operation
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     repeats: int
     dense_macs: int | None
     covered: bool
     reason: str
-    counted_as: Any = None
+    counted_as: keras.layers.Layer | None = None
     product: Product | None = None
     inside: opening.Inside | None = None
     inner: tuple[MacLayer, ...] = ()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[str | keras.Operation]:
         return iter((self.path, self.layer))
 
 
@@ -118,7 +117,7 @@ def mac_call(call: Call) -> MacLayer | None:
     return entry(None if macs_once is None else call.repeats * macs_once, False, reason)
 
 
-def _as_layer(call: Call) -> Any:
+def _as_layer(call: Call) -> keras.layers.Layer | None:
     """The layer whose fan-out the call's input has; None where it has none."""
     operation, kind = call.operation, type(call.operation).__name__
     if fan_out_counts.is_covered(operation):
@@ -142,7 +141,7 @@ def _as_layer(call: Call) -> Any:
     return fan_out_counts.CONVOLUTIONS[rank - 1](shape[-1], shape[:rank], groups=groups, **how)
 
 
-def _may_be_opened(operation: Any) -> bool:
+def _may_be_opened(operation: keras.Operation) -> bool:
     is_layer = isinstance(operation, keras.layers.Layer) and not recurrent.is_recurrent(operation)
     return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
 

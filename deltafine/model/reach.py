@@ -121,7 +121,7 @@ def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
     return entry.repeats * total
 
 
-def _depthwise_mask(layer: Any, mask: np.ndarray) -> np.ndarray:
+def _depthwise_mask(layer: keras.layers.Layer, mask: np.ndarray) -> np.ndarray:
     """Elements of the intermediate tensor of a separable convolution that depend on the marked ones."""
     if mask.all():
         return np.ones(fan_out_counts.intermediate_shape(layer, mask.shape), bool)
@@ -167,7 +167,7 @@ def _elementwise(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, bool(mask.any()))
 
 
-def _only_moves(operation: Any) -> bool:
+def _only_moves(operation: keras.Operation) -> bool:
     if isinstance(operation, layers.Layer):
         return isinstance(operation, _MOVING_LAYERS)
     return type(operation).__name__ in _MOVING_OPERATIONS and ".ops." in type(operation).__module__

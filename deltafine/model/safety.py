@@ -8,7 +8,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.model.keras_private import Config
 from deltafine.storage import hdf5
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -34,7 +35,7 @@ LOADERS = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 """Layers that load programs of other frameworks."""
 
 
-def check_archive(path: Path) -> dict[str, Any]:
+def check_archive(path: Path) -> Config:
     """Check what a ``.keras`` archive holds, and give its configuration.
 
     Raises:
@@ -63,7 +64,7 @@ def check_archive(path: Path) -> dict[str, Any]:
     return config
 
 
-def parsed(text: bytes | str) -> dict[str, Any]:
+def parsed(text: bytes | str) -> Config:
     """The configuration of a model, if it is a JSON object that is neither large nor deep.
 
     Raises:
@@ -78,7 +79,7 @@ def parsed(text: bytes | str) -> dict[str, Any]:
     return config
 
 
-def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes: int, *, trusted: bool) -> None:
+def check_config(config: Config, build: Callable[[], keras.Model], file_bytes: int, *, trusted: bool) -> None:
     """Check which layers a configuration names, and how much memory its weights ask for, without taking it.
 
     Args:
@@ -107,7 +108,7 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         raise DeltafineError(f"it declares weights of {wanted:,} bytes, and holds no more than {file_bytes:,}.")
 
 
-def _declared_bytes(build: Callable[[], Any]) -> int:
+def _declared_bytes(build: Callable[[], keras.Model]) -> int:
     with keras.StatelessScope(initialize_variables=False):
         return 4 * sum(math.prod(variable.shape) for variable in build().variables)
 
@@ -138,7 +139,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def dicts(value: Any) -> Iterator[Any]:
+def dicts(value: Any) -> Iterator[Config]:
     """Every dict in a configuration, outer ones first."""
     waiting = [value]
     while waiting:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
@@ -60,7 +61,7 @@ class StoredLayer:
     """
 
     path: tuple[str, ...]
-    layer: Any
+    layer: keras.layers.Layer
     trainable: bool | None
     inner: tuple[StoredLayer, ...] = ()
     wraps: bool = False
@@ -79,7 +80,7 @@ class StoredLayer:
             yield from entry.all()
 
 
-def stored_layer(description: Description, layer: Any, above: tuple[str, ...] = ()) -> StoredLayer:
+def stored_layer(description: Description, layer: keras.layers.Layer, above: tuple[str, ...] = ()) -> StoredLayer:
     """A layer as the file describes it, and everything inside."""
     config = description["config"]
     name = _name_in(description) or layer.name
@@ -98,7 +99,7 @@ def stored_layer(description: Description, layer: Any, above: tuple[str, ...] = 
     return StoredLayer(path, layer, flag)
 
 
-def _undescribed(layer: Any, above: tuple[str, ...]) -> StoredLayer:
+def _undescribed(layer: keras.layers.Layer, above: tuple[str, ...]) -> StoredLayer:
     path = (*above, layer.name)
     inside = layer.layers if graph.is_graph(layer) else ()
     return StoredLayer(path, layer, None, tuple(_undescribed(one, path) for one in inside))
@@ -117,7 +118,7 @@ def set_flags(whole: StoredLayer) -> None:
             entry.layer.trainable = entry.trainable
 
 
-def read_weights(group: Any, whole: StoredLayer, keras_version: int) -> None:
+def read_weights(group: h5py.Group, whole: StoredLayer, keras_version: int) -> None:
     """Assign the weights of every layer of the outermost model.
 
     Args:
@@ -143,7 +144,7 @@ def read_weights(group: Any, whole: StoredLayer, keras_version: int) -> None:
         raise DeltafineError(f"it holds no weights of layer '{min(missing)}': save the model again, with its weights.")
 
 
-def _texts(group: Any, name: str) -> list[str]:
+def _texts(group: h5py.Group, name: str) -> list[str]:
     """An attribute that is a list of names; a long one is cut into ``name0``, ``name1``, ..."""
     if name in group.attrs:
         return [text(value) for value in group.attrs[name]]
@@ -155,7 +156,7 @@ def _texts(group: Any, name: str) -> list[str]:
     return found
 
 
-def text(value: Any) -> str:
+def text(value: str | bytes) -> str:
     """An attribute as text, however it was stored."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
@@ -170,7 +171,7 @@ def _assign(entry: StoredLayer, stored: Sequence[Stored], keras_version: int) ->
             leaf.layer.finalize_state()
 
 
-_Matched = list[tuple[Any, Stored]]
+_Matched = list[tuple[keras.Variable, Stored]]
 
 
 def _by_name(leaves: Sequence[StoredLayer], stored: Sequence[Stored]) -> _Matched | None:
@@ -189,7 +190,7 @@ def _by_name(leaves: Sequence[StoredLayer], stored: Sequence[Stored]) -> _Matche
     return None
 
 
-def _owners(leaves: Sequence[StoredLayer], weight: Stored, like: Any) -> list[StoredLayer]:
+def _owners(leaves: Sequence[StoredLayer], weight: Stored, like: keras.Variable) -> list[StoredLayer]:
     """The layers that the weight's name names; of those called alike, the ones in models that it names as well."""
     named = [leaf for leaf in leaves if _position(leaf.path[-1], weight.scope, like) is not None]
     if len(named) < 2:
@@ -198,7 +199,7 @@ def _owners(leaves: Sequence[StoredLayer], weight: Stored, like: Any) -> list[St
     return [leaf for leaf, score in zip(named, scores, strict=True) if score == max(scores)]
 
 
-def _position(name: str, scope: Sequence[str], like: Any) -> int | None:
+def _position(name: str, scope: Sequence[str], like: keras.Variable) -> int | None:
     """Where a name stands in a scope; a name that had slashes is spread over several members."""
     for start in range(len(scope)):
         for end in range(start + 1, len(scope) + 1):
@@ -237,7 +238,7 @@ def _by_order(entry: StoredLayer, stored: Sequence[Stored], keras_version: int) 
             raise _misfit(entry, stored, _variables(entry))
         return matched
     unknown = [one for one in entry.all() if one.trainable is None and (one.inner or one.layer.weights)]
-    orders: dict[tuple[int, ...], list[Any]] = {}
+    orders: dict[tuple[int, ...], list[keras.Variable]] = {}
     for flags in itertools.product((True, False), repeat=len(unknown)) if len(unknown) <= _UNKNOWN_FLAGS else ():
         order = _Order(dict(zip(unknown, flags, strict=True)), keras_version).whole(entry)
         orders.setdefault(tuple(map(id, order)), order)
@@ -265,7 +266,7 @@ class _Order:
         self._flags = flags
         self._version = keras_version
 
-    def whole(self, entry: StoredLayer) -> list[Any]:
+    def whole(self, entry: StoredLayer) -> list[keras.Variable]:
         if self._version < 3:
             return [*self._trained(entry), *self._others(entry)]
         weights = [weight for leaf in entry.leaves() for weight in leaf.layer.weights]
@@ -274,14 +275,14 @@ class _Order:
     def _trains(self, entry: StoredLayer) -> bool:
         return self._flags.get(entry, True) if entry.trainable is None else entry.trainable
 
-    def _trained(self, entry: StoredLayer) -> list[Any]:
+    def _trained(self, entry: StoredLayer) -> list[keras.Variable]:
         if not self._trains(entry):
             return []
         if not entry.inner:
             return list(entry.layer.trainable_weights)
         return [weight for one in entry.inner for weight in self._trained(one)]
 
-    def _others(self, entry: StoredLayer) -> list[Any]:
+    def _others(self, entry: StoredLayer) -> list[keras.Variable]:
         if not entry.inner:
             return list(entry.layer.non_trainable_weights) if self._trains(entry) else _variables(entry)
         others = [weight for one in entry.inner for weight in self._others(one)]
@@ -292,11 +293,11 @@ class _Order:
         return [*(weight for one in entry.inner for weight in self._trained(one)), *others]
 
 
-def _variables(leaf: StoredLayer) -> list[Any]:
+def _variables(leaf: StoredLayer) -> list[keras.Variable]:
     return [*leaf.layer.trainable_weights, *leaf.layer.non_trainable_weights]
 
 
-def _misfit(entry: StoredLayer, stored: Sequence[Stored], wanted: Sequence[Any]) -> DeltafineError:
+def _misfit(entry: StoredLayer, stored: Sequence[Stored], wanted: Sequence[keras.Variable]) -> DeltafineError:
     shapes = [weight.values.shape for weight in stored], [tuple(variable.shape) for variable in wanted]
     return DeltafineError(
         f"The weights of layer '{entry.path[-1]}' have shapes {shapes[0]}, the layer wants {shapes[1]}."

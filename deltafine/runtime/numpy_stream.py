@@ -7,7 +7,6 @@ A *row* is all channels of one position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -179,7 +178,7 @@ def _matrix(operation: Operation, weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grouped.transpose(1, 0, 2))
 
 
-def _patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: Any = 0) -> np.ndarray:
+def _patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: float = 0) -> np.ndarray:
     """A view (output height, output width, kernel height, kernel width, ...) of what each output reads of ``x``."""
     pads, reach = [], []
     for axis in (0, 1):

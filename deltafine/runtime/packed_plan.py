@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -100,7 +99,7 @@ class Program:
             behind.append(max(last + 1 - operation.padding[axis] - source[axis], 0))
         return [*operation.padding, *behind]
 
-    def _put(self, values: Any) -> int:
+    def _put(self, values: np.ndarray | Sequence[float]) -> int:
         """Append weights; returns where they begin."""
         flat = np.asarray(values, np.float32).ravel()
         begin = self._weight_count
@@ -110,7 +109,7 @@ class Program:
         self._weight_count += len(padded)
         return begin
 
-    def _link(self, values: Any) -> int:
+    def _link(self, values: Sequence[int]) -> int:
         begin = len(self._links)
         self._links += [int(value) for value in values]
         return begin

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from deltafine.video.labels import label_of
 from deltafine.video.prefetch import background, ordered
 from deltafine.video.reading import Reader
 from deltafine.video.windows import random_starts, span, window_frames, window_starts
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
@@ -182,7 +186,7 @@ class ClipSource:
         which, of = self.shard or (0, 1)
         return range(begin + count * which // of, begin + count * (which + 1) // of)
 
-    def as_tf_dataset(self) -> Any:
+    def as_tf_dataset(self) -> tf.data.Dataset:
         """The same batches as a ``tf.data.Dataset`` of (frames, labels), two of them read ahead."""
         import tensorflow as tf
 

@@ -8,12 +8,17 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from deltafine.errors import DeltafineError, Interrupted
 from deltafine.workers.cluster import Cluster
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
 
 Result = TypeVar("Result")
 
@@ -32,7 +37,7 @@ class Workers:
         cluster: the processes; None for one.
     """
 
-    def __init__(self, strategy: Any | None = None, cluster: Cluster | None = None) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy | None = None, cluster: Cluster | None = None) -> None:
         self.strategy = strategy
         self._cluster = cluster
         self.index = 0 if cluster is None else cluster.index
@@ -63,7 +68,7 @@ class Workers:
         """Variables that are made within have a copy on every device."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
-    def own(self, variable: Any) -> Any:
+    def own(self, variable: keras.Variable) -> keras.Variable | tf.Tensor:
         """This worker's first copy of a variable; the variable itself on a single device."""
         return variable if self.strategy is None else self.strategy.experimental_local_results(variable.value)[0]
 
@@ -141,7 +146,7 @@ class Workers:
             return number
         return max(int(content) for content in self.gather(str(number).encode()))
 
-    def follow(self, variables: Sequence[Any]) -> None:
+    def follow(self, variables: Sequence[keras.Variable]) -> None:
         """Give all workers the chief's values."""
         if self.count == 1:
             return
@@ -207,7 +212,7 @@ class Workers:
         assert strategy is not None
         if self._reduce is None:
 
-            def one(values: Any) -> Any:
+            def one(values: tf.Tensor) -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
                 counted = tf.equal(context.replica_id_in_sync_group % self.replicas, 0)
                 return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counted, values, 0))

@@ -7,7 +7,6 @@ configuration, the graph is called again, and the weights are assigned layer by 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
+from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.legacy.configs import cleaned, cleaned_name
 from deltafine.model.legacy.operations import call_function
 from deltafine.model.stored_weights import read_weights, set_flags, stored_layer, text
@@ -32,7 +32,7 @@ def is_legacy(path: Path) -> bool:
     return int(version.split(".")[0]) < 3
 
 
-def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+def load_legacy(path: Path, description: Config, custom_objects: CustomObjects) -> keras.Model:
     """Rebuild the model and read its weights.
 
     Args:
@@ -52,13 +52,13 @@ def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping
     return model
 
 
-def build_legacy(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+def build_legacy(config: Config, custom_objects: CustomObjects) -> keras.Model:
     """The model of a configuration, without its weights. Raises ``DeltafineError`` as :func:`load_legacy` does."""
     with keras.saving.custom_object_scope(dict(custom_objects)):
         return _build(config)
 
 
-def _build(description: dict[str, Any]) -> Any:
+def _build(description: Config) -> keras.layers.Layer:
     """A layer or model from its class name and configuration."""
     class_name, config = description["class_name"], description["config"]
     if class_name == "Sequential":
@@ -80,7 +80,7 @@ def _build(description: dict[str, Any]) -> Any:
     return _layer_class(class_name, config).from_config(config)
 
 
-def _build_lambda(config: dict[str, Any]) -> Any:
+def _build_lambda(config: Config) -> keras.layers.Lambda:
     """A Lambda layer whose function the user has given, by the layer's name or the function's own."""
     name, stored, function = cleaned_name(config["name"]), config.get("function"), None
     if isinstance(stored, dict):  # the user's own where one is given, see ``lambdas``
@@ -101,7 +101,7 @@ def _build_lambda(config: dict[str, Any]) -> Any:
     )
 
 
-def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
+def _layer_class(class_name: str, config: Config) -> type[keras.layers.Layer]:
     # "Custom>Name": registered by whoever wrote it.
     package, _, name = class_name.rpartition(">")
     known = (
@@ -118,7 +118,7 @@ def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
     return known
 
 
-def _build_sequential(config: Any) -> Any:
+def _build_sequential(config: Config | list[Config]) -> keras.Sequential:
     # Keras 1 and early Keras 2 wrote the list of layers only.
     descriptions = config if isinstance(config, list) else config["layers"]
     name = None if isinstance(config, list) else cleaned_name(config["name"])
@@ -133,7 +133,7 @@ def _build_sequential(config: Any) -> Any:
     return keras.Sequential(layers, name=name)
 
 
-def _build_functional(config: dict[str, Any]) -> Any:
+def _build_functional(config: Config) -> keras.Model:
     calls = _Calls(config["layers"])
     calls.make_all()
     inputs = calls.resolve_ends(config["input_layers"])
@@ -144,13 +144,13 @@ def _build_functional(config: dict[str, Any]) -> Any:
 class _Calls:
     """The calls of one graph: makes layers, and calls them as soon as their inputs are there."""
 
-    def __init__(self, descriptions: list[dict[str, Any]]) -> None:
+    def __init__(self, descriptions: list[Config]) -> None:
         self._descriptions = {description["name"]: description for description in descriptions}
-        self._layers: dict[str, Any] = {
+        self._layers: dict[str, keras.layers.Layer] = {
             name: None if description["class_name"] in _FUNCTION_CALLS else _build(description)
             for name, description in self._descriptions.items()
         }
-        self._outputs: dict[str, list[list[Any]]] = defaultdict(list)
+        self._outputs: dict[str, list[list[keras.KerasTensor]]] = defaultdict(list)
 
     def make_all(self) -> None:
         """Make every call; a layer called several times is called in the order of the file."""

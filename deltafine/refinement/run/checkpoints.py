@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h5py
 import numpy as np
@@ -17,6 +17,10 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.storage import hdf5
 from deltafine.storage.files import is_damage, make_folder
+
+if TYPE_CHECKING:
+    import keras
+
 
 Result = TypeVar("Result")
 
@@ -31,7 +35,7 @@ class Damaged(DeltafineError):
         self.reason = reason
 
 
-def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
+def save(path: Path, variables: Sequence[keras.Variable], facts: dict[str, Any]) -> None:
     """Write variables (in order) and JSON facts.
 
     Raises:
@@ -63,7 +67,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return _read(path, _facts)
 
 
-def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list[np.ndarray]:
+def restore(path: Path, variables: Sequence[keras.Variable], *, more: bool = False) -> list[np.ndarray]:
     """Assign the saved values to the variables.
 
     Args:

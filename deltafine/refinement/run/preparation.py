@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
@@ -29,6 +29,10 @@ from deltafine.refinement.listener import Listener
 from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.settings import RefineSettings
 from deltafine.video import Augmentation, Dataset
+
+if TYPE_CHECKING:
+    from deltafine.video.clips import ClipSource
+
 
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
@@ -128,7 +132,7 @@ class Prepared:
         epoch: int = 0,
         start_batch: int = 0,
         shard: tuple[int, int] | None = None,
-    ) -> Any:
+    ) -> ClipSource:
         """Batches of clips, or a shard of each; training clips come in another order in every epoch from 1 on."""
         settings = self.settings
         training = split == "train"

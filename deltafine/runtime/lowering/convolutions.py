@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.model.trace import Call
 from deltafine.runtime.lowering.draft import Lowering, add_call, finish_of, geometry_of_layer
 
 
-def _as_2d(kernel: Any) -> np.ndarray:
+def _as_2d(kernel: keras.Variable) -> np.ndarray:
     values = np.asarray(kernel)
     return values[None] if values.ndim == 3 else values
 

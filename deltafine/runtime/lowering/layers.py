@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -47,7 +46,7 @@ def lower(lowering: Lowering, call: Call) -> None:
     _leave_to_keras(lowering, call)
 
 
-def _does_nothing(operation: Any) -> bool:
+def _does_nothing(operation: keras.Operation) -> bool:
     """Whether the layer only does something in training; a class of the user's own may do anything."""
     plain = type(operation).__module__.startswith("keras.")
     return plain and (isinstance(operation, _NOTHING) or is_augmentation(operation))

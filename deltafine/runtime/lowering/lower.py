@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -100,11 +99,11 @@ def _is_of_frames(call: Call, lowering: Lowering) -> bool:
     return any(known[:1]) and (with_clock or all(known))
 
 
-def _is_one_of(call: Call, layers: Sequence[Any]) -> bool:
+def _is_one_of(call: Call, layers: Sequence[keras.layers.Layer]) -> bool:
     return any(call.operation is layer for layer in layers)
 
 
-def _of_a_frame(value: Value, traced: Trace, per_frame: Sequence[Any]) -> Value | None:
+def _of_a_frame(value: Value, traced: Trace, per_frame: Sequence[keras.layers.Layer]) -> Value | None:
     """The prediction of a frame that an output of a clip model is made of."""
     call = traced.maker.get(value)
     while call is not None and call.inputs and not _is_one_of(call, per_frame):
