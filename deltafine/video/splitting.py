@@ -84,7 +84,7 @@ def refuse_shared(videos: Sequence[Video]) -> None:
         )
 
 
-def split_in_time(videos: Sequence[Video]) -> list[str]:
+def files_in_several_splits(videos: Sequence[Video]) -> list[str]:
     """Names of the files of which segments are in several splits."""
     sides: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     for video in videos:
