@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
-    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")] = None,
-    calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
     **settings: Any,
 ) -> None:
     """Stream a video through a refined model, computing only what changed."""

@@ -5,7 +5,7 @@ while the model runs once. They are integers; a long video is fed piece by piece
 gives the same counts as in one piece.
 
 A network that takes clips is fed window by window. Its layers count by their own steps of time, as many as are left of
-the window's frames where they stand; a layer behind the end of time has one step, the window.
+the window's frames where they stand; a layer whose input has no time axis any more has one step, the window.
 """
 
 from __future__ import annotations
