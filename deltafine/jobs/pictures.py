@@ -22,7 +22,7 @@ CLIPS = 4
 FRAMES_SHOWN = 3
 LAYERS_SHOWN = 6
 TILE = 1.25  # inches, the width of a frame
-MARGIN, HEAD, GAP = 1.75, 0.36, 0.15
+MARGIN, HEADER, GAP = 1.75, 0.36, 0.15
 DOTS_PER_INCH = 96
 COLOURS = 128
 """In the palette of a picture: more are hard to tell apart and make it twice as large."""
@@ -105,22 +105,22 @@ def _figure(frames: np.ndarray, maps: Mapping[str, Sequence[EventMap]]) -> Figur
     layers = _chosen([of_layer.layer for of_layer in list(maps.values())[-1]])
     tile_height = TILE * height / width
     block = len(shown) * TILE
-    size = (MARGIN + len(maps) * (block + GAP), HEAD + (1 + len(layers)) * (tile_height + 0.06))
+    size = (MARGIN + len(maps) * (block + GAP), HEADER + (1 + len(layers)) * (tile_height + 0.06))
     figure = Figure(figsize=size)
 
     def place(column: float, row: int, picture: np.ndarray) -> None:
-        bottom = size[1] - HEAD - (row + 1) * (tile_height + 0.06)
+        bottom = size[1] - HEADER - (row + 1) * (tile_height + 0.06)
         axes = figure.add_axes((column / size[0], bottom / size[1], (TILE - 0.04) / size[0], tile_height / size[1]))
         axes.imshow(picture, interpolation="nearest", aspect="auto")
         axes.axis("off")
 
     def write(x: float, row: float, text: str, **style: Any) -> None:
-        y = size[1] - HEAD - row * (tile_height + 0.06)
+        y = size[1] - HEADER - row * (tile_height + 0.06)
         figure.text(x / size[0], y / size[1], text, color=GREY, parse_math=False, va="center", **style)
 
     for index, (model, of_model) in enumerate(maps.items()):
         left = MARGIN + index * (block + GAP)
-        write(left, -HEAD / 2 / (tile_height + 0.06), model, fontsize=12, fontweight="bold")
+        write(left, -HEADER / 2 / (tile_height + 0.06), model, fontsize=12, fontweight="bold")
         by_layer = {of_layer.layer: of_layer for of_layer in of_model}
         for column, frame in enumerate(shown):
             across = left + column * TILE

@@ -228,7 +228,7 @@ def without_labels(data: Dataset) -> Dataset:
 
 
 def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
-    """Train on the first part of a single video and validate on the rest; and what the user should know of it.
+    """Train on the first segment of a single video and validate on the rest; and what the user should know of it.
 
     Args:
         data: one video.

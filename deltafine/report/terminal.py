@@ -104,7 +104,7 @@ def show_timing(timing: Timing, console: Console) -> None:
     """Print what the runtimes took per frame."""
     made = table(console)
     made.add_column("")
-    for heading in timings.HEAD[1:]:
+    for heading in timings.HEADINGS[1:]:
         made.add_column(heading, justify="right", no_wrap=True)
     for cells in timings.lines(timing):
         made.add_row(*map(Text, cells))

@@ -47,7 +47,7 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
     for timing in report.timings:
-        table = grid(list(timings.HEAD), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
+        table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
         parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")
     if report.energy_table:
         parts.append(prose(report.energy_table.sentence))
