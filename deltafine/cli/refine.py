@@ -10,6 +10,7 @@ import typer
 
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
+from deltafine.settings import GivenSettings
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def refine(
     run(model, data, out, workers=workers, worker_index=worker_index, **how, **settings)
 
 
-def _not_given_twice(assigned: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _not_given_twice(assigned: GivenSettings, options: GivenSettings) -> GivenSettings:
     """What ``--set`` gives.
 
     Raises:

@@ -12,7 +12,7 @@ import typer
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.report.formats import FORMATS
-from deltafine.settings import choices_shown
+from deltafine.settings import GivenSettings, choices_shown
 
 if TYPE_CHECKING:
     from deltafine.report import Report
@@ -145,7 +145,7 @@ def _saved(run: Path, with_pictures: bool) -> tuple[Report, dict[str, bytes]]:
     return document, load_pictures(run, document) if with_pictures else {}
 
 
-def _measured(model: Path, data: Path, options: dict[str, Any], silent: bool) -> tuple[Report, dict[str, bytes]]:
+def _measured(model: Path, data: Path, options: GivenSettings, silent: bool) -> tuple[Report, dict[str, bytes]]:
     """The report of a model that is measured now; what is said meanwhile would break a file format."""
     from deltafine.cli.console import Talk, load_tensorflow
     from deltafine.jobs.measure import measure_model

@@ -6,13 +6,14 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.settings import DECLARED, TRUSTING, RefineSettings, resolve
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
+    from deltafine.settings import GivenSettings
     from deltafine.video import Dataset
 
 HOW_IT_SPLIT = ("layout", "split", "classes", "validation", "seed")
@@ -35,7 +36,7 @@ class Origin:
     fingerprint: str | None
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> GivenSettings:
         """How the run read its model and its videos."""
         values = {name: getattr(self.settings, name) for name in HOW_IT_READ}
         return {name: value for name, value in values.items() if value is not None}

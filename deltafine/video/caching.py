@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.storage import hdf5
-from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, make_folder, remove_unfinished
+from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, JsonObject, make_folder, remove_unfinished
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
@@ -114,7 +113,7 @@ def _build(
     settings: CacheSettings,
     workers: int,
 ) -> None:
-    table: list[dict[str, Any]] = []
+    table: list[JsonObject] = []
     times: list[np.ndarray] = []
 
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from deltafine.errors import DeltafineError, Interrupted
+from deltafine.storage.files import JsonObject
 from deltafine.workers.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Workers:
         """What this worker gets by doing this; if any of them fails or is stopped, all end in the same way."""
         if self.count == 1:
             return work()
-        failure: dict[str, Any] = {}
+        failure: JsonObject = {}
         caught: BaseException | None = None
         result: Any = None
         try:
@@ -230,13 +231,13 @@ ALONE = Workers()
 """A single process that trains and measures on a single device."""
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException) -> JsonObject:
     if isinstance(error, KeyboardInterrupt):
         return {"signal": getattr(error, "signal", signal.SIGINT)}
     return {"error": str(error) if isinstance(error, DeltafineError) else f"{type(error).__name__}: {error}"}
 
 
-def _raise(told: Mapping[str, Any], who: str) -> None:
+def _raise(told: JsonObject, who: str) -> None:
     if "signal" in told:
         raise Interrupted(None, told["signal"])
     if "error" in told:
