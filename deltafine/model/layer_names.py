@@ -51,7 +51,7 @@ class Names:
         self.keep(graph.maker(tensor))
         return tensor
 
-    def model(self, inputs: Any, outputs: Any, name: str) -> keras.Model:
+    def model(self, inputs: graph.Tensors, outputs: graph.Tensors, name: str) -> keras.Model:
         """The model with these inputs and outputs; operations that are not kept get other names where theirs are taken.
 
         Args:
@@ -72,7 +72,7 @@ class Names:
                 operation.name = self.free(type(operation).__name__.lower())
         return keras.Function(inputs, outputs)
 
-    def _make_unique(self, inputs: Any, outputs: Any) -> None:
+    def _make_unique(self, inputs: graph.Tensors, outputs: graph.Tensors) -> None:
         kept = {id(operation) for operation in self._kept}
         taken = {operation.name for operation in self._kept}
         for operation in graph.operations_between(inputs, outputs):

@@ -122,7 +122,7 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
     }
 
 
-def _shapes(tensors: Any) -> Any:
+def _shapes(tensors: graph.Tensors) -> Any:
     """Shapes of a model's inputs or outputs, in the structure that they have: one, a list or a dict."""
     return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
 
