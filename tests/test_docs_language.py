@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ RETIRED = {
     "came to": "reached, or had",
     "step size": "threshold",
     "for ever": "permanently",
+    "end of time": "an input that has no time axis any more",
+    "made-up": "generated",
 }
 """Words that no page uses any more, and what to write instead."""
 
@@ -52,6 +55,24 @@ def retired_words(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_line_of_a_page_is_too_long(page: Path) -> None:
     assert too_long(page.read_text("utf-8")) == []
+
+
+def accidental_lists(text: str) -> list[str]:
+    """Lines within a paragraph that Markdown takes for entries of a list, as they begin with a minus or plus sign."""
+    return [
+        line
+        for before, line in pairwise(prose(text).split("\n"))
+        if re.match(r"[-+*] ", line) and not re.match(r"$|\s*[-+*] |  |#|.*:$", before)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_sentence_of_a_page_becomes_a_list(page: Path) -> None:
+    assert accidental_lists(page.read_text("utf-8")) == []
+
+
+def test_a_sentence_that_becomes_a_list_is_found() -> None:
+    assert accidental_lists("Let u = |x\n- y| be\n\n- one\n- two\n  lines\n- three\n") == ["- y| be"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

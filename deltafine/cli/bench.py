@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltafine.cli.options import as_arguments, takes_settings
+from deltafine.settings import GivenSettings
 
 
 @takes_settings("bench", without_default=["cache"])
@@ -39,7 +39,7 @@ def bench(
             raise typer.Exit(done.returncode)
 
 
-def _bench(run: Path, data: Path, frames: int, threads: int, settings: Mapping[str, Any]) -> None:
+def _bench(run: Path, data: Path, frames: int, threads: int, settings: GivenSettings) -> None:
     from rich.console import Console
 
     from deltafine.cli.console import load_tensorflow, printable, quiet_standard_error

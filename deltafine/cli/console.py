@@ -8,11 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from deltafine.document.history import Epoch
+
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -70,7 +76,7 @@ class Talk:
         self._quiet = quiet
         self._console = Console(highlight=False)
         self._bar: Progress | None = None
-        self._task: Any = None
+        self._task: TaskID | None = None
         self._what = ""
         self._last_line = 0.0
 
@@ -100,7 +106,7 @@ class Talk:
         if self._quiet:
             return
         if self._bar is not None:
-            if what != self._what:
+            if self._task is None or what != self._what:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(what, total=total, figures=figures)
@@ -112,7 +118,7 @@ class Talk:
                 self._last_line = now
         self._what = what
 
-    def epoch(self, epoch: Any, epochs: int) -> None:
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
         if self._quiet:
             return
         left = (epochs - epoch.epoch) * epoch.seconds

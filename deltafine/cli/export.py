@@ -30,8 +30,10 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Videos to check it on; default: the run's.")] = None,
-    check: Annotated[bool, typer.Option(help="Compare what was written with Keras on real frames.")] = True,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Videos for --check; default: those of the run.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Compare the written file with Keras on real frames.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     **settings: Any,
 ) -> None:

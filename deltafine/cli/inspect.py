@@ -15,6 +15,8 @@ from deltafine.cli.options import takes_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from deltafine.model.preview import Preview, SitePreview
+
 _WIDE = 110
 _NAMES_SHOWN = 4
 _WORTH_SAYING = 0.0005
@@ -40,7 +42,7 @@ def inspect(
         show_plan(plan, Console(highlight=False))
 
 
-def show_plan(plan: dict[str, Any], console: Console) -> None:
+def show_plan(plan: Preview, console: Console) -> None:
     """Print a plan that ``deltafine.model.preview`` made."""
     from rich.text import Text
 
@@ -87,7 +89,7 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
             line(f"  {entry['layer']} ({entry['type']}): {entry['reason']}; {macs} MACs")
 
 
-def _print_sites(sites: list[dict[str, Any]], console: Console) -> None:
+def _print_sites(sites: list[SitePreview], console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from deltafine.errors import DeltafineError, DeltafineWarning
-from deltafine.settings import DECLARED, RENAMED, TAKES, Declared
+from deltafine.settings import DECLARED, RENAMED, TAKES, Declared, GivenSettings
 
 
 def takes_settings(
@@ -64,7 +64,7 @@ def takes_settings(
     return decorate
 
 
-def _by_new_names(given: dict[str, Any]) -> dict[str, Any]:
+def _by_new_names(given: GivenSettings) -> GivenSettings:
     """Options by the names that settings have today; old ones are said.
 
     Raises:
@@ -125,14 +125,14 @@ def _as_given(name: str, value: Any) -> Any:
 
 
 def _split(texts: Iterable[str]) -> Iterable[str]:
-    return (part.strip() for text in texts for part in text.split(","))
+    return (word.strip() for text in texts for word in text.split(","))
 
 
-def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+def as_arguments(settings: GivenSettings) -> list[str]:
     """Settings that a command was given, as arguments for the same command in another process."""
     arguments = []
     for name, value in settings.items():
         one = DECLARED[RENAMED.get(name, name)]
         values = [",".join(value)] if "," in one.metavar else value if isinstance(value, tuple) else [value]
-        arguments += [one.option] if value is True else [f"{one.option}={part}" for part in values]
+        arguments += [one.option] if value is True else [f"{one.option}={value}" for value in values]
     return arguments

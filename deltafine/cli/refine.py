@@ -10,6 +10,7 @@ import typer
 
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
+from deltafine.settings import GivenSettings
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ def refine(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to make.")],
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of settings.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as warmup=5%.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as warmup=5%.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
-    pick: Annotated[int | None, typer.Option(metavar="EPOCH", help="With --resume: take this epoch.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an existing run.")] = False,
+    pick: Annotated[int | None, typer.Option(metavar="EPOCH", help="With --resume: use this epoch.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
-    workers: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Several machines at one run.")] = None,
+    workers: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Machines that share one run.")] = None,
     worker_index: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Which of them this is; 0 leads.")
+        int | None, typer.Option(min=0, metavar="N", help="Index of this one; 0 is the chief.")
     ] = None,
     **settings: Any,
 ) -> None:
@@ -50,7 +51,7 @@ def refine(
     run(model, data, out, workers=workers, worker_index=worker_index, **how, **settings)
 
 
-def _not_given_twice(assigned: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _not_given_twice(assigned: GivenSettings, options: GivenSettings) -> GivenSettings:
     """What ``--set`` gives.
 
     Raises:

@@ -12,7 +12,7 @@ import typer
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.report.formats import FORMATS
-from deltafine.settings import choices_shown
+from deltafine.settings import GivenSettings, choices_shown
 
 if TYPE_CHECKING:
     from deltafine.report import Report
@@ -28,30 +28,30 @@ _FRACTION = "FRACTION"
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="How to show it.")
+        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="Format of the report.")
     ] = "table",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the format there; show the table here.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write the format to.")
     ] = None,
     baseline: Annotated[
         list[Path] | None, typer.Option(metavar="RUN", help="Compare with this run or report.json; several allowed.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare although data or definitions differ.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare even if data or definitions differ.")] = False,
     gate: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="pyproject.toml or another TOML file with limits.", rich_help_panel=_GATE),
     ] = None,
     min_sparsity: Annotated[
-        str | None, typer.Option(metavar=_FRACTION, help="Least delta sparsity, 0.9 or 90%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Lowest delta sparsity allowed.", rich_help_panel=_GATE)
     ] = None,
     max_macs_ratio: Annotated[
-        str | None, typer.Option(metavar=_FRACTION, help="Most effective MACs / dense MACs.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Highest MAC density allowed.", rich_help_panel=_GATE)
     ] = None,
     max_pixel_density: Annotated[
-        str | None, typer.Option(metavar=_FRACTION, help="Most changed positions.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Highest pixel density allowed.", rich_help_panel=_GATE)
     ] = None,
     max_accuracy_drop: Annotated[
-        str | None, typer.Option(metavar=_FRACTION, help="Most accuracy lost, 0.01 or 1%.", rich_help_panel=_GATE)
+        str | None, typer.Option(metavar=_FRACTION, help="Largest accuracy drop allowed.", rich_help_panel=_GATE)
     ] = None,
     accuracy_drop_at: Annotated[
         str | None,
@@ -61,21 +61,21 @@ def report(
     ] = None,
     max_regression: Annotated[
         str | None,
-        typer.Option(metavar=_FRACTION, help="Most that may be worse than a baseline.", rich_help_panel=_GATE),
+        typer.Option(metavar=_FRACTION, help="Largest change for the worse since a baseline.", rich_help_panel=_GATE),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Videos to measure it on.", rich_help_panel=_AFRESH)
+        Path | None, typer.Option(metavar="DIR", help="Videos to measure the model on.", rich_help_panel=_AFRESH)
     ] = None,
     original: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="What it was refined from.", rich_help_panel=_AFRESH)
+        Path | None, typer.Option(metavar="MODEL", help="Model that it was refined from.", rich_help_panel=_AFRESH)
     ] = None,
     workers: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT,...", help="Several processes that measure.", rich_help_panel=_AFRESH),
+        typer.Option(metavar="HOST:PORT,...", help="Processes that measure together.", rich_help_panel=_AFRESH),
     ] = None,
     worker_index: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Which of them this is; 0 reports.", rich_help_panel=_AFRESH),
+        typer.Option(min=0, metavar="N", help="Index of this one; 0 reports.", rich_help_panel=_AFRESH),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -145,7 +145,7 @@ def _saved(run: Path, with_pictures: bool) -> tuple[Report, dict[str, bytes]]:
     return document, load_pictures(run, document) if with_pictures else {}
 
 
-def _measured(model: Path, data: Path, options: dict[str, Any], silent: bool) -> tuple[Report, dict[str, bytes]]:
+def _measured(model: Path, data: Path, options: GivenSettings, silent: bool) -> tuple[Report, dict[str, bytes]]:
     """The report of a model that is measured now; what is said meanwhile would break a file format."""
     from deltafine.cli.console import Talk, load_tensorflow
     from deltafine.jobs.measure import measure_model

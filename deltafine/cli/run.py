@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
-    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")] = None,
-    calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
     **settings: Any,
 ) -> None:
     """Stream a video through a refined model, computing only what changed."""
@@ -58,14 +58,14 @@ def _show(runtime: DeltaRuntime, frames: Iterable[Played]) -> None:
 def _said(prediction: Any, inside: bool = False) -> str:
     """A prediction in a few words: the class and its score, or the values; of several outputs by their names."""
     if isinstance(prediction, dict | tuple | list):
-        named = prediction.items() if isinstance(prediction, dict) else (("", part) for part in prediction)
-        parts = ", ".join((f"{name}: " if name != "" else "") + _said(part, inside=True) for name, part in named)
-        return f"({parts})" if inside else parts
+        named = prediction.items() if isinstance(prediction, dict) else (("", value) for value in prediction)
+        values = ", ".join((f"{name}: " if name != "" else "") + _said(value, inside=True) for name, value in named)
+        return f"({values})" if inside else values
     flat = prediction.ravel()
     if prediction.ndim == 1 and len(flat) > 1:
         return f"class {int(flat.argmax())} ({flat.max():.3g})"
     return " ".join(f"{value:.4g}" for value in flat[:4]) + (" ..." if len(flat) > 4 else "")
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "none"
+def _share(count: int, whole: int) -> str:
+    return f"{count / whole:.1%}" if whole else "none"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from deltafine.document.figures import DocumentPart
+from deltafine.document.figures import DocumentObject
 
 
-class EnergyTable(DocumentPart):
+class EnergyTable(DocumentObject):
     """What an operation and a byte cost; printed beside every estimate that is made with it."""
 
     mac: float = Field(description="pJ per multiply-accumulate")

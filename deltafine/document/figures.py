@@ -13,8 +13,8 @@ DEFINITIONS_VERSION = 1
 """Raised whenever a figure changes its meaning: measurements of different definitions are not compared."""
 
 
-class DocumentPart(BaseModel):
-    """A part of a document: unknown fields are refused, those of earlier versions are read by their names of today."""
+class DocumentObject(BaseModel):
+    """An object of a document: unknown fields are refused, and old names of fields are read as today's."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
     renamed: ClassVar[dict[str, str]] = {}
@@ -28,7 +28,7 @@ class DocumentPart(BaseModel):
         return {cls.renamed.get(name, name): value for name, value in given.items()}
 
 
-class Estimate(DocumentPart):
+class Estimate(DocumentObject):
     """A share or a difference of shares, with its 95% interval (bootstrap over videos)."""
 
     value: float
@@ -40,7 +40,7 @@ Unit = Literal["share", "points", "macs", "bytes", "count", "times", "number", "
 """How a figure is shown: a share as a percentage, a number with three digits, and so on."""
 
 
-class NamedFigure(DocumentPart):
+class NamedFigure(DocumentObject):
     """A figure of a metric that is not one of deltafine's own."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, description="such as answer_jumps")
@@ -50,7 +50,7 @@ class NamedFigure(DocumentPart):
     better: Literal["lower", "higher"] | None = Field(None, description="null where neither is better by itself")
 
 
-class LayerFigures(DocumentPart):
+class LayerFigures(DocumentObject):
     """One layer with multiply-accumulates, measured at its own input (a layer called twice has two entries)."""
 
     name: str
@@ -72,7 +72,7 @@ class LayerFigures(DocumentPart):
     )
 
 
-class DeltaFigures(DocumentPart):
+class DeltaFigures(DocumentObject):
     """One delta layer, measured at its output."""
 
     renamed = {
@@ -103,7 +103,7 @@ class DeltaFigures(DocumentPart):
     )
 
 
-class Operations(DocumentPart):
+class Operations(DocumentObject):
     """Totals of one model over all covered layers."""
 
     dense_macs: int = Field(description="MACs per frame of the covered layers")
@@ -136,7 +136,7 @@ class Operations(DocumentPart):
     energy_delta: float | None = Field(None, description="joules per frame, steady state: an estimate")
 
 
-class Figures(DocumentPart):
+class Figures(DocumentObject):
     """What was measured of one model in one way of feeding the video."""
 
     videos: int
@@ -172,7 +172,7 @@ class Figures(DocumentPart):
     named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 
 
-class Measurement(DocumentPart):
+class Measurement(DocumentObject):
     """One model: continuous streams (the headline) and clips as in training."""
 
     streams: Figures

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from deltafine.document.figures import DocumentPart
+from deltafine.document.figures import DocumentObject
 
 
-class FrontPoint(DocumentPart):
+class FrontPoint(DocumentObject):
     """One checkpoint on the way, or a calibrated model, as measured on the validation streams during training."""
 
     renamed = {"step_scale": "threshold_scale"}
@@ -38,7 +38,7 @@ class FrontPoint(DocumentPart):
         return self.accuracy if self.expected is None else self.expected
 
 
-class Epoch(DocumentPart):
+class Epoch(DocumentObject):
     """One row of the training history (also `history.csv`)."""
 
     epoch: int

@@ -14,7 +14,7 @@ from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
     DeltaFigures,
-    DocumentPart,
+    DocumentObject,
     Estimate,
     Figures,
     LayerFigures,
@@ -56,7 +56,7 @@ MODEL_NAMES = ("original", "calibrated", "refined")
 """The columns of a report, in the order in which they are shown. A report may lack the last two."""
 
 
-class SiteInfo(DocumentPart):
+class SiteInfo(DocumentObject):
     """One activation of the model, with or without a delta layer."""
 
     name: str
@@ -69,7 +69,7 @@ class SiteInfo(DocumentPart):
     reason: str = ""
 
 
-class Uncovered(DocumentPart):
+class Uncovered(DocumentObject):
     """A layer with MACs that the measurement does not cover."""
 
     name: str
@@ -77,7 +77,7 @@ class Uncovered(DocumentPart):
     dense_macs: int | None = Field(None, description="per frame, where a formula is known")
 
 
-class FrozenInfo(DocumentPart):
+class FrozenInfo(DocumentObject):
     """Weights that a training leaves as they are."""
 
     parameters: int = Field(description="numbers in frozen weights")
@@ -85,7 +85,7 @@ class FrozenInfo(DocumentPart):
     layers: list[str] = Field(description="paths of the layers that have frozen weights")
 
 
-class ModelInfo(DocumentPart):
+class ModelInfo(DocumentObject):
     name: str
     sha256: str
     parameters: int
@@ -99,12 +99,12 @@ class ModelInfo(DocumentPart):
     frozen: FrozenInfo | None = Field(None, description="what of it was frozen while it was refined, if anything was")
 
 
-class VideoProblem(DocumentPart):
+class VideoProblem(DocumentObject):
     video: str
     reason: str
 
 
-class DataInfo(DocumentPart):
+class DataInfo(DocumentObject):
     path: str
     layout: str
     classes: list[str] = Field(description="empty where labels are numbers")
@@ -115,7 +115,7 @@ class DataInfo(DocumentPart):
     problems: list[VideoProblem] = []
 
 
-class Picture(DocumentPart):
+class Picture(DocumentObject):
     """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
@@ -123,7 +123,7 @@ class Picture(DocumentPart):
     caption: str
 
 
-class Versions(DocumentPart):
+class Versions(DocumentObject):
     deltafine: str
     python: str
     keras: str
@@ -133,7 +133,7 @@ class Versions(DocumentPart):
     platform: str
 
 
-class RuntimeTimes(DocumentPart):
+class RuntimeTimes(DocumentObject):
     """What one runtime took per frame, in milliseconds."""
 
     name: str = Field(description="with its version, but for the delta runtime, which is deltafine")
@@ -142,7 +142,7 @@ class RuntimeTimes(DocumentPart):
     processor_p50: float = Field(description="median of the processor time of all threads")
 
 
-class Timing(DocumentPart):
+class Timing(DocumentObject):
     """One measurement by `deltafine bench`: the delta runtime and dense ones on the same frames, in turn."""
 
     created: str = Field(description="UTC, ISO 8601")
@@ -156,7 +156,7 @@ class Timing(DocumentPart):
     runtimes: list[RuntimeTimes] = Field(min_length=2, description="the delta runtime first")
 
 
-class Report(DocumentPart):
+class Report(DocumentObject):
     """Everything that one run, or one measurement of a model, has to say."""
 
     renamed = {"start_steps": "start_thresholds"}

@@ -37,7 +37,7 @@ from deltafine.model.layer_names import Names
 FORMS = ("stripped", "quantized")
 
 
-def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> Any:
+def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> keras.Model:
     """A copy of a refined clip model that loads without deltafine.
 
     Args:
@@ -78,10 +78,10 @@ class _Exporter:
     def __init__(self, form: str, length: int | None) -> None:
         self._form = form
         self._length = length
-        self._clones: dict[int, Any] = {}
-        self._nested: dict[int, Any] = {}
+        self._clones: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
+        self._nested: dict[int, keras.Model] = {}
 
-    def export(self, refined: keras.Model) -> Any:
+    def export(self, refined: keras.Model) -> keras.Model:
         names = Names()
         inputs = [self._input(tensor, names) for tensor in graph.input_tensors(refined)]
         model = names.model(
@@ -94,11 +94,11 @@ class _Exporter:
                 target.assign(source)
         return model
 
-    def _input(self, tensor: Any, names: Names) -> Any:
+    def _input(self, tensor: keras.KerasTensor, names: Names) -> keras.KerasTensor:
         shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
         return names.input(tensor.name, (None, *shape), tensor.dtype)
 
-    def _outputs(self, model: keras.Model, inputs: list[Any], names: Names) -> list[Any]:
+    def _outputs(self, model: keras.Model, inputs: list[keras.KerasTensor], names: Names) -> list[keras.KerasTensor]:
         """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
         return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
 
@@ -122,7 +122,7 @@ class _Exporter:
             self._clones[id(operation)] = (operation, clone(operation))
         return names.keep(self._clones[id(operation)][1])(*args, **kwargs)
 
-    def _end(self, layer: Any, value: Any) -> Any:
+    def _end(self, layer: TimeMean | TimeLast, value: keras.KerasTensor) -> keras.KerasTensor:
         if not self._length:
             return value
         value = ops.cast(value, layer.compute_dtype)
@@ -142,7 +142,7 @@ class _Exporter:
         outputs = keras.tree.flatten(names.keep(self._nested[id(model)])([values[index] for index in kept], **called))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _delta(self, layer: DeltaActivation, value: Any, frames: int | None = None) -> Any:
+    def _delta(self, layer: DeltaActivation, value: keras.KerasTensor, frames: int | None = None) -> keras.KerasTensor:
         if self._form == "stripped" or isinstance(layer.rule, Identity):
             return value
         rule, threshold = layer.rule, _constant(layer.threshold)
@@ -155,7 +155,9 @@ class _Exporter:
         return sent if value.dtype == "float32" else ops.cast(sent, value.dtype)
 
 
-def _held(rule: EventRule, granularity: str, clips: Any, threshold: Any) -> Any:
+def _held(
+    rule: EventRule, granularity: str, clips: keras.KerasTensor, threshold: float | np.ndarray
+) -> keras.KerasTensor:
     """(batch, time, ...), each frame held until it changes."""
     held = [rule.first(clips[:, 0], threshold, granularity, ops)]
     for frame in range(1, clips.shape[1]):
@@ -163,11 +165,11 @@ def _held(rule: EventRule, granularity: str, clips: Any, threshold: Any) -> Any:
     return ops.stack(held, axis=1)
 
 
-def _unfolded(frames: Any, length: int | None) -> Any:
+def _unfolded(frames: keras.KerasTensor, length: int | None) -> keras.KerasTensor:
     return ops.reshape(frames, (-1, length, *frames.shape[1:])) if length else frames
 
 
-def _constant(threshold: Any) -> Any:
+def _constant(threshold: keras.Variable) -> float | np.ndarray:
     """The thresholds as a constant that a saved graph can hold: a number, or an array."""
     values = np.asarray(threshold, "float32")
     return float(values) if values.ndim == 0 else values

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,13 +23,13 @@ class KerasFile(ExportFormat):
     suffix = ".keras"
     compared = "may"  # the file holds the very numbers
 
-    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> Any:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> keras.Model:
         return export_plain(refined, form, frames=frames)
 
-    def write(self, made: Any, file: Path) -> None:
+    def write(self, made: keras.Model, file: Path) -> None:
         write_atomically(file, made.save)
 
-    def check(self, made: Any, file: Path, clips: np.ndarray | None) -> Agreement | None:
+    def check(self, made: keras.Model, file: Path, clips: np.ndarray | None) -> Agreement | None:
         if clips is None:
             return None
         try:
@@ -44,7 +43,7 @@ class KerasFile(ExportFormat):
         return compare_answers(lambda value: read(value, training=False), made, inputs, by_clip=by_clip)
 
 
-def _classes(model: keras.Model) -> Iterator[tuple[str, Any]]:
+def _classes(model: keras.Model) -> Iterator[tuple[str, type]]:
     """Layers of one's own, which the receiver has to know as well."""
     for layer in model.layers:
         yield type(layer).__name__, type(layer)

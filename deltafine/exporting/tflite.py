@@ -31,13 +31,13 @@ class TFLite(ExportFormat):
     name = "tflite"
     suffix = ".tflite"
 
-    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> Any:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> keras.Model:
         return export_plain(refined, form, frames=frames)
 
-    def write(self, made: Any, file: Path) -> None:
+    def write(self, made: keras.Model, file: Path) -> None:
         write_atomically(file, to_tflite(made))
 
-    def check(self, made: Any, file: Path, clips: np.ndarray | None) -> Agreement | None:
+    def check(self, made: keras.Model, file: Path, clips: np.ndarray | None) -> Agreement | None:
         return None if clips is None else compare(file.read_bytes(), made, frames_of(clips, made))
 
 

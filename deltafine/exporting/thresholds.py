@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ from deltafine.errors import DeltafineError
 from deltafine.exporting.export_format import Agreement, ExportFormat
 from deltafine.layers.rules import EventRule, stored_rule
 from deltafine.model.insert import delta_layers
-from deltafine.storage.files import write_atomically
+from deltafine.storage.files import JsonObject, write_atomically
 
 THRESHOLDS_VERSION = 2
 """Version 1 called thresholds steps, and the granularity unit."""
@@ -27,19 +26,19 @@ class ThresholdTable(ExportFormat):
     forms = ()
     compared = "no"
 
-    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> dict[str, Any]:
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> JsonObject:
         return threshold_table(refined)
 
-    def write(self, made: dict[str, Any], file: Path) -> None:
+    def write(self, made: JsonObject, file: Path) -> None:
         write_atomically(file, (json.dumps(made, indent=1) + "\n").encode())
 
-    def check(self, made: dict[str, Any], file: Path, clips: np.ndarray | None) -> Agreement | None:
+    def check(self, made: JsonObject, file: Path, clips: np.ndarray | None) -> Agreement | None:
         if json.loads(file.read_text("utf-8")) != made:
             raise DeltafineError(f"{file} reads back as other thresholds than the model's: one of them is not finite.")
         return None
 
 
-def threshold_table(refined: keras.Model) -> dict[str, Any]:
+def threshold_table(refined: keras.Model) -> JsonObject:
     """The thresholds of a refined model as plain values.
 
     Returns:
@@ -68,6 +67,6 @@ def threshold_table(refined: keras.Model) -> dict[str, Any]:
     }
 
 
-def _own_config(rule: EventRule) -> dict[str, Any]:
+def _own_config(rule: EventRule) -> JsonObject:
     stored = stored_rule(rule)
     return {} if isinstance(stored, str) else {"rule_config": stored}

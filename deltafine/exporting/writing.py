@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +21,7 @@ def write_export(
     *,
     form: str = "stripped",
     frames: int | None = None,
-    real_frames: Callable[[Any], np.ndarray] | None = None,
+    real_frames: Callable[[keras.Model], np.ndarray] | None = None,
 ) -> tuple[Agreement | None, str]:
     """Write a refined model and check what was written.
 

@@ -11,12 +11,13 @@ from deltafine.settings import digest
 
 if TYPE_CHECKING:
     from deltafine.document.report import Measurement, ModelInfo, Report
+    from deltafine.settings import GivenSettings
     from deltafine.video import Dataset
 
 
 def assemble(
     *,
-    settings: Mapping[str, Any],
+    settings: GivenSettings,
     settings_hash: str | None = None,
     model: ModelInfo,
     data: Dataset,

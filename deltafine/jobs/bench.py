@@ -15,7 +15,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.jobs.model_files import frame_size_of, trust_in
 from deltafine.jobs.timing import DELTA, Times, fastest_dense, merged, take_turns
-from deltafine.settings import checked
+from deltafine.settings import GivenSettings, checked
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
     return wanted
 
 
-def _videos(data: Path, shape: tuple[int, ...], most: int, settings: Mapping[str, Any]) -> list[list[_Frame]]:
+def _videos(data: Path, shape: tuple[int, ...], most: int, settings: GivenSettings) -> list[list[_Frame]]:
     """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
     from deltafine.jobs.opened_videos import frames_of_videos
 

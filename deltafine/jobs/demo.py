@@ -12,7 +12,7 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from deltafine.errors import DeltafineError
 from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
+    import keras
+
     from deltafine.refinement.listener import Listener
 
 SHAPES = ("circle", "square", "triangle")
@@ -36,7 +38,7 @@ MARKER = "made-by-deltafine-demo"
 
 @dataclass(frozen=True)
 class Example:
-    """Where the parts of the example lie."""
+    """Where the files of the example lie."""
 
     model: Path
     data: Path
@@ -104,9 +106,9 @@ class Scene:
         coarse = random.uniform(60, 190, (9, 9, 3))
         weights = np.linspace(0, 8, SIZE)
         left = np.minimum(weights.astype(int), 7)
-        part = (weights - left)[:, None, None]
-        rows = coarse[left] * (1 - part) + coarse[left + 1] * part
-        columns = part.reshape(1, SIZE, 1)
+        fraction = (weights - left)[:, None, None]
+        rows = coarse[left] * (1 - fraction) + coarse[left + 1] * fraction
+        columns = fraction.reshape(1, SIZE, 1)
         self._background = rows[:, left] * (1 - columns) + rows[:, left + 1] * columns
         self._background += random.normal(0, 10, (SIZE, SIZE, 1))
         self._radius = random.uniform(9, 13)
@@ -163,7 +165,7 @@ def train_baseline(example: Example, listener: Listener, make_scene: type[Scene]
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     class Tell(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             words = f"accuracy {(logs or {})['accuracy']:.3f}"
             listener.progress("training the baseline", epoch + 1, BASELINE_EPOCHS, words)
 
@@ -171,7 +173,7 @@ def train_baseline(example: Example, listener: Listener, make_scene: type[Scene]
     write_atomically(example.model, model.save)
 
 
-def baseline() -> Any:
+def baseline() -> keras.Model:
     """Four plain convolutions on 64x64 frames, pixels 0 to 255."""
     import keras
     from keras import layers

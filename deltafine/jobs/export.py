@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from deltafine.errors import DeltafineError
 from deltafine.jobs.model_files import check_clip_output, trust_in
 from deltafine.jobs.opened_videos import frames_of_videos
 from deltafine.jobs.origin import HOW_IT_SPLIT, origin_of
-from deltafine.settings import checked
+from deltafine.settings import GivenSettings, checked
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
@@ -92,9 +91,7 @@ def export(
     return Exported(target, agreement, why)
 
 
-def _clips(
-    plain: keras.Model, model: Path, data: str | os.PathLike[str] | None, given: Mapping[str, Any]
-) -> np.ndarray:
+def _clips(plain: keras.Model, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings) -> np.ndarray:
     """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
     try:
         origin = origin_of(model, needed=data is None)

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import keras
 
+    from deltafine.document.report import DataInfo, ModelInfo, Versions
     from deltafine.model.freezing import Frozen
     from deltafine.video import Dataset
 
@@ -26,7 +27,7 @@ def model_info(
     window: int | None = None,
     class_vector: bool = True,
     frozen: Frozen | None = None,
-) -> Any:
+) -> ModelInfo:
     """What a report says of a model that takes samples of this shape, and gives a class vector or something else.
 
     ``frozen`` says what of it a training left as it is.
@@ -53,7 +54,7 @@ def model_info(
     )
 
 
-def data_info(data: Dataset, *, beside: Dataset | None = None) -> Any:
+def data_info(data: Dataset, *, beside: Dataset | None = None) -> DataInfo:
     """What a report says of a data set; problems that are said of the one beside it are not said again."""
     from deltafine.document.report import DataInfo, VideoProblem
     from deltafine.video.finding import as_text
@@ -72,7 +73,7 @@ def data_info(data: Dataset, *, beside: Dataset | None = None) -> Any:
     )
 
 
-def versions() -> Any:
+def versions() -> Versions:
     """Versions of everything that makes the figures."""
     import av
     import keras

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deltafine.settings import RefineSettings, checked
 
+if TYPE_CHECKING:
+    from deltafine.model.preview import Preview
 
-def inspect_model(model: str | os.PathLike[str], **settings: Any) -> dict[str, Any]:
+
+def inspect_model(model: str | os.PathLike[str], **settings: Any) -> Preview:
     """What a refinement would do to a model, made as far as that goes without videos.
 
     Args:
@@ -30,7 +33,7 @@ def inspect_model(model: str | os.PathLike[str], **settings: Any) -> dict[str, A
     return plan_of(RefineSettings(model=os.fspath(model), data="", **checked(**settings)))
 
 
-def plan_of(settings: RefineSettings) -> dict[str, Any]:
+def plan_of(settings: RefineSettings) -> Preview:
     """The same for the settings of a run."""
     from deltafine.measurement.fitting import fitting
     from deltafine.model import DeltaSettings, load, preview_insertion

@@ -107,8 +107,8 @@ def measure_model(
         for one in by_name.values():
             check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous)
-        parts, said = cut_as_in_run(origin, labelled)
-        return by_name, output, parts, parts if continuous is labelled else continuous, said
+        cut, said = cut_as_in_run(origin, labelled)
+        return by_name, output, cut, cut if continuous is labelled else continuous, said
 
     by_name, output, opened, continuous, cut = team.together(look)
     measured = list(by_name.values())[-1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
+from deltafine.settings import GivenSettings
 
 if TYPE_CHECKING:
     import keras
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deltafine.measurement.output import ClipOutput
 
 
-def trust_in(settings: Mapping[str, Any]) -> dict[str, Any]:
+def trust_in(settings: GivenSettings) -> GivenSettings:
     """Arguments of ``deltafine.model.loading``; what loads models is loaded only where the user names objects."""
     objects = None
     if names := settings.get("custom_objects"):
@@ -23,7 +23,7 @@ def trust_in(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"custom_objects": objects, "unsafe_lambda": settings.get("unsafe_lambda", False)}
 
 
-def frame_size_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+def frame_size_of(settings: GivenSettings) -> tuple[int, int] | None:
     """Height and width, as ``deltafine.DeltaRuntime`` takes them."""
     if (size := settings.get("size")) is None:
         return None
@@ -42,7 +42,7 @@ def clip_output_of(refined: keras.Model) -> ClipOutput:
 
 
 def check_clip_output(refined: keras.Model, wanted: str | None) -> None:
-    """Refuse what a refined model does not say of a clip: that is a part of it.
+    """Refuse what a refined model does not say of a clip: that belongs to it.
 
     Raises:
         DeltafineError: it says something else.

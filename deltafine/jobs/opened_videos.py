@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deltafine.settings import GivenSettings
     from deltafine.video.catalogue import Split, Video
     from deltafine.video.streams import Stream
 
 _OPENING = ("layout", "split", "classes", "validation", "seed", "allow_outside")
 
 
-def how_to_open(settings: Mapping[str, Any]) -> dict[str, Any]:
+def how_to_open(settings: GivenSettings) -> GivenSettings:
     """Arguments of ``open_dataset``."""
     return {name: settings[name] for name in _OPENING if name in settings}
 
 
 def frames_of_videos(
-    path: Path, settings: Mapping[str, Any], *, size: tuple[int, int], channels: int, **how: Any
+    path: Path, settings: GivenSettings, *, size: tuple[int, int], channels: int, **how: Any
 ) -> Iterator[tuple[Video, Stream]]:
     """Every video at a path, one after the other; with a cache the validation videos, as a refinement keeps these."""
     from deltafine.video import open_for_frames

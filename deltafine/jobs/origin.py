@@ -6,13 +6,14 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.settings import DECLARED, TRUSTING, RefineSettings, resolve
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
+    from deltafine.settings import GivenSettings
     from deltafine.video import Dataset
 
 HOW_IT_SPLIT = ("layout", "split", "classes", "validation", "seed")
@@ -35,7 +36,7 @@ class Origin:
     fingerprint: str | None
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> GivenSettings:
         """How the run read its model and its videos."""
         values = {name: getattr(self.settings, name) for name in HOW_IT_READ}
         return {name: value for name, value in values.items() if value is not None}
@@ -76,13 +77,13 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
 
 
 def cut_as_in_run(origin: Origin | None, data: Dataset) -> tuple[Dataset, str | None]:
-    """A single video as a run has cut it in a part to train on and a part to measure on; and what to say of that."""
+    """A single video as a run has cut it in one segment to train on and one to measure on; and what to say of that."""
     from deltafine.measurement.task import split_in_time
 
     if origin is not None and len(data.videos) == 1 and not data.select("train"):
-        parts, said = split_in_time(data, origin.settings.validation)
-        if origin.had(parts):
-            return parts, said
+        cut, said = split_in_time(data, origin.settings.validation)
+        if origin.had(cut):
+            return cut, said
     return data, None
 
 

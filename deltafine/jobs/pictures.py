@@ -12,15 +12,17 @@ from deltafine.document.report import Picture
 from deltafine.report.text import clean, share
 
 if TYPE_CHECKING:
+    import keras
     from matplotlib.figure import Figure
 
     from deltafine.measurement.event_maps import EventMap
+    from deltafine.video import Dataset
 
 CLIPS = 4
 FRAMES_SHOWN = 3
 LAYERS_SHOWN = 6
 TILE = 1.25  # inches, the width of a frame
-MARGIN, HEAD, GAP = 1.75, 0.36, 0.15
+MARGIN, HEADER, GAP = 1.75, 0.36, 0.15
 DOTS_PER_INCH = 96
 COLOURS = 128
 """In the palette of a picture: more are hard to tell apart and make it twice as large."""
@@ -28,12 +30,12 @@ GREY = "#7d8590"
 """Of the writing: legible on the light and on the dark page; a picture has no background of its own."""
 
 
-def draw_pictures(models: Mapping[str, Any], data: Any, *, frames: int) -> list[tuple[Picture, bytes]]:
+def draw_pictures(models: Mapping[str, keras.Model], data: Dataset, *, frames: int) -> list[tuple[Picture, bytes]]:
     """Pictures of a few validation clips, spread over the data.
 
     Args:
         models: clip models by name, side by side in each picture; the layers are those of the last.
-        data: a ``Dataset``.
+        data: their validation videos.
         frames: length of the clips, at least 2.
 
     Returns:
@@ -59,10 +61,16 @@ def draw_pictures(models: Mapping[str, Any], data: Any, *, frames: int) -> list[
     return found
 
 
-def _clips(data: Any, shape: tuple[int, ...], frames: int) -> Iterator[tuple[str, np.ndarray]]:
+def _clips(data: Dataset, shape: tuple[int, ...], frames: int) -> Iterator[tuple[str, np.ndarray]]:
     """The middle clip of a few videos: names and frames (time, height, width, channels)."""
     height, width, channels = shape
-    settings = {"frames": frames, "size": (height, width), "channels": channels, "batch": 1, "clips_per_video": 1}
+    settings: dict[str, Any] = {
+        "frames": frames,
+        "size": (height, width),
+        "channels": channels,
+        "batch": 1,
+        "clips_per_video": 1,
+    }
     total = len(data.clips("validation", **settings))
     for number in sorted({round(place) for place in np.linspace(0, total - 1, min(CLIPS, total))}):
         batch = next(iter(data.clips("validation", start_batch=number, **settings)), None)
@@ -97,22 +105,22 @@ def _figure(frames: np.ndarray, maps: Mapping[str, Sequence[EventMap]]) -> Figur
     layers = _chosen([of_layer.layer for of_layer in list(maps.values())[-1]])
     tile_height = TILE * height / width
     block = len(shown) * TILE
-    size = (MARGIN + len(maps) * (block + GAP), HEAD + (1 + len(layers)) * (tile_height + 0.06))
+    size = (MARGIN + len(maps) * (block + GAP), HEADER + (1 + len(layers)) * (tile_height + 0.06))
     figure = Figure(figsize=size)
 
     def place(column: float, row: int, picture: np.ndarray) -> None:
-        bottom = size[1] - HEAD - (row + 1) * (tile_height + 0.06)
+        bottom = size[1] - HEADER - (row + 1) * (tile_height + 0.06)
         axes = figure.add_axes((column / size[0], bottom / size[1], (TILE - 0.04) / size[0], tile_height / size[1]))
         axes.imshow(picture, interpolation="nearest", aspect="auto")
         axes.axis("off")
 
     def write(x: float, row: float, text: str, **style: Any) -> None:
-        y = size[1] - HEAD - row * (tile_height + 0.06)
+        y = size[1] - HEADER - row * (tile_height + 0.06)
         figure.text(x / size[0], y / size[1], text, color=GREY, parse_math=False, va="center", **style)
 
     for index, (model, of_model) in enumerate(maps.items()):
         left = MARGIN + index * (block + GAP)
-        write(left, -HEAD / 2 / (tile_height + 0.06), model, fontsize=12, fontweight="bold")
+        write(left, -HEADER / 2 / (tile_height + 0.06), model, fontsize=12, fontweight="bold")
         by_layer = {of_layer.layer: of_layer for of_layer in of_model}
         for column, frame in enumerate(shown):
             across = left + column * TILE

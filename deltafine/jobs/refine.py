@@ -19,6 +19,8 @@ from deltafine.storage import run_files
 from deltafine.storage.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
+    from deltafine.document.history import Epoch
+    from deltafine.document.report import Picture
     from deltafine.refinement.listener import Listener
     from deltafine.refinement.run.refinement import Outcome, Refinement
     from deltafine.report import Report
@@ -32,7 +34,7 @@ class Quiet:
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None: ...
 
-    def epoch(self, epoch: Any, epochs: int) -> None: ...
+    def epoch(self, epoch: Epoch, epochs: int) -> None: ...
 
 
 def refine(
@@ -177,7 +179,7 @@ def _remove_own_frames(cache: Path) -> None:
         cache.parent.rmdir()
 
 
-def _pictures(outcome: Outcome) -> list[tuple[Any, bytes]]:
+def _pictures(outcome: Outcome) -> list[tuple[Picture, bytes]]:
     """Where events happen in a few validation clips, in the original and in the refined model."""
     from deltafine.jobs.pictures import draw_pictures
 

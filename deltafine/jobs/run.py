@@ -86,5 +86,5 @@ def _played(runtime: DeltaRuntime, frames: Iterator[np.ndarray]) -> Iterator[Pla
         counts = runtime.counts
         assert counts is not None  # of the step just taken
         events = counts.events().values()
-        sent, values = (sum(part) for part in zip(*events, strict=True)) if events else (0, 0)
+        sent, values = (sum(column) for column in zip(*events, strict=True)) if events else (0, 0)
         yield Played(prediction, sent, values, counts.total("needed_macs"), milliseconds)

@@ -38,7 +38,6 @@ def take_turns(
     runs: Mapping[str, Callable[[Frame], object]],
     frames: Iterable[Frame],
     reset: Callable[[], None] = lambda: None,
-    turn: int = TURN,
 ) -> dict[str, Times]:
     """Time every runtime on every frame of one video, some frames at a time, one runtime after the other.
 
@@ -46,30 +45,27 @@ def take_turns(
         runs: by name; each takes a frame, or whatever stands for it.
         frames: of one video, in order; the first of each turn is computed by all and not timed.
         reset: called before the first frame.
-        turn: frames of a turn; with 1, every frame but the very first is timed.
     """
     times = {name: Times() for name in runs}
     reset()
     rest = iter(frames)
-    first = 1
-    while block := list(itertools.islice(rest, turn)):
+    while block := list(itertools.islice(rest, TURN)):
         for name, run in runs.items():
             for number, frame in enumerate(block):
                 begin, begin_processor = time.perf_counter(), time.process_time()
                 run(frame)
                 processor, wall = time.process_time() - begin_processor, time.perf_counter() - begin
-                if number >= first:
+                if number >= 1:
                     times[name].wall.append(1e3 * wall)
                     times[name].processor.append(1e3 * processor)
-        first = min(1, turn - 1)
     return times
 
 
-def merged(parts: Iterable[Mapping[str, Times]]) -> dict[str, Times]:
+def merged(rounds: Iterable[Mapping[str, Times]]) -> dict[str, Times]:
     """The times of several videos together."""
     result: dict[str, Times] = {}
-    for part in parts:
-        for name, times in part.items():
+    for one_round in rounds:
+        for name, times in one_round.items():
             kept = result.setdefault(name, Times())
             kept.wall += times.wall
             kept.processor += times.processor

@@ -34,11 +34,11 @@ class Accumulates(Metric):
         piece = shown.piece
         for index, counts in enumerate(piece.counts[: len(self.delta)]):
             steady = piece.steady_at(counts)
-            dense = counts.units * self._of_steps[index]
-            self.delta[index] += counts.macs_delta[steady & counts.units_twice].sum()
-            self.spatial[index] += counts.macs_spatial[counts.units].sum()
+            dense = counts.ternary * self._of_steps[index]
+            self.delta[index] += counts.macs_delta[steady & counts.ternary_twice].sum()
+            self.spatial[index] += counts.macs_spatial[counts.ternary].sum()
             self.dense[index] += dense.sum()
-            self._spatial_steady[index] += counts.macs_spatial[steady & counts.units].sum()
+            self._spatial_steady[index] += counts.macs_spatial[steady & counts.ternary].sum()
             self._dense_steady[index] += dense[steady].sum()
 
     def record(self) -> Record:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from deltafine.document.figures import Estimate
@@ -21,8 +19,8 @@ def classes_of(predictions: np.ndarray) -> np.ndarray:
 class Accuracy:
     """Right answers / answers, with an interval over videos.
 
-    ``update`` takes the answers about one video, or several calls with parts of it; ``result`` is None as long
-    as nothing was labelled.
+    ``update`` takes the answers about one video, or several calls with some of its frames each; ``result`` is None as
+    long as nothing was labelled.
     """
 
     def __init__(self) -> None:
@@ -69,13 +67,15 @@ class ClipAccuracy:
     """Accuracy of whole videos: the predictions of all their frames are averaged, then compared."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[int, int], np.ndarray] = {}  # by video and unit
+        self._sums: dict[tuple[int, int], np.ndarray] = {}  # by video and work item
         self._frames: dict[tuple[int, int], int] = {}
         self._labels: dict[tuple[int, int], int] = {}
 
-    def update(self, video: int, answers: np.ndarray, labels: np.ndarray, unit: int = 0) -> None:
+    def update(self, video: int, answers: np.ndarray, labels: np.ndarray, work_item: int = 0) -> None:
         """Add predictions (frames, classes) of one video, and its label (the first of those given)."""
-        self._add((video, unit), answers.sum(axis=0, dtype=np.float64), len(answers), int(np.atleast_1d(labels)[0]))
+        self._add(
+            (video, work_item), answers.sum(axis=0, dtype=np.float64), len(answers), int(np.atleast_1d(labels)[0])
+        )
 
     def _add(self, key: tuple[int, int], answers: np.ndarray, frames: int, label: int) -> None:
         self._sums[key] = self._sums.get(key, 0) + answers
@@ -97,17 +97,17 @@ class ClipAccuracy:
         rows = zip(
             record["key"].tolist(), record["sum"], record["frames"].tolist(), record["label"].tolist(), strict=True
         )
-        for (video, unit), answers, frames, label in rows:
-            self._add((video, unit), answers, frames, label)
+        for (video, work_item), answers, frames, label in rows:
+            self._add((video, work_item), answers, frames, label)
 
     def result(self) -> Estimate | None:
         right: dict[int, int] = {}
         labelled: dict[int, int] = {}
-        sums: dict[int, Any] = {}
+        sums: dict[int, np.ndarray] = {}
         frames: dict[int, int] = {}
         for key in sorted(self._sums):
             video, label = key[0], self._labels[key]
-            sums[video] = sums.get(video, 0) + self._sums[key]
+            sums[video] = self._sums[key] + sums.get(video, 0)
             frames[video] = frames.get(video, 0) + self._frames[key]
             answer = int(classes_of(sums[video] / frames[video]))
             right[video], labelled[video] = int(label >= 0 and answer == label), int(label >= 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deltafine.measurement.frame_accuracy import FrameAccuracy
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.window_accuracy import WindowAccuracy
 
 
@@ -31,8 +31,8 @@ class AccuracyChange(Metric):
         return nested({"own": self._own.record(), "original": self._original.record()})
 
     def add(self, record: Record) -> None:
-        self._own.add(part_of(record, "own"))
-        self._original.add(part_of(record, "original"))
+        self._own.add(inner_record(record, "own"))
+        self._original.add(inner_record(record, "original"))
 
     def result(self, beside: Beside) -> Result:
         return Result({"accuracy_change": self._own.counted.change_from(self._original.counted)})

@@ -41,14 +41,14 @@ class Planes:
         frame = (*space, channels)
         planes, factors = [_words_of(np.ones((1, *frame), bool))], [(0, 0, 1)]
         for column, fan in enumerate(fans, start=1):
-            unit = max(1, int(np.gcd.reduce(fan, axis=None)))
+            divisor = max(1, int(np.gcd.reduce(fan, axis=None)))
             if fan.size == 1:
                 factors.append((0, column, int(fan.reshape(()))))
                 continue
             steps = fan if fan.ndim > len(frame) else fan[None]
-            digits = np.broadcast_to(steps // unit, (len(steps), *frame))
+            digits = np.broadcast_to(steps // divisor, (len(steps), *frame))
             for digit in range(int(digits.max()).bit_length()):
-                factors.append((len(planes), column, unit << digit))
+                factors.append((len(planes), column, divisor << digit))
                 planes.append(_words_of((digits >> digit) & 1))
         matrix = np.zeros((len(planes), 1 + len(fans)), np.int64)
         for plane, column, factor in factors:
@@ -121,7 +121,7 @@ def _compare_vectors(
     """
     signature = types.void(values, at, others, other_at, count, nonzero, changed, to)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         emit = Emitter(context, builder, signature, args)
         row, other = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(2), [args[3]])
         mask, byte = ir.IntType(LANES), ir.IntType(8).as_pointer()
@@ -129,7 +129,7 @@ def _compare_vectors(
         targets = [builder.bitcast(start, mask.as_pointer()) for start in starts]
         zero = ir.Constant(VECTOR, [0.0] * LANES)
 
-        def one_vector(index: Any, carried: list[Any]) -> list[Any]:
+        def one_vector(index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             place = [builder.mul(index, number(LANES))]
             x = emit.load(builder.gep(row, place))
             for target, y in zip(targets, (zero, emit.load(builder.gep(other, place))), strict=True):

@@ -14,7 +14,7 @@ from deltafine.measurement.delta_layers import DeltaLayers
 from deltafine.measurement.metric import Answered, Kind, Metric, Result, Shown, Subject
 from deltafine.measurement.metrics import METRICS, check_names
 from deltafine.measurement.probe import Piece, Probe
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 
 
 class Collector:
@@ -61,7 +61,7 @@ class Collector:
     def add(self, record: Record) -> None:
         """Add what another one has counted of the same model."""
         for name, metric in self._metrics.items():
-            metric.add(part_of(record, name))
+            metric.add(inner_record(record, name))
 
     def figures(self, videos: int) -> Figures:
         """Everything that is said of the model, having been shown so many videos.
@@ -113,13 +113,13 @@ def _layers(results: Sequence[Result]) -> list[LayerFigures]:
     return [LayerFigures(**_joined(of_layer)) for of_layer in zip(*given, strict=True)]
 
 
-def _joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of all parts; a field has one metric."""
+def _joined(given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of all metrics; a field has one metric."""
     found: dict[str, Any] = {}
-    for part in parts:
-        if twice := found.keys() & part.keys():
+    for fields in given:
+        if twice := found.keys() & fields.keys():
             raise ValueError(f"two metrics give {', '.join(sorted(twice))}")
-        found |= part
+        found |= fields
     return found
 
 

@@ -13,13 +13,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deltafine.layers import DeltaActivation
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from deltafine.measurement.bit_counting import Planes
 
 FIRST_FAN = 5
@@ -42,8 +44,8 @@ class IntoDelta:
         threshold: broadcasts to one frame.
     """
 
-    true: Any
-    threshold: Any
+    true: np.ndarray | tf.Tensor
+    threshold: np.ndarray | tf.Tensor
 
 
 @dataclass
@@ -88,9 +90,9 @@ class Questions:
 
 @dataclass(frozen=True)
 class _Weights:
-    """A fan-out: ``unit`` times ``values`` (steps of time or 1, positions * groups), or times 1 for all if None."""
+    """A fan-out: ``divisor`` times ``values`` (steps of time or 1, positions * groups), or times 1 for all if None."""
 
-    unit: int
+    divisor: int
     values: np.ndarray | None = None
     most: int = 0  # the sum of the values of a step, at most
 
@@ -100,8 +102,8 @@ class _Weights:
             return cls(int(fan.reshape(())))
         steps = fan if fan.ndim > len(space) + 1 else fan[None]
         values = np.broadcast_to(steps, (len(steps), *space, groups)).reshape(len(steps), -1)
-        unit = max(1, int(np.gcd.reduce(fan, axis=None)))
-        return cls(unit, values // unit, int(values.sum(axis=1).max()) // unit)
+        divisor = max(1, int(np.gcd.reduce(fan, axis=None)))
+        return cls(divisor, values // divisor, int(values.sum(axis=1).max()) // divisor)
 
 
 def count(
@@ -128,9 +130,9 @@ def count(
     row = value.reshape(batch * time, -1, channels)
     is_delta = into_delta is not None
     before = None if before is None else before.reshape(batch, -1, channels)
-    units = _only_units(row).reshape(batch, time)
-    units_before = np.zeros((batch, 1), bool) if before is None else _only_units(before)[:, None]
-    twice = units & np.concatenate([units_before, units[:, :-1]], axis=1)
+    ternary = _are_ternary(row).reshape(batch, time)
+    ternary_before = np.zeros((batch, 1), bool) if before is None else _are_ternary(before)[:, None]
+    twice = ternary & np.concatenate([ternary_before, ternary[:, :-1]], axis=1)
     if BITS and not is_delta and row.dtype == np.float32 and row.flags.c_contiguous:
         from deltafine.measurement import bit_counting
 
@@ -144,7 +146,7 @@ def count(
         sums, positions = [masks.sums, changes.sums], changes.positions()
         weights = questions.weights(space, masks.sizes.shape[-1])
         weighted = [of.weighted(weight) for weight in weights for of in (masks, changes)]
-    rows = [*sums, positions, units, twice, *weighted]
+    rows = [*sums, positions, ternary, twice, *weighted]
     found = [np.stack([of_frames.reshape(batch, time).astype(np.int64) for of_frames in rows])]
     if into_delta is not None:
         true, threshold = into_delta.true.reshape(row.shape), into_delta.threshold
@@ -182,7 +184,7 @@ class _Masks:
         self.channels = np.zeros((frames, channels), np.int64)
 
     def add(self, frames: slice, positions: slice, mask: np.ndarray) -> None:
-        """Count part of the mask."""
+        """Count a block of the mask."""
         self.sizes[frames, positions] = _sums_of(self._first, mask.view(np.uint8))
         if self._over_positions:
             self.channels[frames] += _sums_over_positions(mask)
@@ -200,12 +202,12 @@ class _Masks:
     def weighted(self, weights: _Weights) -> np.ndarray:
         """(frames,) sums, each group of channels times its weight."""
         if weights.values is None:
-            return self.sums.astype(np.int64) * weights.unit
+            return self.sums.astype(np.int64) * weights.divisor
         sizes = self.sizes.reshape(-1, *weights.values.shape)
         # 32-bit floats are faster, and exact where all sums are whole numbers below 2**24.
         kind = np.float32 if self._largest * weights.most < 2**24 else np.int64
         sums = np.einsum("btg,tg->bt", sizes, weights.values, dtype=kind, casting="unsafe")
-        return sums.reshape(-1).astype(np.int64) * weights.unit
+        return sums.reshape(-1).astype(np.int64) * weights.divisor
 
     def positions(self) -> np.ndarray:
         """(frames,) positions where any channel is true."""
@@ -275,16 +277,16 @@ def _sums_over_positions(mask: np.ndarray) -> np.ndarray:
     return sums.view(np.uint8).sum(axis=1, dtype=np.int64)
 
 
-def _only_units(row: np.ndarray) -> np.ndarray:
+def _are_ternary(row: np.ndarray) -> np.ndarray:
     """(frames,) bool: whether all values of a frame are -1, 0 or 1."""
     flat = row.reshape(len(row), -1)
 
-    def units(values: np.ndarray) -> Any:
+    def all_ternary(values: np.ndarray) -> np.ndarray:
         return ((values == 0) | (np.abs(values) == 1)).all(axis=-1)
 
-    only = units(flat[:, :: max(1, flat.shape[1] // SAMPLES)])
+    only = all_ternary(flat[:, :: max(1, flat.shape[1] // SAMPLES)])
     for frame in np.flatnonzero(only):
-        only[frame] = units(flat[frame])
+        only[frame] = all_ternary(flat[frame])
     return np.asarray(only)
 
 

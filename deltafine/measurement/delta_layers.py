@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from deltafine.document.figures import DeltaFigures
 from deltafine.measurement.bits import bits
 from deltafine.measurement.density import Density
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.state import BYTES_PER_VALUE
 
 THRESHOLD_FLOOR = 1e-6
@@ -42,7 +41,7 @@ class DeltaLayers(Metric):
             if counts.lowest_level is not None and counts.highest_level is not None:
                 self._see_levels(index, counts.lowest_level, counts.highest_level)
 
-    def _see_levels(self, index: int, low: Any, high: Any) -> None:
+    def _see_levels(self, index: int, low: float, high: float) -> None:
         lowest, highest = self._levels[index] or (np.inf, -np.inf)
         self._levels[index] = (float(np.minimum(lowest, low)), float(np.maximum(highest, high)))
 
@@ -55,9 +54,9 @@ class DeltaLayers(Metric):
         return nested({**found, "levels": {"extremes": levels}})
 
     def add(self, record: Record) -> None:
-        self._density.add(part_of(record, "density"))
-        staleness, channels = part_of(record, "staleness"), part_of(record, "channels")
-        for index, (low, high) in enumerate(part_of(record, "levels")["extremes"].tolist()):
+        self._density.add(inner_record(record, "density"))
+        staleness, channels = inner_record(record, "staleness"), inner_record(record, "channels")
+        for index, (low, high) in enumerate(inner_record(record, "levels")["extremes"].tolist()):
             self._staleness[index].append(staleness[str(index)])
             self._channels[index] = self._channels[index] + channels[str(index)]
             if low <= high or np.isnan(low):

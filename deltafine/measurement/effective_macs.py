@@ -21,7 +21,7 @@ class EffectiveMacs(Metric):
     """MACs that meet a changed (delta) or a non-zero (spatial) input, as exact 64-bit sums.
 
     Steady state leaves out the first step of every clip or stream; "with first" counts it as dense. A place that
-    never had a step before it, because it stands behind the end of time, counts as dense.
+    never had a step before it, because its input has no time axis any more, counts as dense.
 
     Attributes:
         frames: measured frames; of a network that takes clips, windows.

@@ -41,7 +41,9 @@ def event_maps(clip_model: keras.Model, frames: np.ndarray) -> list[EventMap]:
     per_frame = keras.Model(clip_model.inputs, frame_layers(clip_model)[0].output)
     found: list[EventMap] = []
 
-    def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
+    def observe(
+        path: str, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tf.Tensor
+    ) -> None:
         if is_covered(operation) and len(args[0].shape) == 4:
             values = args[0].numpy()
             share = np.zeros(values.shape[:3], np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,6 +12,10 @@ import numpy as np
 from deltafine.model import recurrent
 from deltafine.model.fan_out_counts import fan_out, stages
 from deltafine.model.macs import MacLayer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 NOTHING, OUTPUTS, ITSELF = "nothing", "outputs", "itself"
 
@@ -21,7 +25,7 @@ class Factor:
     """One tensor that is multiplied.
 
     Attributes:
-        name: path of the layer, with the part of it that multiplies.
+        name: path of the layer, with the product in it.
         value: the tensor, batch first.
         fan: how many weights each element meets; broadcasts to the value without the batch axis.
         writes: what the product is written to: ``NOTHING`` of its own, the layer's ``OUTPUTS``, or a state of the
@@ -29,12 +33,12 @@ class Factor:
     """
 
     name: str
-    value: Any
+    value: tf.Tensor
     fan: np.ndarray
     writes: str
 
 
-def factors(entry: MacLayer, x: Any) -> Iterator[Factor]:
+def factors(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
     """The factors of a covered call of a layer or operation on ``x`` that is no product of two tensors."""
     layer, shape = entry.counted_as, x.shape[1:]
     if layer is None:
@@ -54,10 +58,10 @@ def factors(entry: MacLayer, x: Any) -> Iterator[Factor]:
         yield Factor(f"{entry.path}/pointwise", between, fan_out(layer, shape, stage="pointwise"), OUTPUTS)
 
 
-def _of_recurrent(entry: MacLayer, x: Any) -> Iterator[Factor]:
-    for name, part, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
+def _of_recurrent(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
+    for name, one_way, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
         if kind == recurrent.STATE:
-            yield Factor(f"{entry.path}/{name}", recurrent.states(part, x), fan, ITSELF)
+            yield Factor(f"{entry.path}/{name}", recurrent.states(one_way, x), fan, ITSELF)
         else:
-            in_order = keras.ops.flip(x, axis=1) if part.go_backwards else x
+            in_order = keras.ops.flip(x, axis=1) if one_way.go_backwards else x
             yield Factor(f"{entry.path}/{name}", in_order, fan, NOTHING)

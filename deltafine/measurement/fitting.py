@@ -40,7 +40,9 @@ class Fitting:
         """All places for delta layers, those chosen being marked; see ``choose``."""
         return models.select_sites(models.find_activations(self.model, frame_shape=self.sample), at, skip)
 
-    def clip_model(self, sites: Sequence[Site], settings: models.DeltaSettings | None = None, **how: Any) -> Any:
+    def clip_model(
+        self, sites: Sequence[Site], settings: models.DeltaSettings | None = None, **how: Any
+    ) -> keras.Model:
         """The model with delta layers, see ``insert_deltas``."""
         shape = self.sample[-3:]
         return models.insert_deltas(self.model, sites, settings, frames=self.window, frame_shape=shape, **how)

@@ -7,7 +7,7 @@ from deltafine.measurement.frame_accuracy import FrameAccuracy
 from deltafine.measurement.label_error import LabelError
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
 from deltafine.measurement.original_error import OriginalError
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.window_accuracy import WindowAccuracy
 
 
@@ -20,23 +20,23 @@ class FrozenControl(Metric):
         self._numbers = subject.output.numbers
         self._accuracy = WindowAccuracy() if subject.by_window else FrameAccuracy()
         self._fidelity, self._error, self._label_error = Fidelity(), OriginalError(), LabelError()
-        self._parts: dict[str, Metric] = {
+        self._metrics: dict[str, Metric] = {
             metric.name: metric for metric in (self._accuracy, self._fidelity, self._error, self._label_error)
         }
-        for metric in self._parts.values():
+        for metric in self._metrics.values():
             metric.begin(subject)
 
     def update(self, shown: Shown) -> None:
         if shown.control is not None:
-            for metric in self._parts.values():
+            for metric in self._metrics.values():
                 metric.update(shown.answered(shown.control))
 
     def record(self) -> Record:
-        return nested({name: metric.record() for name, metric in self._parts.items()})
+        return nested({name: metric.record() for name, metric in self._metrics.items()})
 
     def add(self, record: Record) -> None:
-        for name, metric in self._parts.items():
-            metric.add(part_of(record, name))
+        for name, metric in self._metrics.items():
+            metric.add(inner_record(record, name))
 
     def result(self, beside: Beside) -> Result:
         if self._numbers:

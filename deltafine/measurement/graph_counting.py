@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import tensorflow as tf
 
 from deltafine.measurement.counting import IntoDelta, Questions
 
 
 def count(
-    questions: Questions, value: Any, *, into_delta: IntoDelta | None = None, before: Any | None = None
-) -> list[Any]:
+    questions: Questions, value: tf.Tensor, *, into_delta: IntoDelta | None = None, before: tf.Tensor | None = None
+) -> list[tf.Tensor]:
     """As ``counting.count``, for tensors."""
     over_space = list(range(2, len(value.shape)))
     nonzero, changed = tf.not_equal(value, 0), tf.not_equal(value[:, 1:], value[:, :-1])
     at_start = tf.zeros_like(nonzero[:, :1])
-    units = tf.reduce_all(tf.equal(value, 0) | tf.equal(tf.abs(value), 1), axis=over_space)
-    units_before = tf.zeros_like(units[:, :1])
+    ternary = tf.reduce_all(tf.equal(value, 0) | tf.equal(tf.abs(value), 1), axis=over_space)
+    ternary_before = tf.zeros_like(ternary[:, :1])
     if before is not None:
         last = before[:, None]
         at_start = tf.not_equal(value[:, :1], last)
-        units_before = tf.reduce_all(tf.equal(last, 0) | tf.equal(tf.abs(last), 1), axis=over_space)
+        ternary_before = tf.reduce_all(tf.equal(last, 0) | tf.equal(tf.abs(last), 1), axis=over_space)
     changed = tf.concat([at_start, changed], axis=1)
 
-    def summed(mask: Any, fan: Any = 1) -> Any:
+    def summed(mask: tf.Tensor, fan: np.ndarray | int = 1) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(mask, tf.int64) * tf.constant(fan, tf.int64), axis=over_space)
 
     positions = tf.reduce_any(changed, axis=-1, keepdims=True)
-    units_twice = units & tf.concat([units_before, units[:, :-1]], axis=1)
+    ternary_twice = ternary & tf.concat([ternary_before, ternary[:, :-1]], axis=1)
     rows = [
         summed(nonzero),
         summed(changed),
         summed(positions),
-        tf.cast(units, tf.int64),
-        tf.cast(units_twice, tf.int64),
+        tf.cast(ternary, tf.int64),
+        tf.cast(ternary_twice, tf.int64),
     ]
     for fan in questions.fans:
         rows += [summed(nonzero, fan), summed(changed, fan)]

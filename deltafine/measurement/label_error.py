@@ -21,7 +21,7 @@ class LabelError(Metric):
             for _, predictions, labels in shown.answers.labelled():
                 known = labels >= 0
                 targets = self._output.targets(labels[known])
-                self._error.update(predictions[known], targets, shown.answers.unit)
+                self._error.update(predictions[known], targets, shown.answers.work_item)
 
     def record(self) -> Record:
         return self._error.record()

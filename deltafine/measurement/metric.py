@@ -47,7 +47,8 @@ class Answered:
             prediction per window has one "frame" in each row.
         labels: (rows, frames) int64, the right classes; below 0 where there is none.
         videos: (rows,) number of the video of each row.
-        unit: number of the video or of the batch of clips; floating-point sums are kept apart by it (``records``).
+        work_item: number of the video or of the batch of clips; floating-point sums are kept apart by it
+            (``records``).
         original: what the original model answered, shaped as ``predictions``; None where it is not measured.
         clip_labels: (rows,) int64, the right class of each whole clip; None for pieces of streams.
         one_label: whether a video has one label, not a label for each frame.
@@ -56,7 +57,7 @@ class Answered:
     predictions: np.ndarray
     labels: np.ndarray
     videos: np.ndarray
-    unit: int = 0
+    work_item: int = 0
     original: np.ndarray | None = None
     clip_labels: np.ndarray | None = None
     one_label: bool = False
@@ -135,7 +136,7 @@ class Metric(ABC):
 
     @abstractmethod
     def record(self) -> Record:
-        """Everything counted, as named arrays: with several workers, each counts a part."""
+        """Everything counted, as named arrays: with several workers, each counts some of the videos."""
 
     @abstractmethod
     def add(self, record: Record) -> None:

@@ -20,7 +20,7 @@ class OriginalError(Metric):
         answers = shown.answers
         if self._judged and answers.original is not None:
             for predictions, original in zip(answers.predictions, answers.original, strict=True):
-                self._error.update(predictions, original, answers.unit)
+                self._error.update(predictions, original, answers.work_item)
 
     def record(self) -> Record:
         return self._error.record()

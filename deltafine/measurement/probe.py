@@ -5,12 +5,13 @@ while the model runs once. They are integers; a long video is fed piece by piece
 gives the same counts as in one piece.
 
 A network that takes clips is fed window by window. Its layers count by their own steps of time, as many as are left of
-the window's frames where they stand; a layer behind the end of time has one step, the window.
+the window's frames where they stand; a layer whose input has no time axis any more has one step, the window.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,8 +60,8 @@ class PlaceCounts:
     changed_positions: np.ndarray
     macs_spatial: np.ndarray
     macs_delta: np.ndarray
-    units: np.ndarray  # bool: whether all values are -1, 0 or 1
-    units_twice: np.ndarray  # bool: whether those of the frame before are too
+    ternary: np.ndarray  # bool: whether all values are -1, 0 or 1
+    ternary_twice: np.ndarray  # bool: whether those of the frame before are too
     channel_changed: np.ndarray | None = None  # delta layers: (batch, time, channels), changed positions
     staleness: np.ndarray | None = None  # delta layers: sums over elements of |sent - true| / threshold
     lowest_level: float | None = None  # delta layers with levels: sent / threshold, the least and the greatest
@@ -74,7 +75,7 @@ class Piece:
     predictions: np.ndarray  # (batch, time, ...)
     counts: list[PlaceCounts]  # in the order of Probe.layers + Probe.deltas
     steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
-    state: list[Any] = field(repr=False)  # to go on with
+    state: list[tf.Tensor] = field(repr=False)  # to go on with
     features: np.ndarray | None = None  # (batch, steps of time, values): some of what the last layer with MACs takes
 
     def steady_at(self, counts: PlaceCounts) -> np.ndarray:
@@ -118,7 +119,7 @@ class Probe:
         self._fresh.get_concrete_function()
         self._continued = tf.function(self._run, reduce_retracing=True)
 
-    def run(self, frames: np.ndarray, state: list[Any] | None = None, *, after_cut: bool = False) -> Piece:
+    def run(self, frames: np.ndarray, state: list[tf.Tensor] | None = None, *, after_cut: bool = False) -> Piece:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
 
         With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh. With
@@ -133,7 +134,7 @@ class Probe:
         steady = np.ones((len(frames), frames.shape[1] if self.window is None else 1), bool)
         if state is None or after_cut:
             steady[:, 0] = False
-        arrays = [[part.numpy() for part in of_tensor] for of_tensor in counted]
+        arrays = [[rows.numpy() for rows in of_tensor] for of_tensor in counted]
         counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
         for place, of_place in zip(self.layers + self.deltas, counts, strict=True):
             if len(of_place.changed) != len(frames):
@@ -144,14 +145,16 @@ class Probe:
                 )
         return Piece(predictions.numpy(), counts, steady, state_after, *(values.numpy() for values in features))
 
-    def _run(self, clips: Any, state: list[Any] | None) -> tuple[Any, list[list[Any]], list[Any], list[Any]]:
+    def _run(
+        self, clips: tf.Tensor, state: list[tf.Tensor] | None
+    ) -> tuple[tf.Tensor, list[list[tf.Tensor]], list[tf.Tensor], list[tf.Tensor]]:
         self.layers, self.deltas, self.delta_layers = [], [], []
         tensors: list[_Tensor | Pair] = []
         at_layers: list[tuple[int, int | None]] = []
         at_deltas: list[tuple[int, int | None]] = []
-        into_last: list[Any] = []
+        into_last: list[tf.Tensor] = []
 
-        def by_step(time: Steps | None, value: Any) -> Any:
+        def by_step(time: Steps | None, value: tf.Tensor) -> tf.Tensor:
             """(batch, steps of time, ...)"""
             if self._times is not None and time is None:
                 return value[:, None]
@@ -159,7 +162,7 @@ class Probe:
                 return value
             return tf.reshape(value, (tf.shape(clips)[0], -1, *value.shape[1:]))
 
-        def tensor_of(time: Steps | None, value: Any) -> int:
+        def tensor_of(time: Steps | None, value: tf.Tensor) -> int:
             """A tensor that goes to several layers is looked at once."""
             for index, known in enumerate(tensors):
                 if isinstance(known, _Tensor) and known.value is value:
@@ -167,7 +170,7 @@ class Probe:
             tensors.append(_Tensor(value, by_step(time, value)))
             return len(tensors) - 1
 
-        def observe_product(entry: MacLayer, time: Steps | None, operands: list[Any], outputs: Any) -> None:
+        def observe_product(entry: MacLayer, time: Steps | None, operands: list[tf.Tensor], outputs: tf.Tensor) -> None:
             assert entry.product is not None
             time = time if time is not None and time.folded else None  # else it goes over time
             flags = entry.product.constant
@@ -180,7 +183,9 @@ class Probe:
             tensors.append(pair)
 
         @tf.autograph.experimental.do_not_convert
-        def observe(path: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
+        def observe(
+            path: str, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
+        ) -> None:
             if isinstance(operation, DeltaActivation):
                 time = self._time_at(path, args[0])
                 index = tensor_of(time, outputs)
@@ -221,7 +226,7 @@ class Probe:
         counted = [tensor.count(in_graph=self._in_graph) for tensor in tensors]
         return predictions, counted, stream.state, [_some(features) for features in into_last]
 
-    def _time_at(self, path: str, value: Any) -> Steps | None:
+    def _time_at(self, path: str, value: tf.Tensor) -> Steps | None:
         """Where a value has its time; inside a layer that was opened as the layer has it, if the value still may."""
         if self._times is None:
             return None
@@ -233,7 +238,7 @@ class Probe:
             return time
         return time if len(value.shape) >= 3 and value.shape[1] == time.steps else None
 
-    def _with_macs(self, place: Place, fan: np.ndarray, time: Steps | None, shape: Any) -> Place:
+    def _with_macs(self, place: Place, fan: np.ndarray, time: Steps | None, shape: Sequence[int]) -> Place:
         """The place with its MACs per frame; or per window, and at each of its steps."""
         macs = np.broadcast_to(fan, shape)
         if self._times is None:
@@ -248,7 +253,7 @@ class Probe:
 class _Tensor:
     """A tensor of the model, with what is asked about it; takes a slot of the active stream for its last frame."""
 
-    def __init__(self, value: Any, frames: Any) -> None:
+    def __init__(self, value: tf.Tensor, frames: tf.Tensor) -> None:
         stream = current_stream()
         assert stream is not None
         slot = stream.slot()
@@ -260,7 +265,7 @@ class _Tensor:
         self._before = slot.start
         slot.end = frames[:, -1]
 
-    def of_delta_layer(self, layer: DeltaActivation, true: Any) -> None:
+    def of_delta_layer(self, layer: DeltaActivation, true: tf.Tensor) -> None:
         """It is the output of a delta layer, ``true`` (batch, steps of time, ...) is the input."""
         self._layer = layer
         self._into_delta = counting.IntoDelta(true, layer.threshold)
@@ -270,7 +275,7 @@ class _Tensor:
         self._fans.append(fan)
         return len(self._fans) - 1
 
-    def count(self, *, in_graph: bool) -> list[Any]:
+    def count(self, *, in_graph: bool) -> list[tf.Tensor]:
         """As ``counting.count``."""
         questions = counting.Questions(self._fans, self._layer)
         if in_graph:
@@ -291,12 +296,12 @@ class _Tensor:
         return list(tf.numpy_function(count, list(given.values()), types, stateful=False))
 
 
-def _in_single(value: Any) -> Any:
+def _in_single(value: tf.Tensor) -> tf.Tensor:
     """NumPy knows half precision only in part; every value of it is one of single precision."""
     return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
 
-def _some(frames: Any) -> Any:
+def _some(frames: tf.Tensor) -> tf.Tensor:
     """At most ``MOST_FEATURES`` values of each frame (batch, steps, ...), spread evenly over it, float32."""
     size = math.prod(frames.shape[2:])
     flat = tf.reshape(tf.cast(frames, tf.float32), (tf.shape(frames)[0], -1, size))
@@ -308,21 +313,21 @@ def _some(frames: Any) -> Any:
 def _counts(arrays: list[np.ndarray], fan: int | None) -> PlaceCounts:
     """What ``counting.count`` found, for one layer that takes the tensor; or for the delta layer that gives it."""
     rows = arrays[0]
-    nonzero, changed, changed_positions, units, units_twice = rows[: counting.FIRST_FAN]
+    nonzero, changed, changed_positions, ternary, ternary_twice = rows[: counting.FIRST_FAN]
     if fan is not None:
         spatial, delta = rows[counting.FIRST_FAN + 2 * fan :][:2]
-        return PlaceCounts(nonzero, changed, changed_positions, spatial, delta, units != 0, units_twice != 0)
+        return PlaceCounts(nonzero, changed, changed_positions, spatial, delta, ternary != 0, ternary_twice != 0)
     none, never = np.zeros_like(nonzero), np.zeros(nonzero.shape, bool)
     levels = arrays[3].tolist() if len(arrays) > 3 else (None, None)
     return PlaceCounts(nonzero, changed, changed_positions, none, none, never, never, arrays[1], arrays[2], *levels)
 
 
-def _mac_place(name: str, entry: MacLayer, sequence: Any, written: int) -> Place:
+def _mac_place(name: str, entry: MacLayer, sequence: tf.Tensor, written: int) -> Place:
     elements = math.prod(sequence.shape[2:])
     positions = math.prod(sequence.shape[2:-1])
     return Place(name, type(entry.layer).__name__, elements, positions, dense_macs=0, output_elements=written)
 
 
-def _delta_place(path: str, layer: DeltaActivation, sent: Any) -> Place:
+def _delta_place(path: str, layer: DeltaActivation, sent: tf.Tensor) -> Place:
     elements = int(np.prod(sent.shape[2:]))
     return Place(path, type(layer).__name__, elements, elements // sent.shape[-1], 0, elements)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,11 +25,11 @@ class Pair:
         values: the two tensors, (batch, steps of time, ...); a constant (...).
     """
 
-    def __init__(self, product: Product, values: list[Any]) -> None:
+    def __init__(self, product: Product, values: list[tf.Tensor]) -> None:
         stream = current_stream()
         assert stream is not None
         self._product, self._values = product, values
-        self._before: list[Any | None] = [None] * len(values)
+        self._before: list[tf.Tensor | None] = [None] * len(values)
         self.elements = self.positions = 0
         for place, (value, constant) in enumerate(zip(values, product.constant, strict=True)):
             if constant:
@@ -41,7 +40,7 @@ class Pair:
             self.elements += math.prod(value.shape[2:])
             self.positions += math.prod(value.shape[2:-1])
 
-    def count(self, *, in_graph: bool) -> list[Any]:
+    def count(self, *, in_graph: bool) -> list[tf.Tensor]:
         """As ``counting.count``, of both tensors together and with one fan-out; always outside of the graph."""
         followed = [place for place, before in enumerate(self._before) if before is not None]
         inputs = [*self._values, *(self._before[place] for place in followed)]
@@ -74,14 +73,14 @@ def count(product: Product, values: Sequence[np.ndarray], before: Sequence[np.nd
     first, second = _size_alone(product, 0), _size_alone(product, 1)
     spatial = (nonzero[0] * nonzero[1]).sum(axis=-1)
     delta = (first * second - (first - changed[0]) * (second - changed[1])).sum(axis=-1)
-    units = sides[0].units & sides[1].units
-    units_before = np.concatenate([sides[0].units_before & sides[1].units_before, units[:, :-1]], axis=1)
-    rows: list[Any] = [
+    ternary = sides[0].ternary & sides[1].ternary
+    ternary_before = np.concatenate([sides[0].ternary_before & sides[1].ternary_before, ternary[:, :-1]], axis=1)
+    rows: list[np.ndarray | int] = [
         sum(_sums(side.nonzero) for side in flowing),
         sum(_sums(side.changed) for side in flowing),
         sum(_sums(np.asarray(side.changed.any(axis=-1))) for side in flowing),
-        units,
-        units & units_before,
+        ternary,
+        ternary & ternary_before,
         spatial,
         delta,
     ]
@@ -95,11 +94,11 @@ class _Side:
         self.nonzero = values != 0
         self.changed = np.zeros(values.shape, bool)
         self.changed[:, 1:] = values[:, 1:] != values[:, :-1]
-        self.units = _only_units(values)
-        self.units_before = np.zeros((len(values), 1), bool)
+        self.ternary = _are_ternary(values)
+        self.ternary_before = np.zeros((len(values), 1), bool)
         if before is not None:
             self.changed[:, 0] = values[:, 0] != before
-            self.units_before = _only_units(before[:, None])
+            self.ternary_before = _are_ternary(before[:, None])
 
 
 class _Constant:
@@ -108,8 +107,8 @@ class _Constant:
     def __init__(self, values: np.ndarray) -> None:
         self.nonzero = (values != 0)[None, None]
         self.changed = np.zeros_like(self.nonzero)
-        self.units = _only_units(values[None, None])
-        self.units_before = self.units
+        self.ternary = _are_ternary(values[None, None])
+        self.ternary_before = self.ternary
 
 
 def _sums(mask: np.ndarray) -> np.ndarray:
@@ -117,7 +116,7 @@ def _sums(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask.reshape(*mask.shape[:2], -1).sum(axis=-1, dtype=np.int64))
 
 
-def _only_units(values: np.ndarray) -> np.ndarray:
+def _are_ternary(values: np.ndarray) -> np.ndarray:
     """(batch, time) bool: whether all values of a frame are -1, 0 or 1."""
     flat = values.reshape(*values.shape[:2], -1)
     return np.asarray(((flat == 0) | (np.abs(flat) == 1)).all(axis=-1))

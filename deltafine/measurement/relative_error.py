@@ -22,18 +22,18 @@ class RelativeError:
     """
 
     def __init__(self) -> None:
-        self._units: dict[int, _Sums] = {}
+        self._by_work_item: dict[int, _Sums] = {}
 
-    def update(self, predictions: np.ndarray, targets: np.ndarray, unit: int = 0) -> None:
+    def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int = 0) -> None:
         """Add predictions and targets (frames, ..., outputs); positions of a map count as frames do."""
         aim = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
         error = np.asarray(predictions, np.float64).reshape(aim.shape) - aim
         if not len(aim):
             return
-        if unit not in self._units:
+        if work_item not in self._by_work_item:
             # Counted from a first value on, so that small changes of large numbers are not lost to rounding.
-            self._units[unit] = _Sums(0, aim[0].copy(), *(np.zeros(aim.shape[-1]) for _ in range(3)))
-        sums = self._units[unit]
+            self._by_work_item[work_item] = _Sums(0, aim[0].copy(), *(np.zeros(aim.shape[-1]) for _ in range(3)))
+        sums = self._by_work_item[work_item]
         sums.count += len(aim)
         sums.sum += (aim - sums.origin).sum(0)
         sums.squares += ((aim - sums.origin) ** 2).sum(0)
@@ -41,10 +41,10 @@ class RelativeError:
 
     def record(self) -> Record:
         """Everything added up, for :meth:`add` of another one."""
-        units = sorted(self._units)
-        sums = [self._units[unit] for unit in units]
+        work_items = sorted(self._by_work_item)
+        sums = [self._by_work_item[item] for item in work_items]
         return {
-            "unit": np.array(units, np.int64),
+            "work_item": np.array(work_items, np.int64),
             "count": np.array([one.count for one in sums]),
             "origin": np.array([one.origin for one in sums]),
             "sum": np.array([one.sum for one in sums]),
@@ -55,9 +55,9 @@ class RelativeError:
     def add(self, record: Record) -> None:
         """Add what another one has added up."""
         columns = (record[name] for name in ("origin", "sum", "squares", "errors"))
-        for unit, count, *sums in zip(record["unit"].tolist(), record["count"].tolist(), *columns, strict=True):
-            other = _Sums(count, *sums)
-            self._units[unit] = other if unit not in self._units else self._units[unit].with_another(other)
+        for item, count, *sums in zip(record["work_item"].tolist(), record["count"].tolist(), *columns, strict=True):
+            other, known = _Sums(count, *sums), self._by_work_item.get(item)
+            self._by_work_item[item] = other if known is None else known.with_another(other)
 
     def result(self) -> float | None:
         """The error; None if nothing was added.
@@ -65,9 +65,9 @@ class RelativeError:
         Raises:
             DeltafineError: the targets never vary, so that no error is large or small.
         """
-        if not self._units:
+        if not self._by_work_item:
             return None
-        first, *others = (self._units[unit] for unit in sorted(self._units))
+        first, *others = (self._by_work_item[item] for item in sorted(self._by_work_item))
         sums = functools.reduce(_Sums.with_another, others, first)
         variance = np.maximum(sums.squares / sums.count - (sums.sum / sums.count) ** 2, 0)
         if not variance.max():

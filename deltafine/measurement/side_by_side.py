@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,17 @@ from deltafine.measurement.collector import Collector
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
-from deltafine.measurement.records import Record, nested, part_of
+from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from deltafine.video import Dataset
+    from deltafine.video.catalogue import Split
+    from deltafine.video.clips import Batch
+
 
 ORIGINAL = "original"
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
@@ -26,12 +35,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def measure(
-    models: Mapping[str, Any],
-    data: Any,
+    models: Mapping[str, keras.Model],
+    data: Dataset,
     *,
     frames: int = 8,
-    streams: Any | None = None,
-    split: str = "validation",
+    streams: Dataset | None = None,
+    split: Split = "validation",
     fps: float | None = None,
     output: Output | None = None,
     metrics: Sequence[Metric] = (),
@@ -68,7 +77,7 @@ def measure(
         True
     """
     probes = {name: Probe(model) for name, model in models.items()}
-    how: Any = {"split": split, "fps": fps, "output": output, "metrics": metrics}
+    how: dict[str, Any] = {"split": split, "fps": fps, "output": output, "metrics": metrics}
     how |= {"progress": progress, "workers": workers}
     streamed = measure_streams(probes, streams or data, **how)
     clipped = measure_clips(probes, data, frames=frames, **how)
@@ -77,9 +86,9 @@ def measure(
 
 def measure_streams(
     probes: Mapping[str, Probe],
-    data: Any,
+    data: Dataset,
     *,
-    split: str = "validation",
+    split: Split = "validation",
     fps: float | None = None,
     spliced: bool = False,
     output: Output | None = None,
@@ -124,10 +133,10 @@ def measure_streams(
 
 def measure_clips(
     probes: Mapping[str, Probe],
-    data: Any,
+    data: Dataset,
     *,
     frames: int,
-    split: str = "validation",
+    split: Split = "validation",
     fps: float | None = None,
     output: Output | None = None,
     metrics: Sequence[Metric] = (),
@@ -177,7 +186,7 @@ class _Comparison:
         self._probes = probes
         self._output = output
         self._spliced = spliced
-        self._states: dict[str, Any] = dict.fromkeys(probes)
+        self._states: dict[str, list[tf.Tensor] | None] = dict.fromkeys(probes)
         probe = next(iter(probes.values()))
         self.window = probe.window
         self._by_window = self.window is not None and probe.model.output_shape[1] != self.window
@@ -201,8 +210,8 @@ class _Comparison:
 
     def _add_record(self, record: Record) -> None:
         for number, collector in enumerate(self._collectors.values()):
-            collector.add(part_of(record, f"model {number}"))
-        self._videos |= set(part_of(record, "videos")["numbers"].tolist())
+            collector.add(inner_record(record, f"model {number}"))
+        self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
         self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool
@@ -227,23 +236,23 @@ class _Comparison:
             )
             self._update(shown, answers, control)
 
-    def add_clips(self, unit: int, clips: Any) -> None:
+    def add_clips(self, work_item: int, clips: Batch) -> None:
         shown = {name: probe.run(clips.frames) for name, probe in self._probes.items()}
         one_label = clips.frame_labels is None
         if self._by_window:
             labels = clips.labels[:, None]
+        elif clips.frame_labels is None:
+            labels = np.repeat(clips.labels[:, None], clips.frames.shape[1], axis=1)
         else:
-            labels = (
-                np.repeat(clips.labels[:, None], clips.frames.shape[1], axis=1) if one_label else clips.frame_labels
-            )
+            labels = clips.frame_labels
         videos = np.asarray(clips.videos)
         answers = self._answers(
-            clips.frames, shown, labels, videos, unit, one_label=one_label, clip_labels=clips.labels
+            clips.frames, shown, labels, videos, work_item, one_label=one_label, clip_labels=clips.labels
         )
         control = None
         if not self._by_window:  # the answer to the first frame, as if it were that to the clip
             first = answers[self._reference].predictions[:, :1]
-            control = Answered(first, clips.labels[:, None], videos, unit)
+            control = Answered(first, clips.labels[:, None], videos, work_item)
         self._update(shown, answers, control)
 
     def _answers(
@@ -252,14 +261,16 @@ class _Comparison:
         shown: Mapping[str, Piece],
         labels: np.ndarray,
         videos: np.ndarray,
-        unit: int,
+        work_item: int,
         **how: Any,
     ) -> dict[str, Answered]:
         scores = {name: self._output.scores(piece.predictions) for name, piece in shown.items()}
         original = scores.get(ORIGINAL)
         if original is None and self._original is not None:
             original = self._output.scores(self._original(frames))
-        return {name: Answered(of_model, labels, videos, unit, original, **how) for name, of_model in scores.items()}
+        return {
+            name: Answered(of_model, labels, videos, work_item, original, **how) for name, of_model in scores.items()
+        }
 
     @property
     def _reference(self) -> str:

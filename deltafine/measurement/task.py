@@ -228,7 +228,7 @@ def without_labels(data: Dataset) -> Dataset:
 
 
 def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
-    """Train on the first part of a single video and validate on the rest; and what the user should know of it.
+    """Train on the first segment of a single video and validate on the rest; and what the user should know of it.
 
     Args:
         data: one video.
@@ -239,11 +239,11 @@ def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
     if index is None:
         raise DeltafineError(f"{data.path} cannot be used: it {data.examination.reason(video)}.")
     cut = float(index.times[min(index.count - 1, round((1 - validation) * index.count))])
-    parts = [
+    videos = [
         replace(video, name=f"{video.name} to {cut:.2f} s", split="train", end=cut),
         replace(video, name=f"{video.name} from {cut:.2f} s", split="validation", start=cut),
     ]
-    return _with_videos(data, parts), (
+    return _with_videos(data, videos), (
         f"Trained on the first {cut:.1f} seconds of a single video and measured on the rest of it: the figures say "
         "nothing about other videos."
     )

@@ -19,7 +19,7 @@ class VideoAccuracy(Metric):
     def update(self, shown: Shown) -> None:
         if self._judged and shown.answers.one_label:
             for video, predictions, labels in shown.answers.labelled():
-                self._counted.update(video, predictions, labels, shown.answers.unit)
+                self._counted.update(video, predictions, labels, shown.answers.work_item)
 
     def record(self) -> Record:
         return self._counted.record()

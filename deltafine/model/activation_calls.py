@@ -34,7 +34,7 @@ _OPERATION_KINDS = {
 _OPERATION_MODULES = (".ops.nn", ".ops.numpy", ".activations.activations")
 
 
-def activation_kind(operation: Any) -> str | None:
+def activation_kind(operation: keras.Operation) -> str | None:
     """The kind of non-linearity that the operation ends in (``"relu"``, ...), or None.
 
     Layers with a fused activation (``Conv2D(activation="relu")``) count; a layer whose ``call`` its user has
@@ -51,7 +51,7 @@ def activation_kind(operation: Any) -> str | None:
     return None
 
 
-def has_fused_activation(operation: Any) -> bool:
+def has_fused_activation(operation: keras.Operation) -> bool:
     """Whether the layer is a known linear layer followed, inside it, by a non-linear activation."""
     for base in COVERED:
         if isinstance(operation, base) and type(operation).call is base.call:

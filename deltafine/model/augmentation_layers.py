@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 layers = keras.layers
@@ -35,7 +33,7 @@ AUGMENTATIONS = (
 )
 
 
-def is_augmentation(layer: Any) -> bool:
+def is_augmentation(layer: keras.layers.Layer) -> bool:
     """Whether the layer only varies pictures in training.
 
     A clip model leaves such layers out: with time folded into the batch they would vary each frame of a clip

@@ -7,8 +7,6 @@ elsewhere they are on axis 1, as many as earlier layers left, until something su
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from deltafine.errors import DeltafineError
@@ -25,7 +23,7 @@ CLIP_PREDICTION = "clip_prediction"
 """Layer that gives the prediction for a clip; the only one of a network that takes clips."""
 
 
-def frame_layers(model: keras.Model) -> list[Any]:
+def frame_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers that give one prediction per frame, in the order of the outputs; none unless it is a clip model of a
     per-frame network. They are found by where they stand: layers of the user's own may have their names.
     """
@@ -39,7 +37,7 @@ def frame_layers(model: keras.Model) -> list[Any]:
     return found
 
 
-def window_layer(model: keras.Model) -> Any:
+def window_layer(model: keras.Model) -> keras.layers.Layer | None:
     """The layer that gives the one prediction of a clip model of a network that takes clips; None if it is another."""
     outputs = keras.tree.flatten(graph.output_structure(model))
     end = graph.maker(outputs[0])

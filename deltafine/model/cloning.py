@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.model.keras_private import Config
 
 
-def clone(layer: keras.layers.Layer, **changes: Any) -> Any:
+def clone(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
     """A new layer like this one, without its weights.
 
     Some layers put values into their configuration that they make from the others, and do not take them back. Those
@@ -46,7 +47,7 @@ def _cannot(layer: keras.layers.Layer, why: str) -> DeltafineError:
     )
 
 
-def _without(layer: keras.layers.Layer, config: dict[str, Any], derived: list[str]) -> Any:
+def _without(layer: keras.layers.Layer, config: Config, derived: list[str]) -> keras.layers.Layer | None:
     """The copy that does without some values, if it makes them itself; None if not."""
     try:
         copy = type(layer).from_config({key: value for key, value in config.items() if key not in derived})

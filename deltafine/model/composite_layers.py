@@ -6,7 +6,7 @@ symbolic tensors, these leave a graph. It only serves to look at what is multipl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,10 @@ class Inside:
         places: where these are among the arguments, flat.
     """
 
-    function: Any
+    function: keras.Function
     places: tuple[int, ...]
 
-    def inputs(self, args: Any, kwargs: Any) -> list[Any]:
+    def inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """What the function takes, of a call of the layer like that which was opened."""
         leaves = keras.tree.flatten((args, kwargs))
         return [leaves[place] for place in self.places]

@@ -87,8 +87,8 @@ def _imported(module_name: str, name: str, asked: str) -> Any:
     finally:
         if added:
             sys.path.remove(here)
-    for part in name.split("."):
-        if not hasattr(found, part):
+    for word in name.split("."):
+        if not hasattr(found, word):
             raise DeltafineError(f"Module {module_name} has no '{name}', which {asked} asks for.")
-        found = getattr(found, part)
+        found = getattr(found, word)
     return found

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -31,17 +30,17 @@ COVERED = CONVOLUTIONS + TRANSPOSED + DEPTHWISE + SEPARABLE + DENSE
 Shape = Sequence[int]
 
 
-def is_covered(layer: Any) -> bool:
+def is_covered(layer: keras.layers.Layer) -> bool:
     """Whether ``fan_out`` knows the layer."""
     return isinstance(layer, COVERED)
 
 
-def stages(layer: Any) -> tuple[str | None, ...]:
+def stages(layer: keras.layers.Layer) -> tuple[str | None, ...]:
     """The MAC operations inside a layer, in order: ``(None,)``, or the two stages of a separable one."""
     return ("depthwise", "pointwise") if isinstance(layer, SEPARABLE) else (None,)
 
 
-def fan_out(layer: Any, input_shape: Shape, *, stage: str | None = None) -> np.ndarray:
+def fan_out(layer: keras.layers.Layer, input_shape: Shape, *, stage: str | None = None) -> np.ndarray:
     """Number of weights that each element of the layer's input meets.
 
     Args:
@@ -81,7 +80,7 @@ def fan_out(layer: Any, input_shape: Shape, *, stage: str | None = None) -> np.n
     raise DeltafineError(f"Layer '{layer.name}' of type {type(layer).__name__} has no fan-out rule.")
 
 
-def dense_macs(layer: Any, input_shape: Shape) -> int:
+def dense_macs(layer: keras.layers.Layer, input_shape: Shape) -> int:
     """MACs of one call on one sample when every input element is used; all stages together.
 
     Equals the sum of the fan-out over all input elements. Padding zeros are not counted.
@@ -95,7 +94,7 @@ def dense_macs(layer: Any, input_shape: Shape) -> int:
     return total
 
 
-def intermediate_shape(layer: Any, input_shape: Shape) -> tuple[int, ...]:
+def intermediate_shape(layer: keras.layers.Layer, input_shape: Shape) -> tuple[int, ...]:
     """Shape, without batch, of the tensor between the two stages of a separable convolution."""
     shape = list(layer.compute_output_shape((None, *input_shape))[1:])
     channel_axis = -1 if layer.data_format == "channels_last" else 0
@@ -103,12 +102,12 @@ def intermediate_shape(layer: Any, input_shape: Shape) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def spatial_axes(layer: Any, rank: int) -> tuple[int, ...]:
+def spatial_axes(layer: keras.layers.Layer, rank: int) -> tuple[int, ...]:
     """Axes of a sample (without batch) that a convolution slides over."""
     return tuple(range(rank - 1)) if layer.data_format == "channels_last" else tuple(range(1, rank))
 
 
-def _convolution_fan_out(layer: Any, input_shape: Shape, weights_per_tap: int) -> np.ndarray:
+def _convolution_fan_out(layer: keras.layers.Layer, input_shape: Shape, weights_per_tap: int) -> np.ndarray:
     axes = spatial_axes(layer, len(input_shape))
     transposed = isinstance(layer, TRANSPOSED)
     output_shape = layer.compute_output_shape((None, *input_shape))[1:] if transposed else input_shape
@@ -147,7 +146,7 @@ def _taps_of_transposed(size: int, outputs: int, kernel: int, stride: int, dilat
     return ((written >= 0) & (written < outputs)).sum(axis=1, dtype=np.int64)
 
 
-def _einsum_fan_out(layer: Any) -> int:
+def _einsum_fan_out(layer: keras.layers.Layer) -> int:
     """Weights per input element: the sizes of the kernel's axes that the input does not share."""
     inputs, rest = layer.equation.replace(" ", "").split(",")
     kernel_labels = rest.split("->")[0].replace("...", "")

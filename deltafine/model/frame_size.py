@@ -15,24 +15,22 @@ FRAMES = 8
 """Length of a clip where neither the user nor the model gives one."""
 
 
-def frame_shape(model: keras.Model, size: str | None, frames: int | None = None) -> tuple[int | None, ...] | None:
-    """Shape of one input sample for a size such as ``"224x224"`` and a clip length; None if neither is given.
+def frame_shape(model: keras.Model, size: str | None) -> tuple[int | None, ...] | None:
+    """Shape of one input sample for a size such as ``"224x224"``; None if none is given.
 
-    Sizes that are not given are the model's own.
+    A clip length is the model's own.
 
     Raises:
         DeltafineError: the size is not ``HEIGHTxWIDTH``, or the model has not one image input.
     """
-    if size is None and frames is None:
+    if size is None:
         return None
-    given = None if size is None else parsed_size(size)
+    height, width = parsed_size(size)
     tensors = graph.input_tensors(model)
     if len(tensors) != 1 or len(tensors[0].shape) not in (4, 5):
         raise DeltafineError(f"Model '{model.name}' has not one image input, so a frame size says nothing.")
-    *lead, height, width, channels = tensors[0].shape[1:]
-    if given is not None:
-        height, width = given
-    return (*(frames or length for length in lead), height, width, channels)
+    *lead, _, _, channels = tensors[0].shape[1:]
+    return (*lead, height, width, channels)
 
 
 def parsed_size(size: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
@@ -48,7 +48,7 @@ def frozen_weights(model: keras.Model) -> Frozen:
     whole = model.trainable  # a model that is frozen as such has nothing to train, whatever its layers say
     for path, layer in _weighty(model).items():
         # The flag of a variable is lost while it is frozen; only the layer's own list tells weights from statistics.
-        own = {id(v): v for part in keras_private.layers_within(layer) for v in keras_private.own_weights(part)}
+        own = {id(v): v for inner in keras_private.layers_within(layer) for v in keras_private.own_weights(inner)}
         sizes = {key: math.prod(v.shape) for key, v in own.items()}
         every |= sizes
         held = {key: size for key, size in sizes.items() if not (whole and own[key].trainable)}
@@ -85,7 +85,7 @@ def set_trainable(model: keras.Model, *, unfreeze: Sequence[str] = (), freeze: S
         layers[path].trainable = False
 
 
-def _weighty(model: keras.Model) -> dict[str, Any]:
+def _weighty(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Layers with weights by path; delta layers are not the user's."""
     from deltafine.layers import DeltaActivation
 
@@ -93,7 +93,7 @@ def _weighty(model: keras.Model) -> dict[str, Any]:
     return {path: layer for path, layer in found if layer.weights and not isinstance(layer, DeltaActivation)}
 
 
-def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
+def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.Model]]:
     """The model and those nested in it, outer ones first, each with its path."""
     yield path, model
     for operation in graph.as_function(model).operations:
@@ -102,10 +102,10 @@ def _graphs(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _graphs(inner, f"{path}/{operation.name}" if path else operation.name)
 
 
-def _matches(pattern: str, layers: dict[str, Any], option: str) -> list[str]:
+def _matches(pattern: str, layers: dict[str, keras.layers.Layer], option: str) -> list[str]:
     def named(path: str) -> bool:
-        parts = path.split("/")
-        return any(fnmatchcase("/".join(parts[: count + 1]), pattern) for count in range(len(parts)))
+        names = path.split("/")
+        return any(fnmatchcase("/".join(names[: count + 1]), pattern) for count in range(len(names)))
 
     found = [path for path in layers if named(path)]
     if not found:

@@ -20,10 +20,12 @@ from deltafine.model import keras_private
 
 Graph: TypeAlias = keras.Model | keras.Function
 """Functional or Sequential models, and bare functions of Keras."""
+Tensors: TypeAlias = keras.KerasTensor | list[keras.KerasTensor] | dict[str, keras.KerasTensor]
+"""The symbolic inputs or outputs of a graph, as the user gave them."""
 OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def is_graph(operation: Any) -> bool:
+def is_graph(operation: keras.Operation) -> bool:
     """Whether the operation is itself a graph of operations: Functional, Sequential or ``keras.Function``.
 
     A Sequential model is none before it is built, nor where Keras cannot call its layers on shapes alone.
@@ -43,12 +45,12 @@ def input_tensors(model: Graph) -> list[keras.KerasTensor]:
     return list(as_function(model).inputs)
 
 
-def output_structure(model: Graph) -> Any:
+def output_structure(model: Graph) -> Tensors:
     """The symbolic outputs of a graph as the user gave them: one tensor, a list or a dict."""
     return keras_private.output_structure(as_function(model))
 
 
-def input_structure(model: Graph) -> Any:
+def input_structure(model: Graph) -> Tensors:
     """The symbolic inputs of a graph as the user gave them: one tensor, a list or a dict."""
     return keras_private.input_structure(as_function(model))
 
@@ -66,7 +68,7 @@ def operation_names(model: Graph) -> list[str]:
     return [operation.name for operation in as_function(model).operations]
 
 
-def maker(tensor: keras.KerasTensor) -> Any:
+def maker(tensor: keras.KerasTensor) -> keras.Operation:
     """The layer or operation that gives a symbolic tensor."""
     return keras_private.maker(tensor)
 
@@ -76,17 +78,17 @@ def arguments_of_maker(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
     return list(keras_private.call_that_made(tensor).input_tensors)
 
 
-def rename_maker(outputs: Any, name: str) -> None:
+def rename_maker(outputs: Tensors, name: str) -> None:
     """Give the operation that made these symbolic tensors another name."""
     maker(keras.tree.flatten(outputs)[0]).name = name
 
 
-def operations_between(inputs: Any, outputs: Any) -> list[Any]:
+def operations_between(inputs: Tensors, outputs: Tensors) -> list[keras.Operation]:
     """The operations that symbolic outputs depend on, the inputs' among them, in an order of computation."""
     ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
     waiting = [(tensor, False) for tensor in [*keras.tree.flatten(outputs)[::-1], *keras.tree.flatten(inputs)[::-1]]]
     seen: set[int] = set()
-    found: dict[int, Any] = {}
+    found: dict[int, keras.Operation] = {}
     while waiting:
         tensor, arguments_done = waiting.pop()
         if arguments_done:
@@ -99,7 +101,7 @@ def operations_between(inputs: Any, outputs: Any) -> list[Any]:
     return list(found.values())
 
 
-def new_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
+def new_model(inputs: Tensors, outputs: Tensors, name: str) -> keras.Model:
     """A Functional model; ``deltafine.model.layer_names`` sees to it that names are free."""
     return keras.Model(inputs, outputs, name=name)
 

@@ -8,7 +8,6 @@ are then copied from old to new layers, by order and shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -124,8 +123,13 @@ def _check(
 
 
 def _clip_input(
-    tensor: Any, frames: int | None, frame_shape: Sequence[int] | None, rescale: str | None, whole: bool, names: Names
-) -> Any:
+    tensor: keras.KerasTensor,
+    frames: int | None,
+    frame_shape: Sequence[int] | None,
+    rescale: str | None,
+    whole: bool,
+    names: Names,
+) -> keras.KerasTensor:
     dtype = tensor.dtype if rescale is None or "float" in tensor.dtype else "float32"
     length, *own = tensor.shape[1:] if whole else (None, *tensor.shape[1:])
     if whole and frames is not None and length not in (None, frames):
@@ -140,10 +144,12 @@ def _clip_input(
 def _output_labels(model: keras.Model) -> list[str]:
     """One label per output: its key in a dict of outputs, else its number."""
     paths = keras.tree.flatten_with_path(graph.output_structure(model))
-    return ["_".join(str(part) for part in path) for path, _ in paths]
+    return ["_".join(str(key) for key in path) for path, _ in paths]
 
 
-def _end_of(value: Any, clock: Any, clip_output: str, names: Names, label: str) -> Any:
+def _end_of(
+    value: keras.KerasTensor, clock: keras.KerasTensor | None, clip_output: str, names: Names, label: str
+) -> keras.KerasTensor:
     if clock is None:
         # The model has seen the whole clip; only the name is missing.
         return names.make(keras.layers.Identity, f"{CLIP_PREDICTION}{label}", dtype=value.dtype)(value)

@@ -6,21 +6,18 @@ model that was frozen and in part thawed again has its weights exchanged. So onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
 
 from deltafine.model import graph, keras_private
-from deltafine.model.stored_weights import part_of, read_weights
+from deltafine.model.keras_private import Config, CustomObjects
+from deltafine.model.stored_weights import read_weights, stored_layer
 
 
-def load_hdf5(
-    path: Path, config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool
-) -> keras.Model:
+def load_hdf5(path: Path, config: Config, custom_objects: CustomObjects, *, unsafe_lambda: bool) -> keras.Model:
     """Build the model of a file and read its weights.
 
     Args:
@@ -35,11 +32,11 @@ def load_hdf5(
     model = build_hdf5(deepcopy(config), custom_objects, unsafe_lambda=unsafe_lambda)
     if graph.is_graph(model):
         with h5py.File(path, "r") as file:
-            read_weights(file["model_weights"], part_of(config, model), keras_version=3)
+            read_weights(file["model_weights"], stored_layer(config, model), keras_version=3)
     return model
 
 
-def build_hdf5(config: dict[str, Any], custom_objects: Mapping[str, Any], *, unsafe_lambda: bool) -> keras.Model:
+def build_hdf5(config: Config, custom_objects: CustomObjects, *, unsafe_lambda: bool) -> keras.Model:
     """The model of a configuration, without its weights; Keras changes the configuration."""
     known = {**keras.saving.get_custom_objects(), **custom_objects}
     with keras.saving.custom_object_scope(dict(custom_objects)):

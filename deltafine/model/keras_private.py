@@ -14,6 +14,10 @@ import keras
 from keras.src.legacy.saving.saving_utils import model_from_config
 from keras.src.saving.serialization_lib import SafeModeScope
 
+Config = dict[str, Any]
+"""What Keras stores of a layer or model, as JSON has it."""
+CustomObjects = Mapping[str, Any]
+"""Layers and functions of the user's own, by the names that models call them."""
 _OPERATIONS = "keras.src.ops."
 _APPLICATIONS = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
 
@@ -43,7 +47,7 @@ def calls_of(operation: keras.Operation) -> list[Any]:
     return operation._inbound_nodes
 
 
-def maker(tensor: keras.KerasTensor) -> Any:
+def maker(tensor: keras.KerasTensor) -> keras.Operation:
     """The layer or operation that gives a symbolic tensor."""
     return tensor._keras_history.operation
 
@@ -54,7 +58,7 @@ def call_that_made(tensor: keras.KerasTensor) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def is_masked(tensor: Any) -> bool:
+def is_masked(tensor: keras.KerasTensor) -> bool:
     """Whether a tensor carries a mask."""
     return getattr(tensor, "_keras_mask", None) is not None
 
@@ -69,7 +73,7 @@ def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     return list(layer._trainable_variables)
 
 
-def takes_training(operation: Any) -> bool:
+def takes_training(operation: keras.Operation) -> bool:
     """Whether a call of the operation can be told if it is in training."""
     return bool(getattr(operation, "_call_has_training_arg", False))
 
@@ -79,19 +83,19 @@ def has_fused_attention(layer: keras.layers.Layer) -> bool:
     return bool(layer._flash_attention)
 
 
-def is_keras_operation(operation: Any) -> bool:
+def is_keras_operation(operation: keras.Operation) -> bool:
     """Whether an object is what a function of ``keras.ops`` leaves in a graph."""
     return type(operation).__module__.startswith(_OPERATIONS)
 
 
-def layer_of_applications(class_name: str) -> Any:
+def layer_of_applications(class_name: str) -> type[keras.layers.Layer] | None:
     """A layer that lives with a family of ``keras.applications`` and is not among ``keras.layers``; None if unknown."""
     if class_name not in _APPLICATIONS:
         return None
     return getattr(importlib.import_module(f"keras.src.applications.{_APPLICATIONS[class_name]}"), class_name)
 
 
-def model_of_hdf5_config(config: dict[str, Any], custom_objects: Mapping[str, Any], *, safe: bool) -> keras.Model:
+def model_of_hdf5_config(config: Config, custom_objects: CustomObjects, *, safe: bool) -> keras.Model:
     """The model of a configuration as HDF5 files of Keras 3 hold it, without weights; the configuration is changed."""
     with SafeModeScope(safe):
         return model_from_config(config, custom_objects=dict(custom_objects))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from deltafine.errors import DeltafineError
+from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.safety import CONFIG, dicts
 
 _CODE = "__lambda__"
 
 
-def supplied(config: dict[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
+def supplied(config: Config, objects: CustomObjects) -> Config:
     """The configuration with the functions that the user has given for Lambda layers, by the layer's name.
 
     Args:
@@ -39,14 +39,14 @@ def supplied(config: dict[str, Any], objects: Mapping[str, Any]) -> dict[str, An
     return config
 
 
-def refuse_code(config: Mapping[str, Any]) -> None:
+def refuse_code(config: Config) -> None:
     """Refuse a model with Python code in its file.
 
     Raises:
         DeltafineError: naming the first Lambda layer that has some.
     """
     for layer in _lambdas(config):
-        if any(part.get("class_name") == _CODE for part in dicts(layer)):
+        if any(node.get("class_name") == _CODE for node in dicts(layer)):
             name = layer["config"].get("name")
             raise DeltafineError(
                 f"its layer '{name}' is a Lambda layer, that is Python code stored in the file, which would run with "
@@ -55,7 +55,7 @@ def refuse_code(config: Mapping[str, Any]) -> None:
             )
 
 
-def write_with_config(archive: Path, config: Mapping[str, Any], copy: Path) -> Path:
+def write_with_config(archive: Path, config: Config, copy: Path) -> Path:
     """A copy of a ``.keras`` archive with another configuration."""
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(copy, "w") as target:
         for member in source.infolist():
@@ -68,11 +68,11 @@ def write_with_config(archive: Path, config: Mapping[str, Any], copy: Path) -> P
     return copy
 
 
-def _lambdas(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for part in dicts(config):
-        if part.get("class_name") == "Lambda" and isinstance(part.get("config"), dict):
-            yield part
+def _lambdas(config: Config) -> Iterator[Config]:
+    for node in dicts(config):
+        if node.get("class_name") == "Lambda" and isinstance(node.get("config"), dict):
+            yield node
 
 
-def _is_given(layer: Mapping[str, Any], objects: Mapping[str, Any]) -> bool:
+def _is_given(layer: Config, objects: CustomObjects) -> bool:
     return callable(objects.get(layer["config"].get("name")))

@@ -2,12 +2,12 @@
 
 Keras wants every operation of a graph to have a name of its own, and gives an operation that is called outside of a
 model (``keras.ops.reshape``) the plainest free name that it remembers, whatever the layers of the model are called. So
-whoever builds a graph from the parts of another asks here for the names of what is new, and has the graph made here.
+whoever builds a graph from the layers of another asks here for the names of what is new, and has the graph made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,7 @@ class Names:
 
     def __init__(self, used: Iterable[str] = ()) -> None:
         self._used = set(used)
-        self._kept: list[Any] = []  # operations themselves: an id could be given again
+        self._kept: list[keras.Operation] = []  # operations themselves: an id could be given again
 
     def free(self, name: str) -> str:
         """The name, or where it is taken the first of ``name_1``, ``name_2`` that is not; taken from now on."""
@@ -45,13 +45,13 @@ class Names:
         """A new layer, named so or as nearly so as is free."""
         return self.keep(layer(name=self.free(name), **arguments))
 
-    def input(self, name: str, shape: Any, dtype: Any) -> Any:
+    def input(self, name: str, shape: Sequence[int | None], dtype: str) -> keras.KerasTensor:
         """A symbolic input of this shape, batch axis first, that has this very name; ask ``free`` for a new one."""
         tensor = keras.Input(batch_shape=shape, dtype=dtype, name=name)
         self.keep(graph.maker(tensor))
         return tensor
 
-    def model(self, inputs: Any, outputs: Any, name: str) -> keras.Model:
+    def model(self, inputs: graph.Tensors, outputs: graph.Tensors, name: str) -> keras.Model:
         """The model with these inputs and outputs; operations that are not kept get other names where theirs are taken.
 
         Args:
@@ -61,7 +61,7 @@ class Names:
         self._make_unique(inputs, outputs)
         return graph.new_model(inputs, outputs, name)
 
-    def function(self, inputs: list[Any], outputs: list[Any]) -> keras.Function:
+    def function(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor]) -> keras.Function:
         """The ``keras.Function`` of some calls; layers keep their names, and operations are named in their order."""
         operations = graph.operations_between(inputs, outputs)
         for operation in operations:
@@ -72,7 +72,7 @@ class Names:
                 operation.name = self.free(type(operation).__name__.lower())
         return keras.Function(inputs, outputs)
 
-    def _make_unique(self, inputs: Any, outputs: Any) -> None:
+    def _make_unique(self, inputs: graph.Tensors, outputs: graph.Tensors) -> None:
         kept = {id(operation) for operation in self._kept}
         taken = {operation.name for operation in self._kept}
         for operation in graph.operations_between(inputs, outputs):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.keras_hdf5 import build_hdf5, load_hdf5
+from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.lambdas import refuse_code, supplied, write_with_config
 from deltafine.model.legacy.models import build_legacy, is_legacy, load_legacy
 from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
@@ -23,9 +23,7 @@ from deltafine.model.safety import check_archive, check_config, check_outputs, p
 from deltafine.storage import hdf5
 
 
-def load(
-    path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, unsafe_lambda: bool = False
-) -> keras.Model:
+def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsafe_lambda: bool = False) -> keras.Model:
     """Load a built Functional or Sequential Keras model.
 
     Args:
@@ -59,7 +57,7 @@ def load(
     return model
 
 
-def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: bool) -> keras.Model:
+def _loaded(path: Path, kind: Kind, objects: CustomObjects, unsafe_lambda: bool) -> keras.Model:
     """Check a file that others made before Keras believes it (see ``safety``), and load it."""
     stored = _config_in(path, kind)
     config = supplied(stored, objects)
@@ -67,7 +65,7 @@ def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: b
     if not unsafe_lambda and not legacy:  # no code of Keras 2 is ever run
         refuse_code(config)
 
-    def build() -> Any:
+    def build() -> keras.Model:
         if legacy:
             return build_legacy(deepcopy(config), objects)
         if kind is Kind.hdf5:
@@ -88,7 +86,7 @@ def _loaded(path: Path, kind: Kind, objects: Mapping[str, Any], unsafe_lambda: b
         return keras.models.load_model(write_with_config(path, config, Path(folder, "model.keras")), **how)
 
 
-def _config_in(path: Path, kind: Kind) -> dict[str, Any]:
+def _config_in(path: Path, kind: Kind) -> Config:
     if kind is Kind.archive:
         return check_archive(path)
     with h5py.File(path, "r") as file:

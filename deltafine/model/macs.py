@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import keras
 
@@ -35,23 +34,23 @@ class MacLayer:
         counted_as: the layer whose fan-out its input has; itself, or for an operation one that does the same.
         product: how the elements of two tensors meet, where it is a product of two.
         inside: what is inside it, where it is made of other layers.
-        parts: the entries of that graph, their paths inside its own.
+        inner: the entries of that graph, their paths inside its own.
     """
 
     path: str
-    layer: Any
+    layer: keras.Operation
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     repeats: int
     dense_macs: int | None
     covered: bool
     reason: str
-    counted_as: Any = None
+    counted_as: keras.layers.Layer | None = None
     product: Product | None = None
     inside: opening.Inside | None = None
-    parts: tuple[MacLayer, ...] = ()
+    inner: tuple[MacLayer, ...] = ()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[str | keras.Operation]:
         return iter((self.path, self.layer))
 
 
@@ -75,7 +74,7 @@ def all_entries(model: keras.Model, frame_shape: Sequence[int] | None = None) ->
     while waiting:
         entry = waiting.pop()
         yield entry
-        waiting.extend(entry.parts[::-1])
+        waiting.extend(entry.inner[::-1])
 
 
 def mac_calls(traced: Trace) -> dict[Call, MacLayer]:
@@ -110,7 +109,7 @@ def mac_call(call: Call) -> MacLayer | None:
     if _may_be_opened(operation):
         inside = opening.opened(call)
         if inside is not None:
-            return _of_parts(call, inside, entry)
+            return _of_inner(call, inside, entry)
     known = uncovered_macs(call)
     if known is None:
         return None
@@ -118,7 +117,7 @@ def mac_call(call: Call) -> MacLayer | None:
     return entry(None if macs_once is None else call.repeats * macs_once, False, reason)
 
 
-def _as_layer(call: Call) -> Any:
+def _as_layer(call: Call) -> keras.layers.Layer | None:
     """The layer whose fan-out the call's input has; None where it has none."""
     operation, kind = call.operation, type(call.operation).__name__
     if fan_out_counts.is_covered(operation):
@@ -142,24 +141,24 @@ def _as_layer(call: Call) -> Any:
     return fan_out_counts.CONVOLUTIONS[rank - 1](shape[-1], shape[:rank], groups=groups, **how)
 
 
-def _may_be_opened(operation: Any) -> bool:
+def _may_be_opened(operation: keras.Operation) -> bool:
     is_layer = isinstance(operation, keras.layers.Layer) and not recurrent.is_recurrent(operation)
     return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
 
 
-def _of_parts(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
+def _of_inner(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
     """The entry of a layer by those of what is inside."""
-    parts = tuple(_moved(part, f"{call.path}/", call.repeats) for part in mac_calls(trace(inside.function)).values())
-    if not parts:
+    inner = tuple(_moved(one, f"{call.path}/", call.repeats) for one in mac_calls(trace(inside.function)).values())
+    if not inner:
         return None
-    known = [part.dense_macs for part in parts if part.dense_macs is not None]
-    total = call.repeats * sum(known) if len(known) == len(parts) else None
-    apart = next((f"{part.path}: {part.reason}" for part in parts if not part.covered), "")
+    known = [one.dense_macs for one in inner if one.dense_macs is not None]
+    total = call.repeats * sum(known) if len(known) == len(inner) else None
+    apart = next((f"{one.path}: {one.reason}" for one in inner if not one.covered), "")
     reason = f"{type(call.operation).__name__} over masked values" if call.masked else apart
-    return entry(total, not reason, reason, inside=inside, parts=parts)
+    return entry(total, not reason, reason, inside=inside, inner=inner)
 
 
 def _moved(entry: MacLayer, prefix: str, repeats: int) -> MacLayer:
     """The entry of a call inside a layer, as seen from outside of it."""
-    parts = tuple(_moved(part, prefix, repeats) for part in entry.parts)
-    return replace(entry, path=f"{prefix}{entry.path}", repeats=repeats * entry.repeats, parts=parts)
+    inner = tuple(_moved(one, prefix, repeats) for one in entry.inner)
+    return replace(entry, path=f"{prefix}{entry.path}", repeats=repeats * entry.repeats, inner=inner)

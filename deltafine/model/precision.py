@@ -30,13 +30,13 @@ def in_single_precision(model: keras.Model) -> keras.Model:
     return made
 
 
-def _in_single(part: Any) -> Any:
-    if isinstance(part, list | tuple):
-        return type(part)(map(_in_single, part))
-    if not isinstance(part, dict):
-        return part
-    if part.get("class_name") == "DTypePolicy":
-        return "float32" if part["config"]["name"] in _POLICIES else part
+def _in_single(node: Any) -> Any:
+    if isinstance(node, list | tuple):
+        return type(node)(map(_in_single, node))
+    if not isinstance(node, dict):
+        return node
+    if node.get("class_name") == "DTypePolicy":
+        return "float32" if node["config"]["name"] in _POLICIES else node
     return {
-        key: "float32" if key == "dtype" and value in _POLICIES else _in_single(value) for key, value in part.items()
+        key: "float32" if key == "dtype" and value in _POLICIES else _in_single(value) for key, value in node.items()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import keras
 
@@ -17,15 +17,52 @@ from deltafine.model.site_patterns import addable
 from deltafine.model.sites import Site, SitePlan, covered
 from deltafine.model.time_axis import takes_clips
 
+if TYPE_CHECKING:
+    from deltafine.model.reach import Reach
+
+
 VERSION = 1
 BYTES_PER_VALUE = 4
 # A layer of which less than this share of the MACs depends on a delta layer is listed as not behind one.
 _REACHED = 0.5
 
 
-def preview_insertion(
-    model: keras.Model, sites: Sequence[Site], settings: DeltaSettings | None = None
-) -> dict[str, Any]:
+class SitePreview(TypedDict):
+    """A place where a delta layer may stand."""
+
+    name: str
+    kind: str
+    shape: list[int]
+    consumers: list[str]
+    fan_out: float
+    fan_out_macs: int
+    mac_share: float
+    thresholds: int
+    state_bytes: int
+    selected: bool
+    reason: str
+
+
+class NotBehind(TypedDict):
+    """A layer with MACs that no delta layer feeds, and the share of all MACs that is fed by none."""
+
+    layer: str
+    mac_share: float
+
+
+class Preview(TypedDict):
+    """What :func:`preview_insertion` gives."""
+
+    version: int
+    model: dict[str, Any]
+    sites: list[SitePreview]
+    totals: dict[str, Any]
+    not_behind: list[NotBehind]
+    addable: list[str]
+    not_counted: list[dict[str, Any]]
+
+
+def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: DeltaSettings | None = None) -> Preview:
     """The plan of an insertion as a document of plain values.
 
     Args:
@@ -85,12 +122,12 @@ def preview_insertion(
     }
 
 
-def _shapes(tensors: Any) -> Any:
+def _shapes(tensors: graph.Tensors) -> Any:
     """Shapes of a model's inputs or outputs, in the structure that they have: one, a list or a dict."""
     return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
 
 
-def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
+def _site(site: Site, settings: DeltaSettings) -> SitePreview:
     elements = math.prod(site.shape)
     thresholds = {"layer": 1, "channel": site.shape[-1] if site.shape else 1, "neuron": elements}[
         settings.threshold_per
@@ -110,8 +147,8 @@ def _site(site: Site, settings: DeltaSettings) -> dict[str, Any]:
     }
 
 
-def _not_behind(plan: SitePlan, union: Any) -> list[dict[str, Any]]:
-    found = []
+def _not_behind(plan: SitePlan, union: Reach) -> list[NotBehind]:
+    found: list[NotBehind] = []
     for call, entry in plan.macs.items():
         if not entry.dense_macs:
             continue

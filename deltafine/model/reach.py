@@ -70,7 +70,7 @@ class Reach:
     def macs_at(self, call: Call, entries: Mapping[Call, MacLayer]) -> int:
         """Those of one call; 0 where it is not reached."""
         mask = self.masks.get(call)
-        return 0 if mask is None else _macs_of(entries[call], call, mask)
+        return 0 if mask is None else _macs_of(entries[call], mask)
 
 
 def reach(
@@ -106,7 +106,7 @@ def _joined_input_mask(call: Call, masks: Masks) -> np.ndarray:
     return np.ones(first.sample_shape, bool)
 
 
-def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
+def _macs_of(entry: MacLayer, mask: np.ndarray) -> int:
     layer, total = entry.counted_as, 0
     if entry.covered and recurrent.is_recurrent(entry.layer):
         # What the layer keeps from step to step is behind no delta layer, whatever comes in.
@@ -121,7 +121,7 @@ def _macs_of(entry: MacLayer, call: Call, mask: np.ndarray) -> int:
     return entry.repeats * total
 
 
-def _depthwise_mask(layer: Any, mask: np.ndarray) -> np.ndarray:
+def _depthwise_mask(layer: keras.layers.Layer, mask: np.ndarray) -> np.ndarray:
     """Elements of the intermediate tensor of a separable convolution that depend on the marked ones."""
     if mask.all():
         return np.ones(fan_out_counts.intermediate_shape(layer, mask.shape), bool)
@@ -167,7 +167,7 @@ def _elementwise(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, bool(mask.any()))
 
 
-def _only_moves(operation: Any) -> bool:
+def _only_moves(operation: keras.Operation) -> bool:
     if isinstance(operation, layers.Layer):
         return isinstance(operation, _MOVING_LAYERS)
     return type(operation).__name__ in _MOVING_OPERATIONS and ".ops." in type(operation).__module__

@@ -6,8 +6,7 @@ the input of a step, or of the state before it, meets its weights in every gate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -21,32 +20,34 @@ _CELL_GATES = {layers.LSTMCell: 4, layers.GRUCell: 3, layers.SimpleRNNCell: 1}
 INPUT, STATE = "input", "state"
 
 
-def is_recurrent(layer: Any) -> bool:
+def is_recurrent(layer: keras.layers.Layer) -> bool:
     """Whether the layer is one of Keras' own that goes from step to step."""
     return isinstance(layer, layers.RNN | layers.Bidirectional)
 
 
-def is_covered(layer: Any) -> bool:
+def is_covered(layer: keras.layers.Layer) -> bool:
     """Whether ``products`` knows all products of the layer, as it is called on nothing but its input."""
-    return all(_is_known(part) for _, part in _directions(layer))
+    return all(_is_known(one_way) for _, one_way in _directions(layer))
 
 
-def products(layer: Any, input_shape: Sequence[int]) -> Iterator[tuple[str, Any, str, np.ndarray, tuple[int, ...]]]:
+def products(
+    layer: keras.layers.Layer, input_shape: Sequence[int]
+) -> Iterator[tuple[str, keras.layers.Layer, str, np.ndarray, tuple[int, ...]]]:
     """The products of a covered layer on samples (steps, ...).
 
     Yields:
         Name, layer that goes in one direction, ``"input"`` or ``"state"``, the fan-out of what is multiplied,
         which broadcasts to (steps, ...) of it, and its shape without steps.
     """
-    for direction, part in _directions(layer):
-        for kind, fan, shape in _of_direction(part, tuple(input_shape[1:])):
-            yield f"{direction}{kind}", part, kind, fan, shape
+    for direction, one_way in _directions(layer):
+        for kind, fan, shape in _of_direction(one_way, tuple(input_shape[1:])):
+            yield f"{direction}{kind}", one_way, kind, fan, shape
 
 
-def dense_macs(layer: Any, input_shape: Sequence[int]) -> int | None:
+def dense_macs(layer: keras.layers.Layer, input_shape: Sequence[int]) -> int | None:
     """MACs of all steps on one sample (steps, ...); None where a cell is not one of Keras' own."""
     if isinstance(layer, layers.Bidirectional):
-        both = [dense_macs(part, input_shape) for part in (layer.forward_layer, layer.backward_layer)]
+        both = [dense_macs(one_way, input_shape) for one_way in (layer.forward_layer, layer.backward_layer)]
         known = [macs for macs in both if macs is not None]
         return sum(known) if len(known) == len(both) else None
     steps, *frame = input_shape
@@ -63,7 +64,7 @@ def dense_macs(layer: Any, input_shape: Sequence[int]) -> int | None:
     return int(steps * macs)
 
 
-def states(layer: Any, sequence: Any) -> Any:
+def states(layer: keras.layers.Layer, sequence: keras.KerasTensor) -> keras.KerasTensor:
     """What the state of a layer that goes in one direction is before each step: zeros, then what it gave.
 
     Args:
@@ -82,13 +83,13 @@ def states(layer: Any, sequence: Any) -> Any:
     return keras.ops.concatenate([keras.ops.zeros_like(given[:, :1]), given[:, :-1]], axis=1)
 
 
-def _directions(layer: Any) -> list[tuple[str, Any]]:
+def _directions(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]:
     if isinstance(layer, layers.Bidirectional):
         return [("forward/", layer.forward_layer), ("backward/", layer.backward_layer)]
     return [("", layer)]
 
 
-def _is_known(layer: Any) -> bool:
+def _is_known(layer: keras.layers.Layer) -> bool:
     for kind in (*_GATES, *_CONVOLUTIONAL):
         if isinstance(layer, kind):
             # A GRU of Keras 1 multiplies the gated state, which is no state that it keeps.
@@ -97,7 +98,9 @@ def _is_known(layer: Any) -> bool:
     return False
 
 
-def _of_direction(layer: Any, frame: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
+def _of_direction(
+    layer: keras.layers.Layer, frame: tuple[int, ...]
+) -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
     """The kind of a product, fan-out (1, ...) and shape of what is multiplied."""
     if not isinstance(layer, _CONVOLUTIONAL):
         weights = np.full((1, 1), _GATES[_base(layer, _GATES)] * layer.units, np.int64)
@@ -116,5 +119,5 @@ def _of_direction(layer: Any, frame: tuple[int, ...]) -> Iterator[tuple[str, np.
     yield STATE, fan_out_counts.fan_out(of_state, state)[None], state
 
 
-def _base(operation: Any, kinds: Any) -> Any:
-    return next(kind for kind in kinds if isinstance(operation, kind))
+def _base(layer: keras.layers.Layer, kinds: Iterable[type[keras.layers.Layer]]) -> type[keras.layers.Layer]:
+    return next(kind for kind in kinds if isinstance(layer, kind))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -16,6 +16,9 @@ from deltafine.model.cloning import clone
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.layer_names import Names
 from deltafine.model.sites import Site
+
+if TYPE_CHECKING:
+    from deltafine.layers import DeltaActivation
 
 
 class Rewriter:
@@ -30,14 +33,14 @@ class Rewriter:
         self._sites = {site.name: site for site in sites}
         self._settings = settings
         self._split = {_without_index(name) for name in self._sites}
-        self._clones: dict[int, Any] = {}
+        self._clones: dict[int, keras.layers.Layer] = {}
         self._delta_names = {site.delta_name for site in sites}
-        self._fused: dict[int, Any] = {}
-        self._graphs: dict[int, Any] = {}
-        self._deltas: dict[str, Any] = {}
+        self._fused: dict[int, keras.layers.Layer] = {}
+        self._graphs: dict[int, tuple[keras.Model, bool]] = {}
+        self._deltas: dict[str, DeltaActivation] = {}
         # Old and new layers in order of creation, and the same for nested models: parents before children.
-        self._layers: list[tuple[Any, Any]] = []
-        self._models: list[tuple[Any, Any]] = []
+        self._layers: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+        self._models: list[tuple[keras.Model, keras.Model]] = []
 
     def names(self, model: keras.Model, prefix: str) -> Names:
         """Names on the level of a graph with this path: taken are those of the graph and of its delta layers."""
@@ -45,7 +48,7 @@ class Rewriter:
         deltas = (name.rpartition("/") for name in self._delta_names)
         return Names([*graph.operation_names(model), *(leaf for path, _, leaf in deltas if path == outer)])
 
-    def after(self, site_name: str, value: Any, clock: Any, policy: Any, names: Names) -> Any:
+    def after(self, site_name: str, value: Any, clock: keras.KerasTensor | None, policy: Any, names: Names) -> Any:
         """The value passed through the site's delta layer, or as it is where there is no site."""
         site = self._sites.get(site_name)
         if site is None:
@@ -59,7 +62,14 @@ class Rewriter:
         delta = names.keep(self._deltas[site_name])
         return delta(value) if clock is None else delta(value, clock)
 
-    def rewrite(self, model: keras.Model, inputs: Sequence[Any], clock: Any, prefix: str, names: Names) -> list[Any]:
+    def rewrite(
+        self,
+        model: keras.Model,
+        inputs: Sequence[keras.KerasTensor],
+        clock: keras.KerasTensor | None,
+        prefix: str,
+        names: Names,
+    ) -> list[keras.KerasTensor]:
         """Call everything that the model calls again, on the given tensors.
 
         Args:
@@ -94,7 +104,7 @@ class Rewriter:
 
         return graph.walk(model, inputs, on_call)
 
-    def finish(self, model: keras.Model, result: Any) -> None:
+    def finish(self, model: keras.Model, result: keras.Model) -> None:
         """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
         for old, new in [(model, result), *self._models, *self._layers]:
@@ -102,15 +112,21 @@ class Rewriter:
         for old, new in self._layers:
             inside = [keras_private.layers_within(layer, include_self=False) for layer in (old, new)]
             if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
-                for part, other in zip(*inside, strict=True):
-                    _copy_trainable(part, other)
+                for one, other in zip(*inside, strict=True):
+                    _copy_trainable(one, other)
         for delta in self._deltas.values():
             delta.trainable = True  # a frozen model around it says nothing of its thresholds
         for old, new in self._layers:
             _copy_weights(old, new)
 
     def _call_layer(
-        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, names: Names, name: str = ""
+        self,
+        layer: keras.layers.Layer,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prefix: str,
+        names: Names,
+        name: str = "",
     ) -> Any:
         """Call the clone of a layer, a fused activation split off where a delta layer will follow."""
         if isinstance(layer, keras.layers.Lambda):
@@ -125,13 +141,13 @@ class Rewriter:
             self._fused[id(layer)] = self._activation_of(layer, names.free(f"{name}_activation"))
         return names.keep(self._fused[id(layer)])(linear(*args, **kwargs))
 
-    def _clone(self, layer: Any, **changes: Any) -> Any:
+    def _clone(self, layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
         if id(layer) not in self._clones:
             self._clones[id(layer)] = clone(layer, **changes)
             self._layers.append((layer, self._clones[id(layer)]))
         return self._clones[id(layer)]
 
-    def _activation_of(self, layer: Any, name: str) -> Any:
+    def _activation_of(self, layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
         """A layer of its own for the activation fused into another."""
         if isinstance(layer.activation, keras.layers.Layer):
             activation = clone(layer.activation, name=name)
@@ -143,9 +159,9 @@ class Rewriter:
         self,
         model: keras.Model,
         new_name: str,
-        inputs: list[Any],
+        inputs: list[keras.KerasTensor],
         kwargs: dict[str, Any],
-        clock: Any,
+        clock: keras.KerasTensor | None,
         path: str,
         names: Names,
     ) -> Any:
@@ -157,7 +173,7 @@ class Rewriter:
         outputs = keras.tree.flatten(names.keep(new)([*inputs, clock] if with_clock else inputs, **kwargs))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _nested(self, model: keras.Model, new_name: str, prefix: str, with_clock: bool) -> tuple[Any, bool]:
+    def _nested(self, model: keras.Model, new_name: str, prefix: str, with_clock: bool) -> tuple[keras.Model, bool]:
         names = self.names(model, prefix)
         inputs = [names.input(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.input_tensors(model)]
         place = len(self._models)
@@ -168,7 +184,13 @@ class Rewriter:
         return new, with_clock
 
     def _call_time_distributed(
-        self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, path: str, names: Names
+        self,
+        wrapper: keras.layers.Layer,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prefix: str,
+        path: str,
+        names: Names,
     ) -> Any:
         """Fold time into the batch, call the rewritten inside once on all frames, and unfold."""
         clips = args[0] if args else kwargs["inputs"]
@@ -189,12 +211,12 @@ def _without_index(site_name: str) -> str:
     return outer + slash + leaf.split("#")[0]
 
 
-def _copy_trainable(old: Any, new: Any) -> None:
+def _copy_trainable(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if new.trainable != old.trainable:
         new.trainable = old.trainable
 
 
-def _copy_weights(old: Any, new: Any) -> None:
+def _copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if not old.built:
         return
     inside = {id(weight) for weight in getattr(getattr(old, "activation", None), "weights", ())}

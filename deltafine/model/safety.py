@@ -8,7 +8,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.model.keras_private import Config
 from deltafine.storage import hdf5
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -34,7 +35,7 @@ LOADERS = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 """Layers that load programs of other frameworks."""
 
 
-def check_archive(path: Path) -> dict[str, Any]:
+def check_archive(path: Path) -> Config:
     """Check what a ``.keras`` archive holds, and give its configuration.
 
     Raises:
@@ -55,7 +56,7 @@ def check_archive(path: Path) -> dict[str, Any]:
             raise DeltafineError(f"unpacked it would take {unpacked:,} bytes, which no model of its size does.")
         # Keras reads weights in an order in which no checksum is compared.
         if (damaged := archive.testzip()) is not None:
-            raise DeltafineError(f"its part {damaged!r} is damaged: copy the file again, or save the model again.")
+            raise DeltafineError(f"its member {damaged!r} is damaged: copy the file again, or save the model again.")
         config = parsed(archive.read(CONFIG))
         if WEIGHTS in archive.namelist():
             with _member(archive, WEIGHTS) as stored, h5py.File(stored, "r") as file:
@@ -63,7 +64,7 @@ def check_archive(path: Path) -> dict[str, Any]:
     return config
 
 
-def parsed(text: bytes | str) -> dict[str, Any]:
+def parsed(text: bytes | str) -> Config:
     """The configuration of a model, if it is a JSON object that is neither large nor deep.
 
     Raises:
@@ -78,7 +79,7 @@ def parsed(text: bytes | str) -> dict[str, Any]:
     return config
 
 
-def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes: int, *, trusted: bool) -> None:
+def check_config(config: Config, build: Callable[[], keras.Model], file_bytes: int, *, trusted: bool) -> None:
     """Check which layers a configuration names, and how much memory its weights ask for, without taking it.
 
     Args:
@@ -91,9 +92,9 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         DeltafineError: a layer loads programs, or the weights cannot be those in the file.
     """
     if not trusted:
-        for part in dicts(config):
-            if part.get("class_name") in LOADERS:
-                raise DeltafineError(f"it has a {part['class_name']}, which loads a program: export it without.")
+        for node in dicts(config):
+            if node.get("class_name") in LOADERS:
+                raise DeltafineError(f"it has a {node['class_name']}, which loads a program: export it without.")
     # Keras would make the variables the next time that a graph is built; its memory of them ends with the thread.
     with ThreadPoolExecutor(1) as thread:
         declaring = thread.submit(_declared_bytes, build)
@@ -107,7 +108,7 @@ def check_config(config: Mapping[str, Any], build: Callable[[], Any], file_bytes
         raise DeltafineError(f"it declares weights of {wanted:,} bytes, and holds no more than {file_bytes:,}.")
 
 
-def _declared_bytes(build: Callable[[], Any]) -> int:
+def _declared_bytes(build: Callable[[], keras.Model]) -> int:
     with keras.StatelessScope(initialize_variables=False):
         return 4 * sum(math.prod(variable.shape) for variable in build().variables)
 
@@ -131,23 +132,23 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [
             inner
-            for part in level
-            if isinstance(part, (dict, list))
-            for inner in (part.values() if isinstance(part, dict) else part)
+            for node in level
+            if isinstance(node, (dict, list))
+            for inner in (node.values() if isinstance(node, dict) else node)
         ]
     return depth
 
 
-def dicts(value: Any) -> Iterator[Any]:
+def dicts(value: Any) -> Iterator[Config]:
     """Every dict in a configuration, outer ones first."""
     waiting = [value]
     while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            yield part
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:

@@ -7,6 +7,7 @@ combination of the labels is one multiply-accumulate. The batch axis is not amon
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_letters
 from typing import Any
@@ -64,12 +65,12 @@ def product_of(call: Call) -> Product | None:
     return Product((labels[0], labels[1]), sizes, (constant[0], constant[1]))
 
 
-def operands_of(args: Any, kwargs: Any) -> list[Any]:
+def operands_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments of a call, flat, by which a product is known."""
     return [leaf for leaf in keras.tree.flatten((args, kwargs)) if leaf is not None]
 
 
-def _terms(operation: Any, shapes: list[tuple[Any, ...]]) -> tuple[str, str] | None:
+def _terms(operation: keras.Operation, shapes: list[tuple[int | None, ...]]) -> tuple[str, str] | None:
     """A lower-case label for every axis of both, batch axes included."""
     kind = type(operation).__name__
     ranks = [len(shape) for shape in shapes]

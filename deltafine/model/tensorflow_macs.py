@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from deltafine.model.composite_layers import bound
 from deltafine.model.trace import Call
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 _MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 _OTHERS = frozenset({
@@ -42,7 +46,7 @@ def tensorflow_macs(call: Call) -> int | None:
     return sum(known) if len(known) == len(products) else None
 
 
-def _of_matrices(operation: Any) -> int | None:
+def _of_matrices(operation: tf.Operation) -> int | None:
     left, made = operation.inputs[0].shape, operation.outputs[0].shape
     if not (left.is_fully_defined() and made.is_fully_defined()):
         return None

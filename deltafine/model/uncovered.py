@@ -7,7 +7,6 @@ something when it says what it is a share of.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 
@@ -54,7 +53,7 @@ def uncovered_macs(call: Call) -> tuple[int | None, str] | None:
     return (None, "a convolution of a form that is not known") if kind in _CONVOLUTIONS else None
 
 
-def may_do_macs(layer: Any) -> bool:
+def may_do_macs(layer: keras.layers.Layer) -> bool:
     """Whether it is worth looking into a layer that is none of those whose MACs are known."""
     if isinstance(layer, NO_MACS) or type(layer).__module__.startswith("deltafine."):
         return False
@@ -63,7 +62,7 @@ def may_do_macs(layer: Any) -> bool:
     return own or attention or any(len(weight.shape) >= 2 for weight in layer.weights)
 
 
-def _of_layer(layer: Any, call: Call) -> tuple[int | None, str] | None:
+def _of_layer(layer: keras.layers.Layer, call: Call) -> tuple[int | None, str] | None:
     macs = tensorflow_macs(call) if may_do_macs(layer) else 0
     return None if macs == 0 else (macs, f"{type(layer).__name__} is no graph of Keras' layers and operations")
 

@@ -13,9 +13,9 @@ from deltafine.report.text import clean
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
-def in_actions(environment: Mapping[str, str] = os.environ) -> bool:
+def in_actions() -> bool:
     """Whether this process is a step of a GitHub Actions job."""
-    return environment.get("GITHUB_ACTIONS") == "true"
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def error_commands(checks: Sequence[Check]) -> list[str]:

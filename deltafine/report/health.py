@@ -62,9 +62,9 @@ def health_cautions(report: Report) -> list[str]:
         and layer.dense_macs >= SMALL_LAYER * dense
     ]
     if losing and figures.deltas:
-        part = sum(layer.dense_macs for layer in losing) / dense
+        lost = sum(layer.dense_macs for layer in losing) / dense
         found.append(
-            f"In {counted(len(losing), 'layer')} with {share(part)} of the MACs more changes than the break-even "
+            f"In {counted(len(losing), 'layer')} with {share(lost)} of the MACs more changes than the break-even "
             "density, so that the overhead of delta inference exceeds its saving: "
             f"{listed(layer.name for layer in losing)}."
         )

@@ -47,10 +47,10 @@ class Quantity:
 
     def read(self, figures: Figures) -> float | Estimate | None:
         """The figure, None where it was not measured."""
-        part, _, name = self.key.rpartition(".")
-        if part == _NAMED:
+        inside, _, name = self.key.rpartition(".")
+        if inside == _NAMED:
             return next((figure.value for figure in figures.named if figure.name == name), None)
-        value: float | Estimate | None = getattr(figures.operations if part else figures, name)
+        value: float | Estimate | None = getattr(figures.operations if inside else figures, name)
         return value
 
     def point(self, figures: Figures) -> float | None:

@@ -18,7 +18,7 @@ from deltafine.document.report import DOCUMENT_VERSION, READABLE_VERSIONS, Repor
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report.text import clean
 from deltafine.storage import run_files
-from deltafine.storage.files import looks_like_a_model, make_folder, read_small, write_atomically
+from deltafine.storage.files import JsonObject, looks_like_a_model, make_folder, read_small, write_atomically
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_BYTES = 1 << 28
@@ -103,7 +103,7 @@ def _validated(document: Any, file: Path) -> Report:
     return report
 
 
-def _advice(document: dict[str, Any]) -> str:
+def _advice(document: JsonObject) -> str:
     versions = document.get("versions")
     writer = versions.get("deltafine") if isinstance(versions, dict) else None
     if isinstance(writer, str) and writer != __version__:

@@ -254,9 +254,9 @@ def delta_rules(report: Report, model: str) -> list[str]:
     return sorted({f"{delta.rule} per {delta.granularity}" for delta in figures_of(report, model, "streams").deltas})
 
 
-def pairs(parts: dict[str, list[Named]]) -> list[tuple[str, dict[str, Named]]]:
+def pairs(by_model: dict[str, list[Named]]) -> list[tuple[str, dict[str, Named]]]:
     found: dict[tuple[str, int], dict[str, Named]] = {}
-    for model, entries in parts.items():
+    for model, entries in by_model.items():
         seen: Counter[str] = Counter()
         for entry in entries:
             found.setdefault((entry.name, seen[entry.name]), {})[model] = entry

@@ -36,7 +36,7 @@ _CLIPS_TITLE = "Clips, as in training"
 
 def show(report: Report, console: Console) -> None:
     """Print the whole report."""
-    _show_head(report, console)
+    _show_headline(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
     for timing in report.timings:
@@ -76,12 +76,12 @@ def line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(clean(text), style=style), highlight=False)
 
 
-def _show_head(report: Report, console: Console) -> None:
-    head = headline(report)
-    line(console, f"{report.title} ({head.model} model, continuous streams)", "dim")
-    line(console, head.sentence, "bold red" if head.doubtful else "bold green")
-    for sentence in (head.control, head.fidelity):
-        if sentence and sentence not in head.sentence:
+def _show_headline(report: Report, console: Console) -> None:
+    found = headline(report)
+    line(console, f"{report.title} ({found.model} model, continuous streams)", "dim")
+    line(console, found.sentence, "bold red" if found.doubtful else "bold green")
+    for sentence in (found.control, found.fidelity):
+        if sentence and sentence not in found.sentence:
             line(console, sentence[0].upper() + sentence[1:] + ".")
     for caution in cautions(report):
         line(console, f"! {caution}", "yellow")
@@ -104,7 +104,7 @@ def show_timing(timing: Timing, console: Console) -> None:
     """Print what the runtimes took per frame."""
     made = table(console)
     made.add_column("")
-    for heading in timings.HEAD[1:]:
+    for heading in timings.HEADINGS[1:]:
         made.add_column(heading, justify="right", no_wrap=True)
     for cells in timings.lines(timing):
         made.add_row(*map(Text, cells))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deltafine.document.report import Timing
 from deltafine.report.text import clean, counted, significant, times
 
-HEAD = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
+HEADINGS = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
 
 
 def title(timing: Timing) -> str:
@@ -14,7 +14,7 @@ def title(timing: Timing) -> str:
 
 
 def lines(timing: Timing) -> list[tuple[str, ...]]:
-    """A line for each runtime, in the columns of ``HEAD``: ratios of medians, above 1 where deltafine is faster."""
+    """A line for each runtime, in the columns of ``HEADINGS``: ratios of medians, above 1 where deltafine is faster."""
     ours = timing.runtimes[0]
     return [
         (

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 Rows = np.ndarray
@@ -98,7 +99,7 @@ def of_function(function: Any) -> tuple[str, tuple[float, ...]] | None:
     return known if known is not None and function is getattr(keras.activations, name, None) else None
 
 
-def of_layer(layer: Any) -> tuple[str, tuple[float, ...]] | None:
+def of_layer(layer: keras.layers.Layer) -> tuple[str, tuple[float, ...]] | None:
     """Name and parameters of an activation layer or operation, or None."""
     import keras
 
@@ -117,7 +118,7 @@ def of_layer(layer: Any) -> tuple[str, tuple[float, ...]] | None:
     return _of_operation(layer)
 
 
-def _of_operation(operation: Any) -> tuple[str, tuple[float, ...]] | None:
+def _of_operation(operation: keras.Operation) -> tuple[str, tuple[float, ...]] | None:
     """``keras.ops.relu(x)`` and its like: told apart by name, as their classes are private to Keras."""
     from deltafine.model import keras_private  # only models are compiled with; the tables above need no Keras
 

@@ -57,7 +57,7 @@ class FrameCounts:
         return int(getattr(self, name).sum())
 
     def events(self) -> dict[str, tuple[int, int]]:
-        """By delta layer: (values sent, all values); positions where the unit is the pixel."""
+        """By delta layer: (values sent, all values); positions where the granularity is the pixel."""
         found = {}
         for place, operation in enumerate(self.plan.operations):
             delta = operation.finish.delta

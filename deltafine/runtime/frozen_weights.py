@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class FrozenWeights:
@@ -19,9 +22,9 @@ class FrozenWeights:
         operations: layers, or operations without weights.
     """
 
-    def __init__(self, operations: Iterable[Any]) -> None:
-        copies: dict[int, tuple[Any, Any]] = {}
-        self._of_operation: dict[int, list[tuple[Any, Any]]] = {}
+    def __init__(self, operations: Iterable[keras.Operation]) -> None:
+        copies: dict[int, tuple[keras.Variable, tf.Tensor]] = {}
+        self._of_operation: dict[int, list[tuple[keras.Variable, tf.Tensor]]] = {}
         for operation in operations:
             variables = getattr(operation, "variables", ())
             for variable in variables:
@@ -32,7 +35,7 @@ class FrozenWeights:
         """Bytes of the copies."""
 
     @contextlib.contextmanager
-    def within(self, operation: Any) -> Iterator[None]:
+    def within(self, operation: keras.Operation) -> Iterator[None]:
         """Within this, the operation computes with the copies.
 
         Raises:

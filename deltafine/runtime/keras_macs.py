@@ -54,5 +54,5 @@ def _of_wrapper(call: Call) -> int | None:
         spec = inner.compute_output_spec(keras.KerasTensor(value.shape, value.dtype))
         output = Value(tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))
         macs = [_dense_macs(Call(call.path, inner, (value,), (output,), (value,)))]
-    known = [part for part in macs if part is not None]
+    known = [count for count in macs if count is not None]
     return steps * sum(known) if len(known) == len(macs) else None

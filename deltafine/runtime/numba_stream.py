@@ -18,7 +18,7 @@ from deltafine.runtime.kernels.network import all_finite, count_macs, run_networ
 from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
-from deltafine.runtime.packed_plan import WINDOWS, Program, aligned
+from deltafine.runtime.packed_plan import SLIDING, Program, aligned
 from deltafine.runtime.plan import Operation
 from deltafine.runtime.single_thread import NotCopied
 
@@ -47,7 +47,7 @@ class NumbaState(NotCopied):
                 + o.padding[1]
                 + shapes[o.inputs[0]][1]
                 for o in program.plan.operations
-                if o.kind in WINDOWS
+                if o.kind in SLIDING
             ]
         )
         pitch = widest + 4 * LANES
@@ -124,7 +124,7 @@ class NumbaState(NotCopied):
         """Advance by one frame (height, width, channels), any number type."""
         self.counters.fill(0)
         self.take_in(frame)
-        for first, last in self.program.segments:
+        for first, last in self.program.sections:
             self.run(first, last)
         self._reader.release()
         self.fresh = False

@@ -7,7 +7,6 @@ A *row* is all channels of one position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -94,7 +93,7 @@ class NumpyState(NotCopied):
             return np.zeros_like(everywhere)
         kind = operation.kind
         if kind in MACS or kind in ("max_pool", "average_pool"):
-            return np.asarray(_windows(operation, masks[0], (height, width)).any(axis=(2, 3)))
+            return np.asarray(_patches(operation, masks[0], (height, width)).any(axis=(2, 3)))
         if kind in ("identity", "concatenate") or kind in ELEMENTWISE:
             reached = np.zeros_like(everywhere)
             for mask in masks:
@@ -114,13 +113,13 @@ class NumpyState(NotCopied):
         if kind == "conv":
             return _convolve(operation, first, active, self._weights[operation.name])
         if kind == "depthwise":
-            taps = _windows(operation, first, size)[active]
+            taps = _patches(operation, first, size)[active]
             return np.einsum("nhwc,hwcm->ncm", taps, self._weights[operation.name]).reshape(len(taps), -1)
         if kind == "max_pool":
-            return _windows(operation, first, size, outside=-np.inf)[active].max(axis=(1, 2))
+            return _patches(operation, first, size, outside=-np.inf)[active].max(axis=(1, 2))
         if kind == "average_pool":
-            inside = _windows(operation, np.ones((*first.shape[:2], 1), np.float32), size)[active].sum(axis=(1, 2))
-            return _windows(operation, first, size)[active].sum(axis=(1, 2)) / inside
+            inside = _patches(operation, np.ones((*first.shape[:2], 1), np.float32), size)[active].sum(axis=(1, 2))
+            return _patches(operation, first, size)[active].sum(axis=(1, 2)) / inside
         if kind == "global_average":
             return first.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)[None]
         if kind == "global_max":
@@ -179,7 +178,7 @@ def _matrix(operation: Operation, weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grouped.transpose(1, 0, 2))
 
 
-def _windows(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: Any = 0) -> np.ndarray:
+def _patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: float = 0) -> np.ndarray:
     """A view (output height, output width, kernel height, kernel width, ...) of what each output reads of ``x``."""
     pads, reach = [], []
     for axis in (0, 1):
@@ -196,7 +195,7 @@ def _windows(operation: Operation, x: np.ndarray, size: tuple[int, int], outside
 
 
 def _convolve(operation: Operation, x: np.ndarray, active: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    taps = _windows(operation, x, active.shape)[active]
+    taps = _patches(operation, x, active.shape)[active]
     rows = len(taps)
     if operation.groups == 1:
         return taps.reshape(rows, -1) @ weights[0]

@@ -1,7 +1,7 @@
 """The structure of a model's outputs (one, a tuple, a list, a dict, and these inside each other), as plain JSON.
 
 A place among the flat outputs is a number; a collection is a list that begins with its kind:
-``["tuple", part, ...]``, ``["list", part, ...]``, ``["dict", [key, part], ...]``.
+``["tuple", inner, ...]``, ``["list", inner, ...]``, ``["dict", [key, inner], ...]``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def described(outputs: Any) -> Structure:
 
 def _described(outputs: Any) -> Structure:
     if isinstance(outputs, Mapping):
-        return ["dict", *([key, _described(part)] for key, part in outputs.items())]
+        return ["dict", *([key, _described(inner)] for key, inner in outputs.items())]
     if isinstance(outputs, list | tuple):
-        return ["list" if isinstance(outputs, list) else "tuple", *(_described(part) for part in outputs)]
+        return ["list" if isinstance(outputs, list) else "tuple", *(_described(inner) for inner in outputs)]
     return None if outputs is None else int(outputs)
 
 
@@ -40,10 +40,10 @@ def packed(structure: Structure, values: Sequence[Any]) -> Any:
         return None
     if isinstance(structure, int):
         return values[structure]
-    kind, *parts = structure
+    kind, *inside = structure
     if kind == "dict":
-        return {key: packed(part, values) for key, part in parts}
+        return {key: packed(inner, values) for key, inner in inside}
     if kind not in ("list", "tuple"):
         raise ValueError(f"'{kind}' is no kind of structure")
-    inside = [packed(part, values) for part in parts]
-    return inside if kind == "list" else tuple(inside)
+    filled = [packed(inner, values) for inner in inside]
+    return filled if kind == "list" else tuple(filled)

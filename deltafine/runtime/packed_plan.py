@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Operation, Plan
 
-WINDOWS = ("conv", "depthwise", "max_pool", "average_pool")
+SLIDING = ("conv", "depthwise", "max_pool", "average_pool")
 ALIGNED = 16
 """Buffers begin at multiples of so many values, a cache line."""
 
@@ -54,14 +53,14 @@ class Program:
         self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
         self.links = np.array(self._links, np.int64)
         self._weights, self._fans = [], []
-        self.segments = self._segments()
+        self.sections = self._sections()
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Weights and tables."""
         return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
 
-    def _segments(self) -> list[tuple[int, int]]:
+    def _sections(self) -> list[tuple[int, int]]:
         """Runs of operations between those that no kernel computes; these stand alone."""
         bounds, start = [], 0
         for place, operation in enumerate(self.plan.operations):
@@ -75,7 +74,7 @@ class Program:
         table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
         around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
         for operation in self.plan.operations:
-            if operation.kind in WINDOWS[:2]:
+            if operation.kind in SLIDING[:2]:
                 source = operation.inputs[0]
                 around[source] = np.maximum(around[source], self._zeros_around(operation))
         begin = mask = 0
@@ -100,7 +99,7 @@ class Program:
             behind.append(max(last + 1 - operation.padding[axis] - source[axis], 0))
         return [*operation.padding, *behind]
 
-    def _put(self, values: Any) -> int:
+    def _put(self, values: np.ndarray | Sequence[float]) -> int:
         """Append weights; returns where they begin."""
         flat = np.asarray(values, np.float32).ravel()
         begin = self._weight_count
@@ -110,7 +109,7 @@ class Program:
         self._weight_count += len(padded)
         return begin
 
-    def _link(self, values: Any) -> int:
+    def _link(self, values: Sequence[int]) -> int:
         begin = len(self._links)
         self._links += [int(value) for value in values]
         return begin

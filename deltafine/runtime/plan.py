@@ -19,7 +19,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.runtime.output_structure import Structure, packed
 from deltafine.storage import run_files
-from deltafine.storage.files import make_folder, read_small, write_atomically
+from deltafine.storage.files import JsonObject, make_folder, read_small, write_atomically
 
 if TYPE_CHECKING:
     from deltafine.layers import EventRule
@@ -94,7 +94,7 @@ class Operation:
             ``ELEMENTWISE``, or ``keras``: a call that only Keras knows.
         name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
         inputs, output: indices of tensors.
-        kernel, strides, dilation: (height, width) of a window.
+        kernel, strides, dilation: (height, width) of a convolution or of pooling.
         padding: (top, left): zeros in front of the input; those behind it follow from the output's size.
         groups: of a convolution.
         weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,
@@ -232,14 +232,14 @@ class Plan:
             raise DeltafineError(f"The plan in {folder} cannot be read ({reason}): compile the model again.") from error
 
 
-def _plan(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
+def _plan(document: JsonObject, arrays: dict[str, np.ndarray]) -> Plan:
     tensors = [Tensor(t["name"], tuple(t["shape"]), tuple(t["sample_shape"])) for t in document["tensors"]]
     outputs, structure = tuple(document["outputs"]), document["structure"]
     packed(structure, outputs)  # fails here, not in the first step
     return Plan(document["name"], tensors, [_operation(o) for o in document["operations"]], outputs, arrays, structure)
 
 
-def _operation(document: dict[str, Any]) -> Operation:
+def _operation(document: JsonObject) -> Operation:
     finish = document.pop("finish")
     delta = finish.pop("delta")
     finish["parameters"] = tuple(finish["parameters"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deltafine.settings.commands import TAKES
 from deltafine.settings.declaring import Declared, choices_shown, share_of
-from deltafine.settings.recipes import TRUSTING, assigned, checked, given_names, resolve
+from deltafine.settings.recipes import TRUSTING, GivenSettings, assigned, checked, given_names, resolve
 from deltafine.settings.refine_settings import ADDED_LATER, CHANGEABLE, DECLARED, RENAMED, RefineSettings, digest
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TAKES",
     "TRUSTING",
     "Declared",
+    "GivenSettings",
     "RefineSettings",
     "assigned",
     "checked",

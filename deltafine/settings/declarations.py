@@ -28,13 +28,13 @@ class Declarations(BaseModel):
     )
     clip_output: Literal["mean", "last", "per-frame"] | None = setting(
         None,
-        help="What stands for a clip. Only of a model that takes single frames.",
+        help="What is returned for a clip. Only for a model that takes single frames.",
         panel=MODEL,
         common=True,
         unset="mean",
     )
     size: str | None = setting(
-        None, help="Frame size, for a model that takes any.", panel=MODEL, common=True, metavar="HxW"
+        None, help="Frame size, if the model takes any.", panel=MODEL, common=True, metavar="HxW"
     )
     rescale: Literal["0..1", "-1..1"] | None = setting(
         None, help="Scale pixels for the model.", panel=MODEL, common=True, unset="0..255"
@@ -53,8 +53,8 @@ class Declarations(BaseModel):
     data: PathText = setting(help="Path of the videos. See [Your videos](data.md).", panel=DATA, metavar="DIR")
     streams: PathText | None = setting(
         None,
-        help="Continuous videos to measure on. All of them where they have no split of their own, and none that is "
-        "trained on. Without them: the test videos of the data, or those to validate.",
+        help="Continuous videos to measure on. All of them if they have no split of their own, except those that are "
+        "trained on. If not given: the test videos of the data, or else its validation videos.",
         panel=DATA,
         common=True,
         metavar="DIR",
@@ -70,37 +70,35 @@ class Declarations(BaseModel):
     )
     layout: str | None = setting(
         None,
-        help="How the data lies on disk. See [layouts](data.md#layouts).",
+        help="Layout of the data on disk. See [layouts](data.md#layouts).",
         panel=DATA,
         common=True,
         metavar="NAME",
         unset="detected",
     )
-    split: int = setting(
-        1, ge=1, help="Which split lists to read. Only where there are several.", panel=DATA, common=True
-    )
+    split: int = setting(1, ge=1, help="Which split lists to read. Only if there are several.", panel=DATA, common=True)
     validation: Share = setting(
         0.2,
         ge=0,
         le=1,
-        help="Fraction of videos to validate on. Only where the data has no split of its own.",
+        help="Fraction of videos to validate on. Only if the data has no split of its own.",
         panel=DATA,
         common=True,
     )
     max_bad_videos: int = setting(0, ge=0, help="How many videos may be unreadable.", panel=DATA, common=True)
-    allow_outside: bool = setting(False, help="Lists may name files outside the data.", panel=DATA)
+    allow_outside: bool = setting(False, help="Allow lists to name files outside the data.", panel=DATA)
     fps: float | None = setting(
         None,
         gt=0,
         le=1000,
-        help="Take frames at this rate. To train and to measure on.",
+        help="Frames per second to take. For training and for measuring.",
         panel=DATA,
         unset="all frames",
     )
     cache: PathText | None = setting(
         None,
-        help="Keep decoded frames there. If not given, they are kept in the run directory while it lasts. See [the "
-        "cache](data.md#the-cache).",
+        help="Directory for decoded frames. If not given, the run directory keeps them until the run is finished. See "
+        "[the cache](data.md#the-cache).",
         panel=DATA,
         common=True,
         metavar="DIR",
@@ -109,13 +107,13 @@ class Declarations(BaseModel):
 
     at: Names = setting(
         (),
-        help="Only after these layers. The pattern `default` stands for the default choice, to add to it, and "
+        help="Insert only after these layers. The pattern `default` stands for the default choice, to add to it, and "
         "`uncovered` for the inputs of layers that it leaves out.",
         panel=DELTAS,
         common=True,
         metavar="PATTERN",
     )
-    skip: Names = setting((), help="Not after these layers.", panel=DELTAS, common=True, metavar="PATTERN")
+    skip: Names = setting((), help="Do not insert after these layers.", panel=DELTAS, common=True, metavar="PATTERN")
     method: Literal["deltafine", "paper", "l1"] = setting(
         "deltafine",
         help="How thresholds and events are trained. `paper` and `l1` are baselines.",
@@ -131,7 +129,7 @@ class Declarations(BaseModel):
         metavar="RULE",
     )
     granularity: Literal["element", "pixel"] = setting(
-        "element", help="What is sent as one.", panel=DELTAS, common=True
+        "element", help="What is sent together.", panel=DELTAS, common=True
     )
     threshold_per: Literal["layer", "channel", "neuron"] = setting(
         "layer", help="What has a threshold of its own.", panel=DELTAS
@@ -154,7 +152,7 @@ class Declarations(BaseModel):
     training_divergence: float = setting(
         0.05,
         gt=0,
-        help="The same for the thresholds that training starts from. It may be more, since training wins back what "
+        help="The same for the thresholds that training starts from. It may be more, since training regains what "
         "they lose.",
         panel=BUDGET,
         metavar="NATS",
@@ -195,7 +193,9 @@ class Declarations(BaseModel):
         common=True,
         unset="as many as take 1500 steps, 12 to 30",
     )
-    seed: int = setting(0, ge=0, lt=2**32, help="Of the split and everything random.", panel=TRAINING, common=True)
+    seed: int = setting(
+        0, ge=0, lt=2**32, help="Seed of the split and of everything random.", panel=TRAINING, common=True
+    )
     frames: int | None = setting(
         None, ge=2, help="Length T of a clip.", panel=TRAINING, common=True, unset="the model's, or 8"
     )
@@ -228,7 +228,7 @@ class Declarations(BaseModel):
     )
     start: Literal["auto", "carried", "noise", "exact"] | None = setting(
         "auto",
-        help="State that training clips start from. `carried`: what the clip before left; `noise`: one made up for "
+        help="State that training clips start from. `carried`: what the clip before left; `noise`: one generated for "
         "each clip; `exact`: none. Only for a rule with memory. `auto`: carried, and noise for the baselines.",
         panel=TRAINING,
     )
@@ -236,7 +236,7 @@ class Declarations(BaseModel):
     learning_rate: float = setting(
         5e-4,
         gt=0,
-        help="Of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
+        help="Learning rate of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
         panel=TRAINING,
         common=True,
     )
@@ -265,7 +265,7 @@ class Declarations(BaseModel):
         le=1,
         help="Fraction of the loss that follows the original's answers.",
         panel=TRAINING,
-        unset="0.5, of numbers 1; 0 for the baselines",
+        unset="0.5; 1 for numbers; 0 for the baselines",
     )
     average: Share | None = setting(
         None,
@@ -308,7 +308,7 @@ class Declarations(BaseModel):
     early_stopping: int | None = setting(
         None,
         ge=1,
-        help="End after so many without a better model. A better one is more accurate or sparser.",
+        help="End after so many epochs without a better model. A better one is more accurate or sparser.",
         panel=TRAINING,
         common=True,
         metavar="EPOCHS",
@@ -322,18 +322,21 @@ class Declarations(BaseModel):
     )
     deterministic: bool = setting(
         False,
-        help="Only operations that give the same bits each time. Slower on GPUs, and some models cannot be trained so.",
+        help="Use only operations that give the same bits each time. Slower on GPUs; some models cannot be trained so.",
         panel=RUN,
     )
     checkpoint_minutes: float = setting(
-        10.0, gt=0, help="Longest training that a kill can cost, in minutes.", panel=RUN, metavar="MINUTES"
+        10.0,
+        gt=0,
+        help="Minutes from one checkpoint to the next. A run that is killed loses no more.",
+        panel=RUN,
+        metavar="MINUTES",
     )
     tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
 
     flip: bool = setting(
         False,
-        help="Mirror every second clip. Of clips that go on from each other, every second place of the batch in an "
-        "epoch.",
+        help="Mirror every second clip. If clips continue each other: every second place of the batch, for an epoch.",
         panel=VARIATION,
     )
     crop: Share = setting(1.0, gt=0, le=1, help="Fraction of height and width that is cut out.", panel=VARIATION)

@@ -24,7 +24,7 @@ def share_of(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
 
 def _path(value: Any) -> Any:
@@ -35,7 +35,7 @@ _NARROW = 22
 """Characters of a column of ``--help``."""
 _A_SHARE = BeforeValidator(share_of)
 Share = Annotated[float, _A_SHARE]
-"""A part of a whole, written ``0.05`` or ``"5%"``."""
+"""A share of a whole, written ``0.05`` or ``"5%"``."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 """Several names: a list, or text with commas."""
 PathText = Annotated[str, BeforeValidator(_path)]
@@ -122,23 +122,23 @@ class Declared:
 
 
 def _kind(field: FieldInfo) -> tuple[Any, tuple[str, ...]]:
-    parts = [*_parts(field.annotation), *field.metadata]
-    literals = [part for part in parts if get_origin(part) is Literal]
+    declared = [*_annotations(field.annotation), *field.metadata]
+    literals = [one for one in declared if get_origin(one) is Literal]
     if literals:
         return "choice", get_args(literals[0])
-    if any(get_origin(part) is tuple for part in parts):
+    if any(get_origin(one) is tuple for one in declared):
         return "list", ()
-    if any(part is _A_SHARE for part in parts):
+    if any(one is _A_SHARE for one in declared):
         return "fraction", ()
     words = {bool: "flag", int: "whole number", float: "number", str: "text"}
-    return next(word for kind, word in words.items() if kind in parts), ()
+    return next(word for kind, word in words.items() if kind in declared), ()
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
+def _annotations(annotation: Any) -> Iterator[Any]:
     """An annotation and all that it is made of."""
     yield annotation
-    for part in get_args(annotation) if get_origin(annotation) is not Literal else ():
-        yield from _parts(part)
+    for inner in get_args(annotation) if get_origin(annotation) is not Literal else ():
+        yield from _annotations(inner)
 
 
 def choices_shown(choices: tuple[str, ...]) -> str:

@@ -16,6 +16,8 @@ from deltafine.settings.refine_settings import DECLARED, RENAMED, RefineSettings
 from deltafine.storage import run_files
 from deltafine.storage.files import read_small
 
+GivenSettings = dict[str, Any]
+"""Values of settings by their names, as they were given."""
 MOST_BYTES = 1 << 20
 """Of a recipe."""
 TRUSTING = {
@@ -44,7 +46,7 @@ def resolve(recipe: str | Path | None = None, *, trusted: Collection[str] = (), 
         raise DeltafineError(_one_sentence(error)) from error
 
 
-def checked(**values: Any) -> dict[str, Any]:
+def checked(**values: Any) -> GivenSettings:
     """Some settings, checked as those of a run are, without a model and data (None means not given).
 
     Returns:
@@ -57,7 +59,7 @@ def checked(**values: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in given_names(**values)}
 
 
-def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+def assigned(assignments: Iterable[str]) -> GivenSettings:
     """Settings given as ``name=value``, as ``--set`` takes them, not checked yet.
 
     A value is plain text (``frames=16``, ``warmup=5%``, ``skip=a,b``), or a string or a list as in TOML.
@@ -65,7 +67,7 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
     Raises:
         DeltafineError: there is no ``=`` or no such setting, or one is given twice.
     """
-    found: dict[str, Any] = {}
+    found: GivenSettings = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         name = name.strip().replace("-", "_")
@@ -100,7 +102,7 @@ def given_names(recipe: str | Path | None = None, *, trusted: Collection[str] = 
     return set(_given(recipe, values, trusted))
 
 
-def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collection[str] = ()) -> dict[str, Any]:
+def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection[str] = ()) -> GivenSettings:
     read = _by_new_names(_read_recipe(Path(recipe)), f"The recipe {recipe}") if recipe is not None else {}
     given = _by_new_names({name: value for name, value in values.items() if value is not None}, "The call")
     for name, what in TRUSTING.items():
@@ -113,7 +115,7 @@ def _given(recipe: str | Path | None, values: dict[str, Any], trusted: Collectio
     return {**read, **given}
 
 
-def _by_new_names(values: dict[str, Any], where: str) -> dict[str, Any]:
+def _by_new_names(values: GivenSettings, where: str) -> GivenSettings:
     """The values by the names that settings have today; old ones are said, but not of what a run has kept itself.
 
     Raises:
@@ -129,7 +131,7 @@ def _by_new_names(values: dict[str, Any], where: str) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _read_recipe(path: Path) -> GivenSettings:
     try:
         return tomllib.loads(read_small(path, MOST_BYTES).decode("utf-8"))
     except OSError as error:
@@ -141,7 +143,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 def _one_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    name = ".".join(str(key) for key in first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
         return unknown(name)
     if first["type"] == "missing":

@@ -78,7 +78,7 @@ class RefineSettings(Declarations):
 
     @property
     def noisy(self) -> bool:
-        """Whether training clips start from states that are made up."""
+        """Whether training clips start from generated states."""
         if self.of_an_earlier_version:
             return self.granularity == "element"
         return self.start == "noise" or (self.start == "auto" and not self.carried and self.granularity == "element")

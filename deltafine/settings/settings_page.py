@@ -37,12 +37,12 @@ validation videos if `cache` is given, because a run has kept these.
 
 def page() -> str:
     """The page as Markdown."""
-    parts = [_TOP]
+    sections = [_TOP]
     by_panel = sorted(DECLARED.values(), key=lambda one: _order(one.panel))
     for panel, settings in groupby(by_panel, key=lambda one: one.panel):
         rows = "\n".join(map(_row, settings))
-        parts.append(f"\n## {panel}\n\n| setting | values | default | meaning |\n|---|---|---|---|\n{rows}\n")
-    return "".join([*parts, _by_command()])
+        sections.append(f"\n## {panel}\n\n| setting | values | default | meaning |\n|---|---|---|---|\n{rows}\n")
+    return "".join([*sections, _by_command()])
 
 
 def _by_command() -> str:
@@ -53,8 +53,8 @@ def _by_command() -> str:
         f"| `{name}` | {' | '.join('yes' if name in TAKES[command] else '' for command in commands)} |"
         for name in taken
     )
-    head = f"| setting | {' | '.join(f'`{command}`' for command in commands)} |\n|---|{'---|' * len(commands)}"
-    return f"\n## Other commands\n\n{_OTHERS}\n{head}\n{rows}\n"
+    header = f"| setting | {' | '.join(f'`{command}`' for command in commands)} |\n|---|{'---|' * len(commands)}"
+    return f"\n## Other commands\n\n{_OTHERS}\n{header}\n{rows}\n"
 
 
 def _order(panel: str) -> int:

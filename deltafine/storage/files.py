@@ -15,10 +15,13 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deltafine.errors import DeltafineError
 
 _UNFINISHED = ".writing"
+JsonObject = dict[str, Any]
+"""What a JSON object is read as, or written from."""
 _UNFINISHED_NAMES = re.compile(r"\.(.+\.writing(\..+)?|.+\.partial\.\w+|frames-.+\.part)")
 """The last two are names that earlier versions gave; what they left when they were killed is removed as well."""
 _MODELS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")

@@ -21,7 +21,7 @@ INFLATION = 1000
 SLACK = 1 << 26
 
 
-def check(file: Any) -> None:
+def check(file: h5py.File) -> None:
     """Go through a file that others made by its tables, without reading data.
 
     Raises:
@@ -50,7 +50,7 @@ def check(file: Any) -> None:
                 check_dataset(item)
 
 
-def check_dataset(data: Any) -> None:
+def check_dataset(data: h5py.Dataset) -> None:
     """Refuse a data set that lies in other files, or claims to be larger than what is stored can be.
 
     Raises:
@@ -66,7 +66,7 @@ def check_dataset(data: Any) -> None:
         )
 
 
-def check_attributes(item: Any) -> None:
+def check_attributes(item: h5py.Group | h5py.Dataset) -> None:
     """Refuse attributes of absurd size; they are read as a whole.
 
     Raises:
@@ -132,7 +132,7 @@ class WrittenFile(h5py.File):
 class _Patient(io.RawIOBase):
     """A file that takes everything, and remembers the first error."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
         self._lost: dict[int, bytes] = {}
         self._place = 0

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import h5py
 import numpy as np
@@ -118,7 +118,7 @@ class _Opened:
         self._name = name
         self._file: h5py.File | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> h5py.Dataset:
         try:
             self._file = h5py.File(self._path, "r")
             return self._file[self._name]
@@ -126,7 +126,9 @@ class _Opened:
             self.__exit__(None, None, None)
             raise UnreadableVideo("cannot be read as HDF5") from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
         if isinstance(error, (OSError, AttributeError)):  # the latter when it is a group by now

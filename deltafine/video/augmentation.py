@@ -20,8 +20,8 @@ class Augmentation:
 
     Attributes:
         flip: Mirror left and right, every second clip.
-        crop: Cut out a window of this share of the height and width, somewhere, and enlarge it; 1 is all.
-        scale: Let the window's share vary down to ``crop / (1 + scale)``.
+        crop: Cut out a rectangle of this share of the height and width, somewhere, and enlarge it; 1 is all.
+        scale: Let the rectangle's share vary down to ``crop / (1 + scale)``.
         brightness: Add up to this share of the full range, up or down.
         contrast: Stretch around the middle by up to this share, up or down.
         saturation: Strengthen or weaken colours by up to this share.
@@ -68,6 +68,6 @@ class Augmentation:
         if (rows, columns) == (height, width):
             return clip
         first_row, first_column = round(top * (height - rows)), round(left * (width - columns))
-        window = clip[:, first_row : first_row + rows, first_column : first_column + columns]
+        cut_out = clip[:, first_row : first_row + rows, first_column : first_column + columns]
         convert = Converter((height, width), channels)
-        return np.stack([convert(array_frame(picture)) for picture in window])
+        return np.stack([convert(array_frame(picture)) for picture in cut_out])

@@ -8,13 +8,13 @@ damaged later is decoded again, and the file is removed so that the next run mak
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import threading
 import warnings
 import zlib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -71,7 +71,7 @@ class FrameCache:
             return False  # another thread found it damaged, somebody removed it, or the disk cannot give it
         return True
 
-    def _file(self) -> Any:
+    def _file(self) -> io.RawIOBase:
         file = getattr(self._of_thread, "file", None)
         if file is None:
             file = self._of_thread.file = self.path.open("rb", buffering=0)
@@ -185,7 +185,7 @@ def _say_unused(path: Path, reason: str) -> None:
     warnings.warn(said, DeltafineWarning, stacklevel=2)
 
 
-def _fill(file: Any, target: memoryview) -> bool:
+def _fill(file: io.RawIOBase, target: memoryview) -> bool:
     while target:
         with contextlib.suppress(InterruptedError):
             got = file.readinto(target)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.storage import hdf5
-from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, make_folder, remove_unfinished
+from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, JsonObject, make_folder, remove_unfinished
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
@@ -65,7 +64,7 @@ def open_or_build(
     for video in videos:
         by_source.setdefault(video.source, []).append(video)
     sources = list(by_source)
-    firsts = [parts[0] for parts in by_source.values()]
+    firsts = [segments[0] for segments in by_source.values()]
     facts = (FORMAT, VERSION, reader.size, reader.channels, examination.limits)
     key = hashlib.blake2b(repr((*facts, examination.fingerprint(videos, classes))).encode(), digest_size=12)
     path = settings.directory / f"frames-{key.hexdigest()}.h5"
@@ -75,13 +74,13 @@ def open_or_build(
         examination.adopt(cache.indexes)
     if cache is not None and (not cache.bits or cache.bits == examination.depth()):
         return cache
-    parts = [video for video in videos if video.is_part]
-    examination.scan(parts, workers)  # only the frames of parts are kept, and reading through tells how many these are
-    parted = {video.source for video in parts}
+    segments = [video for video in videos if video.is_segment]
+    examination.scan(segments, workers)  # only their frames are kept, and reading through tells how many these are
+    segmented = {video.source for video in segments}
     frames = sum(
-        ordered(examination.estimate, [video for video in firsts if video.source not in parted], workers=workers)
+        ordered(examination.estimate, [video for video in firsts if video.source not in segmented], workers=workers)
     )
-    frames += sum(len(_shown(examination, by_source[source])) for source in parted)
+    frames += sum(len(_shown(examination, by_source[source])) for source in segmented)
     expected = frames * reader.size[0] * reader.size[1] * reader.channels
     try:
         make_folder(settings.directory)
@@ -114,12 +113,12 @@ def _build(
     settings: CacheSettings,
     workers: int,
 ) -> None:
-    table: list[dict[str, Any]] = []
+    table: list[JsonObject] = []
     times: list[np.ndarray] = []
 
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
         index, frames = _decode(examination, videos, reader)
-        usable = [video for video in videos if examination.index(video) is not None]  # parts beside damage are sound
+        usable = [video for video in videos if examination.index(video) is not None]  # segments beside damage are sound
         return usable or videos, index, frames
 
     file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
@@ -231,10 +230,10 @@ def _runs(numbers: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _describe(group: h5py.Group, videos: list[Video]) -> None:
-    """Name, label and split, so that the file is a dataset of its own; not for parts of one file."""
+    """Name, label and split, so that the file is a dataset of its own; not for segments of one file."""
     group.attrs["name"] = _bytes(videos[0].name)
     group.attrs["split"] = videos[0].split
-    if len(videos) > 1 or videos[0].is_part:
+    if len(videos) > 1 or videos[0].is_segment:
         return
     if videos[0].frame_labels is not None:
         group["labels"] = videos[0].frame_labels

@@ -44,7 +44,7 @@ class Video:
     end_frame: int | None = None
 
     @property
-    def is_part(self) -> bool:
+    def is_segment(self) -> bool:
         """Whether it is less than its whole file."""
         return any(bound is not None for bound in (self.start, self.end, self.start_frame, self.end_frame))
 
@@ -54,11 +54,11 @@ class Video:
         if self.start_frame is not None or self.end_frame is not None:
             return {"frames": (self.start_frame or 0, math.inf if self.end_frame is None else self.end_frame)}
         seconds = (self.start or 0.0, math.inf if self.end is None else self.end)
-        return {"seconds": seconds} if self.is_part else {"seconds": seconds, "frames": seconds}
+        return {"seconds": seconds} if self.is_segment else {"seconds": seconds, "frames": seconds}
 
     @property
     def source(self) -> tuple[str, str | None]:
-        """What it is read from: the same for two parts of one file."""
+        """What it is read from: the same for two segments of one file."""
         return str(self.path), self.entry
 
 
@@ -68,10 +68,10 @@ class Problem:
 
     Attributes:
         video: The video's name.
-        reason: One sentence part, such as "has 5 frames, a clip needs 8".
+        reason: A clause without its subject, such as "has 5 frames, a clip needs 8".
         kind: ``"unreadable"`` for what counts against a limit of bad videos, ``"short"`` for a sound video
             that a clip does not fit into, ``"missing"`` for one that is listed but not there, where the
-            layout allows that, ``"cut"`` for a part that is used and ends before its list says.
+            layout allows that, ``"cut"`` for a segment that is used and ends before its list says.
     """
 
     video: str

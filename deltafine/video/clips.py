@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from deltafine.video.labels import label_of
 from deltafine.video.prefetch import background, ordered
 from deltafine.video.reading import Reader
 from deltafine.video.windows import random_starts, span, window_frames, window_starts
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
@@ -39,7 +43,7 @@ class Batch:
         videos: (B,) int64, index of the clip's video in the dataset's ``videos``.
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
-        first: place of the first of these clips in the whole batch that they are a part of.
+        first: place of the first of these clips in the whole batch, of which they may be a shard.
         numbers: whether labels stand for numbers.
     """
 
@@ -96,8 +100,8 @@ class ClipSource:
     ``len()`` is the number of batches of a whole iteration, ``start_batch`` being 0. Should a file turn
     bad *after* it was found sound, its clips are missing from their batches and the dataset's problems say so.
 
-    With ``part`` (which, of how many) it gives a part of every batch, which may be empty, and reads no more than that;
-    the parts together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
+    With ``shard`` (which, of how many) it gives a shard of every batch, which may be empty, and reads no more than
+    that; the shards together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
 
     Continued clips go through the videos in the order of ``chain``, which holds their numbers. ``values`` are what
     labels stand for, where they are numbers.
@@ -113,14 +117,14 @@ class ClipSource:
         *,
         workers: int,
         start_batch: int,
-        part: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
         batches: tuple[int, int] = (0, 1),
         chain: Sequence[int] | None = None,
         values: Sequence[float] = (),
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
-        self.part = part
+        self.shard = shard
         self.batches = batches
         self._examination = examination
         self._reader = reader
@@ -175,14 +179,14 @@ class ClipSource:
         return range(self.start_batch + which, len(self), every)
 
     def _positions(self, number: int) -> range:
-        """Places in the plan of the clips of a batch, or of the part of it that is given."""
+        """Places in the plan of the clips of a batch, or of the shard of it that is given."""
         size = self.settings.batch
         begin = number * size
         count = min(size, self.clips - begin)
-        which, of = self.part or (0, 1)
+        which, of = self.shard or (0, 1)
         return range(begin + count * which // of, begin + count * (which + 1) // of)
 
-    def as_tf_dataset(self) -> Any:
+    def as_tf_dataset(self) -> tf.data.Dataset:
         """The same batches as a ``tf.data.Dataset`` of (frames, labels), two of them read ahead."""
         import tensorflow as tf
 
@@ -273,7 +277,7 @@ class ClipSource:
 
     def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
         """The batch of these clips, ``frames`` being theirs where they lie in one array already."""
-        if not clips and self.part is None:
+        if not clips and self.shard is None:
             return None
         videos = self._videos[np.array([clip.position for clip in clips], np.int64)]
         of_videos = [self._all[video] for video in videos]

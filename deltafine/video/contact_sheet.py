@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FRAMES = 6
 HEIGHT, WIDTH = 72, 96
 MOST_ROWS = 60
+ROWS_PER_CLASS = 2
 UNLABELLED_ROWS = 12
 
 _PAGE = """<!doctype html>
@@ -43,13 +44,12 @@ img { max-width: 100%; height: auto } td, th { text-align: left; padding: .2rem 
 """
 
 
-def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2) -> None:
+def write_contact_sheet(data: Dataset, path: Path) -> None:
     """Write a contact sheet as a picture (.png) or a page that needs no other file (.html).
 
     Args:
         data: The dataset.
         path: What to write, replaced when it is there.
-        videos_per_class: Rows for each class, spread over its videos; unlabelled videos get up to 12.
 
     Raises:
         DeltafineError: The suffix is another, the file cannot be written, or no video can be used.
@@ -57,7 +57,7 @@ def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2)
     suffix = path.suffix.lower()
     if suffix not in (".png", ".html"):
         raise DeltafineError(f"A contact sheet cannot be written as '{path.name}': end it in .png or .html.")
-    rows = _rows(data, videos_per_class)
+    rows = _rows(data)
     if not rows:
         raise DeltafineError(f"No video in {data.path} can be used, so there is nothing to put on a contact sheet.")
     buffer = BytesIO()
@@ -73,12 +73,12 @@ def write_contact_sheet(data: Dataset, path: Path, *, videos_per_class: int = 2)
     write_atomically(path, content)
 
 
-def _rows(data: Dataset, videos_per_class: int) -> list[tuple[Video, np.ndarray]]:
+def _rows(data: Dataset) -> list[tuple[Video, np.ndarray]]:
     """Videos with the frames (up to FRAMES, HEIGHT, WIDTH, 3) that are shown of them, in their own proportions."""
     chosen: list[Video] = []
     for label in [*range(len(data.classes)), None]:
         usable = [v for v in data.videos if v.label == label and data.index(v) is not None]
-        most = min(videos_per_class if label is not None else UNLABELLED_ROWS, len(usable))
+        most = min(ROWS_PER_CLASS if label is not None else UNLABELLED_ROWS, len(usable))
         places = np.unique(np.linspace(0, len(usable) - 1, most).round().astype(int))
         chosen += [usable[place] for place in places]
     rows = []

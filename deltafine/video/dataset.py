@@ -152,7 +152,7 @@ class Dataset:
         epoch: int = 0,
         workers: int = 2,
         start_batch: int = 0,
-        part: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
         batches: tuple[int, int] = (0, 1),
     ) -> ClipSource:
         """The clips of a split in batches, the same for the same arguments however many threads decode.
@@ -177,7 +177,7 @@ class Dataset:
             seed, epoch: Draw the order, the random clips and the augmentation.
             workers: Decoding threads.
             start_batch: Leave out the batches before this one, without decoding them.
-            part: (which, of how many): give and decode this part of every batch only, for one of several machines.
+            shard: (which, of how many): give and decode this shard of every batch only, for one of several machines.
             batches: (which, every): give and decode this batch, and from there on every so many-th.
 
         Raises:
@@ -207,7 +207,7 @@ class Dataset:
             settings,
             workers=workers,
             start_batch=start_batch,
-            part=part,
+            shard=shard,
             batches=batches,
             chain=self._continuity(reader, split, fps, workers).chain if continued else None,
             values=self.values,

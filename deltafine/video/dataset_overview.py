@@ -44,7 +44,7 @@ class Overview:
 
     Attributes:
         classes: One entry for each class, in the order of the labels; none where labels are numbers.
-        lines: Durations, sizes, frame rates and codecs, one sentence part each.
+        lines: Durations, sizes, frame rates and codecs, one clause each.
     """
 
     classes: tuple[ClassCounts, ...]

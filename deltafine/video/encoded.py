@@ -95,7 +95,7 @@ class EncodedVideo:
                 raise UnreadableVideo(reason)
             note(reason)
         if breaks and ticks is None:
-            raise UnreadableVideo(breaks[0][2])  # without times, nothing tells where a part is
+            raise UnreadableVideo(breaks[0][2])  # without times, nothing tells where a segment is
         return replace(index, damage=tuple(_stretch(index, *found) for found in breaks))
 
     def pictures(

@@ -21,7 +21,7 @@ from deltafine.video.sources import source_of
 from deltafine.video.windows import TICK, chosen_frames
 
 ROUNDED_SECONDS = 0.1
-"""By how much a list may put the end of a part behind the end of its file without a word: people round."""
+"""By how much a list may put the end of a segment behind the end of its file without a word: people round."""
 
 
 class Examination:
@@ -33,14 +33,14 @@ class Examination:
     Args:
         limits: The same.
         problems: What is known to be wrong already.
-        videos: All videos of the data set: they tell which files are used in parts, and pictures of 16 bits are scaled
-            alike in all of them.
+        videos: All videos of the data set: they tell which files are used in segments, and pictures of 16 bits are
+            scaled alike in all of them.
     """
 
     def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
         self.limits = limits
         self._videos = videos
-        self._parted = {video.source for video in videos if video.is_part}
+        self._segmented = {video.source for video in videos if video.is_segment}
         self._bits: int | None = None
         self._settling = threading.Lock()
         self._problems: dict[tuple[str, str], Problem] = {(p.video, p.kind): p for p in problems}
@@ -64,7 +64,7 @@ class Examination:
             progress(done, len(new))
         for video in videos:  # the same file may be the source of several videos
             index = self.index(video)
-            if index is not None and video.is_part:
+            if index is not None and video.is_segment:
                 self._note_bounds(video, index)
 
     def is_known(self, video: Video) -> bool:
@@ -84,7 +84,7 @@ class Examination:
         index = self._indexes.get(video.source)
         if index is None:
             try:
-                index = source_of(video).scan(self.limits, sink, whole=video.source not in self._parted)
+                index = source_of(video).scan(self.limits, sink, whole=video.source not in self._segmented)
             except UnreadableVideo as error:
                 index = str(error)
             self._indexes[video.source] = index
@@ -185,7 +185,7 @@ class Examination:
             self._problems[video.name, "short"] = Problem(video.name, reason, "short")
 
     def _note_bounds(self, video: Video, index: FrameIndex) -> None:
-        """Record that a part begins or ends beyond the end of its file."""
+        """Record that a segment begins or ends beyond the end of its file."""
         ((unit, (start, end)),) = video.extents.items()
         length = index.count if unit == "frames" else index.seconds
         said = "frame {:g}" if unit == "frames" else "{:g} s"

@@ -20,7 +20,7 @@ from deltafine.video.frames import Limits
 from deltafine.video.layouts import Layout, find
 from deltafine.video.layouts.common import nearest, some
 from deltafine.video.sequences import notes_on_images
-from deltafine.video.splitting import draw_split, refuse_shared, split_in_time
+from deltafine.video.splitting import draw_split, files_in_several_splits, refuse_shared
 
 TEST_VALIDATES = "The data has no validation split: its test split is what is validated on."
 
@@ -72,10 +72,10 @@ def open_dataset(
         if found.has_splits:
             found = _with_validation(found)
             refuse_shared(found.videos)
-            in_time = split_in_time(found.videos)
+            in_time = files_in_several_splits(found.videos)
             if in_time:
                 found.notes.append(
-                    f"Parts of {some(in_time)} are in several splits: the figures say little about other videos."
+                    f"Segments of {some(in_time)} are in several splits: the figures say little about other videos."
                 )
         else:
             found = replace(found, videos=draw_split(found.videos, validation, seed))

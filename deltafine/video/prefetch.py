@@ -14,10 +14,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int | None = None
-) -> Iterator[Result]:
-    """``map(work, items)`` on ``workers`` threads; at most ``ahead`` results wait (2 per worker by default).
+def ordered(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
+    """``map(work, items)`` on ``workers`` threads; at most 2 results per worker wait.
 
     The order does not depend on the number of threads. An error in ``work`` is raised at its place.
     """
@@ -25,7 +23,7 @@ def ordered(
     rest = iter(items)
     pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="deltafine-video")
     try:
-        for item in islice(rest, ahead or 2 * max(1, workers)):
+        for item in islice(rest, 2 * max(1, workers)):
             waiting.append(pool.submit(work, item))
         while waiting:
             result = waiting.popleft().result()
@@ -36,12 +34,12 @@ def ordered(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def background(items: Iterator[Item], *, ahead: int = 2) -> Iterator[Item]:
-    """The same items, made in a thread of their own, at most ``ahead`` before they are asked for.
+def background(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, made in a thread of their own, at most 2 before they are asked for.
 
     The thread starts with the first item asked for, and ends with the items or when the iterator is closed.
     """
-    slots: Queue[tuple[bool, Item | BaseException | None]] = Queue(maxsize=max(1, ahead))
+    slots: Queue[tuple[bool, Item | BaseException | None]] = Queue(maxsize=2)
     closed = Event()
 
     def offer(more: bool, value: Item | BaseException | None) -> bool:

@@ -51,13 +51,13 @@ class ImageNames:
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A sorting key that puts ``frame2`` before ``frame10``."""
-    parts = _SPLIT.split(text)
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+    tokens = _SPLIT.split(text)
+    return [(0, int(token), token) if token.isdecimal() else (1, 0, token) for token in tokens if token]
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name says that it is a visible image."""
-    return _parted(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    return _stem_and_suffix(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def choose_frames(names: Iterable[str], area: Callable[[str], int] = lambda name: 0) -> ImageNames:
@@ -105,7 +105,7 @@ def _main_series(series: dict[str, list[str]], area: Callable[[str], int]) -> li
 
 def _one_of_each(names: list[str]) -> list[str]:
     """Without images that are called like another one but for the suffix: the masks 00000.png beside 00000.jpg."""
-    stems, suffixes = zip(*map(_parted, names), strict=True) if names else ((), ())
+    stems, suffixes = zip(*map(_stem_and_suffix, names), strict=True) if names else ((), ())
     if len(set(stems)) == len(names):
         return names
     count = Counter(suffixes)
@@ -118,18 +118,18 @@ def _one_of_each(names: list[str]) -> list[str]:
     return [name for name, stem, suffix in zip(names, stems, suffixes, strict=True) if best[stem] == suffix]
 
 
-def _parted(name: str) -> tuple[str, str]:
+def _stem_and_suffix(name: str) -> tuple[str, str]:
     """Stem and suffix of a file's name; faster than by a path, of which there may be millions."""
     stem, dot, suffix = name.rpartition(".")
     return (stem, dot + suffix) if stem else (name, "")
 
 
 def _series(name: str) -> str:
-    return _DIGITS.sub("*", _parted(name)[0])
+    return _DIGITS.sub("*", _stem_and_suffix(name)[0])
 
 
 def _pattern(name: str) -> str:
-    return _series(name) + _parted(name)[1]
+    return _series(name) + _stem_and_suffix(name)[1]
 
 
 def _meaning(name: str) -> str | None:
@@ -186,7 +186,7 @@ def _numbers(folder: Path) -> frozenset[int]:
 @lru_cache(maxsize=1024)
 def _numbers_of(folder: Path, changed: int) -> frozenset[int]:
     """The last number in every image's name."""
-    found = (_DIGITS.findall(_parted(path.name)[0]) for path in folder.iterdir() if is_image(path.name))
+    found = (_DIGITS.findall(_stem_and_suffix(path.name)[0]) for path in folder.iterdir() if is_image(path.name))
     return frozenset(int(numbers[-1]) for numbers in found if numbers)
 
 
@@ -199,17 +199,17 @@ def image_area(path: Path) -> int:
     """Pixels of a JPEG or PNG file, by its header; 0 where that does not tell."""
     try:
         with path.open("rb") as file:
-            head = file.read(1 << 16)
-        if head.startswith(b"\x89PNG"):
-            width, height = struct.unpack_from(">II", head, 16)
+            beginning = file.read(1 << 16)
+        if beginning.startswith(b"\x89PNG"):
+            width, height = struct.unpack_from(">II", beginning, 16)
             return int(width * height)
         place = 2
-        while head[place] == 0xFF:
-            marker = head[place + 1]
+        while beginning[place] == 0xFF:
+            marker = beginning[place + 1]
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack_from(">HH", head, place + 5)
+                height, width = struct.unpack_from(">HH", beginning, place + 5)
                 return int(width * height)
-            place += 2 + int.from_bytes(head[place + 2 : place + 4])
+            place += 2 + int.from_bytes(beginning[place + 2 : place + 4])
     except (OSError, IndexError, struct.error):
         pass
     return 0

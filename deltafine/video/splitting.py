@@ -19,7 +19,7 @@ from deltafine.video.layouts.common import some
 def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Video]:
     """Mark a share of the videos of every class for validation.
 
-    Copies and parts of one file count as one and stay together, and so do UCF101's clips of one recording. A
+    Copies and segments of one file count as one and stay together, and so do UCF101's clips of one recording. A
     class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1.
 
     Args:
@@ -51,7 +51,7 @@ def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Vi
 def _recordings(videos: Sequence[Video]) -> list[str]:
     """For every video a name that is the same for what must stay together.
 
-    These are parts and copies of one file, and UCF101's clips of one recording (v_Run_g07_c01, v_Run_g07_c02).
+    These are segments and copies of one file, and UCF101's clips of one recording (v_Run_g07_c01, v_Run_g07_c02).
     """
     names = {}
     for video in videos:
@@ -66,15 +66,15 @@ def _recordings(videos: Sequence[Video]) -> list[str]:
 def refuse_shared(videos: Sequence[Video]) -> None:
     """Raise when the same pictures, of one file or of files of the same bytes, are in two splits.
 
-    Parts of one file that do not overlap are different pictures.
+    Segments of one file that do not overlap are different pictures.
     """
     by_source: dict[tuple[str, str | None], list[Video]] = defaultdict(list)
     for video in videos:
         by_source[video.source].append(video)
-    both = [video.name for parts in by_source.values() for video, _ in _shared(parts) if video.split == "train"]
-    both = both or [video.name for parts in by_source.values() for video, _ in _shared(parts)]
+    both = [video.name for segments in by_source.values() for video, _ in _shared(segments) if video.split == "train"]
+    both = both or [video.name for segments in by_source.values() for video, _ in _shared(segments)]
     if both:
-        sides = _lists(next(pair for parts in by_source.values() for pair in _shared(parts)))
+        sides = _lists(next(pair for segments in by_source.values() for pair in _shared(segments)))
         raise DeltafineError(f"{len(both)} videos are both in {sides} ({some(both)}): keep each in one of them.")
     pairs = [pair for twins in _copies(videos) for pair in _shared(twins)]
     if pairs:
@@ -84,34 +84,35 @@ def refuse_shared(videos: Sequence[Video]) -> None:
         )
 
 
-def split_in_time(videos: Sequence[Video]) -> list[str]:
-    """Names of the files of which parts are in several splits."""
+def files_in_several_splits(videos: Sequence[Video]) -> list[str]:
+    """Names of the files of which segments are in several splits."""
     sides: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     for video in videos:
         sides[video.source].add(video.split)
     return [Path(source).name for (source, _), splits in sides.items() if len(splits) > 1]
 
 
-def _shared(parts: Sequence[Video]) -> list[tuple[Video, Video]]:
+def _shared(segments: Sequence[Video]) -> list[tuple[Video, Video]]:
     """Pairs of videos of one content that are in different splits and show the same pictures; each video once."""
-    if len({part.split for part in parts}) < 2:
+    if len({segment.split for segment in segments}) < 2:
         return []
     found: dict[int, tuple[Video, Video]] = {}
-    if len({unit for part in parts if part.is_part for unit in part.extents}) > 1:
+    if len({unit for one in segments if one.is_segment for unit in one.extents}) > 1:
         raise DeltafineError(
-            f"Parts of {parts[0].path.name} are given in seconds and in frames, in different splits: give all in one."
+            f"Segments of {segments[0].path.name} are given in seconds and in frames, in different splits: give all in "
+            "one."
         )
     for unit in ("seconds", "frames"):
-        inside = sorted((part for part in parts if unit in part.extents), key=lambda part: part.extents[unit])
+        inside = sorted((one for one in segments if unit in one.extents), key=lambda one: one.extents[unit])
         furthest: dict[str, tuple[float, Video]] = {}
-        for part in inside:
-            start, end = part.extents[unit]
+        for segment in inside:
+            start, end = segment.extents[unit]
             for split, (until, other) in furthest.items():
-                if split != part.split and start < until:
-                    one, two = (other, part) if other.split == "train" else (part, other)
+                if split != segment.split and start < until:
+                    one, two = (other, segment) if other.split == "train" else (segment, other)
                     found.setdefault(id(one), (one, two))
-            if part.split not in furthest or furthest[part.split][0] < end:
-                furthest[part.split] = (end, part)
+            if segment.split not in furthest or furthest[segment.split][0] < end:
+                furthest[segment.split] = (end, segment)
     return list(found.values())
 
 

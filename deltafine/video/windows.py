@@ -16,12 +16,12 @@ def chosen_frames(
     end: float | None = None,
     fps: float | None = None,
 ) -> np.ndarray:
-    """Numbers of the frames that a part of a video shows, at another frame rate where one is given.
+    """Numbers of the frames that a segment of a video shows, at another frame rate where one is given.
 
     Args:
         times: (count,) seconds of the video's frames, ascending.
         seconds: How long the video lasts.
-        start, end: The part in seconds; the frame at ``end`` does not belong to it.
+        start, end: The segment in seconds; the frame at ``end`` does not belong to it.
         fps: Frames per second. At every 1 / fps seconds the frame nearest in time is taken, so that frames are
             left out or repeated and never mixed.
 

@@ -8,12 +8,18 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from deltafine.errors import DeltafineError, Interrupted
+from deltafine.storage.files import JsonObject
 from deltafine.workers.cluster import Cluster
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
 
 Result = TypeVar("Result")
 
@@ -32,7 +38,7 @@ class Workers:
         cluster: the processes; None for one.
     """
 
-    def __init__(self, strategy: Any | None = None, cluster: Cluster | None = None) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy | None = None, cluster: Cluster | None = None) -> None:
         self.strategy = strategy
         self._cluster = cluster
         self.index = 0 if cluster is None else cluster.index
@@ -45,8 +51,8 @@ class Workers:
         return self.index == 0
 
     @property
-    def part(self) -> tuple[int, int] | None:
-        """Which part of every batch is this worker's: (which, of how many); None for all of it."""
+    def shard(self) -> tuple[int, int] | None:
+        """Which shard of every batch is this worker's: (which, of how many); None for all of it."""
         return None if self.strategy is None else (self.index, self.count)
 
     @property
@@ -63,7 +69,7 @@ class Workers:
         """Variables that are made within have a copy on every device."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
-    def own(self, variable: Any) -> Any:
+    def own(self, variable: keras.Variable) -> keras.Variable | tf.Tensor:
         """This worker's first copy of a variable; the variable itself on a single device."""
         return variable if self.strategy is None else self.strategy.experimental_local_results(variable.value)[0]
 
@@ -103,7 +109,7 @@ class Workers:
         """What this worker gets by doing this; if any of them fails or is stopped, all end in the same way."""
         if self.count == 1:
             return work()
-        failure: dict[str, Any] = {}
+        failure: JsonObject = {}
         caught: BaseException | None = None
         result: Any = None
         try:
@@ -141,7 +147,7 @@ class Workers:
             return number
         return max(int(content) for content in self.gather(str(number).encode()))
 
-    def follow(self, variables: Sequence[Any]) -> None:
+    def follow(self, variables: Sequence[keras.Variable]) -> None:
         """Give all workers the chief's values."""
         if self.count == 1:
             return
@@ -207,7 +213,7 @@ class Workers:
         assert strategy is not None
         if self._reduce is None:
 
-            def one(values: Any) -> Any:
+            def one(values: tf.Tensor) -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
                 counted = tf.equal(context.replica_id_in_sync_group % self.replicas, 0)
                 return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counted, values, 0))
@@ -225,13 +231,13 @@ ALONE = Workers()
 """A single process that trains and measures on a single device."""
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException) -> JsonObject:
     if isinstance(error, KeyboardInterrupt):
         return {"signal": getattr(error, "signal", signal.SIGINT)}
     return {"error": str(error) if isinstance(error, DeltafineError) else f"{type(error).__name__}: {error}"}
 
 
-def _raise(told: Mapping[str, Any], who: str) -> None:
+def _raise(told: JsonObject, who: str) -> None:
     if "signal" in told:
         raise Interrupted(None, told["signal"])
     if "error" in told:

@@ -41,11 +41,11 @@ def test_accumulates_equal_brute_force_in_one_piece_and_in_two(network, kinds, s
     clip = frames_of(kinds, seed)
     delta, first, spatial, spatial_steady = 0, 0, 0, 0
     for layer, x in zip(model.layers, [clip[0], np.asarray(model.layers[0](clip[0]))], strict=True):
-        units = np.isin(x, (-1, 0, 1)).all(axis=(1, 2, 3))
-        met = macs_that_meet(layer, x != 0) * units
+        ternary = np.isin(x, (-1, 0, 1)).all(axis=(1, 2, 3))
+        met = macs_that_meet(layer, x != 0) * ternary
         spatial, spatial_steady = spatial + met.sum(), spatial_steady + met[1:].sum()
-        delta += (macs_that_meet(layer, changes(x[None])[0])[1:] * (units[1:] & units[:-1])).sum()
-        first += units[0] * macs_that_meet(layer, np.ones((1, *x.shape[1:])))[0]
+        delta += (macs_that_meet(layer, changes(x[None])[0])[1:] * (ternary[1:] & ternary[:-1])).sum()
+        first += ternary[0] * macs_that_meet(layer, np.ones((1, *x.shape[1:])))[0]
     cut = min(cut, len(kinds) - 1)
     for pieces in ([clip], [clip[:, :cut], clip[:, cut:]] if cut else [clip]):
         found = collect(probe, pieces).operations()
@@ -55,9 +55,9 @@ def test_accumulates_equal_brute_force_in_one_piece_and_in_two(network, kinds, s
         assert found.accumulates_spatial_with_first == spatial / len(kinds)
 
 
-def test_infinite_values_are_no_units(network):
+def test_infinite_values_are_not_ternary(network):
     clip = np.zeros((1, 3, 9, 7, 2), "float32")
     clip[0, 1, 4, 4] = np.inf
     counts = network[1].run(clip).counts[0]
-    assert counts.units.tolist() == [[True, False, True]]
-    assert counts.units_twice.tolist() == [[False, False, False]]
+    assert counts.ternary.tolist() == [[True, False, True]]
+    assert counts.ternary_twice.tolist() == [[False, False, False]]

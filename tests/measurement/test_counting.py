@@ -60,11 +60,13 @@ def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, ki
     fans = fans_of(time, space, channels, kinds, seed)
     whole = np.concatenate([before[:, None], value], axis=1)
     changed = changes(whole)[:, 1:] if goes_on else changes(value)
-    unit = np.isin(whole, (-1, 0, 1)).all(axis=tuple(range(2, value.ndim)))
-    unit_before = unit[:, :-1] if goes_on else np.concatenate([np.zeros((batch, 1), bool), unit[:, 1:-1]], axis=1)
+    ternary = np.isin(whole, (-1, 0, 1)).all(axis=tuple(range(2, value.ndim)))
+    ternary_before = (
+        ternary[:, :-1] if goes_on else np.concatenate([np.zeros((batch, 1), bool), ternary[:, 1:-1]], axis=1)
+    )
     over = tuple(range(2, value.ndim))
     expected = [(value != 0).sum(over), changed.sum(over), changed.any(-1).sum(over[:-1])]
-    expected += [unit[:, 1:], unit[:, 1:] & unit_before]
+    expected += [ternary[:, 1:], ternary[:, 1:] & ternary_before]
     for fan in fans:
         expected += [((value != 0) * fan).sum(over), (changed * fan).sum(over)]
     with pytest.MonkeyPatch.context() as patch:

@@ -136,7 +136,7 @@ def test_frames_of_bytes_give_what_the_same_numbers_give(
     rule=rules,
     seed=seeds,
 )
-def test_windows_of_any_shape(
+def test_kernels_of_any_shape(
     size: tuple[int, int],
     kernel: tuple[int, int],
     stride: int,

@@ -83,7 +83,7 @@ def test_a_source_can_be_iterated_again_and_resumed(data: Dataset) -> None:
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_parts_of_batches_are_the_batches_and_some_may_be_empty(
+def test_shards_of_batches_are_the_batches_and_some_may_be_empty(
     data: Dataset, tmp_path: Path, cached: bool, shuffle: bool
 ) -> None:
     if cached:
@@ -91,12 +91,12 @@ def test_parts_of_batches_are_the_batches_and_some_may_be_empty(
     how: dict[str, Any] = {"frames": 4, "size": (8, 16), "shuffle": shuffle, "batch": 6, "start_batch": 1}
     whole = list(data.clips(None, **how))
     assert [len(batch) for batch in whole][-1] == 4
-    parts = [list(data.clips(None, **how, part=(which, 5))) for which in range(5)]
-    assert any(not len(batch) for part in parts for batch in part)
-    for batch, *cut in zip(whole, *parts, strict=True):
-        assert [part.first for part in cut] == np.cumsum([0, *map(len, cut)])[:-1].tolist()
+    shards = [list(data.clips(None, **how, shard=(which, 5))) for which in range(5)]
+    assert any(not len(batch) for shard in shards for batch in shard)
+    for batch, *cut in zip(whole, *shards, strict=True):
+        assert [shard.first for shard in cut] == np.cumsum([0, *map(len, cut)])[:-1].tolist()
         for name in ("frames", "labels", "videos", "starts"):
-            together = np.concatenate([getattr(part, name) for part in cut])
+            together = np.concatenate([getattr(shard, name) for shard in cut])
             np.testing.assert_array_equal(together, getattr(batch, name))
 
 

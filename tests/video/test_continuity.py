@@ -125,10 +125,10 @@ def test_every_epoch_goes_through_the_videos_from_other_places(data: Dataset) ->
 def test_parts_and_resumed_epochs_are_the_same_clips(data: Dataset) -> None:
     settings = {"frames": 5, "size": SIZE, "batch": 4, "continued": True, "epoch": 3}
     whole = list(data.clips("train", **settings))
-    parts = [list(data.clips("train", **settings, part=(which, 3))) for which in range(3)]
+    shards = [list(data.clips("train", **settings, shard=(which, 3))) for which in range(3)]
     for number, batch in enumerate(whole):
-        np.testing.assert_array_equal(np.concatenate([part[number].frames for part in parts]), batch.frames)
-        assert [part[number].first for part in parts] == [0, 1, 2]
+        np.testing.assert_array_equal(np.concatenate([shard[number].frames for shard in shards]), batch.frames)
+        assert [shard[number].first for shard in shards] == [0, 1, 2]
     rest = list(data.clips("train", **settings, start_batch=2))
     for one, other in zip(rest, whole[2:], strict=True):
         np.testing.assert_array_equal(one.frames, other.frames)

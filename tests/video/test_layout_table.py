@@ -384,7 +384,7 @@ CASES = {
         each("*", "{one,two}.mp4"),
         layout="unlabelled videos",
         files={"manifest.csv": "path,label,start,end\nvideos/one.mp4,a,0,1\n"},
-        said=(r"^Found \.\./manifest\.csv, not used because it is not in the data folder \(it lists parts .*: give ",),
+        said=(r"^Found \.\./manifest\.csv, not used because it is not in the data folder \(it lists segments .*: ",),
         path="videos",
     ),
     "hmdb51_org with the lists as they are unpacked": Case(

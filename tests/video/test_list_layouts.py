@@ -93,7 +93,7 @@ def test_targets_number_the_classes(root: Path) -> None:
     assert [video.label for video in data.videos] == [2, 0]
 
 
-def test_parts_of_a_file_start_and_end_at_their_seconds(tmp_path: Path) -> None:
+def test_segments_of_a_file_start_and_end_at_their_seconds(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
     rows = [
         {"path": "long.avi", "start": 0.4, "end": 0.8, "split": "train"},
@@ -116,7 +116,7 @@ def test_parts_of_a_file_start_and_end_at_their_seconds(tmp_path: Path) -> None:
     ]
 
 
-def test_parts_of_a_file_may_be_given_in_frames(tmp_path: Path) -> None:
+def test_segments_of_a_file_may_be_given_in_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
     rows = [
         {"path": "long.avi", "start_frame": 10, "end_frame": 20, "split": "train"},
@@ -125,7 +125,9 @@ def test_parts_of_a_file_may_be_given_in_frames(tmp_path: Path) -> None:
     ]
     write_manifest(tmp_path, rows)
     data = open_dataset(tmp_path)
-    assert [video.name for video in data.videos] == [f"long.avi [frames {part}]" for part in ("10-19", "90-", "0-9")]
+    assert [video.name for video in data.videos] == [
+        f"long.avi [frames {frames}]" for frames in ("10-19", "90-", "0-9")
+    ]
     for cached in (False, True):
         if cached:
             data.use_cache(tmp_path / "cache")
@@ -137,7 +139,7 @@ def test_parts_of_a_file_may_be_given_in_frames(tmp_path: Path) -> None:
     assert [numbers_of(clip) for clip in batch.frames] == [list(range(10, 20, 2)), list(range(90, 100, 2))]
 
 
-def test_parts_beyond_the_end_of_their_file_are_listed(tmp_path: Path) -> None:
+def test_segments_beyond_the_end_of_their_file_are_listed(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
     rows = [
         {"path": "long.avi", "start": 3, "end": 9},
@@ -164,14 +166,14 @@ def test_parts_beyond_the_end_of_their_file_are_listed(tmp_path: Path) -> None:
         data.check(1)
 
 
-def test_one_video_may_be_split_in_time_and_its_parts_are_never_drawn_apart(tmp_path: Path) -> None:
+def test_one_video_may_be_split_in_time_and_its_segments_are_never_drawn_apart(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
     write_video(tmp_path / "other.avi", 50, first=30)
     rows: list[dict[str, Any]] = [{"path": "long.avi", "start": k, "end": k + 1} for k in range(3)]
     write_manifest(tmp_path, [{**row, "split": ["train", "val", "test"][row["start"]]} for row in rows])
     data = open_dataset(tmp_path)
     assert [video.split for video in data.videos] == ["train", "validation", "test"]
-    assert data.notes == ("Parts of long.avi are in several splits: the figures say little about other videos.",)
+    assert data.notes == ("Segments of long.avi are in several splits: the figures say little about other videos.",)
     write_manifest(tmp_path, [*rows, {"path": "other.avi"}])
     for seed in range(5):
         data = open_dataset(tmp_path, seed=seed, validation=0.5)
@@ -179,7 +181,7 @@ def test_one_video_may_be_split_in_time_and_its_parts_are_never_drawn_apart(tmp_
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("segments", "message"),
     [
         (
             [{"start": 0, "end": 2}, {"start": 1.5}],
@@ -190,11 +192,13 @@ def test_one_video_may_be_split_in_time_and_its_parts_are_never_drawn_apart(tmp_
         ([{"start_frame": 5}, {"end": 0.1}], "given in seconds and in frames, in different splits"),
     ],
 )
-def test_the_same_pictures_in_two_splits_are_refused(tmp_path: Path, parts: list[dict[str, Any]], message: str) -> None:
+def test_the_same_pictures_in_two_splits_are_refused(
+    tmp_path: Path, segments: list[dict[str, Any]], message: str
+) -> None:
     write_video(tmp_path / "long.avi", 100)
     write_manifest(
         tmp_path,
-        [{"path": "long.avi", **part, "split": split} for part, split in zip(parts, ("train", "val"), strict=True)],
+        [{"path": "long.avi", **one, "split": split} for one, split in zip(segments, ("train", "val"), strict=True)],
     )
     with pytest.raises(DeltafineError, match=message):
         open_dataset(tmp_path)
@@ -231,7 +235,7 @@ def test_columns_of_a_manifest_that_are_not_used_are_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "segments",
     [
         [{"label": "a"}, {"label": "b"}],
         [{"label": "a", "start": 1, "end": 2}, {"label": "b", "start": 1, "end": 2}],
@@ -239,15 +243,15 @@ def test_columns_of_a_manifest_that_are_not_used_are_named(root: Path) -> None:
         [{"target": 0}, {"target": 1}],
     ],
 )
-def test_one_video_with_two_labels_is_refused(root: Path, parts: list[dict[str, Any]]) -> None:
-    write_manifest(root, [{"path": "run/v0.avi", **part} for part in parts])
+def test_one_video_with_two_labels_is_refused(root: Path, segments: list[dict[str, Any]]) -> None:
+    write_manifest(root, [{"path": "run/v0.avi", **segment} for segment in segments])
     with pytest.raises(DeltafineError, match=r"labels run/v0.*in line 2, and run/v0.*line 3: what is shown"):
         open_dataset(root)
 
 
-def test_parts_that_overlap_a_little_may_differ_in_their_labels(root: Path) -> None:
-    parts = [{"label": "a", "end": 0.4}, {"label": "b", "start": 0.2}]
-    write_manifest(root, [{"path": "run/v0.avi", **part} for part in parts])
+def test_segments_that_overlap_a_little_may_differ_in_their_labels(root: Path) -> None:
+    segments = [{"label": "a", "end": 0.4}, {"label": "b", "start": 0.2}]
+    write_manifest(root, [{"path": "run/v0.avi", **segment} for segment in segments])
     assert len(open_dataset(root).videos) == 2
 
 

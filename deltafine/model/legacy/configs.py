@@ -6,11 +6,9 @@ Each rule is named after the error that it cures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from deltafine.errors import DeltafineError
-
-Config = dict[str, Any]
+from deltafine.model.keras_private import Config
 
 # "Unrecognized keyword arguments passed to <class>": arguments that Keras 2 wrote for everyone, by class name.
 _UNRECOGNIZED: dict[str, tuple[str, ...]] = {

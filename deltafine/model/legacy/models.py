@@ -7,7 +7,6 @@ configuration, the graph is called again, and the weights are assigned layer by 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
+from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.legacy.configs import cleaned, cleaned_name
 from deltafine.model.legacy.operations import call_function
-from deltafine.model.stored_weights import part_of, read_weights, set_flags, text
+from deltafine.model.stored_weights import read_weights, set_flags, stored_layer, text
 
 _GRAPHS = ("Functional", "Model", "Network")
 _FUNCTION_CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
@@ -32,7 +32,7 @@ def is_legacy(path: Path) -> bool:
     return int(version.split(".")[0]) < 3
 
 
-def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+def load_legacy(path: Path, description: Config, custom_objects: CustomObjects) -> keras.Model:
     """Rebuild the model and read its weights.
 
     Args:
@@ -46,19 +46,19 @@ def load_legacy(path: Path, description: dict[str, Any], custom_objects: Mapping
     with h5py.File(path, "r") as file, keras.saving.custom_object_scope(dict(custom_objects)):
         model = _build(description)
         if graph.is_graph(model):
-            whole = part_of(description, model)
+            whole = stored_layer(description, model)
             set_flags(whole)
             read_weights(file["model_weights"], whole, keras_version=2)
     return model
 
 
-def build_legacy(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+def build_legacy(config: Config, custom_objects: CustomObjects) -> keras.Model:
     """The model of a configuration, without its weights. Raises ``DeltafineError`` as :func:`load_legacy` does."""
     with keras.saving.custom_object_scope(dict(custom_objects)):
         return _build(config)
 
 
-def _build(description: dict[str, Any]) -> Any:
+def _build(description: Config) -> keras.layers.Layer:
     """A layer or model from its class name and configuration."""
     class_name, config = description["class_name"], description["config"]
     if class_name == "Sequential":
@@ -80,7 +80,7 @@ def _build(description: dict[str, Any]) -> Any:
     return _layer_class(class_name, config).from_config(config)
 
 
-def _build_lambda(config: dict[str, Any]) -> Any:
+def _build_lambda(config: Config) -> keras.layers.Lambda:
     """A Lambda layer whose function the user has given, by the layer's name or the function's own."""
     name, stored, function = cleaned_name(config["name"]), config.get("function"), None
     if isinstance(stored, dict):  # the user's own where one is given, see ``lambdas``
@@ -101,7 +101,7 @@ def _build_lambda(config: dict[str, Any]) -> Any:
     )
 
 
-def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
+def _layer_class(class_name: str, config: Config) -> type[keras.layers.Layer]:
     # "Custom>Name": registered by whoever wrote it.
     package, _, name = class_name.rpartition(">")
     known = (
@@ -118,7 +118,7 @@ def _layer_class(class_name: str, config: dict[str, Any]) -> Any:
     return known
 
 
-def _build_sequential(config: Any) -> Any:
+def _build_sequential(config: Config | list[Config]) -> keras.Sequential:
     # Keras 1 and early Keras 2 wrote the list of layers only.
     descriptions = config if isinstance(config, list) else config["layers"]
     name = None if isinstance(config, list) else cleaned_name(config["name"])
@@ -133,7 +133,7 @@ def _build_sequential(config: Any) -> Any:
     return keras.Sequential(layers, name=name)
 
 
-def _build_functional(config: dict[str, Any]) -> Any:
+def _build_functional(config: Config) -> keras.Model:
     calls = _Calls(config["layers"])
     calls.make_all()
     inputs = calls.resolve_ends(config["input_layers"])
@@ -144,13 +144,13 @@ def _build_functional(config: dict[str, Any]) -> Any:
 class _Calls:
     """The calls of one graph: makes layers, and calls them as soon as their inputs are there."""
 
-    def __init__(self, descriptions: list[dict[str, Any]]) -> None:
+    def __init__(self, descriptions: list[Config]) -> None:
         self._descriptions = {description["name"]: description for description in descriptions}
-        self._layers: dict[str, Any] = {
+        self._layers: dict[str, keras.layers.Layer] = {
             name: None if description["class_name"] in _FUNCTION_CALLS else _build(description)
             for name, description in self._descriptions.items()
         }
-        self._outputs: dict[str, list[list[Any]]] = defaultdict(list)
+        self._outputs: dict[str, list[list[keras.KerasTensor]]] = defaultdict(list)
 
     def make_all(self) -> None:
         """Make every call; a layer called several times is called in the order of the file."""
@@ -224,7 +224,7 @@ class _Calls:
             first = call[2] if call[0] == _CONSTANT else self._tensor(call)
             return first, self._resolved(call[3])
         kwargs = call[0][3] if len(call[0]) > 3 else {}
-        tensors = [part[2] if part[0] == _CONSTANT else self._tensor(part) for part in call]
+        tensors = [entry[2] if entry[0] == _CONSTANT else self._tensor(entry) for entry in call]
         # Functions of a list of tensors are told from layers of one by the file's own nesting.
         return (tensors[0] if len(tensors) == 1 else tensors), self._resolved(kwargs)
 
@@ -232,7 +232,7 @@ class _Calls:
         def resolve(value: Any) -> Any:
             if _is_reference(value) and value[0] in self._descriptions:
                 return self._tensor(value)
-            return [resolve(part) for part in value] if isinstance(value, list) else value
+            return [resolve(one) for one in value] if isinstance(value, list) else value
 
         return {key: resolve(value) for key, value in kwargs.items()}
 
@@ -246,5 +246,5 @@ def _references(value: Any) -> list[tuple[str, int, int]]:
     if _is_reference(value):
         own = [] if value[0] == _CONSTANT else [(value[0], value[1], value[2])]
         return own + (_references(value[3]) if len(value) == 4 else [])
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [reference for part in parts for reference in _references(part)]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [reference for one in inside for reference in _references(one)]

@@ -15,26 +15,28 @@ from keras import ops
 from deltafine.errors import DeltafineError
 
 
-def _bias_add(value: Any, bias: Any, data_format: str | None = None) -> Any:
+def _bias_add(value: keras.KerasTensor, bias: keras.KerasTensor, data_format: str | None = None) -> keras.KerasTensor:
     if data_format and data_format.startswith("NC"):
         raise DeltafineError("The model adds a bias to channels that come first, which is not supported.")
     return ops.add(value, ops.convert_to_tensor(bias, dtype=value.dtype))
 
 
-def _get_item(tensor: Any, slice_spec: Any) -> Any:
-    parts = slice_spec if isinstance(slice_spec, list) else [slice_spec]
-    return tensor[tuple(_slice(part) for part in parts)]
+def _get_item(tensor: keras.KerasTensor, slice_spec: Any) -> keras.KerasTensor:
+    indices = slice_spec if isinstance(slice_spec, list) else [slice_spec]
+    return tensor[tuple(_slice(index) for index in indices)]
 
 
-def _slice(part: Any) -> Any:
-    if isinstance(part, dict):
-        if part.get("class_name") == "__ellipsis__":
+def _slice(index: Any) -> Any:
+    if isinstance(index, dict):
+        if index.get("class_name") == "__ellipsis__":
             return Ellipsis
-        return slice(part.get("start"), part.get("stop"), part.get("step"))
-    return part
+        return slice(index.get("start"), index.get("stop"), index.get("step"))
+    return index
 
 
-def _split(value: Any, num_or_size_splits: Any, axis: int = 0, num: Any = None) -> Any:
+def _split(
+    value: keras.KerasTensor, num_or_size_splits: int | list[int], axis: int = 0, num: int | None = None
+) -> list[keras.KerasTensor]:
     if isinstance(num_or_size_splits, int):
         return ops.split(value, num_or_size_splits, axis=axis)
     ends = [sum(num_or_size_splits[: index + 1]) for index in range(len(num_or_size_splits) - 1)]
@@ -42,7 +44,9 @@ def _split(value: Any, num_or_size_splits: Any, axis: int = 0, num: Any = None) 
 
 
 def _axes(function: Callable[..., Any]) -> Callable[..., Any]:
-    def reduce(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    def reduce(
+        input_tensor: keras.KerasTensor, axis: int | list[int] | None = None, keepdims: bool = False
+    ) -> keras.KerasTensor:
         axes = tuple(axis) if isinstance(axis, list) else axis
         return function(input_tensor, axis=axes, keepdims=keepdims)
 
@@ -53,7 +57,9 @@ def _one(function: Callable[..., Any], argument: str) -> Callable[..., Any]:
     return lambda *args, **kwargs: function(*args, *([kwargs[argument]] if argument in kwargs else []))
 
 
-def _matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False, **_: Any) -> Any:
+def _matmul(
+    a: keras.KerasTensor, b: keras.KerasTensor, transpose_a: bool = False, transpose_b: bool = False, **_: Any
+) -> keras.KerasTensor:
     a = ops.swapaxes(a, -1, -2) if transpose_a else a
     return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
@@ -117,7 +123,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def call_function(name: str, layer_name: str, first: Any, kwargs: dict[str, Any]) -> Any:
+def call_function(name: str, layer_name: str, first: keras.KerasTensor, kwargs: dict[str, Any]) -> keras.KerasTensor:
     """Call the Keras 3 operation for a TensorFlow function.
 
     Args:

@@ -9,14 +9,18 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import h5py
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.storage import hdf5
-from deltafine.storage.files import is_damage, make_folder
+from deltafine.storage.files import JsonObject, is_damage, make_folder
+
+if TYPE_CHECKING:
+    import keras
+
 
 Result = TypeVar("Result")
 
@@ -31,7 +35,7 @@ class Damaged(DeltafineError):
         self.reason = reason
 
 
-def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
+def save(path: Path, variables: Sequence[keras.Variable], facts: JsonObject) -> None:
     """Write variables (in order) and JSON facts.
 
     Raises:
@@ -53,7 +57,7 @@ def save(path: Path, variables: Sequence[Any], facts: dict[str, Any]) -> None:
     hdf5.write(path, fill)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> JsonObject:
     """The JSON facts of a checkpoint.
 
     Raises:
@@ -63,7 +67,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return _read(path, _facts)
 
 
-def restore(path: Path, variables: Sequence[Any], *, more: bool = False) -> list[np.ndarray]:
+def restore(path: Path, variables: Sequence[keras.Variable], *, more: bool = False) -> list[np.ndarray]:
     """Assign the saved values to the variables.
 
     Args:
@@ -97,12 +101,12 @@ def check(path: Path) -> None:
     _read(path, lambda file: (_facts(file), _values(file)))
 
 
-def _facts(file: h5py.File) -> dict[str, Any]:
+def _facts(file: h5py.File) -> JsonObject:
     text = file.attrs["facts"]
     # Earlier versions wrote no digests.
     if file.attrs.get(_OF_FACTS, _digest(text)) != _digest(text):
         raise ValueError("its facts have changed")
-    facts: dict[str, Any] = json.loads(text)
+    facts: JsonObject = json.loads(text)
     return facts
 
 

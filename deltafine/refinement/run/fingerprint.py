@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deltafine.errors import DeltafineError
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.preparation import Prepared
 from deltafine.storage import run_files
+from deltafine.storage.files import JsonObject
 from deltafine.video.finding import content_hash
 
 
@@ -30,7 +29,7 @@ class Fingerprint:
             content_hash(Path(prepared.settings.model)), prepared.data.fingerprint(), prepared.streams.fingerprint()
         )
 
-    def refuse_others(self, started_with: Mapping[str, Any], prepared: Prepared, out: Path) -> None:
+    def refuse_others(self, started_with: JsonObject, prepared: Prepared, out: Path) -> None:
         """Compare with what is in the checkpoint of a run.
 
         Raises:
@@ -49,7 +48,7 @@ class Fingerprint:
                 )
 
 
-def started_with(folder: Path) -> Mapping[str, Any] | None:
+def started_with(folder: Path) -> JsonObject | None:
     """The digests that are kept in a run's folder of checkpoints; None where none can be read."""
     for name in (name for name in (run_files.CALIBRATED, run_files.LAST) if (folder / name).exists()):
         with contextlib.suppress(checkpoints.Damaged):

@@ -7,9 +7,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from deltafine.errors import Interrupted
 
@@ -28,7 +27,7 @@ class Requests:
     def __init__(self) -> None:
         self.signal = 0
         self._held = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._watch: _Watch | None = None
 
     @property

@@ -6,7 +6,7 @@ import importlib.util
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
@@ -30,6 +30,10 @@ from deltafine.refinement.listener import Listener
 from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.settings import RefineSettings
 from deltafine.video import Augmentation, Dataset
+
+if TYPE_CHECKING:
+    from deltafine.video.clips import ClipSource
+
 
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
@@ -138,9 +142,9 @@ class Prepared:
         *,
         epoch: int = 0,
         start_batch: int = 0,
-        part: tuple[int, int] | None = None,
-    ) -> Any:
-        """Batches of clips, or a part of each; training clips come in another order in every epoch from 1 on."""
+        shard: tuple[int, int] | None = None,
+    ) -> ClipSource:
+        """Batches of clips, or a shard of each; training clips come in another order in every epoch from 1 on."""
         settings = self.settings
         training = split == "train"
         return self.data.clips(
@@ -160,7 +164,7 @@ class Prepared:
             seed=settings.seed,
             epoch=epoch,
             start_batch=start_batch,
-            part=part,
+            shard=shard,
         )
 
 

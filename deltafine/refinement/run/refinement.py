@@ -351,7 +351,7 @@ class Refinement:
             raise Interrupted(saved, getattr(stop, "signal", 2)) from stop
         return training
 
-    def _taken_from_training(self) -> Any:
+    def _taken_from_training(self) -> keras.Model:
         """The refined model, with the weights of the student."""
         if self.refined is not self.student:
             for variable, trained in zip(self.refined.variables, self.student.variables, strict=True):

@@ -1,4 +1,4 @@
-"""BatchNormalization with the statistics of a batch that several replicas have parts of.
+"""BatchNormalization with the statistics of a batch that several replicas have shards of.
 
 Keras's own way to do so (``synchronized=True``) takes the variance as a difference of two large numbers, sums up three
 times, and counts what a replica was only given because TensorFlow's convolutions cannot do with an empty batch.
@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.layers.replica_part import counts_here
+from deltafine.layers.replica_shard import counts_here
 from deltafine.model import keras_private
 
 SUM = tf.distribute.ReduceOp.SUM
@@ -25,7 +25,7 @@ def statistics_over_all(model: keras.Model) -> Iterator[None]:
     """Within the block, calls of the model in training, in replicas, normalise by the whole batch.
 
     Raises:
-        DeltafineError: a layer has ``renorm``, which is not known how to do by parts.
+        DeltafineError: a layer has ``renorm``, which is not known how to do by shards.
     """
     layers = [
         layer for layer in keras_private.layers_within(model) if isinstance(layer, keras.layers.BatchNormalization)
@@ -70,7 +70,7 @@ def _call(layer: Any, alone: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def moments(x: Any, axis: int) -> tuple[Any, Any]:
-    """Mean and variance (channels,) of everything but an axis, over the parts of all replicas."""
+    """Mean and variance (channels,) of everything but an axis, over the shards of all replicas."""
     context = tf.distribute.get_replica_context()
     axes = [place for place in range(len(x.shape)) if place != axis % len(x.shape)]
     channels = x.shape[axis]
@@ -78,8 +78,8 @@ def moments(x: Any, axis: int) -> tuple[Any, Any]:
     count = tf.cast(real * tf.size(x, out_type=tf.int64) // channels, x.dtype)
 
     def summed(values: Any) -> Any:
-        of_part = tf.reduce_sum(values, axis=axes)
-        return tf.where(real > 0, of_part, tf.zeros_like(of_part))
+        of_shard = tf.reduce_sum(values, axis=axes)
+        return tf.where(real > 0, of_shard, tf.zeros_like(of_shard))
 
     first = context.all_reduce(SUM, tf.concat([summed(x), count[None]], axis=0))
     of_all = first[-1]

@@ -1,6 +1,6 @@
 """The state that training clips start from: what the clip before left, at the same place in the batch before.
 
-A state that is made up is forgotten within a clip, or averages out in the next layer. What a long video leaves does
+A generated state is forgotten within a clip, or averages out in the next layer. What a long video leaves does
 not: values that are less than a threshold off, all in the direction of what was there before, for as long as no change
 is large enough. A network that has never seen it can be right clip by clip, and on a stream of cuts, and hold on to old
 answers in a continuous video.

@@ -25,7 +25,7 @@ class Deviation(Metric):
         for (_, predictions, labels), (_, of_original, _) in rows:
             known = labels >= 0
             targets = self._output.targets(labels[known])
-            self._error.update(targets + predictions[known] - of_original[known], targets, shown.answers.unit)
+            self._error.update(targets + predictions[known] - of_original[known], targets, shown.answers.work_item)
 
     def record(self) -> Record:
         return self._error.record()

@@ -181,7 +181,7 @@ class Training:
         progress, trainer = self.progress, self._trainer
         number = len(progress.history) + 1
         started = saved = time.monotonic()
-        source = self.prepared.clips("train", epoch=number, start_batch=progress.batches, part=self._workers.part)
+        source = self.prepared.clips("train", epoch=number, start_batch=progress.batches, shard=self._workers.shard)
         steps = len(source)
         if self._trainer.carried is not None and not progress.batches:
             self._trainer.carried.restart()
@@ -336,8 +336,8 @@ class Training:
         progress, carried = self.progress, self._trainer.carried
         states: list[np.ndarray] = []
         if within and carried is not None:
-            parts = [from_bytes(part) for part in self._workers.gather(to_bytes(by_name(carried.arrays)))]
-            states = [np.concatenate([part[name] for part in parts]) for name in parts[0]]
+            of_workers = [from_bytes(content) for content in self._workers.gather(to_bytes(by_name(carried.arrays)))]
+            states = [np.concatenate([of_one[name] for of_one in of_workers]) for name in of_workers[0]]
         facts = {
             "settings": self.settings.hash_of_results(),
             "started_with": self._started_with,
@@ -374,7 +374,7 @@ class Training:
         facts = self._workers.lead(self._facts)
         self._workers.follow(self._variables)
         if self._trainer.carried is not None:
-            which, of = self._workers.part or (0, 1)
+            which, of = self._workers.shard or (0, 1)
             states = list(from_bytes(told).values())
             self._trainer.carried.arrays = [
                 state[len(state) * which // of : len(state) * (which + 1) // of] for state in states

@@ -21,7 +21,7 @@ class Loss(Protocol):
         """Mean loss of a batch; labels (batch,) or (batch, time) are indices, -1 where there is none."""
 
     def counted(self, labels: Any, teacher: Any | None) -> Any:
-        """What that mean is over, float32, in units that are the same for all parts of a batch."""
+        """What that mean is over, float32, in units that are the same for all shards of a batch."""
 
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """How far predictions (frames, ..., outputs) are from the original's, in nats per frame."""

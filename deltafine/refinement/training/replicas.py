@@ -1,7 +1,7 @@
-"""The gradient of a step by several replicas of a network, each on its part of the batch.
+"""The gradient of a step by several replicas of a network, each on its shard of the batch.
 
 Every term of the loss is a mean over clips. Each replica counts its own mean with its share of the clips, so that the
-sum over all replicas is the mean over the whole batch, whatever their number and however uneven their parts; those of
+sum over all replicas is the mean over the whole batch, whatever their number and however uneven their shards; those of
 the last, smaller batch may be empty. Statistics of BatchNormalization are those of the whole batch too.
 """
 
@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from deltafine.layers import Stream
-from deltafine.layers.replica_part import part_of_batch
+from deltafine.layers.replica_shard import shard_of_batch
 from deltafine.model import keras_private
 from deltafine.refinement.training.batchnorm import statistics_over_all
 from deltafine.refinement.training.losses import Loss
@@ -50,11 +50,11 @@ class Replicas:
     def gradients(
         self, state: list[Any], frames: Any, labels: Any, first: Any, stop: Any
     ) -> tuple[list[Any], Any, list[Any]]:
-        """Of the loss of the whole batch, of which this worker holds a part; for use in a graph.
+        """Of the loss of the whole batch, of which this worker holds a shard; for use in a graph.
 
         Args:
             state: what this worker's clips start from, (rows, ...) for each delta layer; empty if from nothing.
-            frames, labels: this worker's part.
+            frames, labels: this worker's shard.
             first: place of its first clip in the whole batch, scalar int64.
             stop: (n,) float32 to be summed over the replicas.
 
@@ -71,7 +71,7 @@ class Replicas:
             paid = contexts.enter_context(_losses_by_replica(self._student))
             results = strategy.run(partial(self._on_one, paid), args=(state, frames, labels, first, stop))
         gradients, figures, left = (strategy.experimental_local_results(result) for result in results)
-        states = [tf.concat(parts, axis=0) for parts in zip(*left, strict=True)] if state else []
+        states = [tf.concat(rows, axis=0) for rows in zip(*left, strict=True)] if state else []
         return list(gradients[0]), figures[0], states
 
     def _on_one(
@@ -101,7 +101,7 @@ class Replicas:
         )
         of_all = context.all_reduce(SUM, counts)
         shares = tf.math.divide_no_nan(counts, of_all)
-        with tf.GradientTape() as tape, part_of_batch(first + begin, real), Stream(state or None) as stream:
+        with tf.GradientTape() as tape, shard_of_batch(first + begin, real), Stream(state or None) as stream:
             predictions = self._student(clips, training=True)
             task = _unless_empty(counts[0], self._loss(predictions, teacher, labels)) * shares[0]
             losses = [*paid(), *_regularisation(self._student)]
@@ -128,9 +128,9 @@ def _sum(context: Any, tensors: list[Any]) -> list[Any]:
     for dtype in sorted({tensor.dtype.name for tensor in tensors}):
         places = [place for place, tensor in enumerate(tensors) if tensor.dtype.name == dtype]
         flat = context.all_reduce(SUM, tf.concat([tf.reshape(tensors[place], [-1]) for place in places], axis=0))
-        parts = tf.split(flat, [tensors[place].shape.num_elements() for place in places])
-        for place, part in zip(places, parts, strict=True):
-            sums[place] = tf.reshape(part, tensors[place].shape)
+        pieces = tf.split(flat, [tensors[place].shape.num_elements() for place in places])
+        for place, piece in zip(places, pieces, strict=True):
+            sums[place] = tf.reshape(piece, tensors[place].shape)
     return sums
 
 

@@ -130,7 +130,7 @@ class Trainer:
         """One step on frames (batch, time, height, width, channels) uint8 and labels (batch,) or (batch, time).
 
         Args:
-            frames, labels: of the batch, or of this worker's part of it.
+            frames, labels: of the batch, or of this worker's shard of it.
             penalty: λ, reached over the warm-up.
             first: place in the batch of the first of them.
             stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
@@ -170,11 +170,11 @@ class Trainer:
     def _with_others(self, frames: Any, labels: Any, first: int, stopping: int, saving: bool) -> Any:
         state = self.carried.before(frames) if self.carried is not None else []
         if self._compiled is None:
-            # One trace for parts of all sizes: the collectives of all workers have to stay in step.
+            # One trace for shards of all sizes: the collectives of all workers have to stay in step.
             shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((3,), tf.float32)
             of_state = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in state]
             self._compiled = tf.function(
-                self._train_on_part,
+                self._train_on_shard,
                 input_signature=[of_state, *(tf.TensorSpec(shape, dtype) for shape, dtype in shapes)],
             )
         asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM), float(saving)]
@@ -208,7 +208,7 @@ class Trainer:
         figures = task, penalty, self.loss.right(predictions, labels), norm
         return figures, [tf.stop_gradient(value) for value in stream.state] if state else []
 
-    def _train_on_part(
+    def _train_on_shard(
         self, state: list[Any], frames: Any, labels: Any, first: Any, stop: Any
     ) -> tuple[Any, Any, list[Any]]:
         strategy = self._workers.strategy

@@ -40,10 +40,10 @@ class Csv(ReportFormat):
         return _text(REPORT_HEAD, _report_lines(document))
 
 
-def _text(head: tuple[str, ...], lines: Iterable[Sequence[Cell]]) -> str:
+def _text(header: tuple[str, ...], lines: Iterable[Sequence[Cell]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(header)
     writer.writerows([clean(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
     return stream.getvalue()
 
@@ -59,11 +59,11 @@ def _report_lines(report: Report) -> Iterator[Sequence[Cell]]:
                     yield model, feeding, "model", "", 0, figure, value.value, value.low, value.high
                 elif value is not None:
                     yield model, feeding, "model", "", 0, figure, value, None, None
-            parts: list[tuple[str, Sequence[LayerFigures | DeltaFigures]]] = [
+            tables: list[tuple[str, Sequence[LayerFigures | DeltaFigures]]] = [
                 ("layer", figures.layers),
                 ("delta", figures.deltas),
             ]
-            for scope, entries in parts:
+            for scope, entries in tables:
                 for position, entry in enumerate(entries):
                     for figure, value in entry:
                         if isinstance(value, int | float):

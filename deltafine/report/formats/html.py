@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deltafine.document.report import MODEL_NAMES, Report
 from deltafine.report import text, timings
@@ -28,11 +28,15 @@ from deltafine.report.summary import (
     site_state,
 )
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
 
 
 @cache
-def _environment() -> Any:
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -113,7 +117,7 @@ def _page(
         .get_template("report.html.j2")
         .render(
             report=report,
-            head=headline(report),
+            headline=headline(report),
             frozen=frozen(report),
             comparisons=comparisons,
             checks=checks,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from deltafine.document.report import Report
 from deltafine.report.compare import Comparison
 from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.store import json_text
+from deltafine.storage.files import JsonObject
 
 
 class Json(ReportFormat):
@@ -32,7 +32,7 @@ class Json(ReportFormat):
         return json.dumps(_outcome(document, comparisons, checks), indent=1) + "\n"
 
 
-def _outcome(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> dict[str, Any]:
+def _outcome(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> JsonObject:
     """What was compared and demanded; the figures themselves are in report.json."""
     return {
         "title": report.title,

@@ -34,20 +34,20 @@ class Markdown(ReportFormat):
 
 
 def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> str:
-    head = headline(report)
-    parts = [f"# {prose(report.title)}", f"**{prose(head.sentence)}** ({code(head.model)} model, continuous streams)"]
-    beside = [sentence for sentence in (head.control, head.fidelity) if sentence and sentence not in head.sentence]
+    found = headline(report)
+    parts = [f"# {prose(report.title)}", f"**{prose(found.sentence)}** ({code(found.model)} model, continuous streams)"]
+    beside = [sentence for sentence in (found.control, found.fidelity) if sentence and sentence not in found.sentence]
     if beside:
         parts.append("; ".join(prose(sentence) for sentence in beside) + ".")
-    if found := cautions(report):
-        parts.append("\n".join(f"- ⚠ {prose(caution)}" for caution in found))
+    if warned := cautions(report):
+        parts.append("\n".join(f"- ⚠ {prose(caution)}" for caution in warned))
     if checks:
         parts.append(_gate(checks))
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
     for timing in report.timings:
-        table = grid(list(timings.HEAD), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
+        table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
         parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")
     if report.energy_table:
         parts.append(prose(report.energy_table.sentence))
@@ -136,10 +136,10 @@ def _layers(report: Report) -> str:
     return grid(["layer", "kind", "MACs/frame", *map(prose, columns(report)), "pixels"], lines, left=2)
 
 
-def grid(head: list[str], lines: list[list[str]], left: int = 1) -> str:
+def grid(header: list[str], lines: list[list[str]], left: int = 1) -> str:
     """A table; the first `left` columns are aligned left, the others right. Cells are Markdown already."""
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def prose(text: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -27,14 +28,14 @@ def may_send(rule: str, channels: int) -> Any:
     ) -> Any:  # fmt: skip
         signature = types.int64(frame, flat, weights, scale, shift, thresholds, arena, begin, sent, levels, level)
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             row, kept, bytes_sent, far = (
                 builder.gep(emit.data(array), [args[first]]) for array, first in ((0, 1), (6, 7), (8, 1), (9, 10))
             )
             scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
 
-            def one_vector(at: list[Any]) -> Any:
+            def one_vector(at: list[ir.Value]) -> ir.Value:
                 if row.type.pointee == I8:
                     value, other, least = (emit.load_bytes(builder.gep(array, at)) for array in (row, bytes_sent, far))
                     above = builder.icmp_unsigned(">", value, other)
@@ -73,7 +74,7 @@ def send_neighbours(rule: str, channels: int) -> Any:
             frame, flat, weights, scale, shift, thresholds, arena, begin, sent, count, fresh, masks, mask, counts
         )
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
             scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
@@ -90,7 +91,7 @@ def send_neighbours(rule: str, channels: int) -> Any:
             mine = emit.lanes_below(args[9])
             of_bytes = (row, builder.gep(emit.data(8), [args[1]])) if row.type.pointee == I8 else None
 
-            def keep() -> list[Any]:
+            def keep() -> list[ir.Value]:
                 return [_keep_neighbours(emit, kept, news, olds, mine, args[10], (args[12], 11, 13), of_bytes)]
 
             if rule != PIXEL:
@@ -118,7 +119,7 @@ def rescale_neighbours(channels: int) -> Any:
     ) -> Any:  # fmt: skip
         signature = types.int64(weights, scale, shift, arena, begin, to, bits, fresh, masks, mask, counts)
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             row, kept = (builder.gep(emit.data(3), [args[place]]) for place in (4, 5))
             scales, shifts = (builder.gep(emit.data(0), [args[place]]) for place in (1, 2))
@@ -135,13 +136,13 @@ def rescale_neighbours(channels: int) -> Any:
     return rescale
 
 
-def _scaled(emit: Emitter, row: Any, scales: Any, shifts: Any, at: list[Any]) -> Any:
+def _scaled(emit: Emitter, row: ir.Value, scales: ir.Value, shifts: ir.Value, at: list[ir.Value]) -> ir.Value:
     """A vector of values, scaled and shifted."""
     values, scale, shift = (emit.load(emit.builder.gep(array, at)) for array in (row, scales, shifts))
     return emit.builder.fadd(emit.builder.fmul(values, scale), shift)
 
 
-def _sum(emit: Emitter, vectors: list[Any]) -> Any:
+def _sum(emit: Emitter, vectors: list[ir.Value]) -> ir.Value:
     total, *others = vectors
     for other in others:
         total = emit.builder.fadd(total, other)
@@ -149,9 +150,9 @@ def _sum(emit: Emitter, vectors: list[Any]) -> Any:
 
 
 def _keep_neighbours(
-    emit: Emitter, kept: Any, news: list[Any], olds: list[Any], sent: Any, fresh: Any, marks: tuple[Any, int, int],
-    of_bytes: tuple[Any, Any] | None = None,
-) -> Any:  # fmt: skip
+    emit: Emitter, kept: ir.Value, news: list[ir.Value], olds: list[ir.Value], sent: ir.Value, fresh: ir.Value,
+    marks: tuple[ir.Value, int, int], of_bytes: tuple[ir.Value, ir.Value] | None = None,
+) -> ir.Value:  # fmt: skip
     """Keep the neighbours that are ``sent``, a lane for each, and mark those that changed.
 
     ``marks``: at which place, and which arguments are ``masks`` and ``counts``. ``of_bytes``: where the frame's bytes

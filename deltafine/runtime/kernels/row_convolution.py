@@ -86,9 +86,9 @@ def piece_size(count: int, pitch: int) -> int:
 
 @kernel
 def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
-    """Fill ``active``, ``offsets`` and ``targets`` with the outputs of a window that a change reaches.
+    """Fill ``active``, ``offsets`` and ``targets`` with the outputs of a sliding kernel that a change reaches.
 
-    Returns how many. An offset is where the window begins, relative to the input's first value; it may lie in the
+    Returns how many. An offset is where the kernel begins, relative to the input's first value; it may lie in the
     zeros around it.
     """
     memory = unpack(table)
@@ -103,7 +103,7 @@ def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
     kernel_h, kernel_w = operation[at.KERNEL_H], operation[at.KERNEL_W]
     dilation_h, dilation_w = operation[at.DILATION_H], operation[at.DILATION_W]
     words = (width + BITS - 1) // BITS
-    starts = (columns - 1) * stride_w + 1  # where windows may begin, strides apart
+    starts = (columns - 1) * stride_w + 1  # where kernels may begin, strides apart
     ahead = left // BITS + 1  # words of nothing before the line
     count = 0
     for y in range(tensors[target, at.HEIGHT]):

@@ -7,7 +7,7 @@ is written back as it was.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -16,17 +16,22 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels.vectors import F32, I32, I64, LANES, Emitter, number
 
+_Add = Callable[[ir.Value, ir.Value], ir.Value]
+_One = Callable[[Emitter, ir.Value, ir.Value | None], ir.Value]
+"""What is summed up of the vector at a place, of these lanes or of all."""
+_Total = Callable[[Emitter, ir.Value], ir.Value]
+
 NONE, QUANTIZE, ELEMENT, PIXEL = "none", "quantize", "element", "pixel"
 
 
-def _clipped(emit: Emitter, x: Any, least: Any, most: Any) -> Any:
+def _clipped(emit: Emitter, x: ir.Value, least: ir.Value, most: ir.Value) -> ir.Value:
     builder = emit.builder
     x = builder.select(builder.fcmp_ordered("<", x, least), least, x)
     return builder.select(builder.fcmp_ordered(">", x, most), most, x)
 
 
-def sent_value(emit: Emitter, rule: str, x: Any, kept: Any, threshold: Any) -> Any:
-    """What a rule holds after seeing ``x``, if its unit is sent."""
+def sent_value(emit: Emitter, rule: str, x: ir.Value, kept: ir.Value, threshold: ir.Value) -> ir.Value:
+    """What a rule holds after seeing ``x``, if it is sent."""
     builder = emit.builder
     if rule == QUANTIZE:
         return builder.fmul(emit.call("rint", builder.fdiv(x, threshold)), threshold)
@@ -64,7 +69,7 @@ def send_rows(rule: str, size: str) -> Any:
             first, channels, fresh, masks, mask, counts,
         )  # fmt: skip
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             code = _Rows(Emitter(context, builder, signature, args), rule, size)
             some = builder.icmp_signed(">", code.count, number(0))
             (found,) = code.wide.where(some, [number(0)], code.send)
@@ -78,10 +83,10 @@ def send_rows(rule: str, size: str) -> Any:
 class _Row(NamedTuple):
     """Where things of one row stand."""
 
-    position: Any
-    values: Any
-    target: Any
-    thresholds: Any
+    position: ir.Value
+    values: ir.Value
+    target: ir.Value
+    thresholds: ir.Value
 
 
 class _Rows:
@@ -102,10 +107,10 @@ class _Rows:
         self.of_row = self.narrow.lanes_below(self.channels)
         self.least_total = self.builder.sitofp(self.channels, F32)  # of a root mean square of 1
 
-    def send(self) -> list[Any]:
+    def send(self) -> list[ir.Value]:
         """All rows, at least one: the packed numbers."""
 
-        def one(i: Any, found: list[Any]) -> list[Any]:
+        def one(i: ir.Value, found: list[ir.Value]) -> list[ir.Value]:
             row = self._row(i)
             if self.rule != PIXEL:
                 return self._keep_row(row, found)
@@ -117,7 +122,7 @@ class _Rows:
 
         return self.wide.loop(self.count, [number(0)], one)
 
-    def _row(self, i: Any) -> _Row:
+    def _row(self, i: ir.Value) -> _Row:
         builder = self.builder
         position = builder.load(builder.gep(self.active, [i]))
         return _Row(
@@ -127,7 +132,7 @@ class _Rows:
             builder.gep(self.weights, [builder.add(self.thresholds, builder.mul(position, self.threshold_pitch))]),
         )
 
-    def _values(self, emit: Emitter, row: _Row, at: Any) -> tuple[Any, Any, Any]:
+    def _values(self, emit: Emitter, row: _Row, at: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """What is new, what was kept, and the thresholds."""
         builder = self.builder
         x, shift, kept, threshold = (
@@ -135,10 +140,10 @@ class _Rows:
         )
         return _clipped(emit, builder.fadd(x, shift), emit.spread(self.least), emit.spread(self.most)), kept, threshold
 
-    def _squares(self, row: _Row) -> Callable[[Emitter, Any, Any], Any]:
+    def _squares(self, row: _Row) -> _One:
         """Squares of changes in thresholds."""
 
-        def squares(emit: Emitter, at: Any, mine: Any) -> Any:
+        def squares(emit: Emitter, at: ir.Value, mine: ir.Value | None) -> ir.Value:
             x, kept, threshold = self._values(emit, row, at)
             change = self.builder.fdiv(self.builder.fsub(x, kept), threshold)
             change = change if mine is None else self.builder.select(mine, change, emit.constant(0))
@@ -146,17 +151,17 @@ class _Rows:
 
         return squares
 
-    def _lanes_to_send(self, row: _Row) -> Any:
+    def _lanes_to_send(self, row: _Row) -> ir.Value:
         """All lanes of a row that is sent, none of another."""
         emit = self.narrow if self.size == HALF else self.wide
         totals = self._sum(ir.Constant(F32, 0), self.builder.fadd, self._squares(row), Emitter.total_everywhere)
         return self.builder.fcmp_unordered(">=", totals, emit.spread(self.least_total))
 
-    def _keep_row(self, row: _Row, found: list[Any], lanes: Any = None) -> list[Any]:
+    def _keep_row(self, row: _Row, found: list[ir.Value], lanes: ir.Value | None = None) -> list[ir.Value]:
         """Keep what a rule sends of a row, in these ``lanes`` or all, mark and count it."""
         builder = self.builder
 
-        def keep(emit: Emitter, at: Any, mine: Any) -> Any:
+        def keep(emit: Emitter, at: ir.Value, mine: ir.Value | None) -> ir.Value:
             x, kept, threshold = self._values(emit, row, at)
             new = sent_value(emit, self.rule, x, kept, threshold)
             changed = builder.fcmp_unordered("!=", new, kept)
@@ -174,23 +179,23 @@ class _Rows:
         packed = builder.or_(builder.zext(changed, I64), builder.shl(differing, number(32)))
         return [builder.add(found[0], packed)]
 
-    def _sum(self, zero: Any, add: Any, one: Any, total_of: Any) -> Any:
+    def _sum(self, zero: ir.Value, add: _Add, one: _One, total_of: _Total) -> ir.Value:
         """Sum of ``one(emit, at, mine)`` over the vectors of a row, see ``_over_row``."""
         if self.size in FIXED:
             emit, mine = (self.narrow, self.of_row) if self.size == HALF else (self.wide, None)
-            parts = [one(emit, number(vector * LANES), mine) for vector in range(FIXED[self.size])]
-            return total_of(emit, functools.reduce(add, parts))
+            vectors = [one(emit, number(vector * LANES), mine) for vector in range(FIXED[self.size])]
+            return total_of(emit, functools.reduce(add, vectors))
         if self.size == WHOLE:
             return total_of(self.wide, _over_vectors(self.wide, self.vectors, add, one))
         return _over_row(self.wide, self.channels, zero, add, one, total_of)
 
 
-def _over_vectors(emit: Emitter, count: Any, add: Any, one: Callable[[Emitter, Any, Any], Any]) -> Any:
+def _over_vectors(emit: Emitter, count: ir.Value, add: _Add, one: _One) -> ir.Value:
     """Sum of ``one(emit, at, None)`` over so many whole vectors, at least one."""
     builder = emit.builder
     first = one(emit, number(0), None)
 
-    def following(index: Any, sums: list[Any]) -> list[Any]:
+    def following(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         at = builder.mul(builder.add(index, number(1)), number(LANES))
         return [add(sums[0], one(emit, at, None))]
 
@@ -201,10 +206,7 @@ def _over_vectors(emit: Emitter, count: Any, add: Any, one: Callable[[Emitter, A
     return total
 
 
-def _over_row(
-    emit: Emitter, length: Any, zero: Any, add: Any, one: Callable[[Emitter, Any, Any], Any],
-    total_of: Callable[[Emitter, Any], Any],
-) -> Any:  # fmt: skip
+def _over_row(emit: Emitter, length: ir.Value, zero: ir.Value, add: _Add, one: _One, total_of: _Total) -> ir.Value:
     """Sum of ``one(emit, at, mine)`` over the vectors of a row; of the last, only the lanes ``mine`` belong to it.
 
     ``total_of(emit, sum)`` makes a number of it. A rest that fits into half a vector is done by one: what was written
@@ -215,10 +217,10 @@ def _over_row(
     at_rest = builder.mul(whole, number(LANES))
     rest = builder.sub(length, at_rest)
 
-    def all_whole() -> list[Any]:
+    def all_whole() -> list[ir.Value]:
         return [total_of(emit, _over_vectors(emit, whole, add, one))]
 
-    def last(narrow: Emitter) -> Callable[[], list[Any]]:
+    def last(narrow: Emitter) -> Callable[[], list[ir.Value]]:
         return lambda: [add(total, total_of(narrow, one(narrow, at_rest, narrow.lanes_below(rest))))]
 
     (total,) = emit.where(builder.icmp_signed(">", whole, number(0)), [zero], all_whole)

@@ -8,6 +8,7 @@ beside it: a value computed alone equals, to the bit, the one computed with the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -40,18 +41,18 @@ def row_tile(rows: int, vectors: int) -> Any:
             arena, base, offsets, first, links, runs, run_count, run_length, weights, weight, out, place, pitch
         )
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             start = builder.gep(emit.data(0), [args[1]])
             table = builder.gep(emit.data(2), [args[3]])
             lines = [builder.gep(start, [builder.load(builder.gep(table, [number(i)]))]) for i in range(rows)]
             run_table = builder.gep(emit.data(4), [args[5]])
 
-            def one_run(run: Any, carried: list[Any]) -> list[Any]:
+            def one_run(run: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                 offset = builder.load(builder.gep(run_table, [run]))
                 here = [builder.gep(line, [offset]) for line in lines]
 
-                def one_input(place: Any, carried: list[Any]) -> list[Any]:
+                def one_input(place: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                     pointer, *sums = carried
                     columns = [emit.load(builder.gep(pointer, [number(v * LANES)])) for v in range(vectors)]
                     after = []
@@ -94,7 +95,7 @@ def channel_tile(taps: int) -> Any:
             arena, base, offsets, first, rows, links, table, weights, weight, weight_pitch, out, place, pitch
         )
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             start = builder.gep(emit.data(0), [args[1]])
             begins = builder.gep(emit.data(2), [args[3]])
@@ -106,7 +107,7 @@ def channel_tile(taps: int) -> Any:
                 emit.load(builder.gep(packed, [builder.mul(args[9], number(k))])) for k in range(taps)
             ]  # fmt: skip
 
-            def one_row(row: Any, carried: list[Any]) -> list[Any]:
+            def one_row(row: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                 here = builder.gep(start, [builder.load(builder.gep(begins, [row]))])
                 total = ir.Constant(VECTOR, [0.0] * LANES)
                 for distance, factor in zip(further, factors, strict=True):
@@ -135,12 +136,12 @@ def long_channel_tile() -> Any:
     ) -> Any:  # fmt: skip
         signature = types.void(arena, start, links, taps, tap_count, weights, weight, pitch, out, place)
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             values = builder.gep(emit.data(0), [args[1]])
             table = builder.gep(emit.data(2), [args[3]])
 
-            def one_tap(tap: Any, carried: list[Any]) -> list[Any]:
+            def one_tap(tap: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                 pointer, total = carried
                 here = builder.gep(values, [builder.load(builder.gep(table, [tap]))])
                 total = emit.call("fma", emit.load(here), emit.load(pointer), total)

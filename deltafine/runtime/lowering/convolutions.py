@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.model.trace import Call
-from deltafine.runtime.lowering.draft import Lowering, add_call, finish_of, window_of_layer
+from deltafine.runtime.lowering.draft import Lowering, add_call, finish_of, geometry_of_layer
 
 
-def _as_2d(kernel: Any) -> np.ndarray:
+def _as_2d(kernel: keras.Variable) -> np.ndarray:
     values = np.asarray(kernel)
     return values[None] if values.ndim == 3 else values
 
@@ -30,7 +31,7 @@ def _convolution(lowering: Lowering, call: Call, kind: str, **more: Any) -> int 
         return None
     weights = lowering.array(f"{call.path}:weights", _as_2d(layer.kernel))
     return add_call(
-        lowering, call, kind, **window_of_layer(call), **more, weights=weights, **lowering.fan(call), finish=finish
+        lowering, call, kind, **geometry_of_layer(call), **more, weights=weights, **lowering.fan(call), finish=finish
     )
 
 
@@ -43,7 +44,7 @@ def separable(lowering: Lowering, call: Call) -> int | None:
     kernel = _as_2d(layer.depthwise_kernel)
     between = (*call.outputs[0].sample_shape[:-1], kernel.shape[2] * kernel.shape[3])
     middle = lowering.add(
-        "depthwise", first, (lowering.known[call.inputs[0]],), between, **window_of_layer(call),
+        "depthwise", first, (lowering.known[call.inputs[0]],), between, **geometry_of_layer(call),
         weights=lowering.array(f"{first}:weights", kernel), **lowering.fan(call, "depthwise", first),
         layer=type(layer).__name__,
     )  # fmt: skip

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
@@ -83,7 +85,13 @@ def add_call(lowering: Lowering, call: Call, kind: str, *, name: str = "", **fie
     return lowering.add(kind, name or call.path, inputs, call.outputs[0].sample_shape, layer=layer, **fields)
 
 
-def finish_of(lowering: Lowering, call: Call, *, bias: Any = None, function: Any = None) -> Finish | None:
+def finish_of(
+    lowering: Lowering,
+    call: Call,
+    *,
+    bias: keras.Variable | np.ndarray | None = None,
+    function: Callable[..., Any] | None = None,
+) -> Finish | None:
     """Bias and activation of a layer; None for an activation that only Keras knows."""
     known = of_function(function)
     if known is None:
@@ -92,13 +100,16 @@ def finish_of(lowering: Lowering, call: Call, *, bias: Any = None, function: Any
     return Finish(shift=shift, activation=known[0], parameters=known[1])
 
 
-def pair(value: Any) -> tuple[int, int]:
+def pair(value: Sequence[int]) -> tuple[int, int]:
     """(height, width) of a setting; one of a 1-D layer lies along the width."""
     values = tuple(value)
     return (1, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
 
 
-def window(call: Call, kernel: Any, strides: Any, dilation: Any, padding: str) -> dict[str, Any]:
+def geometry(
+    call: Call, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: str
+) -> dict[str, Any]:
+    """Kernel, strides, dilation and the zeros before the input, (height, width) each, as an operation has them."""
     sides = as_image(call.inputs[0].sample_shape)[:2]
     kernel, strides, dilation = pair(kernel), pair(strides), pair(dilation)
     if padding == "causal":
@@ -114,6 +125,7 @@ def window(call: Call, kernel: Any, strides: Any, dilation: Any, padding: str) -
     return {"kernel": kernel, "strides": strides, "dilation": dilation, "padding": before}
 
 
-def window_of_layer(call: Call) -> dict[str, Any]:
+def geometry_of_layer(call: Call) -> dict[str, Any]:
+    """The same of a layer with a kernel."""
     layer = call.operation
-    return window(call, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+    return geometry(call, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)

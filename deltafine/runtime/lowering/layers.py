@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
-from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, pair, window
+from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
 from deltafine.runtime.lowering.merges import affine, divide, elementwise
 from deltafine.runtime.plan import Delta, Finish
 
@@ -47,7 +46,7 @@ def lower(lowering: Lowering, call: Call) -> None:
     _leave_to_keras(lowering, call)
 
 
-def _does_nothing(operation: Any) -> bool:
+def _does_nothing(operation: keras.Operation) -> bool:
     """Whether the layer only does something in training; a class of the user's own may do anything."""
     plain = type(operation).__module__.startswith("keras.")
     return plain and (isinstance(operation, _NOTHING) or is_augmentation(operation))
@@ -144,7 +143,7 @@ def _pool(kind: str) -> Callable[[Lowering, Call], int | None]:
     def rule(lowering: Lowering, call: Call) -> int | None:
         layer = call.operation
         ones = (1,) * len(tuple(layer.pool_size))
-        return add_call(lowering, call, kind, **window(call, layer.pool_size, layer.strides, ones, layer.padding))
+        return add_call(lowering, call, kind, **geometry(call, layer.pool_size, layer.strides, ones, layer.padding))
 
     return rule
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -73,13 +72,13 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     lowering = Lowering(model.name, frame)
     if clips:
         lowering.alias(source, frame)
-    heads, masks = frame_layers(model), Masks(model.name)
+    per_frame, masks = frame_layers(model), Masks(model.name)
     for call in traced.calls:
         # What does not come from a frame alone works on whole clips, behind the frames.
-        if _is_of_frames(call, lowering) and not _is_one_of(call, heads):
+        if _is_of_frames(call, lowering) and not _is_one_of(call, per_frame):
             masks.follow(call)
             lower(lowering, call)
-    ends = [_of_a_frame(value, traced, heads) for value in traced.outputs] if clips else traced.outputs
+    ends = [_of_a_frame(value, traced, per_frame) for value in traced.outputs] if clips else traced.outputs
     outputs = [value for value in ends if value is not None and value in lowering.known]
     if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
@@ -100,14 +99,14 @@ def _is_of_frames(call: Call, lowering: Lowering) -> bool:
     return any(known[:1]) and (with_clock or all(known))
 
 
-def _is_one_of(call: Call, layers: Sequence[Any]) -> bool:
+def _is_one_of(call: Call, layers: Sequence[keras.layers.Layer]) -> bool:
     return any(call.operation is layer for layer in layers)
 
 
-def _of_a_frame(value: Value, traced: Trace, heads: Sequence[Any]) -> Value | None:
+def _of_a_frame(value: Value, traced: Trace, per_frame: Sequence[keras.layers.Layer]) -> Value | None:
     """The prediction of a frame that an output of a clip model is made of."""
     call = traced.maker.get(value)
-    while call is not None and call.inputs and not _is_one_of(call, heads):
+    while call is not None and call.inputs and not _is_one_of(call, per_frame):
         call = traced.maker.get(call.inputs[0])
     return call.inputs[0] if call is not None and call.inputs else None
 

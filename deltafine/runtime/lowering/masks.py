@@ -45,7 +45,7 @@ class Masks:
                 if mask is not None:
                     self._of[value] = mask
 
-    def _made(self, layer: Any, first: Any, given: list[Any]) -> list[Any]:
+    def _made(self, layer: keras.layers.Layer, first: Any, given: list[Any]) -> list[Any]:
         """The masks of the outputs, flat, as the layer says."""
         inputs = keras.tree.map_structure(_symbolic, first)
         before = keras.tree.map_structure(lambda leaf: self._of.get(leaf) if isinstance(leaf, Value) else None, first)
@@ -61,7 +61,7 @@ def _symbolic(leaf: Any) -> Any:
     return keras.KerasTensor(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Value) else leaf
 
 
-def _reads_masks(layer: Any) -> bool:
+def _reads_masks(layer: keras.layers.Layer) -> bool:
     """Whether a mask makes a difference to the layer; to a batch normalisation only in training."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return False

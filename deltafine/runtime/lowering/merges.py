@@ -65,9 +65,9 @@ def affine(lowering: Lowering, call: Call, scale: Any, shift: Any) -> int | None
     if call.inputs[0].sample_shape != call.outputs[0].sample_shape:
         return None
     pieces = []
-    for part, values in (("scale", scale), ("shift", shift)):
+    for role, values in (("scale", scale), ("shift", shift)):
         values = np.asarray(values, np.float64)
         if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != channels):
             return None
-        pieces.append(lowering.array(f"{call.path}:{part}", np.broadcast_to(values.ravel(), (channels,))))
+        pieces.append(lowering.array(f"{call.path}:{role}", np.broadcast_to(values.ravel(), (channels,))))
     return add_call(lowering, call, "identity", finish=Finish(scale=pieces[0], shift=pieces[1]))

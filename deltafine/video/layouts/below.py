@@ -34,13 +34,13 @@ class Below:
 
     @cached_property
     def _by_name(self) -> dict[str, list[tuple[tuple[str, ...], Path]]]:
-        """Parts of the path of every video, by its name and by its name without the ending."""
+        """Components of the path of every video, by its name and by its name without the ending."""
         found: dict[str, list[tuple[tuple[str, ...], Path]]] = defaultdict(list)
         for path in self.videos:
-            parts = PurePosixPath(relative_name(path, self.root)).parts
-            found[path.name].append((parts, path))
+            components = PurePosixPath(relative_name(path, self.root)).parts
+            found[path.name].append((components, path))
             if is_video(path):
-                found[path.stem].append(((*parts[:-1], path.stem), path))
+                found[path.stem].append(((*components[:-1], path.stem), path))
         return found
 
     def has(self, name: str) -> bool:
@@ -90,15 +90,15 @@ class Below:
     def all(self, name: str) -> list[Path]:
         """The videos that a name may stand for."""
         pure = relative_to(self.root, name) or PurePosixPath(name.replace("\\", "/"))
-        parts = tuple(part for part in pure.parts if part not in ("/", "."))
-        if not parts or ".." in parts:
+        components = tuple(one for one in pure.parts if one not in ("/", "."))
+        if not components or ".." in components:
             return []
         best: list[Path] = []
         longest = 0
-        for have, path in self._by_name.get(parts[-1], ()):
-            common = _common(parts, have)
-            if common < len(parts) and not all(
-                is_container(part) or split_of(part) for part in have[: len(have) - common]
+        for have, path in self._by_name.get(components[-1], ()):
+            common = _common(components, have)
+            if common < len(components) and not all(
+                is_container(one) or split_of(one) for one in have[: len(have) - common]
             ):
                 continue
             if common > longest:
@@ -109,7 +109,7 @@ class Below:
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts two paths have in common at their ends."""
+    """How many components two paths have in common at their ends."""
     count = 0
     while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
         count += 1

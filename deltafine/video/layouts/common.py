@@ -56,8 +56,8 @@ def locate(
     """
     pure = relative_to(root, name) or PurePosixPath(name.replace("\\", "/"))
     depth = 0
-    for part in pure.parts:
-        depth += -1 if part == ".." else 1
+    for component in pure.parts:
+        depth += -1 if component == ".." else 1
         outside = depth < 0 or pure.is_absolute() or re.match(r"[A-Za-z]:", name) is not None
         if outside and not allow_outside:
             raise DeltafineError(

@@ -41,21 +41,21 @@ class Divided:
     """The folders of a data set.
 
     Attributes:
-        parts: Folders with their splits; one with None where the folders are no splits.
+        folders: Folders with their splits; one with None where the folders are no splits.
         notes: What is left aside.
     """
 
-    parts: list[tuple[Folder, Split | None]]
+    folders: list[tuple[Folder, Split | None]]
     notes: list[str]
 
     @property
     def has_splits(self) -> bool:
-        return self.parts[0][1] is not None
+        return self.folders[0][1] is not None
 
     @property
     def videos(self) -> list[tuple[Path, Split]]:
         """All videos, in the order of their folders."""
-        return [(video, split or "train") for folder, split in self.parts for video in folder.videos]
+        return [(video, split or "train") for folder, split in self.folders for video in folder.videos]
 
 
 def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found | None:
@@ -74,10 +74,10 @@ def find_class_folders(root: Path, chosen: Sequence[str] | None = None) -> Found
     divided = divide(root, chosen)
     if divided is None:
         return None
-    holders = [(path, videos, split or "train") for f, split in divided.parts for path, videos in f.holders.items()]
-    stray = [video for folder, _ in divided.parts for video in folder.direct]
+    holders = [(path, videos, split or "train") for f, split in divided.folders for path, videos in f.holders.items()]
+    stray = [video for folder, _ in divided.folders for video in folder.direct]
     classes = number_classes(path.name for path, *_ in holders)
-    if not holders or any(_too_many(folder, len(classes)) for folder, _ in divided.parts):
+    if not holders or any(_too_many(folder, len(classes)) for folder, _ in divided.folders):
         return None
     like_splits = [name for name in classes if split_of(name) and name not in (chosen or ())]
     if like_splits:
@@ -125,7 +125,7 @@ def find_unlabelled(root: Path) -> Found | None:
         videos = [Video(path, relative_name(path, root), split=split) for path, split in divided.videos]
         return Found("unlabelled videos", videos, has_splits=True, notes=divided.notes)
     videos = [Video(path, relative_name(path, root)) for path in find_videos(root, given=True)]
-    folder = divided.parts[0][0]
+    folder = divided.folders[0][0]
     notes = []
     if folder.direct and len(folder.holders) > 1:
         count = len(folder.direct)

@@ -146,7 +146,7 @@ def _values(group: h5py.Group, name: str, path: Path) -> np.ndarray:
     return item[()]
 
 
-def _labels(values: Any, path: Path) -> np.ndarray:
+def _labels(values: np.ndarray, path: Path) -> np.ndarray:
     """Class numbers as int64, -1 where there is none."""
     labels = np.asarray(values)
     if labels.dtype.kind not in "iuf" or not (np.mod(labels, 1) == 0).all() or np.max(labels, initial=0) > MOST_CLASSES:
@@ -154,7 +154,7 @@ def _labels(values: Any, path: Path) -> np.ndarray:
     return np.maximum(labels, -1).astype(np.int64)
 
 
-def _text(value: Any) -> str:
+def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 

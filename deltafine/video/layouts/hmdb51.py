@@ -50,13 +50,13 @@ def find_hmdb51(
             file, _, use = line.rpartition(" ")
             if use not in USES or not file.strip():
                 raise DeltafineError(f"{listing} has the line '{line}' where '<file> <0, 1 or 2>' was expected.")
-            part = USES[use]
+            use_split = USES[use]
             name = f"{class_name}/{file.strip()}"
             path = locate_flat(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
             if path is None:
                 missing.append(name)
-            elif part is not None:
-                videos.append(Video(path, relative_name(path, root), classes.index(class_name), part))
+            elif use_split is not None:
+                videos.append(Video(path, relative_name(path, root), classes.index(class_name), use_split))
         refuse_missing(missing, len(lines), listing, root)
     return Found(f"HMDB51 layout, split {split}", videos, classes, has_splits=True, lists=[path for *_, path in lists])
 

@@ -57,7 +57,7 @@ def find_kinetics(root: Path, *, lists_in: Path | None = None) -> Found | None:
             f"({some(problem.video for problem in problems)})."
         )
     classes = number_classes(label for _, label, _ in rows)
-    videos = [Video(path, relative_name(path, root), classes.index(label), part) for path, label, part in rows]
+    videos = [Video(path, relative_name(path, root), classes.index(label), split) for path, label, split in rows]
     return Found("Kinetics layout", videos, classes, has_splits=True, problems=problems, lists=lists)
 
 

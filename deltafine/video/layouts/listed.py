@@ -92,7 +92,7 @@ class Listing:
 
 
 class NotAListError(Exception):
-    """Why a file is no list of videos: a part of a sentence after "because"."""
+    """Why a file is no list of videos: a clause that follows "because"."""
 
 
 def files_of_lists(root: Path, suffixes: Sequence[str] = SUFFIXES, *, only_usual: bool = False) -> list[Path]:
@@ -198,7 +198,7 @@ def _of_table(
         raise NotAListError(f"it has no column of labels or splits (it has {_quoted(columns)})")
     if known & {"frame", "start", "end", "start_frame", "end_frame"}:
         raise NotAListError(
-            "it lists parts of videos or frames: call it manifest.csv or labels.csv, as docs/data.md says"
+            "it lists segments of videos or frames: call it manifest.csv or labels.csv, as docs/data.md says"
         )
     entries = []
     for line, row in table.rows:

@@ -144,8 +144,8 @@ class Lists:
 
     def _folder_split(self, entry: Entry) -> Split | None:
         """The split that the video of an entry lies in, where folders are called after splits."""
-        parts = {Path(relative_name(path, self._root)).parts[:-1][:2] for path in self._below.all(entry.name)}
-        splits = {next((split for split in map(split_of, of_one) if split), None) for of_one in parts}
+        folders = {Path(relative_name(path, self._root)).parts[:-1][:2] for path in self._below.all(entry.name)}
+        splits = {next((split for split in map(split_of, of_one) if split), None) for of_one in folders}
         return splits.pop() if len(splits) == 1 else None
 
     def _choose(self, listings: list[Listing]) -> list[Listing]:
@@ -298,7 +298,7 @@ class Lists:
         if any(one.listing.several for one in used):
             notes.append(
                 f"Found labels in {some(path.name for path in names)}, not used because a video has several there: "
-                "the splits are used, and the videos are without labels. For parts that have one label each, "
+                "the splits are used, and the videos are without labels. For segments that have one label each, "
                 "write a manifest.csv (path, label, start, end)."
             )
         unlisted = len(set(self._below.videos) - set(seen))

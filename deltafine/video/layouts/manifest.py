@@ -1,8 +1,8 @@
 """A list of videos: ``manifest.csv`` or ``manifest.jsonl`` (path, label or target, split, start, end).
 
 Only the path is needed. Paths are relative to the list's folder. ``label`` is a class name, ``target`` a
-class number from 0. ``start`` and ``end`` are seconds, ``start_frame`` and ``end_frame`` frames from 0, to use a part
-of a file, which ends before its end. Columns may be called otherwise, see ``tables.COLUMNS``.
+class number from 0. ``start`` and ``end`` are seconds, ``start_frame`` and ``end_frame`` frames from 0, to use a
+segment of a file, which ends before its end. Columns may be called otherwise, see ``tables.COLUMNS``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MOST_FRAMES = 10_000_000
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where a part of a file begins and ends, in seconds or in frames; see ``Video``."""
+    """Where a segment of a file begins and ends, in seconds or in frames; see ``Video``."""
 
     start: float | None
     end: float | None
@@ -56,7 +56,7 @@ class Bounds:
 
     @property
     def name(self) -> str:
-        """What tells it from other parts, for people; empty for a whole file."""
+        """What tells it from other segments, for people; empty for a whole file."""
         if self.start is not None or self.end is not None:
             return f" [{self.start or 0:g}-{'' if self.end is None else f'{self.end:g}'} s]"
         if self.start_frame is not None or self.end_frame is not None:
@@ -168,11 +168,11 @@ def _splits(rows: list[tuple[int, Row]], listing: Path) -> list[Split | None]:
 
 
 def _bounds(row: Row, where: str) -> Bounds:
-    """Where a part begins and ends."""
+    """Where a segment begins and ends."""
     start, end = (_seconds(row, key, where) for key in ("start", "end"))
     first, stop = (_frame(row, key, where) for key in ("start_frame", "end_frame"))
     if (start is not None or end is not None) and (first is not None or stop is not None):
-        raise DeltafineError(f"{where} gives a part in seconds and in frames: give one of them.")
+        raise DeltafineError(f"{where} gives a segment in seconds and in frames: give one of them.")
     if end is not None and end <= (start or 0):
         raise DeltafineError(f"{where} ends at {end:g} s, before it starts.")
     if stop is not None and stop <= (first or 0):
@@ -186,9 +186,9 @@ def _refuse_two_labels(videos: Sequence[Video], lines: Sequence[int], classes: t
     for video, line in zip(videos, lines, strict=True):
         for unit, (start, end) in video.extents.items():
             by_file[video.path, unit].append((start, -end, video, line))
-    for parts in by_file.values():
+    for segments in by_file.values():
         longest: dict[int | None, tuple[float, Video, int]] = {}  # of each label, what reaches furthest so far
-        for _, minus_end, video, line in sorted(parts, key=lambda part: part[:2]):
+        for _, minus_end, video, line in sorted(segments, key=lambda segment: segment[:2]):
             for label, (end, other, before) in longest.items():
                 if label != video.label and -minus_end <= end:
                     one, two = ("no label" if v.label is None else f"'{classes[v.label]}'" for v in (other, video))

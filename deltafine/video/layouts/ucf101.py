@@ -48,7 +48,7 @@ def find_ucf101(
         raise DeltafineError(f"{lists} has no lists for split {split}: choose one of {', '.join(map(str, numbers))}.")
     classes = _read_classes(lists / "classInd.txt")
     videos: list[Video] = []
-    for kind, part in KINDS.items():
+    for kind, kind_split in KINDS.items():
         listing = lists / f"{kind}list{split:02d}.txt"
         missing = []
         lines = read_lines(listing)
@@ -58,7 +58,7 @@ def find_ucf101(
             if path is None:
                 missing.append(name)
             else:
-                videos.append(Video(path, relative_name(path, root), label, part))
+                videos.append(Video(path, relative_name(path, root), label, kind_split))
         refuse_missing(missing, len(lines), listing, root)
     return Found(f"UCF101 layout, split {split}", videos, classes, has_splits=True, lists=_files(lists))
 

@@ -1,4 +1,4 @@
-"""Parts of long files: cached alone, and usable where damage lies elsewhere."""
+"""Segments of long files: cached alone, and usable where damage lies elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deltafine.video import Dataset, open_dataset
 from tests.video.painted import SIZE, numbers_of, write_video
 
 
-def write_parts(root: Path, name: str, parts: list[tuple[float, float]]) -> Dataset:
-    rows = [{"path": name, "start": start, "end": end, "split": "train"} for start, end in parts]
+def write_segments(root: Path, name: str, segments: list[tuple[float, float]]) -> Dataset:
+    rows = [{"path": name, "start": start, "end": end, "split": "train"} for start, end in segments]
     (root / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     return open_dataset(root)
 
@@ -28,11 +28,11 @@ def shown(data: Dataset) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_only_the_frames_of_parts_are_cached(tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_frames_of_segments_are_cached(tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not held:
         monkeypatch.setattr("deltafine.video.caching.HELD_BYTES", 5 * SIZE[0] * SIZE[1] * 3)
     write_video(tmp_path / "long.mp4", 250, codec="libx264", size=(32, 64), group=10)
-    data = write_parts(tmp_path, "long.mp4", [(0.2, 0.6), (0.4, 0.8), (9.2, 9.6)])
+    data = write_segments(tmp_path, "long.mp4", [(0.2, 0.6), (0.4, 0.8), (9.2, 9.6)])
     said: list[str] = []
     data.use_cache(tmp_path / "cache", announce=said.append)
     assert shown(data) == [list(range(5, 15)), list(range(10, 20)), list(range(230, 240))]
@@ -48,9 +48,9 @@ def test_only_the_frames_of_parts_are_cached(tmp_path: Path, held: bool, monkeyp
             assert numbers_of(clip) == list(range(start, start + 5))
 
 
-def test_frames_between_the_parts_of_a_cache_are_decoded(tmp_path: Path) -> None:
+def test_frames_between_the_segments_of_a_cache_are_decoded(tmp_path: Path) -> None:
     write_video(tmp_path / "long.avi", 100)
-    data = write_parts(tmp_path, "long.avi", [(0.4, 0.8), (3.2, 3.6)])
+    data = write_segments(tmp_path, "long.avi", [(0.4, 0.8), (3.2, 3.6)])
     data.use_cache(tmp_path / "cache")
     data.clips("train", size=SIZE, frames=5)
     (reader,) = data._cached.values()
@@ -73,12 +73,12 @@ def damage(path: Path, number: int = 100) -> None:
     ("name", "codec", "options"),
     [("v.mp4", "libx264", {"bf": "2"}), ("v.avi", "mpeg4", {}), ("v.mkv", "libx264", {})],
 )
-def test_parts_that_are_cut_around_damage_are_used(
+def test_segments_that_are_cut_around_damage_are_used(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], cached: bool
 ) -> None:
     path = write_video(tmp_path / name, 200, codec=codec, group=20, options=options)
     damage(path)
-    data = write_parts(tmp_path, name, [(0.4, 0.8), (3.0, 5.0), (6.4, 6.8), (0.0, 8.0)])
+    data = write_segments(tmp_path, name, [(0.4, 0.8), (3.0, 5.0), (6.4, 6.8), (0.0, 8.0)])
     if cached:
         data.use_cache(tmp_path / "cache")
     used = {
@@ -97,7 +97,7 @@ def test_parts_that_are_cut_around_damage_are_used(
 def test_a_damaged_cache_of_a_damaged_file_gives_right_frames_or_a_reason(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
     damage(path)
-    write_parts(tmp_path, "v.mp4", [(0.4, 0.8), (6.4, 6.8)]).use_cache(tmp_path / "cache")
+    write_segments(tmp_path, "v.mp4", [(0.4, 0.8), (6.4, 6.8)]).use_cache(tmp_path / "cache")
     data = open_dataset(tmp_path)
     data.use_cache(tmp_path / "cache")
     assert shown(data) == [list(range(10, 20)), list(range(160, 170))]
@@ -113,16 +113,16 @@ def test_a_damaged_cache_of_a_damaged_file_gives_right_frames_or_a_reason(tmp_pa
     assert [problem.video for problem in again.problems] == ["v.mp4 [6.4-6.8 s]"]
 
 
-def test_parts_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) -> None:
+def test_segments_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mkv", 200, codec="libx264", group=20)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    data = write_parts(tmp_path, "v.mkv", [(0.4, 0.8), (7.0, 7.4), (1.0, 7.0)])
+    data = write_segments(tmp_path, "v.mkv", [(0.4, 0.8), (7.0, 7.4), (1.0, 7.0)])
     assert shown(data) == [list(range(10, 20))]
     assert {problem.video for problem in data.problems} == {"v.mkv [7-7.4 s]", "v.mkv [1-7 s]"}
 
 
-def test_a_whole_video_is_not_used_beside_its_sound_parts(tmp_path: Path) -> None:
+def test_a_whole_video_is_not_used_beside_its_sound_segments(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
     damage(path)
     rows = [{"path": "v.mp4", "split": "train"}, {"path": "v.mp4", "start": 0.4, "end": 0.8, "split": "train"}]

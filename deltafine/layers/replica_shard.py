@@ -1,4 +1,4 @@
-"""A batch of which this replica of a network holds a part only."""
+"""A batch of which this replica of a network has a shard only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS_PER_COUNT = 4
 
 
 @contextmanager
-def part_of_batch(first: tf.Tensor, real: tf.Tensor) -> Iterator[None]:
+def shard_of_batch(first: tf.Tensor, real: tf.Tensor) -> Iterator[None]:
     """Within the block, the first clip is number ``first`` of the whole batch.
 
     Args:
@@ -36,15 +36,15 @@ def counts_here() -> tf.Tensor:
     return tf.constant(1, tf.int64) if real is None else real
 
 
-def is_part() -> bool:
-    """Whether this thread works on a part of a batch."""
+def has_shard() -> bool:
+    """Whether this thread works on a shard of a batch."""
     return getattr(_active, "real", None) is not None
 
 
 def uniform(shape: tf.Tensor, generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """Numbers from -1 to 1 of a shape (batch, ...), in float32; for a part of a batch those that are its own.
+    """Numbers from -1 to 1 of a shape (batch, ...), in float32; for a shard of a batch those that are its own.
 
-    However a batch is cut into parts, every clip gets the numbers that it would get in the whole.
+    However a batch is cut into shards, every clip gets the numbers that it would get in the whole.
     """
     first = getattr(_active, "first", None)
     if first is None:
