@@ -253,7 +253,7 @@ class Declarations(BaseModel):
         "end; needs `start` carried, a model of single frames and numba. See [the stages of a "
         "run](how-it-works.md#the-stages-of-a-run).",
         panel=TRAINING,
-        unset="4 where it can be done",
+        unset="after each quarter of the epochs but the last, where it can be done",
     )
     weight_decay: float = setting(
         0.0, ge=0, help="Of the weights. Never of thresholds, biases and normalisation.", panel=TRAINING
