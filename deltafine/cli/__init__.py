@@ -8,6 +8,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from deltafine.cli import bench, data, demo, export, inspect, refine, report, run
 from deltafine.cli.notes import warnings_as_notes
@@ -23,9 +24,12 @@ app = typer.Typer(
 for command in (
     inspect.inspect, data.data, refine.refine, report.report, export.export, run.run, bench.bench, demo.demo
 ):  # fmt: skip
-    app.command()(command)
+    app.command(short_help=(command.__doc__ or "").partition("\n\n")[0])(command)
 
 _debug = False
+
+_NARROW = 72
+"""Columns below which the tables of the help would cut names of options."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,6 +57,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    app.rich_markup_mode = "rich" if Console().width >= _NARROW else None
     try:
         with warnings_as_notes():
             app(prog_name="deltafine")

@@ -37,8 +37,9 @@ def refine(
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report.
 
-    Listed are the common settings; docs/settings.md has all, for --set. Options
-    and --set override the recipe. A FRACTION is 0.05 or 5%.
+    Listed are the common settings. --set takes every setting; python -m deltafine.settings prints them.
+
+    Options and --set override the recipe. A FRACTION is 0.05 or 5%.
     """
     from deltafine.settings import assigned
 
@@ -65,11 +66,14 @@ def _show_plan(recipe: Path | None, **given: Any) -> None:
     """What `inspect` shows, with the settings of this run."""
     from rich.console import Console
 
+    from deltafine.cli.console import load_tensorflow
     from deltafine.cli.inspect import show_plan
     from deltafine.jobs.inspect import plan_of
     from deltafine.settings import resolve
 
-    show_plan(plan_of(resolve(recipe, **given)), Console(highlight=False))
+    settings = resolve(recipe, **given)
+    load_tensorflow()
+    show_plan(plan_of(settings), Console(highlight=False))
 
 
 def run(model: Path, data: Path, out: Path, **settings: Any) -> None:

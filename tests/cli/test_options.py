@@ -28,6 +28,19 @@ def test_the_help_of_every_command_fits_a_terminal(
     assert "…" not in shown
 
 
+@pytest.mark.parametrize("width", [40, 60, 71, 72, 120])
+def test_the_help_cuts_no_option_and_no_sentence_at_any_width(
+    width: int, deltafine: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for arguments in ([], *([name] for name in COMMANDS)):
+        shown = deltafine(*arguments, "--help").output
+        assert "…" not in shown
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "").replace("A,B,...", "").replace("HOST:PORT,...", "")
+        options = [one for one in COMMANDS[arguments[0]].params if not one.hidden] if arguments else []
+        assert all(name in shown for one in options for name in one.opts if name.startswith("--"))
+
+
 @pytest.mark.parametrize("name", TAKES)
 def test_the_help_of_a_command_shows_what_it_takes_as_it_is_declared(
     name: str, deltafine: Command, monkeypatch: pytest.MonkeyPatch
