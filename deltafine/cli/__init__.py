@@ -51,6 +51,20 @@ def _options(
     _debug = debug
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty path would be the current folder.
+
+    Raises:
+        DeltafineError: an argument or the value of an option is empty.
+    """
+    for number, argument in enumerate(arguments):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            place = argument or (f"after {arguments[number - 1]}" if number else "at the start")
+            raise DeltafineError(
+                f"The argument {place} is empty: give a value; perhaps a variable of the shell is unset."
+            )
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 75 another
     worker has ended, 130 and 143 interrupted."""
@@ -59,6 +73,7 @@ def main() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     app.rich_markup_mode = "rich" if Console().width >= _NARROW else None
     try:
+        _refuse_empty(sys.argv[1:])
         with warnings_as_notes():
             app(prog_name="deltafine")
     except DeltafineError as error:

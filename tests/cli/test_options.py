@@ -93,9 +93,9 @@ def test_options_assignments_and_old_names_are_all_settings_of_the_run(
         (["--set", "epohcs=1"], "There is no setting named 'epohcs': did you mean epochs?"),
         (["--set", "seed=1", "--seed", "2"], "The setting 'seed' is given twice: leave --set seed=... out."),
         (["--set", "data=elsewhere"], "The setting 'data' is given twice: leave --set data=... out."),
-        (["--epochs", "many"], "The setting 'epochs' is 'many', which does not do"),
+        (["--epochs", "many"], "The setting 'epochs' is 'many', which cannot be used"),
         (["--rule", "sometimes"], "it must be send-on-delta, quantize, or module:Name of a rule of your own"),
-        (["--target-macs", "150%"], "The setting 'target_macs' is '150%', which does not do"),
+        (["--target-macs", "150%"], "The setting 'target_macs' is '150%', which cannot be used"),
         (["--validation", "0"], "a run needs videos to train on and to validate on"),
         (
             ["--unit", "pixel", "--granularity", "pixel"],
