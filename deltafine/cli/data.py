@@ -56,7 +56,7 @@ def _show(found: Dataset, console: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from deltafine.report.tables import add_figures, add_names, print_table, table
+    from deltafine.report.folding import add_figures, add_names, print_table, table
     from deltafine.video.catalogue import SPLITS
     from deltafine.video.dataset_overview import overview
     from deltafine.video.finding import as_text

@@ -93,7 +93,7 @@ def _print_sites(sites: list[dict[str, Any]], console: Console) -> None:
     from rich.text import Text
 
     from deltafine.cli.console import printable
-    from deltafine.report.tables import add_figures, add_names, add_words, print_table, table
+    from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 
     wide = console.width >= _WIDE
     made = table(console)

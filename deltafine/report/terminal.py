@@ -14,6 +14,7 @@ from rich.text import Text
 from deltafine.document.report import LayerFigures, Report, Timing
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
+from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
@@ -26,7 +27,6 @@ from deltafine.report.summary import (
     layers_by_name,
     rows,
 )
-from deltafine.report.tables import add_figures, add_names, add_words, print_table, table
 from deltafine.report.text import ABSENT, clean, duration, scaled, share, shown, significant
 
 _VERDICT_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from deltafine.report.tables import add_figures, add_names, print_table, table
+from deltafine.report.folding import add_figures, add_names, print_table, table
 
 ROWS = (("conv_0", "433 k", "-"), ("  95% interval", "[99.1%, 100.0%]", "+0.0 points"))
 
