@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -77,13 +77,21 @@ def main() -> None:
         with warnings_as_notes():
             app(prog_name="deltafine")
     except DeltafineError as error:
-        if _debug:
-            traceback.print_exc()
-        from deltafine.cli.console import print_error
-
-        print_error(str(error))
-        sys.exit(error.exit_code)
+        _refuse(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # such as a folder above a path that may not be looked into
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename} cannot be used: {error.strerror}.", DeltafineError.exit_code)
+
+
+def _refuse(sentence: str, exit_code: int) -> NoReturn:
+    if _debug:
+        traceback.print_exc()
+    from deltafine.cli.console import print_error
+
+    print_error(sentence)
+    sys.exit(exit_code)

@@ -191,6 +191,22 @@ def test_an_empty_argument_is_not_the_current_folder(refuse: Refine, arguments: 
     assert "is empty: give a value" in refuse(*arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect",),
+        ("data",),
+        ("report",),
+        ("export",),
+        ("run", "video.mp4"),
+        ("report", "--baseline", "x" * 300),
+    ],
+)
+def test_a_path_that_cannot_even_be_looked_for(deltafine: Command, arguments: tuple[str, ...]) -> None:
+    command, *more = arguments
+    assert "File name too long" in deltafine(command, "x" * 300, *more).refusal
+
+
 def test_going_on_and_replacing_exclude_each_other(refuse: Refine) -> None:
     assert "ask for one of them" in refuse("--resume", "--overwrite")
 
