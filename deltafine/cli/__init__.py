@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
 from deltafine.cli import bench, data, demo, export, inspect, refine, report, run
 from deltafine.cli.notes import warnings_as_notes
@@ -23,9 +24,12 @@ app = typer.Typer(
 for command in (
     inspect.inspect, data.data, refine.refine, report.report, export.export, run.run, bench.bench, demo.demo
 ):  # fmt: skip
-    app.command()(command)
+    app.command(short_help=(command.__doc__ or "").partition("\n\n")[0])(command)
 
 _debug = False
+
+_NARROW = 72
+"""Columns below which the tables of the help would cut names of options."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,23 +51,47 @@ def _options(
     _debug = debug
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty path would be the current folder.
+
+    Raises:
+        DeltafineError: an argument or the value of an option is empty.
+    """
+    for number, argument in enumerate(arguments):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            place = argument or (f"after {arguments[number - 1]}" if number else "at the start")
+            raise DeltafineError(
+                f"The argument {place} is empty: give a value; perhaps a variable of the shell is unset."
+            )
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 75 another
     worker has ended, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    app.rich_markup_mode = "rich" if Console().width >= _NARROW else None
     try:
+        _refuse_empty(sys.argv[1:])
         with warnings_as_notes():
             app(prog_name="deltafine")
     except DeltafineError as error:
-        if _debug:
-            traceback.print_exc()
-        from deltafine.cli.console import print_error
-
-        print_error(str(error))
-        sys.exit(error.exit_code)
+        _refuse(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # such as a folder above a path that may not be looked into
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename} cannot be used: {error.strerror}.", DeltafineError.exit_code)
+
+
+def _refuse(sentence: str, exit_code: int) -> NoReturn:
+    if _debug:
+        traceback.print_exc()
+    from deltafine.cli.console import print_error
+
+    print_error(sentence)
+    sys.exit(exit_code)

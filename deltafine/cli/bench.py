@@ -44,13 +44,15 @@ def _bench(run: Path, data: Path, frames: int, threads: int, settings: GivenSett
 
     from deltafine.cli.console import load_tensorflow, printable, quiet_standard_error
     from deltafine.report.terminal import show_timing
+    from deltafine.report.text import counted
 
     load_tensorflow()
     from deltafine.jobs.bench import bench as run_bench
 
     done = run_bench(run, data, frames=frames, threads=threads, quietly=quiet_standard_error, **settings)
     left_out = (f"{name} left out: {reason}" for name, reason in done.left_out.items())
-    notes = [f"{done.by_events} layers by events", *left_out, *done.notes]
+    by_events = f"{counted(done.by_events, 'convolution')} of deltafine may run by events here"
+    notes = [by_events, *left_out, *done.notes]
     typer.echo(printable("\n".join(notes)))
     show_timing(done.timing, Console())
     typer.echo(f"Against the best dense runtime here ({done.fastest}): {done.ratio:.2f}x, in CPU time.")

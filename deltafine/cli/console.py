@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,14 +25,18 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def print_error(sentence: str) -> None:
     """One sentence on standard error; names from data cannot style or steer the terminal."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]Error:[/] {escape(printable(one_line(sentence)))}")
+    _print_sentence("[bold red]Error:[/]", sentence)
 
 
 def print_note(sentence: str) -> None:
     """One sentence on standard error, of something that stops nothing."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"Note: {escape(printable(one_line(sentence)))}")
+    _print_sentence("Note:", sentence)
+
+
+def _print_sentence(label: str, sentence: str) -> None:
+    """Wrapped between words on a terminal, one line elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    console.print(f"{label} {escape(printable(one_line(sentence)))}", soft_wrap=not console.is_terminal)
 
 
 def one_line(text: str) -> str:
@@ -47,16 +51,28 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def quiet_standard_error() -> Iterator[None]:
-    """Nothing written to file descriptor 2 is shown: TensorFlow's start-up notes come from C++, before any setting."""
-    sys.stderr.flush()
+    """Only what Python writes is shown: TensorFlow's start-up notes come from C++, before any setting."""
+    python = sys.stderr
+    python.flush()
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
+        if _file_descriptor(python) == 2:
+            sys.stderr = open(kept, "w", 1, python.encoding, python.errors, closefd=False)  # noqa: SIM115
         yield
     finally:
+        sys.stderr.flush()
+        sys.stderr = python
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _file_descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except OSError:
+        return None
 
 
 def load_tensorflow() -> None:

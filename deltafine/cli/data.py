@@ -54,30 +54,29 @@ def data(
 
 def _show(found: Dataset, console: Console) -> None:
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
+    from deltafine.report.folding import add_figures, add_names, print_table, table
     from deltafine.video.catalogue import SPLITS
     from deltafine.video.dataset_overview import overview
     from deltafine.video.finding import as_text
 
-    console.print(Text(found.summary()), soft_wrap=True)
+    whole = not console.is_terminal  # whoever searches the output finds a file's name and reason in one line
+    console.print(Text(found.summary()), soft_wrap=whole)
     for note in found.notes:
-        console.print(Text(as_text(note)), soft_wrap=True)
+        console.print(Text(as_text(note)), soft_wrap=whole)
     facts = overview(found)
     splits = [split for split in SPLITS if split != "test" or found.select(split)]
     if facts.classes:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("class")
-        for name in (*splits, "frames", "seconds"):
-            table.add_column(name, justify="right")
+        made = table(console)
+        add_names(made, "class")
+        add_figures(made, *splits, "frames", "seconds")
         for row in facts.classes:
             numbers = (*(getattr(row, split) for split in splits), row.frames, f"{row.seconds:.1f}")
-            table.add_row(Text(as_text(row.name)), *map(str, numbers))
+            made.add_row(Text(as_text(row.name)), *map(str, numbers))
         console.print()
-        console.print(table)
+        print_table(made, console)
     console.print()
-    whole = not console.is_terminal  # whoever searches the output finds a file's name and reason in one line
     for line in facts.lines:
         console.print(Text(line), soft_wrap=whole)
     for title, wanted in (("Not used", False), ("Used in part", True)):

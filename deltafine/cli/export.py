@@ -12,7 +12,7 @@ from deltafine.cli.options import takes_settings
 from deltafine.exporting import FORMATS
 from deltafine.settings import choices_shown
 
-_READING = "Loading the model, reading the videos (defaults: those of the run)"
+_READING = "Model and videos (defaults: those of the run)"
 
 
 class Form(StrEnum):
@@ -23,7 +23,10 @@ class Form(StrEnum):
 @takes_settings("export", panel=_READING, defaults=False)
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
-    form: Annotated[Form, typer.Option(help="stripped: no thresholds; quantized: rounds or holds.")] = Form.stripped,
+    form: Annotated[
+        Form,
+        typer.Option(metavar="[stripped | quantized]", help="stripped: no thresholds; quantized: rounds or holds."),
+    ] = Form.stripped,
     format: Annotated[
         str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="What to write.")
     ] = "keras",
@@ -38,10 +41,11 @@ def export(
     **settings: Any,
 ) -> None:
     """Write the refined model with plain Keras layers, as TFLite, or its thresholds as JSON."""
-    from deltafine.cli.console import printable
+    from deltafine.cli.console import printable, quiet_standard_error
     from deltafine.jobs.export import export as write
 
     how: dict[str, Any] = {"form": form.value, "format": format, "output": output, "data": data, "check": check}
-    done = write(run, overwrite=overwrite, **how, **settings)
+    with quiet_standard_error():
+        done = write(run, overwrite=overwrite, **how, **settings)
     said = done.agreement.sentence if done.agreement else done.not_compared
     typer.echo(printable(f"Written to {done.file}{f'; {said}' if said else ''}"))

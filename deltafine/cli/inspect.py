@@ -32,8 +32,10 @@ def inspect(
     """Show where delta layers would go, what they would feed, and why others are skipped."""
     from rich.console import Console
 
+    from deltafine.cli.console import load_tensorflow
     from deltafine.jobs.inspect import inspect_model
 
+    load_tensorflow()
     plan = inspect_model(model, **settings)
     if as_json:
         json.dump(plan, sys.stdout, indent=1)
@@ -90,26 +92,23 @@ def show_plan(plan: Preview, console: Console) -> None:
 
 
 def _print_sites(sites: list[SitePreview], console: Console) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from deltafine.cli.console import printable
+    from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 
     wide = console.width >= _WIDE
-    made = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False, padding=(0, 1))
-    made.add_column("delta layer after", overflow="fold")
-    made.add_column("kind", no_wrap=True)
-    made.add_column("shape", no_wrap=True)
-    made.add_column("feeds", **({"overflow": "fold"} if wide else {"justify": "right", "no_wrap": True}))
-    for heading in ("fan-out", "MACs", "thresholds", "state"):
-        made.add_column(heading, justify="right", no_wrap=True)
+    made = table(console)
+    add_names(made, "delta layer after")
+    add_words(made, "kind", "shape")
+    (add_names if wide else add_figures)(made, "feeds")
+    add_figures(made, "fan-out", "MACs", "thresholds", "state")
     for site in sites:
         feeds = ", ".join(site["consumers"]) if wide else str(len(site["consumers"]))
         cells = [site["name"], site["kind"], _shape(site["shape"]), feeds, f"{site['fan_out']:.4g}"]
         cells += [f"{site['mac_share']:.1%}", f"{site['thresholds']:,}", f"{_short(site['state_bytes'])}B"]
         made.add_row(*[Text(printable(cell)) for cell in cells])
-    console.print(made)
+    print_table(made, console)
     console.print()
 
 

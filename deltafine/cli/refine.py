@@ -15,6 +15,7 @@ from deltafine.storage import run_files
 
 if TYPE_CHECKING:
     from deltafine.report import Report
+    from deltafine.settings import RefineSettings
 
 
 @takes_settings("refine")
@@ -38,14 +39,16 @@ def refine(
 ) -> None:
     """Refine a model on videos, measure it, and write the refined model and its report.
 
-    Listed are the common settings; docs/settings.md has all, for --set. Options
-    and --set override the recipe. A FRACTION is 0.05 or 5%.
+    Listed are the common settings. --set takes every setting; python -m deltafine.settings prints them.
+
+    Options and --set override the recipe. A FRACTION is 0.05 or 5%.
     """
-    from deltafine.settings import assigned
+    from deltafine.settings import assigned, resolve
 
     settings |= _not_given_twice(assigned(set_ or ()), settings)
+    planned = resolve(recipe, model=str(model), data=str(data), **settings)  # refused before TensorFlow is loaded
     if dry_run:
-        _show_plan(recipe, model=str(model), data=str(data), **settings)
+        _show_plan(planned)
         return
     how: dict[str, Any] = {"recipe": recipe, "overwrite": overwrite, "resume": resume, "pick": pick}
     run(model, data, out, workers=workers, worker_index=worker_index, **how, **settings)
@@ -62,15 +65,16 @@ def _not_given_twice(assigned: GivenSettings, options: GivenSettings) -> GivenSe
     return assigned
 
 
-def _show_plan(recipe: Path | None, **given: Any) -> None:
+def _show_plan(settings: RefineSettings) -> None:
     """What `inspect` shows, with the settings of this run."""
     from rich.console import Console
 
+    from deltafine.cli.console import load_tensorflow
     from deltafine.cli.inspect import show_plan
     from deltafine.jobs.inspect import plan_of
-    from deltafine.settings import resolve
 
-    show_plan(plan_of(resolve(recipe, **given)), Console(highlight=False))
+    load_tensorflow()
+    show_plan(plan_of(settings), Console(highlight=False))
 
 
 def run(model: Path, data: Path, out: Path, **settings: Any) -> None:

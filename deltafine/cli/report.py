@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deltafine.report.compare import Comparison
     from deltafine.report.gate import Check
 
-_AFRESH = "Measuring a model (MODEL --data DIR; defaults: those of its run)"
+_AFRESH = "Measuring MODEL on --data (defaults: those of its run)"
 _GATE = "Gate (exit code 1 if a limit is not met)"
 _FRACTION = "FRACTION"
 
@@ -56,7 +56,9 @@ def report(
     accuracy_drop_at: Annotated[
         str | None,
         typer.Option(
-            metavar="value|low", help="Check the estimate or the lower end of its interval.", rich_help_panel=_GATE
+            metavar="[value|low]",
+            help="Check the estimate or the lower end of its interval (default value).",
+            rich_help_panel=_GATE,
         ),
     ] = None,
     max_regression: Annotated[

@@ -49,6 +49,8 @@ class ExportFormat(ABC):
     """As it is chosen, such as ``tflite``."""
     suffix: ClassVar[str]
     """Of its files, such as ``.tflite``."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """The only ones that its files may have; () for any."""
     forms: ClassVar[tuple[str, ...]] = ("stripped", "quantized")
     """The forms of the model that it holds (see ``forms``); () for one that has no network in it."""
     compared: ClassVar[Literal["must", "may", "no"]] = "must"

@@ -21,6 +21,7 @@ class KerasFile(ExportFormat):
 
     name = "keras"
     suffix = ".keras"
+    endings = (".keras", ".h5")  # by which Keras tells what to write
     compared = "may"  # the file holds the very numbers
 
     def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> keras.Model:

@@ -38,10 +38,12 @@ def write_export(
         How well the file agrees with the model, and why that was not compared: one of them is None or empty.
 
     Raises:
-        DeltafineError: there is no such format, it cannot hold this model, there are no frames to compare on where the
-            format must be compared, or the file reads back as something else.
+        DeltafineError: there is no such format, it cannot hold this model, its files end otherwise, there are no frames
+            to compare on where the format must be compared, or the file reads back as something else.
     """
     chosen = FORMATS.get(format)
+    if chosen.endings and file.suffix not in chosen.endings:
+        raise DeltafineError(f"{file} does not end in {' or '.join(chosen.endings)}: give the file such a name.")
     made = chosen.make(refined, form=form, frames=frames)
     clips, why = None, "" if chosen.compared == "no" else "not compared with the Keras model"
     if real_frames is not None and chosen.compared != "no":

@@ -65,7 +65,7 @@ def bench(
         threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
             has computed anything: give another number in another process.
         quietly: entered while the dense runtimes are made, as they write to standard error.
-        settings: the fields of :class:`deltafine.settings.RefineSettings` that say how the model is loaded and how
+        settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded and how
             the videos are read.
 
     Raises:

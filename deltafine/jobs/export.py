@@ -62,7 +62,7 @@ def export(
         data: videos to compare the file with Keras on; default: those of the run.
         check: whether to compare.
         overwrite: replace an existing file.
-        settings: the fields of :class:`deltafine.settings.RefineSettings` that say how the model is loaded, the clip
+        settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded, the clip
             length ``frames``, and how the videos are read; default: those of the run.
 
     Raises:
@@ -81,6 +81,10 @@ def export(
     run, given = Path(run), checked(**settings)
     path = run / run_files.REFINED if run.is_dir() else run
     target = Path(output) if output is not None else path.parent / run_files.EXPORT / chosen.file_name(form)
+    if target.is_dir():
+        raise DeltafineError(f"{target} is a folder: name the file as well.")
+    if data is not None and check and not Path(data).exists():
+        raise DeltafineError(f"There is nothing at {data}: give a folder of videos or a video file.")
     if target.exists() and not overwrite:
         raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path, **trust_in(given))

@@ -16,7 +16,7 @@ def inspect_model(model: str | os.PathLike[str], **settings: Any) -> Preview:
 
     Args:
         model: path of a ``.keras`` or ``.h5`` file.
-        settings: the fields of :class:`deltafine.settings.RefineSettings` that say where delta layers go, what the
+        settings: the fields of ``deltafine.settings.RefineSettings`` that say where delta layers go, what the
             model takes and what of it is frozen.
 
     Returns:

@@ -57,7 +57,7 @@ def measure_model(
         original: the model that the first was refined from, to compare with.
         workers, worker_index: of several processes that measure together, as for ``deltafine.refine``.
         listener: told how far it is.
-        settings: the fields of :class:`deltafine.settings.RefineSettings` that say how models are loaded and how
+        settings: the fields of ``deltafine.settings.RefineSettings`` that say how models are loaded and how
             videos are read and split.
 
     Returns:

@@ -65,7 +65,7 @@ def refine(
         workers: ``host:port`` of several processes that do the run together, the chief first; or ``TF_CONFIG``.
         worker_index: which of them this one is. Only the chief reads and writes ``out``.
         listener: told how far the run is.
-        settings: the fields of :class:`deltafine.settings.RefineSettings`.
+        settings: the fields of ``deltafine.settings.RefineSettings``.
 
     Returns:
         The report, as written.
@@ -86,6 +86,8 @@ def refine(
     directory = Path(out)
     listener = listener or Quiet()
     resolved = resolve(recipe, model=str(model), data=str(data), **settings)
+    if resume and overwrite:
+        raise DeltafineError("To resume goes on with a run, and to overwrite replaces it: ask for one of them.")
     if pick is not None and not resume:
         raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
     cluster = cluster_of(workers, worker_index)

@@ -50,7 +50,7 @@ def play(
         source: a video file, a folder of images, or the number of a camera.
         frames: stop after so many.
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
-        settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of :class:`deltafine.settings.RefineSettings`.
+        settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
     Returns:
         The runtime, and what it gives for each frame, computed as it is asked for.

@@ -37,7 +37,7 @@ class DeltaActivation(keras.layers.Layer):
     Everything linear behind the layer then needs to be computed only where an event happened.
 
     Call with ``(x, clock)`` where ``x`` is (batch * time, ..., channels) and ``clock`` has one entry per frame of
-    a clip (see :class:`deltafine.layers.FoldTime`), or with ``x`` alone where it is (batch, time, ..., channels).
+    a clip (see ``deltafine.layers.FoldTime``), or with ``x`` alone where it is (batch, time, ..., channels).
     The output is shaped as ``x``.
 
     In training, the layer adds ``penalty`` times the mean expected number of events per element (frames 2..T) to
@@ -47,7 +47,7 @@ class DeltaActivation(keras.layers.Layer):
 
     Args:
         rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, ``"paper"``, ``"l1"``, or an instance of an
-            :class:`deltafine.layers.EventRule` of one's own; as an attribute the instance, whatever was given.
+            ``deltafine.layers.EventRule`` of one's own; as an attribute the instance, whatever was given.
         granularity: ``"element"``, every (pixel, channel) for itself; or ``"pixel"``, all channels of a position at
             once, when the root mean square of their changes, in thresholds, reaches 1.
         threshold_per: one threshold for the ``"layer"``, per ``"channel"`` or per ``"neuron"`` (one frame's element).

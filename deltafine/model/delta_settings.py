@@ -15,7 +15,7 @@ class DeltaSettings:
 
     Attributes:
         rule: ``"send-on-delta"``, ``"quantize"``, ``"identity"``, which only counts, or an instance of an
-            :class:`deltafine.layers.EventRule` of one's own.
+            ``deltafine.layers.EventRule`` of one's own.
         granularity: ``"element"`` or ``"pixel"``: what is sent together.
         threshold_per: ``"layer"``, ``"channel"`` or ``"neuron"``: how many thresholds a layer has.
         initial_threshold: the threshold to start from, one for all or by site name (sites left out get 1.0).

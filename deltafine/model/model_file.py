@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 
 from deltafine.errors import DeltafineError
+from deltafine.storage import run_files
 from deltafine.storage.files import is_lfs_pointer
 
 SAVE_AGAIN = "save it with model.save('model.keras')"
@@ -35,9 +36,13 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise DeltafineError(f"There is no model file {path}.")
     if path.is_dir():
-        what = "a SavedModel directory" if (path / "saved_model.pb").exists() else "a directory"
+        if (path / run_files.REFINED).exists():
+            raise DeltafineError(f"{path} is a run directory: give its model, {path / run_files.REFINED}.")
+        if not (path / "saved_model.pb").exists():
+            raise DeltafineError(f"{path} is a folder, and no model: give a .keras or .h5 file.")
         raise DeltafineError(
-            f"{path} is {what}, which holds no layer graph to rewrite: load it where it was made and {SAVE_AGAIN}."
+            f"{path} is a SavedModel directory, which holds no layer graph to rewrite: load it where it was made and "
+            f"{SAVE_AGAIN}."
         )
     if not path.is_file():
         raise DeltafineError(f"{path} is no file: give a Keras model.")

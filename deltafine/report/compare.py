@@ -137,6 +137,8 @@ def compare(report: Report, baseline: Report, name: str, force: bool = False) ->
                 continue  # equal, or an obstacle
             judged = not (doubts and quantity.of_updates)
             difference = Difference(quantity, feeding, quantity.point(then), quantity.point(now), judged)
+            if quantity.rare and not (difference.before or difference.after):
+                continue
             if difference.before is not None or difference.after is not None:
                 differences.append(difference)
     layers = [

@@ -51,7 +51,8 @@ def load_report(path: str | os.PathLike[str]) -> Report:
     except (ValueError, RecursionError) as error:
         reason = clean(error)[:300]
         raise DeltafineError(
-            f"{clean(file)} is not valid JSON ({reason}): it is damaged or no report, so measure again."
+            f"{clean(file)} is not valid JSON ({reason}), so it is damaged or no report: give a run directory or a "
+            "report.json."
         ) from error
     return _validated(document, file)
 

@@ -64,7 +64,7 @@ def headline(report: Report) -> Headline:
         saving=saving(figures.operations.mac_density),
         accuracy=_accuracy(report, model),
         control=(
-            f"{share(held.value)} for a network that never updates"
+            f"accuracy {share(held.value)} for a network that never updates"
             if held
             else f"an error of {share(frozen)} for a network that never updates"
             if frozen is not None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from rich.text import Text
 from deltafine.document.report import LayerFigures, Report, Timing
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
+from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
@@ -51,18 +51,13 @@ def show(report: Report, console: Console) -> None:
     _show_origin(report, console)
 
 
-def table(console: Console) -> Table:
-    """An empty table in the house style: a rule below the heading, or only columns when piped."""
-    if console.is_terminal:
-        return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-
-
-def print_table(console: Console, title: str, made: Table) -> None:
+def section(console: Console, title: str, made: Table, footnote: str = "") -> None:
     """A table below its title; nothing where it has no rows."""
     if made.row_count:
         line(console, title, "bold")
-        console.print(made)
+        print_table(made, console)
+        if footnote:
+            line(console, footnote, "dim")
         console.print()
 
 
@@ -90,44 +85,31 @@ def _show_headline(report: Report, console: Console) -> None:
 
 def _show_figures(report: Report, console: Console, feeding: Feeding, title: str, brief: bool) -> None:
     made = table(console)
-    made.add_column("", min_width=22)
-    for model in columns(report):
-        made.add_column(Text(clean(model)), justify="right")
+    made.add_column("", min_width=22, no_wrap=True)
+    add_figures(made, *columns(report))
     for row in rows(report, feeding, brief):
         made.add_row(Text(row.quantity.label), *map(Text, row.cells))
         if row.has_intervals:
             made.add_row(Text("  95% interval", style="dim"), *(Text(cell, style="dim") for cell in row.intervals))
-    print_table(console, title, made)
+    section(console, title, made)
 
 
 def show_timing(timing: Timing, console: Console) -> None:
     """Print what the runtimes took per frame."""
     made = table(console)
-    made.add_column("")
-    for heading in timings.HEADINGS[1:]:
-        made.add_column(heading, justify="right", no_wrap=True)
+    add_words(made, "")
+    add_figures(made, *timings.HEADINGS[1:])
     for cells in timings.lines(timing):
         made.add_row(*map(Text, cells))
-    line(console, timings.title(timing), "bold")
-    console.print(made)
-    line(console, timings.sentence(timing), "dim")
-    console.print()
+    section(console, timings.title(timing), made, timings.sentence(timing))
 
 
 def _show_layers(report: Report, console: Console) -> None:
     title = "MAC density per layer (streams, first frames left out)"
     made = table(console)
-    made.add_column("layer", overflow="fold", ratio=1)
     roomy = console.width >= 100
-    if roomy:
-        made.add_column("kind", overflow="fold")
-    made.add_column("MACs", justify="right", no_wrap=True)
-    for model in columns(report):
-        made.add_column(Text(clean(model)), justify="right", no_wrap=True)
-    made.add_column("pixels", justify="right", no_wrap=True)
-    if roomy:
-        made.add_column("changed", justify="right", no_wrap=True)
-        made.add_column("breaks even at", justify="right", no_wrap=True)
+    add_names(made, "layer", *(["kind"] if roomy else []))
+    add_figures(made, "MACs", *columns(report), "pixels", *(["changed", "breaks even at"] if roomy else []))
     last = subject(report)
     for layer_name, entries in layers_by_name(report, "streams"):
         first = next(iter(entries.values()))
@@ -140,7 +122,7 @@ def _show_layers(report: Report, console: Console) -> None:
             *([shown(_of(entries, last, "delta_density"), "share")] if roomy else []),
             *([shown(_of(entries, last, "break_even_density"), "share")] if roomy else []),
         )
-    print_table(console, title, made)
+    section(console, title, made)
 
 
 def _of(entries: Mapping[str, LayerFigures], model: str, figure: str) -> float | None:
@@ -154,20 +136,11 @@ def _show_deltas(report: Report, console: Console) -> None:
     title = f"Delta layers ({clean(last)} model, streams)"
     made = table(console)
     roomy = console.width >= 76  # else nothing would be left of the names
-    made.add_column("delta layer", overflow="fold", ratio=1)
-    made.add_column("threshold", justify="right", no_wrap=True)
-    made.add_column("events", justify="right", no_wrap=True)
-    made.add_column("pixels", justify="right", no_wrap=True)
-    made.add_column("staleness", justify="right", no_wrap=True)
-    if roomy:
-        made.add_column("silent", justify="right", no_wrap=True)
-        made.add_column("always", justify="right", no_wrap=True)
+    add_names(made, "delta layer")
+    add_figures(made, "threshold", "events", "pixels", "staleness", *(["silent", "always"] if roomy else []))
     moved = movement(report) if roomy and last == "refined" else {}
-    if moved:
-        made.add_column("moved", justify="right", no_wrap=True)
     with_bits = roomy and any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas)
-    if with_bits:
-        made.add_column("bits", justify="right", no_wrap=True)
+    add_figures(made, *(["moved"] if moved else []), *(["bits"] if with_bits else []))
     for delta_name, entries in deltas_by_name(report, "streams"):
         delta = entries.get(last)
         if delta is None:
@@ -182,16 +155,12 @@ def _show_deltas(report: Report, console: Console) -> None:
             *([f"{significant(moved[delta_name], 2)}x" if delta_name in moved else ABSENT] if moved else []),
             *([ABSENT if delta.bits is None else str(delta.bits)] if with_bits else []),
         )
-    line(console, title, "bold")
-    console.print(made)
-    line(
-        console,
+    footnote = (
         f"Rule: {', '.join(delta_rules(report, last))}. threshold: the median of the layer; staleness in thresholds"
         + ("; silent, always: share of channels that never fired, or fired in every element and frame" if roomy else "")
-        + ("; moved: the median threshold against the one that training started from." if moved else "."),
-        "dim",
+        + ("; moved: the median threshold against the one that training started from." if moved else ".")
     )
-    console.print()
+    section(console, title, made, footnote)
 
 
 def _show_skipped(report: Report, console: Console) -> None:
@@ -200,12 +169,10 @@ def _show_skipped(report: Report, console: Console) -> None:
         return
     title = f"Activations without a delta layer ({len(skipped)} of {len(report.sites)})"
     made = table(console)
-    made.add_column("activation", overflow="fold", ratio=1)
-    made.add_column("kind", overflow="fold")
-    made.add_column("reason", overflow="fold", ratio=1)
+    add_names(made, "activation", "kind", "reason")
     for site in skipped:
         made.add_row(name(site.name), name(site.kind), name(site.reason or "not chosen"))
-    print_table(console, title, made)
+    section(console, title, made)
 
 
 def _show_problems(report: Report, console: Console) -> None:
@@ -214,11 +181,10 @@ def _show_problems(report: Report, console: Console) -> None:
         return
     title = "Problems of videos"
     made = table(console)
-    made.add_column("video", overflow="fold", ratio=1)
-    made.add_column("what is wrong", overflow="fold", ratio=1)
+    add_names(made, "video", "what is wrong")
     for problem in problems:
         made.add_row(name(problem.video), name(problem.reason))
-    print_table(console, title, made)
+    section(console, title, made)
 
 
 def _show_origin(report: Report, console: Console) -> None:
@@ -254,10 +220,9 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         line(console, f"! {doubt}", "yellow")
     for feeding, title in (("streams", _STREAMS_TITLE), ("clips", _CLIPS_TITLE)):
         made = table(console)
-        made.add_column("")
-        for heading in ("baseline", "this report", "change"):
-            made.add_column(heading, justify="right")
-        made.add_column("")
+        add_words(made, "")
+        add_figures(made, "baseline", "this report", "change")
+        add_words(made, "")
         for one in comparison.differences:
             if one.feeding == feeding and (feeding == "streams" or one.quantity.brief):
                 unit = one.quantity.unit
@@ -268,29 +233,27 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
                     one.shown_change,
                     Text(one.verdict, style=_VERDICT_STYLES[one.verdict]),
                 )
-        print_table(console, title, made)
+        section(console, title, made)
     made = table(console)
-    made.add_column("layer", overflow="fold", ratio=1)
-    for heading in ("MACs before", "after", "change"):
-        made.add_column(heading, justify="right", no_wrap=True)
+    add_names(made, "layer")
+    add_figures(made, "MACs before", "after", "change")
     for layer in comparison.layers:
         made.add_row(
             name(layer.name), shown(layer.macs_before, "macs"), shown(layer.macs_after, "macs"), layer.shown_change
         )
-    print_table(console, "Effective MACs per frame and layer (streams)", made)
+    section(console, "Effective MACs per frame and layer (streams)", made)
 
 
 def show_checks(checks: Sequence[Check], console: Console) -> None:
     """Print what a gate demanded and found."""
     failed = sum(not check.met for check in checks)
     made = table(console)
-    made.add_column("")
-    made.add_column("figure", overflow="fold", ratio=1)
-    made.add_column("measured", justify="right")
-    made.add_column("required", justify="right")
+    add_words(made, "")
+    add_names(made, "figure")
+    add_figures(made, "measured", "required")
     for check in checks:
         verdict = Text("ok", style="green") if check.met else Text("NOT MET", style="bold red")
         made.add_row(verdict, name(check.subject), Text(check.measured), Text(check.limit))
     console.print()
     title = f"Gate: {failed} of {len(checks)} not met" if failed else f"Gate: all {len(checks)} met"
-    print_table(console, title, made)
+    section(console, title, made)

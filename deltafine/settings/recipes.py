@@ -93,7 +93,7 @@ def _as_toml(text: str) -> Any:
 def unknown(name: str) -> str:
     """What to say of a name that is no setting's."""
     near = difflib.get_close_matches(name, DECLARED, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else "docs/settings.md lists all of them."
+    hint = f"did you mean {' or '.join(near)}?" if near else "python -m deltafine.settings prints all of them."
     return f"There is no setting named '{name}': {hint}"
 
 
@@ -153,4 +153,4 @@ def _one_sentence(error: ValidationError) -> str:
     value = repr(first["input"])
     shown = value if len(value) < 100 else f"{value[:100]}..."
     reason = first["msg"] if first["type"] == "rule" else first["msg"].lower()  # which names a class
-    return f"The setting '{name}' is {shown}, which does not do: {reason}."
+    return f"The setting '{name}' is {shown}, which cannot be used: {reason}."

@@ -49,7 +49,8 @@ def live_frames(source: str, size: tuple[int, int], channels: int) -> Iterator[n
                 for frame in container.decode(stream):
                     yield convert(frame)
     except UnreadableVideo as error:
-        raise DeltafineError(f"The video {source} {error}.") from error
+        what = "folder" if path.is_dir() else "video"
+        raise DeltafineError(f"The {what} {source} {error}.") from error
 
 
 def _camera(number: int, convert: Converter) -> Iterator[np.ndarray]:

@@ -66,7 +66,11 @@ def test_files_that_are_no_keras_model(refuse: Refine, tmp_path: Path) -> None:
     assert "is not a Keras model file" in refuse(model=text)
     assert "holds no Keras model" in refuse(model=archive)
     assert "holds no Keras model" in refuse(model=hdf5)
-    assert "is a directory" in refuse(model=tmp_path)
+    assert "is a folder, and no model" in refuse(model=tmp_path)
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    (finished / "refined.keras").write_bytes(b"")
+    assert f"is a run directory: give its model, {finished / 'refined.keras'}" in refuse(model=finished)
 
 
 def test_weights_without_a_model(refuse: Refine, model: Path, tmp_path: Path) -> None:
@@ -180,6 +184,31 @@ def test_a_class_that_is_not_there(refuse: Refine) -> None:
 )
 def test_values_that_do_not_do(refuse: Refine, options: tuple[object, ...], words: str) -> None:
     assert words in refuse(*options)
+
+
+@pytest.mark.parametrize("arguments", [("--streams", ""), ("--streams=",), ("",)])
+def test_an_empty_argument_is_not_the_current_folder(refuse: Refine, arguments: tuple[str, ...]) -> None:
+    assert "is empty: give a value" in refuse(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect",),
+        ("data",),
+        ("report",),
+        ("export",),
+        ("run", "video.mp4"),
+        ("report", "--baseline", "x" * 300),
+    ],
+)
+def test_a_path_that_cannot_even_be_looked_for(deltafine: Command, arguments: tuple[str, ...]) -> None:
+    command, *more = arguments
+    assert "File name too long" in deltafine(command, "x" * 300, *more).refusal
+
+
+def test_going_on_and_replacing_exclude_each_other(refuse: Refine) -> None:
+    assert "ask for one of them" in refuse("--resume", "--overwrite")
 
 
 def test_usage_errors_exit_with_2_as_well(refuse: Refine) -> None:

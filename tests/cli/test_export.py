@@ -118,6 +118,18 @@ def test_an_existing_file_is_not_replaced_unless_told(finished, tmp_path):
     assert (tmp_path / "thresholds.json").read_text() == "mine"
 
 
+def test_a_place_or_videos_that_cannot_be_are_refused_before_anything_is_written(finished, tmp_path):
+    refused("does not end in .keras or .h5", finished, "--output", tmp_path / "new" / "plain.txt")
+    refused("is a folder: name the file as well", finished, "--output", tmp_path, "--overwrite")
+    refused("There is nothing at", finished, "--output", tmp_path / "plain.keras", "--data", tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_keras_file_may_be_hdf5(finished, tmp_path):
+    assert run(finished, "--output", tmp_path / "plain.h5").exit_code == 0
+    assert keras.models.load_model(tmp_path / "plain.h5").input_shape == (None, 12, 10, 3)
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     refused("There is no model file", tmp_path)
     small_models.plain().save(tmp_path / "refined.keras")

@@ -28,6 +28,19 @@ def test_the_help_of_every_command_fits_a_terminal(
     assert "…" not in shown
 
 
+@pytest.mark.parametrize("width", [40, 60, 71, 72, 120])
+def test_the_help_cuts_no_option_and_no_sentence_at_any_width(
+    width: int, deltafine: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for arguments in ([], *([name] for name in COMMANDS)):
+        shown = deltafine(*arguments, "--help").output
+        assert "…" not in shown
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "").replace("A,B,...", "").replace("HOST:PORT,...", "")
+        options = [one for one in COMMANDS[arguments[0]].params if not one.hidden] if arguments else []
+        assert all(name in shown for one in options for name in one.opts if name.startswith("--"))
+
+
 @pytest.mark.parametrize("name", TAKES)
 def test_the_help_of_a_command_shows_what_it_takes_as_it_is_declared(
     name: str, deltafine: Command, monkeypatch: pytest.MonkeyPatch
@@ -80,9 +93,9 @@ def test_options_assignments_and_old_names_are_all_settings_of_the_run(
         (["--set", "epohcs=1"], "There is no setting named 'epohcs': did you mean epochs?"),
         (["--set", "seed=1", "--seed", "2"], "The setting 'seed' is given twice: leave --set seed=... out."),
         (["--set", "data=elsewhere"], "The setting 'data' is given twice: leave --set data=... out."),
-        (["--epochs", "many"], "The setting 'epochs' is 'many', which does not do"),
+        (["--epochs", "many"], "The setting 'epochs' is 'many', which cannot be used"),
         (["--rule", "sometimes"], "it must be send-on-delta, quantize, or module:Name of a rule of your own"),
-        (["--target-macs", "150%"], "The setting 'target_macs' is '150%', which does not do"),
+        (["--target-macs", "150%"], "The setting 'target_macs' is '150%', which cannot be used"),
         (["--validation", "0"], "a run needs videos to train on and to validate on"),
         (
             ["--unit", "pixel", "--granularity", "pixel"],

@@ -82,7 +82,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 )
 def test_a_value_out_of_its_limits_is_refused_by_name(name: str, value: Any) -> None:
     sentence = refusal(**{name: value})
-    assert sentence.startswith(f"The setting '{name}' is {value!r}, which does not do: ")
+    assert sentence.startswith(f"The setting '{name}' is {value!r}, which cannot be used: ")
     assert "\n" not in sentence
 
 
@@ -158,7 +158,7 @@ def test_values_of_assignments_are_read_by_what_their_setting_takes() -> None:
     ("assignments", "sentence"),
     [
         (["epohcs=1"], "There is no setting named 'epohcs': did you mean epochs?"),
-        (["xyz=1"], "There is no setting named 'xyz': docs/settings.md lists all of them."),
+        (["xyz=1"], "There is no setting named 'xyz': python -m deltafine.settings prints all of them."),
         (["epochs"], "--set epochs gives no value: write NAME=VALUE, such as --set warmup=5%."),
         (["epochs="], "--set epochs= gives no value: write NAME=VALUE, such as --set warmup=5%."),
         (

@@ -11,6 +11,8 @@ from deltafine.document.report import Report
 from deltafine.report import terminal
 from deltafine.report.compare import compare
 from deltafine.report.gate import Gate, check
+from deltafine.report.quantities import FEEDINGS
+from deltafine.report.summary import rows
 from tests.report.builders import make_report
 from tests.report.test_compare import cheaper
 
@@ -44,6 +46,16 @@ def test_every_delta_layer_keeps_its_name_and_its_threshold(width: int) -> None:
     table = "".join(lines[start:])
     for delta in report.models["refined"].streams.deltas:
         assert delta.name[:8] in table
+
+
+@pytest.mark.parametrize("width", [40, 60, 72])
+def test_no_figure_is_cut_or_left_out_on_a_narrow_terminal(width: int) -> None:
+    report = make_report()
+    shown = printed(report, width)
+    assert max(map(len, shown.splitlines())) <= width
+    for row in (row for feeding in FEEDINGS for row in rows(report, feeding, brief=feeding == "clips")):
+        for cell in (*row.cells, *row.intervals):
+            assert cell in shown
 
 
 def test_piped_output_is_plain_ascii() -> None:

@@ -11,7 +11,6 @@ from deltafine.video.catalogue import Found
 from deltafine.video.finding import find_videos
 from deltafine.video.layouts.beside import READ as BESIDE
 from deltafine.video.layouts.beside import find_beside
-from deltafine.video.layouts.common import nearest
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.leftover import unused_lists
 from deltafine.video.layouts.lists import ListedVideos, Lists
@@ -55,7 +54,7 @@ def find(
             was found.
     """
     if isinstance(layout, str) and layout not in LAYOUTS.names:
-        raise DeltafineError(f"There is no layout '{layout}': choose one of {nearest(layout, LAYOUTS.names)}.")
+        raise DeltafineError(f"There is no layout '{layout}': choose one of {', '.join(LAYOUTS.names)}.")
     if not path.exists():
         raise DeltafineError(f"There is nothing at {path}: give a folder of videos or a video file.")
     named = None if layout is None else LAYOUTS.get(layout)
