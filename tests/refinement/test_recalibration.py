@@ -17,7 +17,7 @@ from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
 from deltafine.model.clip_model import with_time
 from deltafine.refinement.run.refinement import Refinement
-from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST, SWEEPS, Recalibration, ReplayTrial
+from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST_AT_ONCE, SWEEPS, Recalibration, ReplayTrial
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.report.health import movement
 from deltafine.runtime.lowering.lower import compile_model
@@ -145,7 +145,7 @@ def test_a_price_lessens_the_work(material: tuple[Path, Path], tmp_path: Path) -
     assert dear.share < free.share
 
 
-@pytest.mark.parametrize(("penalty", "moves"), [(0.15, 0), (0.3, 1), (3.0, FARTHEST)])
+@pytest.mark.parametrize(("penalty", "moves"), [(0.15, 0), (0.3, 1), (3.0, FARTHEST_AT_ONCE)])
 def test_loss_is_spent_where_that_is_allowed_and_pays(
     material: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, penalty: float, moves: int
 ) -> None:

@@ -40,8 +40,9 @@ FACTOR = 1.5
 SWEEPS = 2
 """Times that all layers have their turn, the last one first: it has few positions, and is worth much to the loss. Once
 is enough where training goes on."""
-FARTHEST = 4
-"""Thresholds in one direction in a turn."""
+FARTHEST, FARTHEST_AT_ONCE = 4, 2
+"""Thresholds in one direction in a turn; at the end of a training, and before it goes on: what is lost in one leap is
+not won back."""
 LEAST_GAIN = 1e-4
 """Of what is minimised; less is chance."""
 MOST_VALUES = 1 << 28
@@ -115,11 +116,12 @@ class Recalibration:
         factors = dict.fromkeys(self._thresholds, 1.0)
         self._logits = None
         best = first = self.play(factors)
-        turns = [path for _ in range(SWEEPS if lossless else 1) for path in reversed(self._thresholds)]
+        sweeps, farthest = (SWEEPS, FARTHEST) if lossless else (1, FARTHEST_AT_ONCE)
+        turns = [path for _ in range(sweeps) for path in reversed(self._thresholds)]
         for turn, path in enumerate(turns):
             for change in (FACTOR, 1 / FACTOR):
                 moves = 0
-                while moves < FARTHEST:
+                while moves < farthest:
                     progress(turn + 1, len(turns))
                     tried = {**factors, path: factors[path] * change}
                     found = self.play(tried)
