@@ -103,7 +103,7 @@ class AccuracyController:
     TOLERANCE = 2.0
     """What may be lost at the very beginning, beside the allowed drop and in units of it; at the end nothing."""
 
-    THRESHOLDS = 1.25
+    THRESHOLDS = 1.12
     """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration."""
 
     def left(self, accuracy: float, done: float) -> float:
