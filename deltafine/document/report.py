@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from deltafine.document.controls import Controls
 from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
@@ -26,6 +27,7 @@ from deltafine.document.history import Epoch, FrontPoint
 __all__ = [
     "DOCUMENT_VERSION",
     "MODEL_NAMES",
+    "Controls",
     "DataInfo",
     "DeltaFigures",
     "EnergyTable",
@@ -175,6 +177,7 @@ class Report(DocumentPart):
     stream_data: DataInfo | None = Field(None, description="where the streams came from, if not from `data`")
     sites: list[SiteInfo]
     models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
+    controls: Controls | None = Field(None, description="None where there is nothing to judge answers by")
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []

@@ -73,7 +73,8 @@ def measure_model(
         ['original', 'refined']
     """
     from deltafine.jobs.pictures import draw_pictures
-    from deltafine.measurement import measure
+    from deltafine.measurement.side_by_side import measure_with_controls
+    from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
     from deltafine.model import delta_layers, load
     from deltafine.workers import ALONE, cluster_of, join
@@ -133,11 +134,12 @@ def measure_model(
         team.agree("videos, models or options", repr((how, seen)))
     models = {one: ready.clip_model for one, ready in by_name.items()}
     output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
-    figures = measure(
+    figures, controls = measure_with_controls(
         models,
         held or opened,
-        frames=measured.frames,
+        measured.frames,
         streams=continuous,
+        refined_held=REFINED_HELD if streams is not None else (),
         fps=fps,
         output=output,
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
@@ -153,6 +155,7 @@ def measure_model(
         data=opened,
         streams=continuous,
         models=figures,
+        controls=controls,
         warnings=warnings,
         seconds=time.monotonic() - started,
         pictures=[picture for picture, _ in pictures],

@@ -1,0 +1,103 @@
+"""The motion gate: how good the original is if it runs only where the picture has changed enough."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deltafine.document.controls import GatePoint
+from deltafine.measurement.judging import Judge
+from deltafine.measurement.metric import Answered
+from deltafine.measurement.output import Output
+from deltafine.measurement.records import Record, nested, part_of
+
+THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 32.0)
+"""Mean absolute differences of pixels, 0 to 255."""
+
+
+class MotionGate:
+    """Scores of a network that runs on the first frame of a stream, and then on each frame whose mean absolute
+    difference to the frame that it ran on last exceeds a threshold.
+
+    Of a network that takes clips a window counts as a frame; what is held is its last answer.
+
+    Args:
+        output, labelled: as for ``Judge``.
+        thresholds: of 0 to 255, ascending.
+    """
+
+    def __init__(self, output: Output, labelled: bool, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
+        self._thresholds = thresholds
+        self.judge = Judge(output, labelled, len(thresholds))
+        self._ran = np.zeros(len(thresholds), np.int64)
+        self._of = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A new stream."""
+        self._last: list[np.ndarray] = []  # by threshold: the frame that the network ran on last
+        self._held: list[np.ndarray] = []  # and its answer
+
+    def update(self, frames: np.ndarray, answered: Answered, unit: int, *, window: bool = False) -> None:
+        """Judge the next piece of a stream.
+
+        Args:
+            frames: (frames, height, width, channels) uint8 at the model's input size.
+            answered: what the network answered to them, one row.
+            unit: of floating-point sums.
+            window: whether the frames went through the network at once.
+        """
+        truth = self.judge.truth(answered)
+        if truth is None:
+            return
+        answers = self.judge.answers(answered.predictions[0])
+        pictures = frames[None] if window else frames
+        given: list[list[np.ndarray]] = [[] for _ in self._thresholds]
+        for number, picture in enumerate(pictures):
+            own = answers if window else answers[number : number + 1]
+            ran = self._runs_on(picture)
+            self._ran += ran
+            kept = picture.copy() if ran.any() else picture  # not the whole piece
+            for way, runs in enumerate(ran):
+                if runs:
+                    self._last[way], self._held[way] = kept, own[-1:]
+                given[way].append(own if runs else self._held[way].repeat(len(own), axis=0))
+        self._of += len(pictures)
+        self.judge.expect(truth, unit)
+        scores = [self.judge.scores(np.concatenate(way), truth).sum(axis=0) for way in given]
+        self.judge.add_scores(np.array(scores), unit)
+
+    def _runs_on(self, picture: np.ndarray) -> np.ndarray:
+        """(ways,) bool; a difference to a frame that several thresholds have in common is computed once."""
+        if not self._last:
+            self._last = [picture] * len(self._thresholds)
+            self._held = [picture] * len(self._thresholds)
+            return np.ones(len(self._thresholds), bool)
+        differences: dict[int, float] = {}
+        for last in self._last:
+            if id(last) not in differences:
+                differences[id(last)] = mean_difference(picture, last)
+        return np.array([differences[id(last)] for last in self._last]) > self._thresholds
+
+    def record(self) -> Record:
+        return nested({"gate": {"ran": self._ran, "of": np.asarray(self._of)}, "judge": self.judge.record()})
+
+    def add(self, record: Record) -> None:
+        gate = part_of(record, "gate")
+        self._ran += gate["ran"]
+        self._of += int(gate["of"])
+        self.judge.add(part_of(record, "judge"))
+
+    def points(self) -> list[GatePoint]:
+        """For each threshold; nothing if no answer was judged."""
+        found = self.judge.results()
+        if found is None:
+            return []
+        return [
+            GatePoint(threshold=threshold, share=int(ran) / self._of, quality=quality)
+            for threshold, ran, quality in zip(self._thresholds, self._ran, found, strict=True)
+        ]
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean absolute difference of two arrays of bytes, exactly."""
+    return int((np.maximum(one, other) - np.minimum(one, other)).sum(dtype=np.uint64)) / one.size
