@@ -20,13 +20,16 @@ def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Run on every K-th frame, and hold the prediction between.")
+    ] = 1,
     calibrate: Annotated[bool, typer.Option(help="Time both ways to compute on the first frames, once.")] = True,
     **settings: Any,
 ) -> None:
     """Stream a video through a refined model, computing only what changed."""
     from deltafine.jobs.run import play
 
-    _show(*play(run, source, frames=frames, calibrate=calibrate, **settings))
+    _show(*play(run, source, frames=frames, every=every, calibrate=calibrate, **settings))
 
 
 def _show(runtime: DeltaRuntime, frames: Iterable[Played]) -> None:

@@ -151,6 +151,7 @@ class Timing(DocumentPart):
     machine: str
     versions: Versions
     threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
+    every: int = Field(1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
     engine: str = Field(description="of the delta runtime: numba or numpy")
     data: str
     videos: int
@@ -189,5 +190,5 @@ class Report(DocumentPart):
         description="median threshold that training started from, by delta layer; not that of the calibrated model",
     )
     pictures: list[Picture] = []
-    timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")
+    timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

@@ -17,6 +17,7 @@ from deltafine.report import timings
 from deltafine.report.compare import Comparison
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
+from deltafine.report.holding import control_tables
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
 from deltafine.report.summary import (
     cautions,
@@ -39,6 +40,7 @@ def show(report: Report, console: Console) -> None:
     _show_head(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
+    _show_controls(report, console)
     for timing in report.timings:
         show_timing(timing, console)
     if report.energy_table:
@@ -80,7 +82,7 @@ def _show_head(report: Report, console: Console) -> None:
     head = headline(report)
     line(console, f"{report.title} ({head.model} model, continuous streams)", "dim")
     line(console, head.sentence, "bold red" if head.doubtful else "bold green")
-    for sentence in (head.control, head.fidelity):
+    for sentence in (head.control, head.fidelity, head.held):
         if sentence and sentence not in head.sentence:
             line(console, sentence[0].upper() + sentence[1:] + ".")
     for caution in cautions(report):
@@ -98,6 +100,16 @@ def _show_figures(report: Report, console: Console, feeding: Feeding, title: str
         if row.has_intervals:
             made.add_row(Text("  95% interval", style="dim"), *(Text(cell, style="dim") for cell in row.intervals))
     print_table(console, title, made)
+
+
+def _show_controls(report: Report, console: Console) -> None:
+    for control in control_tables(report):
+        made = table(console)
+        for heading in control.head:
+            made.add_column(heading, justify="right")
+        for cells in control.lines:
+            made.add_row(*map(Text, cells))
+        print_table(console, control.title, made)
 
 
 def show_timing(timing: Timing, console: Console) -> None:
