@@ -37,6 +37,17 @@ class RefinedHeldPoint(DocumentPart):
     )
 
 
+class AnswerAgePoint(DocumentPart):
+    """How many frames a model takes to answer with a new label."""
+
+    model: str
+    every: int = Field(description="k: it runs on every k-th frame; 1 for all. Of the original, all phases together")
+    changes: int = Field(description="frames whose label is another than that of the frame before")
+    followed: float = Field(description="share of changes that are followed before the next one")
+    median: float | None = Field(description="frames until the answer is the new label; null: half are not followed")
+    p95: float | None = Field(description="95th percentile; null: more than 5% are not followed")
+
+
 class Controls(DocumentPart):
     """Simple ways to save, on `streams`, judged as the models are there."""
 
@@ -49,3 +60,4 @@ class Controls(DocumentPart):
     refined_held: list[RefinedHeldPoint] = Field(
         default=[], description="of the refined model, else of the calibrated one; measured with `--streams`"
     )
+    answer_age: list[AnswerAgePoint] = Field(default=[], description="of classes with labels that change in a stream")

@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from deltafine.document.controls import HeldPoint
+from deltafine.document.controls import AnswerAgePoint, HeldPoint
+from deltafine.measurement.answer_age import AnswerAge
 from deltafine.measurement.judging import Judge
 from deltafine.measurement.metric import Answered
 from deltafine.measurement.output import Output
-from deltafine.measurement.records import Record
+from deltafine.measurement.records import Record, nested, part_of
 
 EVERY = (2, 3, 4, 5, 8, 10, 16, 24, 32, 48)
 
@@ -29,12 +30,14 @@ class HeldAnswers:
         self._every = np.repeat(EVERY, EVERY)[:, None]
         self._phase = np.concatenate([np.arange(every) for every in EVERY])[:, None]
         self.judge = Judge(output, labelled, len(self._every))
+        self._age = AnswerAge(len(self._every))
         self.begin()
 
     def begin(self) -> None:
         """A new stream."""
         self._past: np.ndarray | None = None
         self._seen = 0
+        self._age.begin()
 
     def update(self, answered: Answered, unit: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream, one row; with ``window``, its frames went through the network at once."""
@@ -52,8 +55,11 @@ class HeldAnswers:
                 for ago in range(most + 1)
             ]
         )  # (frames ago, frames, ...)
+        ago = self._ago(runs)
         self.judge.expect(truth, unit)
-        self.judge.add_scores(scores[self._ago(runs), np.arange(frames)].sum(axis=1), unit)
+        self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), unit)
+        if self.judge.has_changes and runs == frames:
+            self._age.update(line[most + np.arange(runs) - ago], truth)
         self._past, self._seen = line[runs:], self._seen + runs
 
     def _ago(self, runs: int) -> np.ndarray:
@@ -62,21 +68,31 @@ class HeldAnswers:
         return np.minimum((number - self._phase) % self._every, number)
 
     def record(self) -> Record:
-        return self.judge.record()
+        return nested({"judge": self.judge.record(), "age": self._age.record()})
 
     def add(self, record: Record) -> None:
-        self.judge.add(record)
+        self.judge.add(part_of(record, "judge"))
+        self._age.add(part_of(record, "age"))
 
     def points(self) -> list[HeldPoint]:
         """For each k; nothing if no answer was judged."""
         found = self.judge.results()
         if found is None:
             return []
-        bounds = pairwise(np.cumsum([0, *EVERY]).tolist())
         return [
-            HeldPoint(every=every, quality=float(np.mean(found[a:b])), low=min(found[a:b]), high=max(found[a:b]))
-            for every, (a, b) in zip(EVERY, bounds, strict=True)
+            HeldPoint(every=every, quality=float(np.mean(found[of])), low=min(found[of]), high=max(found[of]))
+            for every, of in _phases()
         ]
+
+    def ages(self, model: str) -> list[AnswerAgePoint]:
+        """For each k; nothing if no label changed."""
+        return [point for every, of in _phases() if (point := self._age.point(model, every, of))]
+
+
+def _phases() -> list[tuple[int, slice]]:
+    """Each k, with its ways."""
+    bounds = pairwise(np.cumsum([0, *EVERY]).tolist())
+    return [(every, slice(*of)) for every, of in zip(EVERY, bounds, strict=True)]
 
 
 def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:

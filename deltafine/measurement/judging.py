@@ -38,6 +38,11 @@ class Judge:
             return "error"
         return "accuracy" if self._labelled else "fidelity"
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether answers may follow a change of the label."""
+        return self._labelled and not self._output.numbers
+
     def answers(self, predictions: np.ndarray) -> np.ndarray:
         """What is kept of predictions (frames, ..., outputs): numbers as they are, else classes (frames, ...)."""
         return predictions if self._output.numbers else classes_of(predictions)

@@ -35,7 +35,7 @@ class MotionGate:
     def begin(self) -> None:
         """A new stream."""
         self._last: list[np.ndarray] = []  # by threshold: the frame that the network ran on last
-        self._held: list[np.ndarray] = []  # and its answer
+        self._held: np.ndarray | None = None  # (ways, ...) its answers
 
     def update(self, frames: np.ndarray, answered: Answered, unit: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream.
@@ -50,33 +50,33 @@ class MotionGate:
         if truth is None:
             return
         answers = self.judge.answers(answered.predictions[0])
-        pictures = frames[None] if window else frames
-        given: list[list[np.ndarray]] = [[] for _ in self._thresholds]
+        pictures, ways = frames[None] if window else frames, len(self._thresholds)
+        held = answers[:1].repeat(ways, axis=0) if self._held is None else self._held
+        line = np.concatenate([held, answers[-len(pictures) :]])  # what may be held after this piece
+        source = np.empty((ways, len(pictures)), np.int64)
+        last = np.arange(ways)
         for number, picture in enumerate(pictures):
-            own = answers if window else answers[number : number + 1]
             ran = self._runs_on(picture)
-            self._ran += ran
-            kept = picture.copy() if ran.any() else picture  # not the whole piece
-            for way, runs in enumerate(ran):
-                if runs:
-                    self._last[way], self._held[way] = kept, own[-1:]
-                given[way].append(own if runs else self._held[way].repeat(len(own), axis=0))
+            last[ran] = ways + number
+            source[:, number] = last
+        self._held = line[last]
+        self._ran += (source == ways + np.arange(len(pictures))).sum(axis=1)
         self._of += len(pictures)
         self.judge.expect(truth, unit)
-        scores = [self.judge.scores(np.concatenate(way), truth).sum(axis=0) for way in given]
-        self.judge.add_scores(np.array(scores), unit)
+        given = [answers if window and of[0] == ways else _repeated(line[of], len(answers)) for of in source]
+        self.judge.add_scores(np.array([self.judge.scores(way, truth).sum(axis=0) for way in given]), unit)
 
     def _runs_on(self, picture: np.ndarray) -> np.ndarray:
         """(ways,) bool; a difference to a frame that several thresholds have in common is computed once."""
-        if not self._last:
-            self._last = [picture] * len(self._thresholds)
-            self._held = [picture] * len(self._thresholds)
-            return np.ones(len(self._thresholds), bool)
-        differences: dict[int, float] = {}
-        for last in self._last:
-            if id(last) not in differences:
-                differences[id(last)] = mean_difference(picture, last)
-        return np.array([differences[id(last)] for last in self._last]) > self._thresholds
+        if self._last:
+            differences = {key: mean_difference(picture, last) for key, last in {id(p): p for p in self._last}.items()}
+            ran = np.array([differences[id(last)] for last in self._last]) > self._thresholds
+        else:
+            ran, self._last = np.ones(len(self._thresholds), bool), [picture] * len(self._thresholds)
+        if ran.any():
+            kept = picture.copy()  # not the whole piece
+            self._last = [kept if runs else last for runs, last in zip(ran, self._last, strict=True)]
+        return ran
 
     def record(self) -> Record:
         return nested({"gate": {"ran": self._ran, "of": np.asarray(self._of)}, "judge": self.judge.record()})
@@ -101,3 +101,7 @@ class MotionGate:
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Mean absolute difference of two arrays of bytes, exactly."""
     return int((np.maximum(one, other) - np.minimum(one, other)).sum(dtype=np.uint64)) / one.size
+
+
+def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:
+    return answers if len(answers) == frames else answers.repeat(frames, axis=0)

@@ -30,7 +30,7 @@ def controls_plot(report: Report) -> Plot | None:
     return Plot(
         "controls",
         title,
-        draw(title, series, "MACs / dense MACs", levels, share, share, x_log=True),
+        draw(title, series, "MACs / dense MACs", levels, _percent, share, x_log=True),
         [*((one.colour, one.label) for one in series), *((level.colour, level.label) for level in levels)],
     )
 
@@ -83,3 +83,8 @@ def _frozen(report: Report, model: str) -> float | None:
     if report.controls is not None and report.controls.judged_by == "fidelity":
         return figures.frozen_fidelity
     return None if figures.frozen_accuracy is None else figures.frozen_accuracy.value
+
+
+def _percent(value: float) -> str:
+    """A round share, shortly."""
+    return f"{100 * value:g}%"

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from deltafine.document.report import Controls, Figures, Report
 from deltafine.report.quantities import figures_of, subject
-from deltafine.report.text import ABSENT, points, share, significant, times
+from deltafine.report.text import ABSENT, clean, points, share, significant, times
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,19 @@ def control_tables(report: Report) -> list[ControlTable]:
         ControlTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
         ControlTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
     ]
+    ages = [
+        (
+            clean(point.model),
+            str(point.every),
+            str(point.changes),
+            ABSENT if point.median is None else f"{point.median:.0f}",
+            ABSENT if point.p95 is None else f"{point.p95:.0f}",
+            share(point.followed),
+        )
+        for point in controls.answer_age
+    ]
+    head = ("model", "k", "changes", "median", "95%", "followed")
+    found.append(
+        ControlTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", head, ages)
+    )
     return [one for one in found if one.lines]

@@ -8,8 +8,10 @@ import pytest
 from keras import layers
 
 from deltafine import open_dataset
+from deltafine.document.controls import AnswerAgePoint
 from deltafine.measurement import Probe
 from deltafine.measurement import side_by_side as comparison
+from deltafine.measurement.answer_age import AnswerAge
 from deltafine.measurement.collector import Collector
 from deltafine.measurement.held_answers import EVERY, HeldAnswers
 from deltafine.measurement.held_runs import run_held
@@ -19,6 +21,7 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.side_by_side import measure, measure_with_controls
 from deltafine.measurement.simple_controls import SimpleControls
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
+from deltafine.workers import from_bytes, to_bytes
 from tests.video.painted import write_video
 
 SIZE = (16, 32)
@@ -339,3 +342,91 @@ def test_measuring_a_model_held_judges_all_frames(models, data):
         of += len(labels)
     assert found.frames == of
     assert found.frame_accuracy.value == right / of
+
+
+def delays_of(answers, labels):
+    """Frames until each new label is answered, infinite where the next one comes first."""
+    found = []
+    for begin in range(1, len(labels)):
+        if labels[begin] == labels[begin - 1] or min(labels[begin - 1 : begin + 1]) < 0:
+            continue
+        end = begin
+        while end < len(labels) and labels[end] == labels[begin]:
+            end += 1
+        followed = [frame - begin for frame in range(begin, end) if answers[frame] == labels[begin]]
+        found.append(followed[0] if followed else np.inf)
+    return found
+
+
+def assert_ages(point, model, every, delays, changes):
+    assert (point.model, point.every, point.changes) == (model, every, changes)
+    ordered = sorted(delays)
+    for given, share in ((point.median, 0.5), (point.p95, 0.95)):
+        expected = ordered[int(np.ceil(share * len(ordered))) - 1]
+        assert given == (expected if np.isfinite(expected) else None)
+    assert point.followed == pytest.approx(np.isfinite(delays).mean())
+
+
+def test_the_age_of_answers_is_that_of_a_plain_loop_in_whatever_parts():
+    random = np.random.default_rng(5)
+    labels = random.integers(-1, 3, 40).repeat(5)
+    answers = np.concatenate([[0] * 3, labels[:-3]])
+    answers[random.random(200) < 0.3] = 1
+    for size in (1, 7, 200):
+        age = AnswerAge(1)
+        for begin in range(0, 200, size):
+            age.update(answers[None, begin : begin + size], labels[begin : begin + size])
+        delays = delays_of(answers, labels)
+        assert_ages(age.point("m", 1), "m", 1, delays, len(delays))
+
+
+def test_a_label_that_never_changes_has_no_age():
+    age = AnswerAge(2)
+    age.update(np.zeros((2, 9), int), np.zeros(9, int))
+    assert age.point("m", 1) is None
+
+
+def test_a_stream_that_ends_first_was_not_followed_and_the_next_begins_without_a_change():
+    age = AnswerAge(1)
+    age.update(np.array([[0, 0, 0]]), np.array([0, 1, 1]))
+    age.begin()
+    age.update(np.array([[2, 2]]), np.array([2, 2]))
+    assert age.point("m", 1) == AnswerAgePoint(model="m", every=1, changes=1, followed=0, median=None, p95=None)
+
+
+def test_ages_on_real_files_are_those_of_plain_loops_for_all_models_and_phases(models, data):
+    _, controls = measure_with_controls(models, data, 4, refined_held=(2,))
+    films = [
+        (labels, answers_of(models["original"], frames), answers_of(models["refined"], frames[::2]).repeat(2))
+        for frames, labels in films_of(data)
+    ]
+    points = {(point.model, point.every): point for point in controls.answer_age}
+    assert set(points) == {("original", k) for k in (1, *EVERY)} | {("refined", 1), ("refined", 2)}
+    for every in (1, *EVERY):
+        delays = []
+        for labels, answers, _ in films:
+            for phase in range(every):
+                held = [answers[last_run(frame, every, phase)] for frame in range(len(labels))]
+                delays += delays_of(held, labels)
+        assert_ages(points["original", every], "original", every, delays, len(delays) // every)
+    delays = [delay for labels, _, held in films for delay in delays_of(held, labels)]
+    assert_ages(points["refined", 2], "refined", 2, delays, len(delays))
+
+
+def test_controls_of_two_workers_add_up_to_those_of_one(models, data):
+    subjects = {name: Collector(Probe(model)).subject for name, model in models.items()}
+
+    def seen(*mine):
+        controls = SimpleControls(subjects, labelled=True, refined_held=(2,))
+        for unit, (frames, labels) in enumerate(films_of(data)):
+            if unit in mine:
+                shown = {name: subject.probe.run(frames[None]).predictions for name, subject in subjects.items()}
+                controls.begin()
+                controls.update(
+                    frames, {name: Answered(of, labels[None], np.array([unit])) for name, of in shown.items()}, unit
+                )
+        return controls
+
+    first = seen(0)
+    first.add(from_bytes(to_bytes(seen(1).record())))
+    assert first.result() == seen(0, 1).result()

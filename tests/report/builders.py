@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deltafine.document.controls import Controls, GatePoint, HeldPoint, RefinedHeldPoint
+from deltafine.document.controls import AnswerAgePoint, Controls, GatePoint, HeldPoint, RefinedHeldPoint
 from deltafine.document.energy import HOROWITZ
 from deltafine.document.report import (
     DataInfo,
@@ -246,6 +246,11 @@ def controls(judged_by: str = "accuracy", **changes: Any) -> Controls:
         "refined_held": [
             RefinedHeldPoint(every=every, quality=best + away * 2 * every, mac_density=0.11 * every**-0.6)
             for every in (2, 4)
+        ],
+        "answer_age": [
+            AnswerAgePoint(model="original", every=1, changes=41, followed=0.93, median=2, p95=None),
+            AnswerAgePoint(model="original", every=8, changes=41, followed=0.88, median=6, p95=31),
+            AnswerAgePoint(model="refined", every=1, changes=41, followed=0.91, median=3, p95=None),
         ],
     }
     return Controls(**{**fields, **changes})

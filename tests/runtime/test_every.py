@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +22,14 @@ def deltafine_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return Command(capsys, monkeypatch)
 
 
-def frames_of(model: Any, count: int = 10) -> list[np.ndarray]:
-    return list(video(frame_shape(model), count))
+def frames_of_video(count: int = 10) -> list[np.ndarray]:
+    return list(video(frame_shape(MODELS["plain"]()), count))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_kth_frame_is_run_and_its_prediction_held(engine: str) -> None:
     model = refined(MODELS["plain"](), "send-on-delta")
-    frames = frames_of(model)
+    frames = frames_of_video()
     often, seldom = DeltaRuntime(model, engine=engine), DeltaRuntime(model, engine=engine, every=3)
     for number, frame in enumerate(frames):
         if number % 3 == 0:
@@ -46,7 +45,7 @@ def test_every_kth_frame_is_run_and_its_prediction_held(engine: str) -> None:
 
 def test_a_new_video_begins_with_a_run_and_each_stream_counts_for_itself() -> None:
     model = refined(MODELS["plain"](), "send-on-delta")
-    frames = frames_of(model)
+    frames = frames_of_video()
     runtime = DeltaRuntime(model, engine="numpy", every=4)
     other = runtime.stream()
     first = runtime.step(frames[0])
@@ -58,7 +57,7 @@ def test_a_new_video_begins_with_a_run_and_each_stream_counts_for_itself() -> No
 
 def test_a_prediction_that_is_held_is_not_the_array_that_was_given_before() -> None:
     model = refined(MODELS["plain"](), "send-on-delta")
-    frames = frames_of(model)
+    frames = frames_of_video()
     runtime = DeltaRuntime(model, engine="numpy", every=2)
     first = runtime.step(frames[0])
     kept = first.copy()
@@ -68,7 +67,7 @@ def test_a_prediction_that_is_held_is_not_the_array_that_was_given_before() -> N
 
 def test_a_frame_that_cannot_be_used_is_left_out_where_it_is_looked_at() -> None:
     model = refined(MODELS["plain"](), "send-on-delta")
-    frames = frames_of(model)
+    frames = frames_of_video()
     broken = np.full(frames[0].shape, np.nan, np.float32)
     runtime = DeltaRuntime(model, engine="numpy", every=2)
     with pytest.raises(DeltafineError, match="not finite"):

@@ -83,6 +83,10 @@ def _control_lines(report: Report) -> Iterator[Sequence[Cell]]:
         for figure in ("quality", "mac_density"):
             value = getattr(refined, figure)
             yield subject(report), "streams", "held", "", refined.every, figure, value, None, None
+    for age in report.controls.answer_age:
+        for figure in ("changes", "followed", "median", "p95"):
+            if (value := getattr(age, figure)) is not None:
+                yield age.model, "streams", "answer_age", "", age.every, figure, value, None, None
 
 
 def _comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[Sequence[Cell]]:
