@@ -13,6 +13,9 @@ from deltafine.measurement.records import Record, nested, part_of
 THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 32.0)
 """Mean absolute differences of pixels, 0 to 255."""
 
+MOST_IN_32_BITS = (2**32 - 1) // 255
+"""Bytes whose sum fits."""
+
 
 class MotionGate:
     """Scores of a network that runs on the first frame of a stream, and then on each frame whose mean absolute
@@ -100,7 +103,10 @@ class MotionGate:
 
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Mean absolute difference of two arrays of bytes, exactly."""
-    return int((np.maximum(one, other) - np.minimum(one, other)).sum(dtype=np.uint64)) / one.size
+    difference = np.maximum(one, other)
+    difference -= np.minimum(one, other)
+    fast = np.uint32 if one.size <= MOST_IN_32_BITS else np.uint64  # NumPy adds faster in 32 bits
+    return int(difference.sum(dtype=fast)) / one.size
 
 
 def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:

@@ -169,6 +169,14 @@ def test_a_difference_equal_to_the_threshold_does_not_run():
     assert [point.share for point in gate.points()] == [1.0, 0.5]
 
 
+@pytest.mark.parametrize("shape", [(5, 7, 3), (300, 4, 1), (4100, 4100, 1)])
+def test_a_difference_is_exact_however_large(shape):
+    random = np.random.default_rng(6)
+    one, other = random.integers(0, 256, (2, *shape), dtype=np.uint8)
+    assert mean_difference(one, other) == np.abs(one.astype(int) - other).sum() / one.size
+    assert mean_difference(np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)) == 255
+
+
 def test_several_workers_come_to_the_figures_of_one():
     streams = streams_of(1, lengths=(30, 25, 20))
     for output, labelled in ((CLASSES, True), (NUMBERS, True), (NUMBERS, False)):
