@@ -8,11 +8,14 @@ from pydantic import Field
 
 from deltafine.document.figures import DocumentPart
 
+MOST_HELD = 1_000_000
+"""Frames."""
+
 
 class HeldPoint(DocumentPart):
     """The original runs on every k-th frame of a stream, and on its first; it costs 1/k of the dense MACs."""
 
-    every: int = Field(description="k")
+    every: int = Field(ge=1, le=MOST_HELD, description="k")
     quality: float = Field(description="mean over the k phases")
     low: float = Field(description="of the phase with the lowest figure")
     high: float = Field(description="of the phase with the highest figure")
@@ -29,7 +32,7 @@ class GatePoint(DocumentPart):
 class RefinedHeldPoint(DocumentPart):
     """The subject model runs on every k-th frame, beginning with the first."""
 
-    every: int = Field(description="k")
+    every: int = Field(ge=1, le=MOST_HELD, description="k")
     quality: float
     mac_density: float = Field(
         description="effective MACs per frame of the video / dense MACs, first frames left out; measured on every "
@@ -41,7 +44,11 @@ class AnswerAgePoint(DocumentPart):
     """How many frames a model takes to answer with a new label."""
 
     model: str
-    every: int = Field(description="k: it runs on every k-th frame; 1 for all. Of the original, all phases together")
+    every: int = Field(
+        ge=1,
+        le=MOST_HELD,
+        description="k: it runs on every k-th frame; 1 for all. Of the original, all phases together",
+    )
     changes: int = Field(description="frames whose label is another than that of the frame before")
     followed: float = Field(description="share of changes that are followed before the next one")
     median: float | None = Field(description="frames until the answer is the new label; null: half are not followed")

@@ -151,7 +151,7 @@ class Timing(DocumentPart):
     machine: str
     versions: Versions
     threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
-    every: int = Field(1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
+    every: int = Field(1, ge=1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
     engine: str = Field(description="of the delta runtime: numba or numpy")
     data: str
     videos: int

@@ -54,6 +54,8 @@ class EqualMacs:
         an = {"accuracy": "", "error": "an error of ", "fidelity": "a fidelity of "}[self.judged_by]
         how = "; interpolated in log cost" if self.interpolated else ""
         cost = f"With {times(self.dearer)} the MACs" if self.dearer > 1 else "At the same MACs"
+        if not math.isfinite(self.dearer):
+            cost = f"With {share(1 / self.frames)} of the dense MACs"
         return f"{cost}, the original {held} has {an}{share(self.held)} ({self._difference}{how})"
 
     @property
@@ -118,7 +120,7 @@ def equal_macs(report: Report) -> EqualMacs | None:
 def _between(curve: Sequence[tuple[int, float]], frames: float) -> tuple[float, bool]:
     """Quality of a held k, and whether it is between two that were measured."""
     for (a, before), (b, after) in pairwise(curve):
-        if a <= frames <= b:
+        if a <= frames <= b and a < b:
             place = math.log(frames / a) / math.log(b / a)
             return before + place * (after - before), min(place, 1 - place) > 1e-9
     return curve[-1][1], False

@@ -16,6 +16,8 @@ from deltafine.report.text import share, significant
 
 WIDTH, HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_DECADES = 4
+"""Up to which a logarithmic scale has ticks within a power of ten."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,15 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten from `low` to `high`, both above 0."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return [one for one in found if low * (1 - 1e-9) <= one <= high * (1 + 1e-9)]
+    """1, 2 and 5 times powers of ten, or these powers alone, between the powers `low` and `high` of ten."""
+    powers = range(max(-300, math.floor(low)), min(300, math.ceil(high)) + 1)
+    few = high - low <= _DECADES
+    found = [
+        factor * 10.0**power
+        for power in powers[:: 1 if few else len(powers) // _DECADES + 1]
+        for factor in (1, 2, 5)[: 3 if few else 1]
+    ]
+    return [one for one in found if low - 1e-9 <= math.log10(one) <= high + 1e-9]
 
 
 def _span(values: Iterable[float], from_zero: bool) -> tuple[float, float]:
@@ -117,7 +124,7 @@ def draw(
         parts.append(
             Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_LEFT - 6, down(y) + 4, y_text(y))
         )
-    for x in log_ticks(10**x_low, 10**x_high) if x_log else ticks(x_low, x_high, 6):
+    for x in log_ticks(x_low, x_high) if x_log else ticks(x_low, x_high, 6):
         if whole_x and not float(x).is_integer():
             continue
         parts.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
@@ -63,6 +64,30 @@ def test_a_model_cheaper_than_every_measured_k_is_compared_with_the_last_and_its
     found = equal_macs(of_density(0.01))
     assert found
     assert found.sentence == "With 3.1x the MACs, the original held for 32 frames has 65.5% (9.6 points less)"
+
+
+def test_a_model_that_needs_nothing_is_compared_with_the_last_and_its_cost_is_said_in_dense_macs() -> None:
+    found = equal_macs(of_density(0.0))
+    assert found
+    assert found.sentence.startswith("With 3.1% of the dense MACs, the original held for 32 frames has 65.5%")
+
+
+def test_points_given_twice_or_in_disorder_are_shown_all_the_same() -> None:
+    report = of_density(1 / 8)
+    assert report.controls
+    report.controls.held = [*report.controls.held[::-1], *report.controls.held]
+    assert equal_macs(report)
+    for form in ("table", "html", "markdown", "csv"):
+        assert render(report, form)
+
+
+def test_a_report_whose_answers_are_held_for_no_frame_is_refused(tmp_path: Any) -> None:
+    write_report(make_report(controls=controls()), tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    document["controls"]["held"][0]["every"] = 0
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    with pytest.raises(DeltafineError, match=r"schema at controls\.held\.0\.every"):
+        load_report(tmp_path)
 
 
 def test_errors_are_better_when_lower_and_the_gain_is_a_share_of_the_error() -> None:
@@ -187,4 +212,6 @@ def test_a_logarithmic_scale_halves_the_cost_at_equal_distances() -> None:
     steps = [a - b for a, b in pairwise(across)]
     assert len(steps) == 5
     assert steps == pytest.approx([steps[0]] * 5, abs=0.2)
-    assert log_ticks(0.02, 1) == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5, 1])
+    assert log_ticks(math.log10(0.02), 0) == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5, 1])
+    assert log_ticks(-6, 0) == pytest.approx([1e-6, 1e-4, 1e-2, 1])
+    assert len(log_ticks(-339, 400)) < 8
