@@ -22,24 +22,28 @@ def bench(
         int | None,
         typer.Option(min=1, metavar="N", help="Threads of the dense runtimes (default one, then all)."),
     ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Let all runtimes run on every K-th frame of the videos.")
+    ] = 1,
     **settings: Any,
 ) -> None:
     """Time a refined model frame by frame against TensorFlow, ONNX Runtime and OpenVINO."""
     from deltafine.runtime.plan_cache import available_cores
 
-    _bench(run, data, frames, threads or 1, settings)
+    _bench(run, data, frames, threads or 1, every, settings)
     if threads is not None:
         return
     if (cores := available_cores()) > 1:
         # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
         command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
+        command += ["--every", str(every)]
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "deltafine", *command, *as_arguments(settings)], check=False)
         if done.returncode:
             raise typer.Exit(done.returncode)
 
 
-def _bench(run: Path, data: Path, frames: int, threads: int, settings: GivenSettings) -> None:
+def _bench(run: Path, data: Path, frames: int, threads: int, every: int, settings: GivenSettings) -> None:
     from rich.console import Console
 
     from deltafine.cli.console import load_tensorflow, printable, quiet_standard_error
@@ -49,7 +53,8 @@ def _bench(run: Path, data: Path, frames: int, threads: int, settings: GivenSett
     load_tensorflow()
     from deltafine.jobs.bench import bench as run_bench
 
-    done = run_bench(run, data, frames=frames, threads=threads, quietly=quiet_standard_error, **settings)
+    how: Any = {"frames": frames, "threads": threads, "every": every, "quietly": quiet_standard_error}
+    done = run_bench(run, data, **how, **settings)
     left_out = (f"{name} left out: {reason}" for name, reason in done.left_out.items())
     by_events = f"{counted(done.by_events, 'convolution')} of deltafine may run by events here"
     notes = [by_events, *left_out, *done.notes]

@@ -61,6 +61,14 @@ def report(
             rich_help_panel=_GATE,
         ),
     ] = None,
+    min_gain_over_hold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Least accuracy above that of the original held, at equal MACs, 2% or 0.02.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None,
     max_regression: Annotated[
         str | None,
         typer.Option(metavar=_FRACTION, help="Largest change for the worse since a baseline.", rich_help_panel=_GATE),
@@ -70,6 +78,12 @@ def report(
     ] = None,
     original: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Model that it was refined from.", rich_help_panel=_AFRESH)
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="K", help="Let it run on every K-th frame, its answers held.", rich_help_panel=_AFRESH
+        ),
     ] = None,
     workers: Annotated[
         str | None,
@@ -93,13 +107,13 @@ def report(
         raise DeltafineError(f"--output needs a --format other than {format}: {', '.join(most)} or {last}.")
     _survive_narrow_encodings()
     if data is None:
-        given = {"original": original, "workers": workers, "worker_index": worker_index, **settings}
+        given = {"original": original, "every": every, "workers": workers, "worker_index": worker_index, **settings}
         if unused := [name for name, value in given.items() if value is not None]:
             option = f"--{unused[0].replace('_', '-')}"
             raise DeltafineError(f"{option} is for measuring a model: give --data VIDEOS as well.")
         document, pictures = _saved(run, with_pictures=chosen.shows_pictures)
     else:
-        options = {"original": original, "workers": workers, "worker_index": worker_index, **settings}
+        options = {"original": original, "every": every, "workers": workers, "worker_index": worker_index, **settings}
         leads = _leads(workers, worker_index)
         silent = not leads or (chosen.suffix is not None and output is None)
         document, pictures = _measured(run, data, options, silent)
@@ -114,6 +128,7 @@ def report(
             "max-pixel-density": max_pixel_density,
             "max-accuracy-drop": max_accuracy_drop,
             "accuracy-drop-at": accuracy_drop_at,
+            "min-gain-over-hold": min_gain_over_hold,
             "max-regression": max_regression,
         },
     )

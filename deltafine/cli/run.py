@@ -20,6 +20,9 @@ def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Run on every K-th frame, and hold the prediction between.")
+    ] = 1,
     calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
     **settings: Any,
 ) -> None:
@@ -28,7 +31,7 @@ def run(
     from deltafine.jobs.run import play
 
     with quiet_standard_error():  # TensorFlow is loaded only where no plan is kept
-        played = play(run, source, frames=frames, calibrate=calibrate, **settings)
+        played = play(run, source, frames=frames, every=every, calibrate=calibrate, **settings)
     _show(*played)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from deltafine.document.controls import Controls
 from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
@@ -26,6 +27,7 @@ from deltafine.document.history import Epoch, FrontPoint
 __all__ = [
     "DOCUMENT_VERSION",
     "MODEL_NAMES",
+    "Controls",
     "DataInfo",
     "DeltaFigures",
     "EnergyTable",
@@ -149,6 +151,7 @@ class Timing(DocumentObject):
     machine: str
     versions: Versions
     threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
+    every: int = Field(1, ge=1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
     engine: str = Field(description="of the delta runtime: numba or numpy")
     data: str
     videos: int
@@ -175,6 +178,7 @@ class Report(DocumentObject):
     stream_data: DataInfo | None = Field(None, description="where the streams came from, if not from `data`")
     sites: list[SiteInfo]
     models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
+    controls: Controls | None = Field(None, description="None where there is nothing to judge answers by")
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []
@@ -186,5 +190,5 @@ class Report(DocumentObject):
         description="median threshold that training started from, by delta layer; not that of the calibrated model",
     )
     pictures: list[Picture] = []
-    timings: list[Timing] = Field(default=[], description="measured times per frame, by number of threads")
+    timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

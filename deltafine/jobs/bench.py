@@ -53,6 +53,7 @@ def bench(
     *,
     frames: int = 200,
     threads: int | None = 1,
+    every: int = 1,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     **settings: Any,
 ) -> Benchmark:
@@ -61,9 +62,10 @@ def bench(
     Args:
         run: a run directory, into whose report the figures go; or a model file.
         data: path of the videos.
-        frames: in all, 2 or more.
+        frames: that the runtimes run on in all, 2 or more.
         threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
             has computed anything: give another number in another process.
+        every: let all runtimes run on every k-th frame of a video; the times are of the frames that they run on.
         quietly: entered while the dense runtimes are made, as they write to standard error.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded and how
             the videos are read.
@@ -82,11 +84,13 @@ def bench(
 
     if frames < 2 or (threads is not None and threads < 1):
         raise DeltafineError(f"{frames} frames with {threads} threads cannot be timed: give 2 frames and 1 thread.")
+    if every < 1:
+        raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
     run, data, given = Path(run), Path(data), checked(**settings)
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
-    videos = _videos(data, runtime.plan.input_shape, frames, given)
+    videos = _videos(data, runtime.plan.input_shape, frames, every, given)
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
         dense, left_out = dense_runtimes(per_frame(model), threads)
@@ -96,7 +100,7 @@ def bench(
     for name, dense_run in dense.items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     times = merged(take_turns(runs, video, runtime.reset) for video in videos)
-    timing = _timing(times, threads, runtime.engine, data, len(videos))
+    timing = _timing(times, threads, every, runtime.engine, data, len(videos))
     if run.is_dir():
         _keep(run, timing)
     best = fastest_dense(times)
@@ -122,7 +126,7 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
     return wanted
 
 
-def _videos(data: Path, shape: tuple[int, ...], most: int, settings: GivenSettings) -> list[list[_Frame]]:
+def _videos(data: Path, shape: tuple[int, ...], most: int, every: int, settings: GivenSettings) -> list[list[_Frame]]:
     """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
     from deltafine.jobs.opened_videos import frames_of_videos
 
@@ -131,8 +135,11 @@ def _videos(data: Path, shape: tuple[int, ...], most: int, settings: GivenSettin
     left = most
     for _, pieces in frames_of_videos(data, settings, size=(height, width), channels=channels):
         video: list[_Frame] = []
+        seen = 0
         for frames, _ in pieces:
-            video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in frames[: left - len(video)]]
+            taken = frames[-seen % every :: every]
+            seen += len(frames)
+            video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in taken[: left - len(video)]]
             if len(video) >= left:
                 break
         left -= len(video)
@@ -141,11 +148,12 @@ def _videos(data: Path, shape: tuple[int, ...], most: int, settings: GivenSettin
         if left < 2:
             break
     if not videos:
-        raise DeltafineError(f"No video in {data} has two frames: give longer ones.")
+        needed = f"{every + 1} frames, which --every {every} needs" if every > 1 else "two frames"
+        raise DeltafineError(f"No video in {data} has {needed}: give longer ones.")
     return videos
 
 
-def _timing(times: Mapping[str, Times], threads: int, engine: str, data: Path, videos: int) -> Timing:
+def _timing(times: Mapping[str, Times], threads: int, every: int, engine: str, data: Path, videos: int) -> Timing:
     """The figures as the report holds them, the delta runtime first."""
     from deltafine.document.report import RuntimeTimes, Timing
     from deltafine.jobs.facts import versions
@@ -156,6 +164,7 @@ def _timing(times: Mapping[str, Times], threads: int, engine: str, data: Path, v
         machine=machine(),
         versions=versions(),
         threads=threads,
+        every=every,
         engine=engine,
         data=str(data),
         videos=videos,
@@ -173,7 +182,7 @@ def _timing(times: Mapping[str, Times], threads: int, engine: str, data: Path, v
 
 
 def _keep(run: Path, timing: Timing) -> None:
-    """Write the figures into the report of the run, beside those for other numbers of threads."""
+    """Write the figures into the report of the run, beside those for other numbers of threads or of frames held."""
     from deltafine.report import load_report, write_report
     from deltafine.report.store import load_pictures
 
@@ -181,10 +190,10 @@ def _keep(run: Path, timing: Timing) -> None:
         return
     report = load_report(run)
     pictures = load_pictures(run, report)
-    timings = [timing, *(one for one in report.timings if one.threads != timing.threads)]
+    others = [one for one in report.timings if (one.threads, one.every) != (timing.threads, timing.every)]
     report = report.model_copy(
         update={
-            "timings": sorted(timings, key=lambda one: one.threads),
+            "timings": sorted([timing, *others], key=lambda one: (one.every, one.threads)),
             "pictures": [picture for picture in report.pictures if picture.file in pictures],
         }
     )

@@ -41,6 +41,7 @@ def measure_model(
     data: str | os.PathLike[str],
     *,
     original: str | os.PathLike[str] | None = None,
+    every: int | None = None,
     workers: str | Sequence[str] | None = None,
     worker_index: int | None = None,
     listener: Listener | None = None,
@@ -55,6 +56,8 @@ def measure_model(
         model: a model of frames or clips, as it is or refined, with its delta layers inside.
         data: path of the videos, see docs/data.md for the layouts.
         original: the model that the first was refined from, to compare with.
+        every: let the model run on every k-th frame, and hold its answers between; all frames are judged, and its
+            costs are per frame of the video. The original runs on all frames; a model without delta layers is its own.
         workers, worker_index: of several processes that measure together, as for ``deltafine.refine``.
         listener: told how far it is.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say how models are loaded and how
@@ -73,11 +76,17 @@ def measure_model(
         ['original', 'refined']
     """
     from deltafine.jobs.pictures import draw_pictures
-    from deltafine.measurement import measure
+    from deltafine.measurement.side_by_side import measure_with_controls
+    from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
     from deltafine.model import delta_layers, load
+    from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
 
+    if every is not None and every < 1:
+        raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
+    every = every or 1
+    every_kth = every > 1
     started = time.monotonic()
     listener = listener or Quiet()
     cluster = cluster_of(workers, worker_index)
@@ -96,8 +105,11 @@ def measure_model(
 
     def look() -> tuple[dict[str, _Measurable], Output, Dataset, Dataset, str | None]:
         measured = _measurable(load(Path(model), **trust), used)
-        name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if original is None else MEASURED
+        plain = original is None and not every_kth
+        name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if plain else MEASURED
         by_name = {name: measured}
+        if name == MEASURED and original is None:
+            by_name = {ORIGINAL: measured, MEASURED: measured}
         if original is not None:
             by_name = {ORIGINAL: _measurable(load(Path(original), **trust), of_original), name: measured}
         opened = open_data(data, task, **how_to_open(used.model_dump()))
@@ -116,6 +128,11 @@ def measure_model(
     held, said = held_out(opened, measured.frames, fps)
     trained = about_training(Path(model), origin, opened, used)
     notes = [*opened.notes, *continuous.notes, *said, *(one for one in (cut, trained) if one)]
+    if every_kth:
+        notes.append(
+            f"The {list(by_name)[-1]} model ran on every {ordinal(every)} frame and its answers were held between: "
+            "its costs are per frame of the video, and its staleness is that of the frames that it ran on."
+        )
     warnings = list(dict.fromkeys(notes))
     for note in warnings:
         listener.say(note)
@@ -128,18 +145,20 @@ def measure_model(
             videos.use_cache(used.cache, announce=listener.say)
     if team.count > 1:
         files = [sha256(Path(path)) for path in (model, original) if path is not None]
-        how = (__version__, measured.frames, fps, used.rescale, task, files)
+        how = (__version__, measured.frames, fps, used.rescale, task, files, every)
         seen = (opened.fingerprint("validation"), continuous.fingerprint("validation"))
         team.agree("videos, models or options", repr((how, seen)))
     models = {one: ready.clip_model for one, ready in by_name.items()}
     output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
-    figures = measure(
+    figures, controls = measure_with_controls(
         models,
         held or opened,
-        frames=measured.frames,
+        measured.frames,
         streams=continuous,
+        refined_held=REFINED_HELD if streams is not None and not every_kth else (),
         fps=fps,
         output=output,
+        every={list(models)[-1]: every},
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
         workers=team,
     )
@@ -148,11 +167,17 @@ def measure_model(
     pictures = draw_pictures(models, opened, frames=measured.frames) if with_pictures else []
     told = {name: value for name, value in used.model_dump(mode="json").items() if name in SETTINGS}
     report = assemble(
-        settings={**told, "original": None if original is None else str(original), "frames": measured.frames},
+        settings={
+            **told,
+            "original": None if original is None else str(original),
+            "frames": measured.frames,
+            **({"every": every} if every_kth else {}),
+        },
         model=measured.info(Path(model), class_vector=not output.numbers and len(measured.answers.shape) == 1),
         data=opened,
         streams=continuous,
         models=figures,
+        controls=controls,
         warnings=warnings,
         seconds=time.monotonic() - started,
         pictures=[picture for picture, _ in pictures],

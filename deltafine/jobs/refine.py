@@ -214,6 +214,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         data=prepared.data,
         streams=prepared.streams,
         models=outcome.measurements,
+        controls=outcome.controls,
         warnings=outcome.warnings,
         seconds=seconds,
         sites=[

@@ -41,7 +41,13 @@ class Played:
 
 
 def play(
-    run: str | os.PathLike[str], source: str, *, frames: int | None = None, calibrate: bool = True, **settings: Any
+    run: str | os.PathLike[str],
+    source: str,
+    *,
+    frames: int | None = None,
+    every: int = 1,
+    calibrate: bool = True,
+    **settings: Any,
 ) -> tuple[DeltaRuntime, Iterator[Played]]:
     """Stream a video through a refined model, computing only what changed.
 
@@ -49,6 +55,7 @@ def play(
         run: a run directory, or a model file.
         source: a video file, a folder of images, or the number of a camera.
         frames: stop after so many.
+        every: run on every k-th frame, and hold the prediction between.
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
@@ -62,7 +69,7 @@ def play(
     from deltafine.video.live import live_frames
 
     given = checked(**settings)
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust_in(given))
+    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "

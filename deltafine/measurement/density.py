@@ -33,6 +33,7 @@ class Density(Metric):
         self.changed_positions = np.zeros(len(places), np.int64)
         self.steps = np.zeros(len(places), np.int64)
         self.steady_steps = np.zeros(len(places), np.int64)
+        self.compared_steps = np.zeros(len(places), np.int64)
 
     def update(self, shown: Shown) -> None:
         piece = shown.piece
@@ -40,6 +41,7 @@ class Density(Metric):
             steady = piece.steady_at(counts)
             self.steps[index] += steady.size
             self.steady_steps[index] += steady.sum()
+            self.compared_steps[index] += piece.compared_at(counts).sum()
             self.nonzero[index] += counts.nonzero.sum()
             self.changed[index] += counts.changed[steady].sum()
             self.changed_positions[index] += counts.changed_positions[steady].sum()
@@ -51,6 +53,7 @@ class Density(Metric):
             "changed_positions": self.changed_positions,
             "steps": self.steps,
             "steady_steps": self.steady_steps,
+            "compared_steps": self.compared_steps,
         }
 
     def add(self, record: Record) -> None:
@@ -59,6 +62,7 @@ class Density(Metric):
         self.changed_positions += record["changed_positions"]
         self.steps += record["steps"]
         self.steady_steps += record["steady_steps"]
+        self.compared_steps += record["compared_steps"]
 
     def result(self, beside: Beside) -> Result:
         return Result(
@@ -95,6 +99,11 @@ class Density(Metric):
         changed, elements = self._of_steady(self.changed, self.elements)
         sizes = self.elements.tolist()
         return [c * size / of for c, of, size in zip(changed.tolist(), elements.tolist(), sizes, strict=True)]
+
+    def compared(self) -> list[float]:
+        """Of the steps with one before them, the share that the model ran on, per place."""
+        steady = np.maximum(self.steady_steps, 1)
+        return np.where(self.steady_steps > 0, self.compared_steps / steady, 1.0).tolist()
 
     @property
     def activation_sparsity(self) -> float:

@@ -50,15 +50,17 @@ class Energy(Derived):
 
     def result(self, beside: Beside) -> Result:
         macs, accumulates = beside.metric(EffectiveMacs), beside.metric(Accumulates)
-        spent = beside.metric(Overhead).spent(beside.metric(Density))
+        density = beside.metric(Density)
+        spent = beside.metric(Overhead).spent(density)
         places = self.subject.probe.layers
-        values = sum((place.elements + place.output_elements) * steps(place) for place in places)
+        values = [(place.elements + place.output_elements) * steps(place) for place in places]
+        computed = sum(share * of_place for of_place, share in zip(values, density.compared(), strict=True))
         without_products = accumulates.delta_steady(macs)
         return Result(
             operations={
-                "energy_dense": dense_energy(macs.dense_total, accumulates.dense_steady(macs), values),
+                "energy_dense": dense_energy(macs.dense_total, accumulates.dense_steady(macs), sum(values)),
                 "energy_delta": delta_energy(
-                    macs.delta_steady, without_products, values, spent.comparisons, spent.moves
+                    macs.delta_steady, without_products, computed, spent.comparisons, spent.moves
                 ),
             }
         )

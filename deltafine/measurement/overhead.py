@@ -29,14 +29,17 @@ def comparisons(place: Place) -> int:
     return place.elements * steps(place)
 
 
-def moves(place: Place, changed: float) -> float:
-    """Values read and written per frame, ``changed`` being the mean number of elements changed when it runs."""
-    return (place.elements + changed + place.output_elements) * steps(place)
+def moves(place: Place, changed: float, share: float = 1.0) -> float:
+    """Values read and written per frame, ``changed`` being the mean number of elements changed when it runs.
+
+    Of a model that runs on a share of the frames, ``changed`` is the mean over all.
+    """
+    return (share * (place.elements + place.output_elements) + changed) * steps(place)
 
 
-def overhead_operations(place: Place, changed: float) -> float:
-    """Comparisons, subtractions and moves per frame."""
-    return 2 * comparisons(place) + moves(place, changed)
+def overhead_operations(place: Place, changed: float, share: float = 1.0) -> float:
+    """Comparisons, subtractions and moves per frame, of a model that runs on a share of them."""
+    return 2 * share * comparisons(place) + moves(place, changed, share)
 
 
 def break_even_density(place: Place) -> float:
@@ -52,7 +55,7 @@ def break_even_density(place: Place) -> float:
 class Spent:
     """What all layers need in addition, mean per frame, first frames left out."""
 
-    comparisons: int
+    comparisons: float
     moves: float
 
     @property
@@ -68,8 +71,9 @@ class Overhead(Derived):
 
     def spent(self, density: Density) -> Spent:
         """By all layers."""
-        places = self.subject.probe.layers
-        return Spent(sum(map(comparisons, places)), sum(map(moves, places, density.changed_per_step())))
+        places, shares = self.subject.probe.layers, density.compared()
+        compared = sum(share * comparisons(place) for place, share in zip(places, shares, strict=True))
+        return Spent(compared, sum(map(moves, places, density.changed_per_step(), shares)))
 
     def result(self, beside: Beside) -> Result:
         macs, density, places = beside.metric(EffectiveMacs), beside.metric(Density), self.subject.probe.layers
@@ -82,20 +86,20 @@ class Overhead(Derived):
             },
             layers=[
                 {
-                    "overhead_operations": overhead_operations(place, changed),
+                    "overhead_operations": overhead_operations(place, changed, share),
                     "break_even_density": break_even_density(place),
                 }
-                for place, changed in zip(places, density.changed_per_step(), strict=True)
+                for place, changed, share in zip(places, density.changed_per_step(), density.compared(), strict=True)
             ],
         )
 
     def _with_first(self, density: Density) -> float:
         """Operations of all frames; a first frame only stores its inputs."""
         total = 0.0
-        changed = density.changed_per_step()
+        changed, shares = density.changed_per_step(), density.compared()
         for index, place in enumerate(self.subject.probe.layers):
             of_all, steady = int(density.steps[index]), int(density.steady_steps[index])
             often = steps(place)
-            total += overhead_operations(place, changed[index]) * steady / often
+            total += overhead_operations(place, changed[index], shares[index]) * steady / often
             total += comparisons(place) * (of_all - steady) / often
         return total

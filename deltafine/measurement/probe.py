@@ -77,12 +77,18 @@ class Piece:
     steady: np.ndarray  # (batch, frames, or 1 for a window) bool: whether it has one before it
     state: list[tf.Tensor] = field(repr=False)  # to go on with
     features: np.ndarray | None = None  # (batch, steps of time, values): some of what the last layer with MACs takes
+    held: np.ndarray | None = None  # (batch, frames, or 1 for a window) bool: left out, see ``held_runs``
 
     def steady_at(self, counts: PlaceCounts) -> np.ndarray:
         """(batch, steps) bool: whether a step at this place has one before it; all but the first of a clip do."""
         steady = np.ones(counts.changed.shape, bool)
         steady[:, :1] = self.steady[:, :1]
         return steady
+
+    def compared_at(self, counts: PlaceCounts) -> np.ndarray:
+        """(batch, steps) bool: those of ``steady_at`` that the model ran on."""
+        steady = self.steady_at(counts)
+        return steady if self.held is None else steady & ~self.held
 
 
 class Probe:

@@ -65,10 +65,15 @@ class RelativeError:
         Raises:
             DeltafineError: the targets never vary, so that no error is large or small.
         """
-        if not self._by_work_item:
-            return None
-        first, *others = (self._by_work_item[item] for item in sorted(self._by_work_item))
-        sums = functools.reduce(_Sums.with_another, others, first)
+        return self.of(self._sums().errors) if self._by_work_item else None
+
+    def of(self, errors: np.ndarray) -> float:
+        """The error that sums of squared errors (outputs,) of other predictions of the same targets amount to.
+
+        Raises:
+            DeltafineError: as ``result``.
+        """
+        sums = self._sums()
         variance = np.maximum(sums.squares / sums.count - (sums.sum / sums.count) ** 2, 0)
         if not variance.max():
             raise DeltafineError(
@@ -76,7 +81,11 @@ class RelativeError:
                 "with: give videos in which they change."
             )
         spread = np.maximum(variance, SMALLEST_SPREAD**2 * variance.max())
-        return float(np.sqrt(np.mean(sums.errors / sums.count / spread)))
+        return float(np.sqrt(np.mean(errors / sums.count / spread)))
+
+    def _sums(self) -> _Sums:
+        first, *others = (self._by_work_item[work_item] for work_item in sorted(self._by_work_item))
+        return functools.reduce(_Sums.with_another, others, first)
 
 
 @dataclass(slots=True)

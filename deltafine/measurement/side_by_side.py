@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deltafine.document.controls import Controls
 from deltafine.document.figures import Figures, Measurement
 from deltafine.errors import DeltafineError
 from deltafine.measurement.collector import Collector
+from deltafine.measurement.held_runs import run_held
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from deltafine.video.clips import Batch
 
 
-ORIGINAL = "original"
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
 """Input values that a measured batch may hold: bounds the memory of measuring."""
 
@@ -44,6 +46,7 @@ def measure(
     fps: float | None = None,
     output: Output | None = None,
     metrics: Sequence[Metric] = (),
+    every: Mapping[str, int] | None = None,
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Measurement]:
@@ -60,6 +63,7 @@ def measure(
         fps: frames are taken at this rate; None for all frames.
         output: how predictions are read; default: as probabilities of classes.
         metrics: measured beside those that are registered (``deltafine.measurement.metrics``).
+        every: by name, models that run on every k-th frame alone and hold their answers; all frames are judged.
         progress: told how far the measurement is.
         workers: who measure: each some of the videos, and some of the batches of clips; all get the same figures, which
             are those that one of them would come to.
@@ -76,12 +80,37 @@ def measure(
         >>> 0 < found["refined"].streams.operations.mac_density < 1
         True
     """
+    how: Any = {"split": split, "fps": fps, "output": output, "metrics": metrics}
+    how |= {"every": every, "progress": progress, "workers": workers}
+    return _measure(models, data, frames, streams or data, {}, how)[0]
+
+
+def measure_with_controls(
+    models: Mapping[str, Any],
+    data: Any,
+    frames: int,
+    *,
+    streams: Any | None = None,
+    refined_held: Sequence[int] = (),
+    **how: Any,
+) -> tuple[dict[str, Measurement], Controls | None]:
+    """As :func:`measure`, and what simpler ways to save reach on the streams; None without anything to judge by.
+
+    Args:
+        models, data, frames, streams, how: as for :func:`measure`.
+        refined_held: for which k the refined model is measured on every k-th frame as well, which takes 1/k of the
+            time that it takes on all.
+    """
+    return _measure(models, data, frames, streams or data, {"controlled": True, "refined_held": refined_held}, how)
+
+
+def _measure(
+    models: Mapping[str, Any], data: Any, frames: int, streams: Any, controls: Mapping[str, Any], how: Mapping[str, Any]
+) -> tuple[dict[str, Measurement], Controls | None]:
     probes = {name: Probe(model) for name, model in models.items()}
-    how: dict[str, Any] = {"split": split, "fps": fps, "output": output, "metrics": metrics}
-    how |= {"progress": progress, "workers": workers}
-    streamed = measure_streams(probes, streams or data, **how)
+    streamed, found = _on_streams(probes, streams, **how, **controls)
     clipped = measure_clips(probes, data, frames=frames, **how)
-    return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}
+    return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}, found
 
 
 def measure_streams(
@@ -110,9 +139,32 @@ def measure_streams(
 
     Networks that take clips are shown one window after the other; frames left over at the end are not shown.
     """
+    how: Any = {"split": split, "fps": fps, "spliced": spliced, "output": output, "metrics": metrics}
+    return _on_streams(probes, data, original=original, progress=progress, workers=workers, **how)[0]
+
+
+def _on_streams(
+    probes: Mapping[str, Probe],
+    data: Any,
+    *,
+    split: str = "validation",
+    fps: float | None = None,
+    spliced: bool = False,
+    output: Output | None = None,
+    metrics: Sequence[Metric] = (),
+    every: Mapping[str, int] | None = None,
+    controlled: bool = False,
+    refined_held: Sequence[int] = (),
+    original: Callable[[np.ndarray], np.ndarray] | None = None,
+    progress: Progress | None = None,
+    workers: Workers = ALONE,
+) -> tuple[dict[str, Figures], Controls | None]:
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced, original=original)
-    total = len(data.select(split))
+    comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced, every=every, original=original)
+    videos = data.select(split)
+    if controlled:
+        labelled = any(video.label is not None or video.frame_labels is not None for video in videos)
+        comparison.control(labelled=labelled, refined_held=refined_held)
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     size = (height, width)
     streams = data.streams(split, size=size, channels=channels, chunk=chunk, fps=fps, continued=spliced)
@@ -122,13 +174,13 @@ def measure_streams(
             if spliced or index % workers.count == workers.index:
                 comparison.add_stream(index, pieces, one_label=video.frame_labels is None)
             if progress is not None:
-                progress("streams", index + 1, total)
+                progress("streams", index + 1, len(videos))
 
     if spliced:
         measure()
     else:
         comparison.share_out(measure, workers)
-    return comparison.figures()
+    return comparison.figures(), comparison.controls()
 
 
 def measure_clips(
@@ -140,12 +192,13 @@ def measure_clips(
     fps: float | None = None,
     output: Output | None = None,
     metrics: Sequence[Metric] = (),
+    every: Mapping[str, int] | None = None,
     progress: Progress | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Figures]:
     """Measure models on clips of T frames, each starting from scratch; see :func:`measure`."""
     height, width, channels = _frame_shape(probes)
-    comparison = _Comparison(probes, output or Output(), metrics, as_clips=True)
+    comparison = _Comparison(probes, output or Output(), metrics, as_clips=True, every=every)
     batch = max(1, VALUES_AT_ONCE // (height * width * channels * frames))
     size = (height, width)
     mine = (workers.index, workers.count)
@@ -181,6 +234,7 @@ class _Comparison:
         spliced: bool = False,
         as_clips: bool = False,
         original: Callable[[np.ndarray], np.ndarray] | None = None,
+        every: Mapping[str, int] | None = None,
     ) -> None:
         self._original = original
         self._probes = probes
@@ -190,11 +244,17 @@ class _Comparison:
         probe = next(iter(probes.values()))
         self.window = probe.window
         self._by_window = self.window is not None and probe.model.output_shape[1] != self.window
-        self._collectors = {
-            name: Collector(Subject(probe, output, self._by_window, as_clips, name == ORIGINAL), metrics)
-            for name, probe in probes.items()
+        self._subjects = {
+            name: Subject(probe, output, self._by_window, as_clips, name == ORIGINAL) for name, probe in probes.items()
         }
+        self._collectors = {name: Collector(subject, metrics) for name, subject in self._subjects.items()}
+        self._every = every or {}
+        self._controls: SimpleControls | None = None
         self._videos: set[int] = set()
+
+    def control(self, *, labelled: bool, refined_held: Sequence[int]) -> None:
+        """Find what simpler ways to save reach, too."""
+        self._controls = SimpleControls(self._subjects, labelled=labelled, refined_held=refined_held)
 
     def share_out(self, measure: Callable[[], None], workers: Workers) -> None:
         """Let every worker measure its share, and add up."""
@@ -206,11 +266,14 @@ class _Comparison:
 
     def _record(self) -> Record:
         models = {f"model {number}": one.record() for number, one in enumerate(self._collectors.values())}
-        return nested({**models, "videos": {"numbers": np.array(sorted(self._videos), np.int64)}})
+        controls = {} if self._controls is None else {"controls": self._controls.record()}
+        return nested({**models, **controls, "videos": {"numbers": np.array(sorted(self._videos), np.int64)}})
 
     def _add_record(self, record: Record) -> None:
         for number, collector in enumerate(self._collectors.values()):
             collector.add(inner_record(record, f"model {number}"))
+        if self._controls is not None:
+            self._controls.add(inner_record(record, "controls"))
         self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
@@ -218,16 +281,16 @@ class _Comparison:
     ) -> None:
         states = self._states if self._spliced else dict.fromkeys(self._probes)
         held: np.ndarray | None = None
+        if self._controls is not None:
+            self._controls.begin()
         for number, (frames, labels) in enumerate(pieces):
             if self.window is not None and len(frames) < self.window:
                 break
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
             known = np.array([self._output.label_of(known)]) if self._by_window else known
-            shown = {
-                name: probe.run(frames[None], states[name], after_cut=number == 0)
-                for name, probe in self._probes.items()
-            }
-            states.update({name: piece.state for name, piece in shown.items()})
+            shown = {}
+            for name in self._probes:
+                shown[name], states[name] = self._run(name, frames[None], states[name], after_cut=number == 0)
             answers = self._answers(frames[None], shown, known[None], np.array([index]), index, one_label=one_label)
             first_seen = answers[self._reference].predictions
             held = first_seen[:, :1] if held is None else held
@@ -235,9 +298,19 @@ class _Comparison:
                 answers[self._reference], predictions=np.broadcast_to(held, first_seen.shape), one_label=False
             )
             self._update(shown, answers, control)
+            if self._controls is not None:
+                self._controls.update(frames, answers, index)
+
+    def _run(self, name: str, frames: np.ndarray, state: Any, *, after_cut: bool = False) -> tuple[Piece, Any]:
+        """What a model does with frames, and the state to go on with."""
+        probe, every = self._probes[name], self._every.get(name, 1)
+        if every > 1:
+            return run_held(probe, frames, state, every)
+        piece = probe.run(frames, state, after_cut=after_cut)
+        return piece, piece.state
 
     def add_clips(self, work_item: int, clips: Batch) -> None:
-        shown = {name: probe.run(clips.frames) for name, probe in self._probes.items()}
+        shown = {name: self._run(name, clips.frames, None)[0] for name in self._probes}
         one_label = clips.frame_labels is None
         if self._by_window:
             labels = clips.labels[:, None]
@@ -281,6 +354,10 @@ class _Comparison:
         for name, piece in shown.items():
             self._collectors[name].update(piece, answers[name], control)
             self._videos |= set(answers[name].videos.tolist())
+
+    def controls(self) -> Controls | None:
+        """What simpler ways to save reach; None where that was not asked for, or cannot be judged."""
+        return None if self._controls is None else self._controls.result()
 
     def figures(self) -> dict[str, Figures]:
         if not self._videos:

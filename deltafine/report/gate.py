@@ -14,11 +14,16 @@ from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
+from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import BY_KEY, figures_of, subject
 from deltafine.report.text import clean, points, share, shown
 from deltafine.settings import share_of
 
-SHARES = ("min-sparsity", "max-macs-ratio", "max-pixel-density", "max-accuracy-drop", "max-regression")
+MIN_GAIN_OVER_HOLD = "min-gain-over-hold"
+SHARES = (
+    *("min-sparsity", "max-macs-ratio", "max-pixel-density", "max-accuracy-drop", "max-regression"),
+    MIN_GAIN_OVER_HOLD,
+)
 ACCURACY_DROP_AT = "accuracy-drop-at"
 NAMES = (*SHARES, ACCURACY_DROP_AT)
 
@@ -139,6 +144,8 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
             )
     if "max-accuracy-drop" in limits:
         found.append(_accuracy_check(report, limits["max-accuracy-drop"], gate.accuracy_drop_at))
+    if MIN_GAIN_OVER_HOLD in limits:
+        found.append(_gain_check(report, limits[MIN_GAIN_OVER_HOLD], why))
     if "max-regression" in limits:
         if not comparisons:
             raise DeltafineError("max-regression needs something to compare with: give --baseline RUN.")
@@ -166,6 +173,25 @@ def _accuracy_check(report: Report, limit: float, at: str) -> Check:
         f"{points(measured)} points",
         f"at least {points(-limit)} points",
         -measured <= limit + _TOLERANCE,
+    )
+
+
+def _gain_check(report: Report, limit: float, why: str) -> Check:
+    """At equal MACs: accuracy or fidelity in points, an error as a share of the error of the original held."""
+    compared = equal_macs(report)
+    if compared is None:
+        raise DeltafineError(
+            f"{MIN_GAIN_OVER_HOLD} cannot be checked: {clean(report.title)!r} has no delta model beside an original "
+            "whose answers were held; measure both again."
+        )
+    said = share if compared.judged_by == "error" else lambda value: f"{points(value)} points"
+    return _doubted(
+        MIN_GAIN_OVER_HOLD,
+        f"gain of {compared.judged_by} over the original held at equal MACs",
+        said(compared.gain),
+        f"at least {said(limit)}",
+        compared.gain >= limit - _TOLERANCE,
+        why,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -16,6 +16,8 @@ from deltafine.report.text import share, significant
 
 WIDTH, HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_DECADES = 4
+"""Up to which a logarithmic scale has ticks within a power of ten."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, or these powers alone, between the powers `low` and `high` of ten."""
+    powers = range(max(-300, math.floor(low)), min(300, math.ceil(high)) + 1)
+    few = high - low <= _DECADES
+    found = [
+        factor * 10.0**power
+        for power in powers[:: 1 if few else len(powers) // _DECADES + 1]
+        for factor in (1, 2, 5)[: 3 if few else 1]
+    ]
+    return [one for one in found if low - 1e-9 <= math.log10(one) <= high + 1e-9]
+
+
 def _span(values: Iterable[float], from_zero: bool) -> tuple[float, float]:
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
@@ -81,15 +95,19 @@ def draw(
     x_from_zero: bool = False,
     y_from_zero: bool = False,
     whole_x: bool = False,
+    x_log: bool = False,
 ) -> Markup:
-    """One plot. Points that are not finite are left out, and break the line."""
-    x_low, x_high = _span((x for one in series for x, _ in one.points), x_from_zero)
+    """One plot. Points that are not finite are left out, and break the line; so are those not above 0 with `x_log`."""
+    if x_log:
+        series = [replace(one, points=[(x if x > 0 else math.nan, y) for x, y in one.points]) for one in series]
+    scale = math.log10 if x_log else float
+    x_low, x_high = _span((scale(x) for one in series for x, _ in one.points), x_from_zero)
     y_low, y_high = _span(
         [*(y for one in series for _, y in one.points), *(level.value for level in levels)], y_from_zero
     )
 
     def across(x: float) -> float:
-        return round(_LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + (scale(x) - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT), 1)
 
     def down(y: float) -> float:
         return round(HEIGHT - _BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - _TOP - _BOTTOM), 1)
@@ -106,7 +124,7 @@ def draw(
         parts.append(
             Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_LEFT - 6, down(y) + 4, y_text(y))
         )
-    for x in ticks(x_low, x_high, 6):
+    for x in log_ticks(x_low, x_high) if x_log else ticks(x_low, x_high, 6):
         if whole_x and not float(x).is_integer():
             continue
         parts.append(
@@ -176,8 +194,13 @@ def _drawn(
 
 
 def plots(report: Report) -> list[Plot]:
-    """The plots that this report has the numbers for: the front, then the training curves."""
+    """The plots of training that this report has the numbers for: the front, then the curves."""
     return [*_front(report), *_curves(report.history)]
+
+
+def front_is_comparable(report: Report) -> bool:
+    """Training watches the streams of `data`: what was measured on other streams does not belong beside it."""
+    return "original" in report.models and report.stream_data is None
 
 
 def _front(report: Report) -> list[Plot]:
@@ -185,9 +208,7 @@ def _front(report: Report) -> list[Plot]:
     if not front:
         return []
     levels = []
-    # Training watches the streams of `data`: levels measured on other streams do not belong beside it.
-    comparable = "original" in report.models and report.stream_data is None
-    original = report.models["original"].streams if comparable else None
+    original = report.models["original"].streams if front_is_comparable(report) else None
     if original and original.frame_accuracy:
         levels.append(Level("original model", original.frame_accuracy.value, "original"))
     if original and original.frozen_accuracy:
@@ -197,7 +218,7 @@ def _front(report: Report) -> list[Plot]:
         [(point.mac_density, point.accuracy) for point in front],
         "refined",
         line=False,
-        notes=[_front_note(point) for point in front],
+        notes=[front_note(point) for point in front],
         big=frozenset(index for index, point in enumerate(front) if point.chosen),
     )
     return [
@@ -218,7 +239,8 @@ def _front(report: Report) -> list[Plot]:
     ]
 
 
-def _front_note(point: FrontPoint) -> str:
+def front_note(point: FrontPoint) -> str:
+    """What is shown on hovering over a checkpoint."""
     chosen = ", chosen" if point.chosen else ""
     name = f"epoch {point.epoch}" if point.divergence is None else f"calibrated, {significant(point.divergence)} nats"
     return (

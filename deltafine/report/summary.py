@@ -9,6 +9,7 @@ from typing import TypeVar
 from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.control import TOLERANCE, control_of, said_of
 from deltafine.report.health import health_cautions, listed
+from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
 
@@ -30,6 +31,7 @@ class Headline:
         accuracy: how good the model is; or why the saving cannot be told.
         control: how good a network is that never updates; empty where ``accuracy`` says it.
         fidelity: how near the model is to the original.
+        held: how good the original is at the same cost, if it runs on every k-th frame; empty where it is not known.
         told: whether a saving is claimed.
         doubtful: it is not, or it came from not updating.
     """
@@ -39,6 +41,7 @@ class Headline:
     accuracy: str
     control: str
     fidelity: str
+    held: str
     told: bool
     doubtful: bool
 
@@ -57,8 +60,9 @@ def headline(report: Report) -> Headline:
     likeness = _likeness(figures) if model != "original" else ""
     control = control_of(report)
     if control is not None and control.as_good:
-        return Headline(model, *said_of(control, model), control="", fidelity=likeness, told=False, doubtful=True)
+        return Headline(model, *said_of(control, model), "", likeness, held="", told=False, doubtful=True)
     held, frozen = figures.frozen_accuracy, figures.frozen_error
+    at_equal_macs = equal_macs(report)
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
@@ -71,6 +75,7 @@ def headline(report: Report) -> Headline:
             else ""
         ),
         fidelity=likeness,
+        held="" if at_equal_macs is None else at_equal_macs.sentence,
         told=True,
         doubtful=control is not None and control.hardly_updates,
     )

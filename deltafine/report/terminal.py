@@ -17,6 +17,7 @@ from deltafine.report.compare import Comparison
 from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
+from deltafine.report.holding import control_tables
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
 from deltafine.report.summary import (
     cautions,
@@ -39,6 +40,7 @@ def show(report: Report, console: Console) -> None:
     _show_headline(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
+    _show_controls(report, console)
     for timing in report.timings:
         show_timing(timing, console)
     if report.energy_table:
@@ -75,7 +77,7 @@ def _show_headline(report: Report, console: Console) -> None:
     found = headline(report)
     line(console, f"{report.title} ({found.model} model, continuous streams)", "dim")
     line(console, found.sentence, "bold red" if found.doubtful else "bold green")
-    for sentence in (found.control, found.fidelity):
+    for sentence in (found.control, found.fidelity, found.held):
         if sentence and sentence not in found.sentence:
             line(console, sentence[0].upper() + sentence[1:] + ".")
     for caution in cautions(report):
@@ -92,6 +94,16 @@ def _show_figures(report: Report, console: Console, feeding: Feeding, title: str
         if row.has_intervals:
             made.add_row(Text("  95% interval", style="dim"), *(Text(cell, style="dim") for cell in row.intervals))
     section(console, title, made)
+
+
+def _show_controls(report: Report, console: Console) -> None:
+    for control in control_tables(report):
+        made = table(console)
+        add_words(made, control.head[0])
+        add_figures(made, *control.head[1:])
+        for cells in control.lines:
+            made.add_row(*map(Text, cells))
+        section(console, control.title, made)
 
 
 def show_timing(timing: Timing, console: Console) -> None:

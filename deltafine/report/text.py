@@ -123,3 +123,9 @@ def duration(seconds: float) -> str:
 def counted(number: int, thing: str, things: str | None = None) -> str:
     """A number with its noun: 1 video, 12 videos."""
     return f"{number} {thing if number == 1 else things or thing + 's'}"
+
+
+def ordinal(number: int) -> str:
+    """2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from deltafine.document.report import Timing
-from deltafine.report.text import clean, counted, significant, times
+from deltafine.report.text import clean, counted, ordinal, significant, times
 
 HEADINGS = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
 
 
 def title(timing: Timing) -> str:
     """What was timed where."""
-    return f"Milliseconds per frame, {counted(timing.threads, 'thread')}"
+    held = f", of every {ordinal(timing.every)} frame" if timing.every > 1 else ""
+    return f"Milliseconds per frame{held}, {counted(timing.threads, 'thread')}"
 
 
 def lines(timing: Timing) -> list[tuple[str, ...]]:
@@ -32,10 +33,11 @@ def lines(timing: Timing) -> list[tuple[str, ...]]:
 def sentence(timing: Timing) -> str:
     """On what it was measured, and with how many threads."""
     versions = timing.versions
+    held = f"; per frame of the video each time is divided by {timing.every}" if timing.every > 1 else ""
     return (
         f"{counted(timing.frames, 'frame')} of {counted(timing.videos, 'video')} ({timing.data}), runtimes in turn, "
         f"some frames at a time, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, "
-        f"deltafine {versions.deltafine} ({timing.engine}) with one, Python {versions.python}, {timing.created}."
+        f"deltafine {versions.deltafine} ({timing.engine}) with one, Python {versions.python}, {timing.created}{held}."
     )
 
 

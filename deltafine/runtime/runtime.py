@@ -37,11 +37,12 @@ class DeltaStream(NotCopied):
     It cannot be copied or pickled. Any method raises a DeltafineError while another thread is within one.
     """
 
-    def __init__(self, plan: Plan, state: NumbaState | NumpyState) -> None:
+    def __init__(self, plan: Plan, state: NumbaState | NumpyState, every: int = 1) -> None:
         self._lock = threading.Lock()
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
+        self._every, self._number = every, 0  # of the next frame
         self._counts: FrameCounts | None = None
         self._underway = False
 
@@ -56,6 +57,9 @@ class DeltaStream(NotCopied):
     @alone
     def step(self, frame: np.ndarray) -> Any:
         """Advance by one frame.
+
+        Of a runtime that runs on every k-th frame, the others are not looked at: the prediction is that of the last
+        frame that was, and the counts are 0.
 
         Args:
             frame: (height, width, channels), any number type, pixels as the model takes them.
@@ -74,12 +78,16 @@ class DeltaStream(NotCopied):
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
                 f"{pixels.dtype} of shape {pixels.shape}: resize it first."
             )
-        pixels = self._finite(pixels)
         if self._underway:  # the step before broke off, and left values of two frames
             self._reset()
-        self._counts, self._underway = None, True
-        self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
-        self._underway = False
+        if self._number % self._every:
+            self._counts = FrameCounts(self._plan)
+        else:
+            pixels = self._finite(pixels)
+            self._counts, self._underway = None, True
+            self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
+            self._underway = False
+        self._number += 1
         return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
 
     def _finite(self, pixels: np.ndarray) -> np.ndarray:
@@ -104,7 +112,7 @@ class DeltaStream(NotCopied):
     def _reset(self) -> None:
         self._underway = True  # in case that this, too, is broken off
         self.state.reset()
-        self._counts, self._underway = None, False
+        self._counts, self._underway, self._number = None, False, 0
 
     @alone
     def sent(self) -> dict[str, np.ndarray]:
@@ -142,6 +150,7 @@ class DeltaRuntime(NotCopied):
         source: a run directory, a model file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
         frame_size: (height, width), for a model that takes any size.
+        every: k: run on every k-th frame of a video from its first on, and hold the prediction between.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
@@ -150,6 +159,7 @@ class DeltaRuntime(NotCopied):
     Attributes:
         plan: what is computed, operation by operation.
         engine: the engine in use.
+        every: as given.
 
     Raises:
         DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine is not installed.
@@ -168,11 +178,14 @@ class DeltaRuntime(NotCopied):
         *,
         engine: str = "auto",
         frame_size: tuple[int, int] | None = None,
+        every: int = 1,
         cache: bool = True,
         custom_objects: Mapping[str, Any] | None = None,
         unsafe_lambda: bool = False,
     ) -> None:
-        self.engine = _engine(engine)
+        if every < 1:
+            raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
+        self.engine, self.every = _engine(engine), every
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
         self._source = ""
@@ -236,7 +249,7 @@ class DeltaRuntime(NotCopied):
 
     def stream(self) -> DeltaStream:
         """Another stream of the same model. Safe to call, and to run, from several threads."""
-        return DeltaStream(self.plan, self._new_state())
+        return DeltaStream(self.plan, self._new_state(), self.every)
 
     @property
     def memory(self) -> dict[str, int]:

@@ -50,6 +50,30 @@ def test_a_refined_model_is_compared_with_its_original(place: Path) -> None:
     assert all(drawn.startswith(b"\x89PNG") for _, drawn in pictures)
 
 
+def test_a_model_that_runs_on_every_kth_frame_costs_less_and_all_frames_are_judged(place: Path) -> None:
+    given = {"original": place / "model.keras"}
+    often, _ = measure_model(place / "refined.keras", place / "videos", **given)
+    seldom, _ = measure_model(place / "refined.keras", place / "videos", every=4, **given)
+    all_frames, held = (one.models["refined"].streams for one in (often, seldom))
+    assert held.frames == all_frames.frames
+    assert held.operations.mac_density < all_frames.operations.mac_density
+    assert seldom.models["original"] == often.models["original"]
+    assert seldom.controls == often.controls
+    assert seldom.settings["every"] == 4
+    assert any("ran on every 4th frame" in one for one in seldom.warnings)
+    itself, _ = measure_model(place / "model.keras", place / "videos", every=4)
+    assert list(itself.models) == ["original", "measured"]
+    at_four = next(point for point in itself.controls.held if point.every == 4)
+    accuracy = itself.models["measured"].streams.frame_accuracy.value
+    assert at_four.low <= accuracy <= at_four.high
+
+
+def test_every_is_for_measuring_alone(place: Path, deltafine: Command) -> None:
+    done = deltafine("report", place / "model.keras", "--every", "4")
+    assert done.code == 2
+    assert "--every is for measuring a model" in done.errors
+
+
 def test_a_refined_model_alone_has_accuracy_and_a_control_but_no_fidelity(place: Path) -> None:
     report, _ = measure_model(place / "refined.keras", place / "videos")
     (figures,) = [measurement.streams for measurement in report.models.values()]

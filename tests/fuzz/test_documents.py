@@ -24,7 +24,7 @@ from deltafine.settings import RefineSettings, resolve
 from deltafine.video import open_dataset
 from tests.fuzz.harness import FEW, MANY, fuzz
 from tests.fuzz.mutations import HOSTILE, Blob, changed_bytes, changed_tree
-from tests.report.builders import make_report
+from tests.report.builders import controls, make_report
 
 how_many = pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 
@@ -80,7 +80,8 @@ def test_recipes(tmp_path: Path, examples: int) -> None:
 
 
 def document() -> Any:
-    return json.loads(json_text(make_report(pictures=[Picture(file="a.png", video="v", caption="c")])))
+    pictures = [Picture(file="a.png", video="v", caption="c")]
+    return json.loads(json_text(make_report(pictures=pictures, controls=controls())))
 
 
 @st.composite

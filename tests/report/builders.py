@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from deltafine.document.controls import AnswerAgePoint, Controls, GatePoint, HeldPoint, RefinedHeldPoint
 from deltafine.document.energy import HOROWITZ
 from deltafine.document.report import (
     DataInfo,
@@ -225,6 +226,34 @@ def history(epochs: int = 6) -> list[Epoch]:
         )
         for epoch in range(1, epochs + 1)
     ]
+
+
+def controls(judged_by: str = "accuracy", **changes: Any) -> Controls:
+    """Each doubling of k costs two points of accuracy, or adds two to an error."""
+    away = -0.02 if judged_by != "error" else 0.02
+    best = {"accuracy": ACCURACY["original"], "error": 0.62, "fidelity": 1.0}[judged_by]
+    fields: dict[str, Any] = {
+        "judged_by": judged_by,
+        "held": [
+            HeldPoint(every=every, quality=q, low=q - 0.01, high=q + 0.01)
+            for every in (2, 4, 8, 16, 32)
+            for q in [best + away * math.log2(every)]
+        ],
+        "motion_gate": [
+            GatePoint(threshold=threshold, share=0.8 / threshold, quality=best + away * threshold)
+            for threshold in (1.0, 2.5, 8.0)
+        ],
+        "refined_held": [
+            RefinedHeldPoint(every=every, quality=best + away * 2 * every, mac_density=0.11 * every**-0.6)
+            for every in (2, 4)
+        ],
+        "answer_age": [
+            AnswerAgePoint(model="original", every=1, changes=41, followed=0.93, median=2, p95=None),
+            AnswerAgePoint(model="original", every=8, changes=41, followed=0.88, median=6, p95=31),
+            AnswerAgePoint(model="refined", every=1, changes=41, followed=0.91, median=3, p95=None),
+        ],
+    }
+    return Controls(**{**fields, **changes})
 
 
 def timing(threads: int = 1, **names: str) -> Timing:

@@ -68,3 +68,11 @@ def test_reports_from_before_times_were_kept_load(tmp_path: Path) -> None:
     del document["timings"]
     (tmp_path / "report.json").write_text(json.dumps(document), "utf-8")
     assert load_report(tmp_path).timings == []
+
+
+def test_times_of_every_kth_frame_say_so() -> None:
+    report = make_report(timings=[timing().model_copy(update={"every": 4})])
+    for form in ("table", "html", "markdown"):
+        text = " ".join(str(render(report, form)).split())
+        assert "Milliseconds per frame, of every 4th frame, 1 thread" in text
+        assert "per frame of the video each time is divided by 4" in text

@@ -12,11 +12,13 @@ import numpy as np
 
 from deltafine import __version__
 from deltafine import model as models
+from deltafine.document.controls import Controls
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
 from deltafine.errors import DeltafineWarning, Interrupted
 from deltafine.measurement.probe import Probe
-from deltafine.measurement.side_by_side import measure
+from deltafine.measurement.side_by_side import measure_with_controls
+from deltafine.measurement.simple_controls import REFINED_HELD
 from deltafine.model import DeltaSettings
 from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
@@ -56,6 +58,7 @@ class Outcome:
     own_cache: Path
     frozen: Frozen
     measurements: dict[str, Measurement]
+    controls: Controls | None = None
     history: list[Epoch] = field(default_factory=list)
     front: list[FrontPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -161,11 +164,12 @@ class Refinement:
             warnings += about_no_training(self.frozen, self.settings)
             self.refined = self.calibrated
         self.workers.lead(lambda: str(self._save_refined()))
-        measured = measure(
+        measured, controls = measure_with_controls(
             models_by_name,
             self.prepared.reported,
-            frames=self.prepared.frames,
+            self.prepared.frames,
             streams=self.prepared.streams,
+            refined_held=REFINED_HELD if self.settings.streams is not None else (),
             fps=self.settings.fps,
             output=self.prepared.output,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
@@ -181,6 +185,7 @@ class Refinement:
             own_cache,
             self.frozen,
             measured,
+            controls,
             history,
             front,
             warnings,

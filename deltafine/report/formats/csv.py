@@ -10,7 +10,7 @@ from deltafine.document.report import DeltaFigures, Estimate, LayerFigures, Repo
 from deltafine.report.compare import Comparison
 from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
-from deltafine.report.quantities import FEEDINGS, columns, figures_of, quantities_of
+from deltafine.report.quantities import FEEDINGS, columns, figures_of, quantities_of, subject
 from deltafine.report.text import clean
 
 Cell = str | int | float | None
@@ -20,7 +20,7 @@ COMPARISON_HEAD = ("baseline", "feeding", "scope", "name", "position", "figure",
 
 
 class Csv(ReportFormat):
-    """Every figure of every model; `position` tells apart layers of one name.
+    """Every figure of every model; `position` tells apart layers of one name, and is the k of held answers.
 
     With baselines, every difference instead; `change` is after - before in the figure's own unit.
     """
@@ -68,6 +68,25 @@ def _report_lines(report: Report) -> Iterator[Sequence[Cell]]:
                     for figure, value in entry:
                         if isinstance(value, int | float):
                             yield model, feeding, scope, entry.name, position, figure, value, None, None
+    yield from _control_lines(report)
+
+
+def _control_lines(report: Report) -> Iterator[Sequence[Cell]]:
+    if report.controls is None:
+        return
+    for held in report.controls.held:
+        yield "original", "streams", "held", "", held.every, "quality", held.quality, held.low, held.high
+    for place, gate in enumerate(report.controls.motion_gate):
+        for figure in ("threshold", "share", "quality"):
+            yield "original", "streams", "motion_gate", "", place, figure, getattr(gate, figure), None, None
+    for refined in report.controls.refined_held:
+        for figure in ("quality", "mac_density"):
+            value = getattr(refined, figure)
+            yield subject(report), "streams", "held", "", refined.every, figure, value, None, None
+    for age in report.controls.answer_age:
+        for figure in ("changes", "followed", "median", "p95"):
+            if (value := getattr(age, figure)) is not None:
+                yield age.model, "streams", "answer_age", "", age.every, figure, value, None, None
 
 
 def _comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[Sequence[Cell]]:

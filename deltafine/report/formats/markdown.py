@@ -10,6 +10,7 @@ from deltafine.report import timings
 from deltafine.report.compare import Comparison
 from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
+from deltafine.report.holding import control_tables
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
 from deltafine.report.text import ABSENT, clean, scaled, share, shown
@@ -36,7 +37,11 @@ class Markdown(ReportFormat):
 def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> str:
     found = headline(report)
     parts = [f"# {prose(report.title)}", f"**{prose(found.sentence)}** ({code(found.model)} model, continuous streams)"]
-    beside = [sentence for sentence in (found.control, found.fidelity) if sentence and sentence not in found.sentence]
+    beside = [
+        sentence
+        for sentence in (found.control, found.fidelity, found.held)
+        if sentence and sentence not in found.sentence
+    ]
     if beside:
         parts.append("; ".join(prose(sentence) for sentence in beside) + ".")
     if warned := cautions(report):
@@ -46,6 +51,9 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
+    for control in control_tables(report):
+        table = grid(list(control.head), [[prose(cell) for cell in cells] for cells in control.lines])
+        parts.append(f"## {prose(control.title)}\n\n{table}")
     for timing in report.timings:
         table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
         parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")

@@ -1,0 +1,155 @@
+"""What simple ways to save would reach on the same streams: held answers, a motion gate, the refined model held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from deltafine.document.controls import AnswerAgePoint, Controls, RefinedHeldPoint
+from deltafine.measurement.answer_age import AnswerAge
+from deltafine.measurement.effective_macs import EffectiveMacs
+from deltafine.measurement.held_answers import HeldAnswers
+from deltafine.measurement.held_runs import HeldState, run_held
+from deltafine.measurement.judging import Judge
+from deltafine.measurement.metric import Answered, Shown, Subject
+from deltafine.measurement.motion_gate import MotionGate
+from deltafine.measurement.records import Record, inner_record, nested
+
+ORIGINAL, REFINED = "original", "refined"
+REFINED_HELD = (2, 4, 8)
+"""For which k the refined model is measured on every k-th frame of streams of their own."""
+
+
+class SimpleControls:
+    """Scores of the controls while streams are measured.
+
+    Args:
+        subjects: the models, and how they are measured.
+        labelled: whether the streams have labels.
+        refined_held: for which k the model that the report is about runs on every k-th frame as well.
+    """
+
+    def __init__(self, subjects: Mapping[str, Subject], *, labelled: bool, refined_held: Sequence[int] = ()) -> None:
+        output = next(iter(subjects.values())).output
+        self._labelled = labelled
+        self._window = next(iter(subjects.values())).probe.window is not None
+        self._held = HeldAnswers(output, labelled)
+        self._gate = MotionGate(output, labelled)
+        self._with_original = ORIGINAL in subjects
+        self._name = name = REFINED if REFINED in subjects else list(subjects)[-1]
+        judged = name != ORIGINAL and (labelled or self._with_original)
+        self._subset = [_RefinedHeld(subjects[name], k, labelled) for k in refined_held if judged]
+        self._ages = {one: AnswerAge(1) for one in (ORIGINAL, name) if one in subjects}
+
+    def begin(self) -> None:
+        """A new stream."""
+        self._held.begin()
+        self._gate.begin()
+        for one in self._subset:
+            one.begin()
+        for age in self._ages.values():
+            age.begin()
+
+    def update(self, frames: np.ndarray, answers: Mapping[str, Answered], unit: int) -> None:
+        """Judge the next piece of a stream.
+
+        Args:
+            frames: (frames, height, width, channels) uint8.
+            answers: of the models, one row.
+            unit: of floating-point sums.
+        """
+        if self._with_original:
+            self._held.update(answers[ORIGINAL], unit, window=self._window)
+            self._gate.update(frames, answers[ORIGINAL], unit, window=self._window)
+        for one in self._subset:
+            one.update(frames, next(iter(answers.values())), unit)
+        for name, age in self._ages.items():
+            _look(age, self._held.judge, answers[name].predictions[0], answers[name])
+
+    def record(self) -> Record:
+        """Everything counted, for :meth:`add` of another one."""
+        return nested({name: part.record() for name, part in self._parts().items()})
+
+    def add(self, record: Record) -> None:
+        """Add what another one has counted."""
+        for name, part in self._parts().items():
+            part.add(inner_record(record, name))
+
+    def _parts(self) -> dict[str, HeldAnswers | MotionGate | _RefinedHeld | AnswerAge]:
+        refined = {f"refined held {number}": one for number, one in enumerate(self._subset)}
+        ages = {f"age {number}": age for number, age in enumerate(self._ages.values())}
+        return {"held": self._held, "gate": self._gate, **refined, **ages}
+
+    def result(self) -> Controls | None:
+        """None if there is nothing to judge answers by."""
+        held, gate = self._held.points(), self._gate.points()
+        refined = [point for one in self._subset for point in one.points()]
+        if not held and not refined:
+            return None
+        return Controls(
+            judged_by=self._held.judge.judged_by,
+            held=held,
+            motion_gate=gate,
+            refined_held=refined,
+            answer_age=list(self._answer_ages()),
+        )
+
+    def _answer_ages(self) -> Iterator[AnswerAgePoint]:
+        for name, age in self._ages.items():
+            if point := age.point(name, 1):
+                yield point
+            if name == ORIGINAL:
+                yield from self._held.ages(name)
+        for one in self._subset:
+            if point := one.age.point(self._name, one.every):
+                yield point
+
+
+def _look(age: AnswerAge, judge: Judge, predictions: np.ndarray, answered: Answered) -> None:
+    """Add predictions (frames, classes) beside their labels, where an answer may follow these."""
+    if judge.has_changes:
+        age.update(judge.answers(predictions)[None], answered.labels[0])
+
+
+class _RefinedHeld:
+    """A model that runs on every k-th frame, with its costs."""
+
+    def __init__(self, subject: Subject, every: int, labelled: bool) -> None:
+        self._subject, self.every = subject, every
+        self.age = AnswerAge(1)
+        self._judge = Judge(subject.output, labelled, 1)
+        self._macs = EffectiveMacs()
+        self._macs.begin(subject)
+        self.begin()
+
+    def begin(self) -> None:
+        self._state: HeldState | None = None
+        self.age.begin()
+
+    def update(self, frames: np.ndarray, beside: Answered, unit: int) -> None:
+        """Run on a piece of a stream; ``beside`` has what its answers are judged by."""
+        piece, self._state = run_held(self._subject.probe, frames[None], self._state, self.every)
+        self._macs.update(Shown(piece, beside))
+        truth = self._judge.truth(beside)
+        if truth is not None:
+            predictions = self._subject.output.scores(piece.predictions)[0]
+            _look(self.age, self._judge, predictions, beside)
+            answers = self._judge.answers(predictions)
+            self._judge.expect(truth, unit)
+            self._judge.add_scores(self._judge.scores(answers, truth).sum(axis=0, keepdims=True), unit)
+
+    def record(self) -> Record:
+        return nested({"macs": self._macs.record(), "judge": self._judge.record(), "age": self.age.record()})
+
+    def add(self, record: Record) -> None:
+        self._macs.add(inner_record(record, "macs"))
+        self._judge.add(inner_record(record, "judge"))
+        self.age.add(inner_record(record, "age"))
+
+    def points(self) -> list[RefinedHeldPoint]:
+        found = self._judge.results()
+        if found is None or not self._macs.measured:
+            return []
+        density = self._macs.delta_steady / self._macs.dense_total
+        return [RefinedHeldPoint(every=self.every, quality=found[0], mac_density=density)]

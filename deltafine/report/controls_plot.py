@@ -1,0 +1,90 @@
+"""The plot of quality against MACs: the models, and simpler ways to save."""
+
+from __future__ import annotations
+
+from deltafine.document.report import MODEL_NAMES, Controls, FrontPoint, Report
+from deltafine.report.holding import held_curve, quality_of
+from deltafine.report.plots import Level, Plot, Series, draw, front_is_comparable, front_note
+from deltafine.report.quantities import columns, figures_of, subject
+from deltafine.report.text import share
+
+
+def controls_plot(report: Report) -> Plot | None:
+    """All models and the simpler ways to save on one logarithmic scale of cost; None where these were not measured.
+
+    Checkpoints are among them if they were measured on the same streams.
+    """
+    controls = report.controls
+    if controls is None or not (controls.held or controls.refined_held):
+        return None
+    judged, last = controls.judged_by, subject(report)
+    series = [_held(report, judged), _gated(controls)]
+    if front_is_comparable(report):
+        front = [(point.mac_density, _as_judged(point, judged)) for point in report.front]
+        notes = [front_note(point) for point in report.front]
+        series.append(Series("checkpoints", front, "refined", line=False, notes=notes))
+    series = [one for one in (*series, *(_model(report, controls, name) for name in columns(report))) if one.points]
+    frozen = _frozen(report, last)
+    levels = [] if frozen is None else [Level("never updating", frozen, "control")]
+    title = f"{judged.capitalize()} against MACs on streams{', lower is better' if judged == 'error' else ''}"
+    return Plot(
+        "controls",
+        title,
+        draw(title, series, "MACs / dense MACs", levels, _percent, share, x_log=True),
+        [*((one.colour, one.label) for one in series), *((level.colour, level.label) for level in levels)],
+    )
+
+
+def _held(report: Report, judged: str) -> Series:
+    curve = held_curve(report)
+    notes = [f"original held for {every}: {judged} {share(quality)}" for every, quality in curve]
+    return Series("original held", [(1 / every, quality) for every, quality in curve], "held", notes=notes)
+
+
+def _gated(controls: Controls) -> Series:
+    notes = [
+        f"original where pixels differ by more than {point.threshold:g}: runs on {share(point.share)}, "
+        f"{controls.judged_by} {share(point.quality)}"
+        for point in controls.motion_gate
+    ]
+    points = [(point.share, point.quality) for point in controls.motion_gate]
+    return Series("original behind a motion gate", points, "gate", notes=notes)
+
+
+def _model(report: Report, controls: Controls, name: str) -> Series:
+    """A model; the subject with its held answers."""
+    colour = name if name in MODEL_NAMES else MODEL_NAMES[-1]
+    figures = figures_of(report, name, "streams")
+    cost, reached = figures.operations.mac_density, quality_of(figures, controls)
+    if name == "original" and controls.held:
+        cost, reached = 1.0, held_curve(report)[0][1]
+    if reached is None:
+        return Series(name, [], colour)
+    held = controls.refined_held if name == subject(report) else []
+    points = [(cost, reached), *((point.mac_density, point.quality) for point in held)]
+    names = [name, *(f"{name} held for {point.every}" for point in held)]
+    notes = [
+        f"{one}: {controls.judged_by} {share(quality)}, MACs {share(macs)}"
+        for one, (macs, quality) in zip(names, points, strict=True)
+    ]
+    return Series(f"{name}, and held" if held else name, points, colour, notes=notes, big=frozenset({0}))
+
+
+def _as_judged(point: FrontPoint, judged: str) -> float:
+    """What training watches of numbers is 1 - error."""
+    return 1 - point.accuracy if judged == "error" else point.accuracy
+
+
+def _frozen(report: Report, model: str) -> float | None:
+    """A network that never updates, by the measure of the controls."""
+    figures = figures_of(report, model, "streams")
+    if report.controls is not None and report.controls.judged_by == "error":
+        return figures.frozen_error
+    if report.controls is not None and report.controls.judged_by == "fidelity":
+        return figures.frozen_fidelity
+    return None if figures.frozen_accuracy is None else figures.frozen_accuracy.value
+
+
+def _percent(value: float) -> str:
+    """A round share, shortly."""
+    return f"{100 * value:g}%"
