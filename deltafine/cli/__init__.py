@@ -25,6 +25,8 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 
+SOFTWARE = 70
+"""Exit code of an error that nobody has foreseen; EX_SOFTWARE of sysexits."""
 _debug = False
 
 
@@ -48,8 +50,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 75 another
-    worker has ended, 130 and 143 interrupted."""
+    """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 70 an error of
+    deltafine's own, 75 another worker has ended, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -67,3 +69,7 @@ def main() -> None:
         # Whoever read the output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception:
+        # An error of the program must not pass for a gate that is not met.
+        traceback.print_exc()
+        sys.exit(SOFTWARE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import keras
@@ -20,6 +21,7 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement.accuracy import classes_of
 from deltafine.measurement.output import Output
 from deltafine.measurement.relative_error import RelativeError
+from deltafine.measurement.side_by_side import VALUES_AT_ONCE
 from deltafine.model.clip_model import with_time
 from deltafine.model.insert import RESCALES
 from deltafine.video import Dataset
@@ -254,7 +256,9 @@ def _sample(model: keras.Model, data: Dataset, output: Output, frames: int, fps:
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     videos: list[np.ndarray] = []
-    for clips in _grouped(data.clips("validation", **how, batches=(0, every))):
+    values = frames * int(np.prod(model.inputs[0].shape[2:]))
+    at_once = max(1, min(_AT_ONCE, VALUES_AT_ONCE // values))
+    for clips in _grouped(data.clips("validation", **how, batches=(0, every)), at_once):
         shown = np.concatenate([clip.frames for clip in clips])
         predictions = np.asarray(answering(keras.ops.convert_to_tensor(shown, "float32"), training=False), np.float32)
         steps = predictions.shape[1]
@@ -271,9 +275,9 @@ def _sample(model: keras.Model, data: Dataset, output: Output, frames: int, fps:
     return _Sample(np.concatenate(scores), np.concatenate(labels), np.concatenate(videos))
 
 
-def _grouped(clips: Any) -> Iterator[Sequence[Any]]:
+def _grouped(clips: Any, size: int) -> Iterator[Sequence[Any]]:
     iterator = iter(clips)
-    while group := [clip for _, clip in zip(range(_AT_ONCE), iterator, strict=False)]:
+    while group := list(islice(iterator, size)):
         yield group
 
 
@@ -351,11 +355,14 @@ def _best_order(confusion: np.ndarray) -> np.ndarray:
     """(classes,) the answer that each label meets most, each once and the most certain first; else the label itself."""
     count = len(confusion)
     recalls = confusion / np.maximum(confusion.sum(1, keepdims=True), 1) + 1e-9 * np.eye(count)
-    order = np.full(count, -1)
-    for place in np.argsort(-recalls, axis=None, kind="stable"):
-        label, answer = divmod(int(place), count)
-        if order[label] < 0 and answer not in order:
+    order, free = np.full(count, -1), set(range(count))
+    labels, answers = np.nonzero(recalls)
+    for place in np.argsort(-recalls[labels, answers], kind="stable"):
+        label, answer = int(labels[place]), int(answers[place])
+        if order[label] < 0 and answer in free:
             order[label] = answer
+            free.remove(answer)
+    order[order < 0] = sorted(free)
     return order
 
 
