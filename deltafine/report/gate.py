@@ -15,7 +15,7 @@ from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
-from deltafine.report.quantities import BY_KEY, Quantity, figures_of, quantities_of, subject
+from deltafine.report.quantities import BY_KEY, QUANTITIES, Quantity, figures_of, quantities_of, subject
 from deltafine.report.text import clean, points, share, shown
 from deltafine.settings import is_ambiguous, share_of
 
@@ -130,7 +130,16 @@ def _by_figure(name: str, table: Any, options: str | Sequence[str]) -> dict[str,
                 f"--{name} {clean(option)} names no figure: write FIGURE=NUMBER, such as frame_macs_worst=2e6."
             )
         found[figure.strip()] = value.strip()
-    return {figure: _number(f"{name} {clean(figure)}", value) for figure, value in found.items()}
+    return {figure: _bound(name, figure, value) for figure, value in found.items()}
+
+
+def _bound(name: str, figure: str, value: object) -> float:
+    """The limit of a figure, as its unit is read."""
+    unit = next((one.unit for one in QUANTITIES if one.key.rpartition(".")[2] == figure), "number")
+    what = f"{name} {clean(figure)}"
+    if unit == "points":
+        raise DeltafineError(f"{what} cannot be a limit: give max-accuracy-drop.")
+    return parse_share(what, value, whole=False) if unit == "share" else _number(what, value)
 
 
 def _number(name: str, value: object) -> float:

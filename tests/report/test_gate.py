@@ -177,7 +177,7 @@ def test_any_figure_can_be_limited_by_its_name(tmp_path: Path) -> None:
         ("frame_macs_wurst=1", "did you mean frame_macs_worst"),
         ("xyz=1", "lists all of them"),
         ("milliseconds=1", "deltafine bench RUN adds them"),
-        ("relative_error=1", "was not measured"),
+        ("relative_error=0.5", "was not measured"),
     ],
 )
 def test_a_figure_that_is_not_there_cannot_be_limited(option: str, reason: str) -> None:
@@ -186,11 +186,22 @@ def test_a_figure_that_is_not_there_cannot_be_limited(option: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    ("option", "reason"), [("2e6", "names no figure"), ("videos=many", "no number"), ("videos=nan", "no number")]
+    ("option", "reason"),
+    [
+        ("2e6", "names no figure"),
+        ("videos=many", "no number"),
+        ("videos=nan", "no number"),
+        ("mac_density=1", "could be 1% or 100%"),
+        ("accuracy_change=0", "give max-accuracy-drop"),
+    ],
 )
 def test_a_limit_of_a_figure_names_it_and_a_number(option: str, reason: str) -> None:
     with pytest.raises(DeltafineError, match=reason):
         read_gate(None, {"max": [option]})
+
+
+def test_a_limit_of_a_share_is_read_as_one() -> None:
+    assert read_gate(None, {"max": ["mac_density=15"], "min": ["fidelity=90%"]}).most == {"mac_density": 0.15}
 
 
 def test_figures_that_differ_by_less_than_is_shown_are_shown_with_more_digits() -> None:
