@@ -60,7 +60,14 @@ def _figures(path: str, part: BaseModel, name: str = "") -> Iterator[tuple[str, 
         if isinstance(value, BaseModel):
             yield from _figures(where, value, own if isinstance(value, Estimate) else "")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield where, own, float(value)
+            yield where, own, _as_float(value)
         for place, entry in entries:
             if isinstance(entry, BaseModel):
                 yield from _figures(f"{where}.{place}", entry)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number may be larger than any float
+        return math.inf

@@ -235,6 +235,7 @@ def test_what_is_made_here_has_no_unknown_fields() -> None:
         ("models.refined.streams.deltas.0.silent_channels", 2.0, "a number from 0 to 1"),
         ("models.refined.streams.relative_error", -0.5, "a finite number that is not negative"),
         ("model.coverage", 1.1, "a number from 0 to 1"),
+        ("model.parameters", 10**400, "a finite number"),
     ],
 )
 def test_a_figure_that_cannot_be_is_refused_by_its_place(run: Path, path: str, value: float, words: str) -> None:
