@@ -26,6 +26,8 @@ for command in (
 ):  # fmt: skip
     app.command(short_help=(command.__doc__ or "").partition("\n\n")[0])(command)
 
+SOFTWARE = 70
+"""Exit code of an error that nobody has foreseen; EX_SOFTWARE of sysexits."""
 _debug = False
 
 _NARROW = 72
@@ -66,8 +68,8 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 75 another
-    worker has ended, 130 and 143 interrupted."""
+    """Run the command line. Exit codes: 0 fine, 1 a gate or a budget was not met, 2 bad input or usage, 70 an error of
+    deltafine's own, 75 another worker has ended, 130 and 143 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -82,10 +84,13 @@ def main() -> None:
         # Whoever read the output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:  # such as a folder above a path that may not be looked into
-        if error.filename is None:
-            raise
-        _refuse(f"{error.filename} cannot be used: {error.strerror}.", DeltafineError.exit_code)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # Such as a folder above a path that may not be looked into.
+            _refuse(f"{error.filename} cannot be used: {error.strerror}.", DeltafineError.exit_code)
+        # An error of the program must not pass for a gate that is not met.
+        traceback.print_exc()
+        sys.exit(SOFTWARE)
 
 
 def _refuse(sentence: str, exit_code: int) -> NoReturn:

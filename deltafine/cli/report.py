@@ -73,6 +73,29 @@ def report(
         str | None,
         typer.Option(metavar=_FRACTION, help="Largest change for the worse since a baseline.", rich_help_panel=_GATE),
     ] = None,
+    min_accuracy: Annotated[
+        str | None, typer.Option(metavar=_FRACTION, help="Least accuracy.", rich_help_panel=_GATE)
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(metavar=_FRACTION, help="Most error of numbers, of their spread.", rich_help_panel=_GATE),
+    ] = None,
+    min_fidelity: Annotated[
+        str | None, typer.Option(metavar=_FRACTION, help="Least fidelity to the original.", rich_help_panel=_GATE)
+    ] = None,
+    min_: Annotated[
+        list[str] | None,
+        typer.Option("--min", metavar="FIGURE=NUMBER", help="Least of any figure.", rich_help_panel=_GATE),
+    ] = None,
+    max_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max",
+            metavar="FIGURE=NUMBER",
+            help="Most of any figure, as energy_delta=2e-3 or milliseconds=10.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Videos to measure the model on.", rich_help_panel=_AFRESH)
     ] = None,
@@ -105,6 +128,23 @@ def report(
     if chosen.suffix is None and output is not None:
         *most, last = (one.name for one in FORMATS if one.suffix is not None)
         raise DeltafineError(f"--output needs a --format other than {format}: {', '.join(most)} or {last}.")
+    wanted = read_gate(
+        gate,
+        {
+            "min-sparsity": min_sparsity,
+            "max-macs-ratio": max_macs_ratio,
+            "max-pixel-density": max_pixel_density,
+            "max-accuracy-drop": max_accuracy_drop,
+            "accuracy-drop-at": accuracy_drop_at,
+            "min-gain-over-hold": min_gain_over_hold,
+            "max-regression": max_regression,
+            "min-accuracy": min_accuracy,
+            "max-error": max_error,
+            "min-fidelity": min_fidelity,
+            "min": min_,
+            "max": max_,
+        },
+    )
     _survive_narrow_encodings()
     if data is None:
         given = {"original": original, "every": every, "workers": workers, "worker_index": worker_index, **settings}
@@ -120,18 +160,6 @@ def report(
         if not leads:
             return
     comparisons = [compare(document, load_report(path), str(path), force) for path in baseline or ()]
-    wanted = read_gate(
-        gate,
-        {
-            "min-sparsity": min_sparsity,
-            "max-macs-ratio": max_macs_ratio,
-            "max-pixel-density": max_pixel_density,
-            "max-accuracy-drop": max_accuracy_drop,
-            "accuracy-drop-at": accuracy_drop_at,
-            "min-gain-over-hold": min_gain_over_hold,
-            "max-regression": max_regression,
-        },
-    )
     checks = check(document, wanted, comparisons)
     content = chosen.render(document, comparisons, checks, pictures)
     if output is not None:

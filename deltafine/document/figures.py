@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 DEFINITIONS_VERSION = 1
 """Raised whenever a figure changes its meaning: measurements of different definitions are not compared."""
 
 
+LENIENT = "lenient"
+"""In the context of a validation: fields that only a newer version knows are left out."""
+
+
 class DocumentObject(BaseModel):
-    """An object of a document: unknown fields are refused, and old names of fields are read as today's."""
+    """An object of a document: unknown fields are refused, those of earlier versions are read by their names of today.
+
+    What is read from a file may have been written by a newer version, see ``LENIENT``.
+    """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
     renamed: ClassVar[dict[str, str]] = {}
@@ -22,10 +29,12 @@ class DocumentObject(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_old_names(cls, given: Any) -> Any:
-        if not cls.renamed or not isinstance(given, dict):
+    def _read_other_names(cls, given: Any, info: ValidationInfo) -> Any:
+        lenient = bool(info.context and info.context.get(LENIENT))
+        if not isinstance(given, dict) or not (cls.renamed or lenient):
             return given
-        return {cls.renamed.get(name, name): value for name, value in given.items()}
+        named = {cls.renamed.get(name, name): value for name, value in given.items()}
+        return {name: value for name, value in named.items() if not lenient or name in cls.model_fields}
 
 
 class Estimate(DocumentObject):

@@ -41,6 +41,7 @@ __all__ = [
     "ModelInfo",
     "Operations",
     "Picture",
+    "Reference",
     "Report",
     "RuntimeTimes",
     "SiteInfo",
@@ -159,6 +160,25 @@ class Timing(DocumentObject):
     runtimes: list[RuntimeTimes] = Field(min_length=2, description="the delta runtime first")
 
 
+class Reference(DocumentObject):
+    """How good the original model is on a few clips, found before anything else is done with it."""
+
+    model: str = Field(description="which of the models was looked at")
+    clips: int = Field(description="validation clips that were looked at")
+    judged_by: Literal["accuracy", "error", "answers"] = Field(
+        description="accuracy: the mean over the classes; error: over the spread of the labels; answers: without labels"
+    )
+    value: float | None = Field(None, description="the accuracy or the error")
+    chance: float | None = Field(None, description="what a constant answer has")
+    broken: str = Field(
+        default="", description="what is wrong, where it is no better than a constant, and what explains it"
+    )
+    tried: dict[str, float | None] = Field(
+        default={}, description="where something is wrong: the same with other scalings of the pixels"
+    )
+    classes: list[str] = Field(default=[], description="in the order of the outputs, where that is found to be another")
+
+
 class Report(DocumentObject):
     """Everything that one run, or one measurement of a model, has to say."""
 
@@ -190,5 +210,8 @@ class Report(DocumentObject):
         description="median threshold that training started from, by delta layer; not that of the calibrated model",
     )
     pictures: list[Picture] = []
+    reference: Reference | None = Field(
+        None, description="whether the original works on the videos; None: not looked at"
+    )
     timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

@@ -22,7 +22,7 @@ from deltafine.settings import RefineSettings, checked
 if TYPE_CHECKING:
     import keras
 
-    from deltafine.document.report import ModelInfo, Picture, Report
+    from deltafine.document.report import ModelInfo, Picture, Reference, Report
     from deltafine.measurement.output import ClipOutput, Output
     from deltafine.measurement.task import Answers, Task
     from deltafine.refinement.listener import Listener
@@ -76,6 +76,7 @@ def measure_model(
         ['original', 'refined']
     """
     from deltafine.jobs.pictures import draw_pictures
+    from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
@@ -150,6 +151,22 @@ def measure_model(
         team.agree("videos, models or options", repr((how, seen)))
     models = {one: ready.clip_model for one, ready in by_name.items()}
     output = _as_answered(output, task, next(iter(models.values())), opened, measured.frames, fps)
+    name, first = next(iter(by_name.items()))
+    read_as = of_original if original is not None else used
+
+    def check() -> Reference:
+        rescaled = None
+        if name == ORIGINAL:
+
+            def rescaled(other: str | None) -> keras.Model:
+                return _measurable(first.model, read_as.model_copy(update={"rescale": other})).clip_model
+
+        looked_at = continuous if continuous.classes and not opened.classes else held or opened
+        of_clips: Any = {"frames": measured.frames, "fps": fps, "rescale": read_as.rescale, "rescaled": rescaled}
+        return check_reference(name, first.clip_model, looked_at, output, **of_clips)
+
+    reference = team.together(check)
+    listener.say(reference.broken or sentence_of(reference))
     figures, controls = measure_with_controls(
         models,
         held or opened,
@@ -181,6 +198,7 @@ def measure_model(
         warnings=warnings,
         seconds=time.monotonic() - started,
         pictures=[picture for picture, _ in pictures],
+        reference=reference,
     )
     return report, pictures
 

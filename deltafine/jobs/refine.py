@@ -233,6 +233,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         history=outcome.history,
         front=outcome.front,
         kept_budget=outcome.kept_budget,
+        reference=outcome.reference,
         start_thresholds=outcome.start_thresholds,
     )
 

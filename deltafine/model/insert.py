@@ -24,7 +24,19 @@ from deltafine.model.sites import Site
 from deltafine.model.time_axis import takes_clips
 
 CLIP_OUTPUTS = ("mean", "last", "per-frame")
-RESCALES = {"0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
+_MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESCALES: dict[str, tuple[float | list[float], float | list[float]]] = {
+    "0..1": (1 / 255, 0.0),
+    "-1..1": (1 / 127.5, -1.0),
+    "caffe": (1.0, [-123.68, -116.779, -103.939]),
+    "torch": (
+        [1 / (255 * deviation) for deviation in _DEVIATIONS],
+        [-mean / deviation for mean, deviation in zip(_MEANS, _DEVIATIONS, strict=True)],
+    ),
+}
+"""Scale and offset, of all channels or of each of RGB. ``caffe`` and ``torch`` are modes of Keras' preprocessing."""
+_BGR = "caffe"
+"""The one that gives the channels the other way round as well."""
 
 
 def insert_deltas(
@@ -55,8 +67,8 @@ def insert_deltas(
         frame_shape: height, width and channels of the frames, for a model that takes frames of any size.
         clip_output: what one clip's prediction is: the ``"mean"`` over its frames, the ``"last"`` frame's, or
             ``"per-frame"`` for no layer after ``frame_predictions``.
-        rescale: ``"0..1"`` or ``"-1..1"`` if the per-frame model wants its pixels so; the clip model then takes
-            0-255. None if the model takes 0-255 itself.
+        rescale: ``"0..1"``, ``"-1..1"``, ``"caffe"`` or ``"torch"`` if the model wants its pixels so; the clip model
+            then takes 0-255. None if the model takes 0-255 itself.
 
     Returns:
         A Functional Keras model with the weights and ``trainable`` flags of the original.
@@ -86,9 +98,7 @@ def insert_deltas(
             value, own_clock = names.make(FoldTime, f"fold_time{label}", dtype=clip.dtype)(clip)
             clock = own_clock if clock is None else clock
         if rescale is not None:
-            scale, offset = RESCALES[rescale]
-            name = f"frame_rescaling{label}"
-            value = names.make(keras.layers.Rescaling, name, scale=scale, offset=offset, dtype=tensor.dtype)(value)
+            value = _rescaled(value, rescale, names, f"frame_rescaling{label}", tensor.dtype)
         site = input_sites.get(tensor.name, "")
         values.append(rewriter.after(site, value, clock, policy=tensor.dtype, names=names))
     outputs = rewriter.rewrite(model, values, clock, prefix="", names=names)
@@ -114,7 +124,7 @@ def _check(
     if clip_output not in CLIP_OUTPUTS:
         raise DeltafineError(f"clip_output must be one of {', '.join(CLIP_OUTPUTS)}, not '{clip_output}'.")
     if rescale is not None and rescale not in RESCALES:
-        raise DeltafineError(f"rescale must be '0..1', '-1..1' or left out, not '{rescale}'.")
+        raise DeltafineError(f"rescale must be one of {', '.join(RESCALES)} or left out, not '{rescale}'.")
     if frames is not None and frames < 1:
         raise DeltafineError(f"A clip needs at least one frame, not {frames}.")
     if sites and not any(site.selected for site in sites):
@@ -139,6 +149,19 @@ def _clip_input(
             raise DeltafineError(f"Frames of shape {tuple(frame_shape)} do not fit the model's {tuple(own)}.")
         own = list(frame_shape)
     return names.input(tensor.name, (None, frames or length, *own), dtype)
+
+
+def _rescaled(frames: keras.KerasTensor, rescale: str, names: Names, name: str, dtype: str) -> keras.KerasTensor:
+    """Pixels from 0-255, channels last, as the model wants them.
+
+    Raises:
+        DeltafineError: the model takes no RGB, and this is a scaling of RGB.
+    """
+    scale, offset = RESCALES[rescale]
+    if isinstance(offset, list) and frames.shape[-1] != len(offset):
+        raise DeltafineError(f"The scaling '{rescale}' is for RGB, and the model takes {frames.shape[-1]} channel(s).")
+    value = names.make(keras.layers.Rescaling, name, scale=scale, offset=offset, dtype=dtype)(frames)
+    return keras.ops.flip(value, axis=-1) if rescale == _BGR else value
 
 
 def _output_labels(model: keras.Model) -> list[str]:

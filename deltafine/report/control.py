@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deltafine.document.report import Estimate, Figures, Report
+from deltafine.document.report import Estimate, Figures, Reference, Report
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import share
 
@@ -82,13 +82,23 @@ def said_of(control: Control, model: str) -> tuple[str, str]:
 def doubt(report: Report) -> str:
     """Why the costs of a report say nothing; empty where they do.
 
-    A network that never updates costs nothing: where it is as good, a low cost is no merit.
+    A network that never updates costs nothing: where it is as good, a low cost is no merit. Nor is it where the
+    original does not work.
     """
+    if report.reference is not None and report.reference.broken:
+        return f"the {report.reference.model} model does not work on these videos ({quality_of(report.reference)})"
     control = control_of(report)
     if control is None or not control.as_good:
         return ""
     reached = f"{control.what} {share(control.frozen)} against {share(control.reached)}"
     return f"a network that never updates is as good on these videos ({reached})"
+
+
+def quality_of(reference: Reference) -> str:
+    """What the original was found to be worth before anything was measured, in words."""
+    if reference.value is None or reference.chance is None:
+        return "its answers are constant"
+    return f"{reference.judged_by} {share(reference.value)}, a constant answer {share(reference.chance)}"
 
 
 def _of_errors(figures: Figures, original: Figures | None, frozen: float) -> Control | None:

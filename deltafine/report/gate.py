@@ -6,18 +6,19 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deltafine.document.figures import Unit
 from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
 from deltafine.report.holding import equal_macs
-from deltafine.report.quantities import BY_KEY, figures_of, subject
+from deltafine.report.quantities import BY_KEY, QUANTITIES, Quantity, figures_of, quantities_of, subject
 from deltafine.report.text import clean, points, share, shown
-from deltafine.settings import share_of
+from deltafine.settings import is_ambiguous, share_of
 
 MIN_GAIN_OVER_HOLD = "min-gain-over-hold"
 SHARES = (
@@ -25,13 +26,24 @@ SHARES = (
     MIN_GAIN_OVER_HOLD,
 )
 ACCURACY_DROP_AT = "accuracy-drop-at"
-NAMES = (*SHARES, ACCURACY_DROP_AT)
+ABSOLUTE = {
+    "min-accuracy": ("frame_accuracy", "window_accuracy"),
+    "max-error": ("label_error", "relative_error"),
+    "min-fidelity": ("fidelity",),
+}
+"""What these look at, on streams: the first of these figures that was measured."""
+BY_FIGURE = ("min", "max")
+"""Limits of any figure, by its name in report.json, or of one in ``MILLISECONDS``."""
+MILLISECONDS = {"milliseconds": "p50", "milliseconds_p95": "p95"}
+"""Of the delta runtime, per frame; of several timings the slowest."""
+NAMES = (*SHARES, *ABSOLUTE, ACCURACY_DROP_AT, *BY_FIGURE)
 
 REGRESSIONS = (
     "frame_accuracy",
     "window_accuracy",
     "clip_accuracy",
     "fidelity",
+    "label_error",
     "relative_error",
     "operations.mac_density",
     "operations.pixel_density",
@@ -39,19 +51,35 @@ REGRESSIONS = (
     "operations.state_bytes",
 )
 """What --max-regression looks at, on streams: accuracies in share, costs relative to the baseline's."""
+WITHOUT_LABELS = {"fidelity": ("frame_accuracy", "window_accuracy"), "relative_error": ("label_error",)}
+"""What counts only where the baseline has none of these: with labels, being right counts, not being like the original.
+"""
 
 _TOLERANCE = 1e-12  # 0.75 - 0.73 is a little more than 0.02 in binary
 
 
 @dataclass(frozen=True)
 class Check:
-    """One limit and whether it was met, in words."""
+    """One limit and whether it was met.
+
+    Attributes:
+        name: of the limit.
+        subject: what it is about, in words.
+        measured: what was found, in words.
+        limit: in words.
+        met: whether it is.
+        value: what was compared, not rounded; None where nothing was measured. Changes of accuracy are shares: -0.01
+            is one point less.
+        bound: what it was compared with.
+    """
 
     name: str
     subject: str
     measured: str
     limit: str
     met: bool
+    value: float | None = None
+    bound: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -65,24 +93,68 @@ class Gate:
     Attributes:
         limits: shares by the name of their option.
         accuracy_drop_at: ``"value"``, the estimate, or ``"low"``, its lower end.
+        least: of figures by their name in report.json.
+        most: the same.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
     accuracy_drop_at: str = "value"
+    least: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_gate(file: Path | None, options: Mapping[str, str | None]) -> Gate:
+def read_gate(file: Path | None, options: Mapping[str, str | Sequence[str] | None]) -> Gate:
     """The gate of a TOML file, overridden by those options that are not None.
 
     A file states them below [tool.deltafine.gate], or, unless it is a pyproject.toml, at its top. Raises
     DeltafineError where the file or a value is wrong.
     """
     given: dict[str, Any] = _from_file(file) if file else {}
-    given.update({name: value for name, value in options.items() if value is not None})
-    at = given.pop(ACCURACY_DROP_AT, "value")
-    if at not in ("value", "low"):
+    by_figure = {name: _by_figure(name, given.pop(name, {}), options.get(name) or ()) for name in BY_FIGURE}
+    given.update({name: value for name, value in options.items() if value is not None and name not in BY_FIGURE})
+    at = given.pop(ACCURACY_DROP_AT, None)
+    if at not in ("value", "low", None):
         raise DeltafineError(f"{ACCURACY_DROP_AT} is {clean(at)!r}: write value (the estimate) or low (its lower end).")
-    return Gate({name: parse_share(name, value) for name, value in given.items()}, at)
+    if at is not None and "max-accuracy-drop" not in given:
+        raise DeltafineError(
+            f"{ACCURACY_DROP_AT} says how max-accuracy-drop is judged, and that is not given: give both, or neither."
+        )
+    limits = {name: parse_share(name, value, whole=name != "max-error") for name, value in given.items()}
+    return Gate(limits, at or "value", by_figure["min"], by_figure["max"])
+
+
+def _by_figure(name: str, table: Any, options: str | Sequence[str]) -> dict[str, float]:
+    """Limits of figures by name, of a TOML table and of options such as ``frame_macs_worst=2e6``."""
+    if not isinstance(table, dict):
+        raise DeltafineError(f"{name} is {clean(table)!r}, and names no figure: write {name}.frame_macs_worst = 2e6.")
+    found: dict[str, Any] = dict(table)
+    for option in [options] if isinstance(options, str) else options:
+        figure, equals, value = option.partition("=")
+        if not equals:
+            raise DeltafineError(
+                f"--{name} {clean(option)} names no figure: write FIGURE=NUMBER, such as frame_macs_worst=2e6."
+            )
+        found[figure.strip()] = value.strip()
+    return {figure: _bound(name, figure, value) for figure, value in found.items()}
+
+
+def _bound(name: str, figure: str, value: object) -> float:
+    """The limit of a figure, as its unit is read."""
+    unit = next((one.unit for one in QUANTITIES if one.key.rpartition(".")[2] == figure), "number")
+    what = f"{name} {clean(figure)}"
+    if unit == "points":
+        raise DeltafineError(f"{what} cannot be a limit: give max-accuracy-drop.")
+    return parse_share(what, value, whole=False) if unit == "share" else _number(what, value)
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(share_of(value)) if isinstance(value, str) and value.endswith("%") else float(str(value))
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise DeltafineError(f"{name} is {clean(value)!r}, which is no number: write one, such as 2e6, or like 2%.")
+    return number
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -98,22 +170,42 @@ def _from_file(file: Path) -> dict[str, Any]:
     if table is None and file.name != "pyproject.toml":
         table = content
     if not isinstance(table, dict) or not table:
-        raise DeltafineError(f"{clean(file)} states no gate: write limits below [tool.deltafine.gate].")
-    for key in table:
+        raise DeltafineError(
+            f"{clean(file)} states no gate: write limits below [tool.deltafine.gate]{_instead(content)}."
+        )
+    for key, value in table.items():
         if key not in NAMES:
-            near = difflib.get_close_matches(key, NAMES, 1)
-            hint = f"did you mean {near[0]}" if near else f"known are {', '.join(NAMES)}"
-            raise DeltafineError(f"{clean(file)} has an unknown limit {clean(key)!r}: {hint}.")
+            what = "section" if isinstance(value, dict) else "limit"
+            if what == "section":
+                hint = "write limits below [tool.deltafine.gate]"
+            elif near := difflib.get_close_matches(key, NAMES, 1):
+                hint = f"did you mean {near[0]}"
+            else:
+                hint = f"known are {', '.join(NAMES)}"
+            raise DeltafineError(f"{clean(file)} has an unknown {what} {clean(key)!r}: {hint}.")
     return dict(table)
 
 
-def parse_share(name: str, value: object) -> float:
-    """A share between 0 and 1, written 0.02 or 2%."""
+def _instead(content: Mapping[str, Any]) -> str:
+    """What a file has in place of a gate: sections of deltafine with other names."""
+    tool = content.get("tool")
+    ours = tool.get("deltafine") if isinstance(tool, dict) else None
+    names = list(ours) if isinstance(ours, dict) else []
+    return f", not below [tool.deltafine.{clean(names[0])}]" if names and names[0] != "gate" else ""
+
+
+def parse_share(name: str, value: object, whole: bool = True) -> float:
+    """A share between 0 and 1, written 0.02, 2% or 2; not 1, which could be 1% or 100%.
+
+    With ``whole`` False it may be more than the whole, as 120%.
+    """
+    if not isinstance(value, bool) and (value == 1 or is_ambiguous(value)):
+        raise DeltafineError(f"{name} is {clean(value)}, which could be 1% or 100%: write '1%' or '100%'.")
     try:
         number = float(share_of(str(value)))
     except ValueError:
         number = math.nan
-    if isinstance(value, bool) or not 0 <= number <= 1:
+    if isinstance(value, bool) or not 0 <= number <= (1 if whole else math.inf):
         raise DeltafineError(f"{name} is {clean(value)!r}, which is no share: write a number from 0 to 1, or like 2%.")
     return number
 
@@ -135,13 +227,19 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
         ("max-pixel-density", "operations.pixel_density", False),
     ):
         if name in limits:
-            quantity, limit = BY_KEY[key], limits[name]
-            measured = quantity.point(figures)
-            met = measured is not None and (measured >= limit - _TOLERANCE if least else measured <= limit + _TOLERANCE)
-            word = "at least" if least else "at most"
+            quantity = BY_KEY[key]
+            found.append(_figure_check(name, quantity, quantity.point(figures), limits[name], least, why))
+    for name, keys in ABSOLUTE.items():
+        if name in limits:
+            quantity = _measured(report, name, keys)
             found.append(
-                _doubted(name, quantity.in_sentence, shown(measured, "share"), f"{word} {share(limit)}", met, why)
+                _figure_check(name, quantity, quantity.point(figures), limits[name], name.startswith("min"), why)
             )
+    for bounds, least in ((gate.least, True), (gate.most, False)):
+        for figure, bound in bounds.items():
+            quantity, value = _figure(report, figure)
+            name = f"{'min' if least else 'max'} {clean(figure)}"
+            found.append(_figure_check(name, quantity, value, bound, least, why))
     if "max-accuracy-drop" in limits:
         found.append(_accuracy_check(report, limits["max-accuracy-drop"], gate.accuracy_drop_at))
     if MIN_GAIN_OVER_HOLD in limits:
@@ -154,9 +252,65 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
     return found
 
 
-def _doubted(name: str, subject: str, measured: str, limit: str, met: bool, why: str) -> Check:
+def _figure_check(name: str, quantity: Quantity, value: float | None, bound: float, least: bool, why: str) -> Check:
+    """The check of one figure."""
+    met = value is not None and (value >= bound - _TOLERANCE if least else value <= bound + _TOLERANCE)
+    measured, limit = _apart(value, bound, quantity.unit)
+    return _doubted(
+        Check(name, quantity.in_sentence, measured, f"{'at least' if least else 'at most'} {limit}", met, value, bound),
+        why if quantity.of_updates else "",
+    )
+
+
+def _apart(value: float | None, bound: float, unit: Unit) -> tuple[str, str]:
+    """Both in words, with more digits where rounding would show different ones as the same."""
+    measured, limit = shown(value, unit), shown(bound, unit)
+    if measured != limit or value is None or abs(value - bound) <= _TOLERANCE:
+        return measured, limit
+    if unit in ("share", "points"):
+        sign = "+" if unit == "points" else ""
+        return tuple(f"{100 * one:{sign}.9g}{'%' if unit == 'share' else ''}" for one in (value, bound))  # type: ignore[return-value]
+    return f"{value:.9g}", f"{bound:.9g}"
+
+
+def _measured(report: Report, name: str, keys: Sequence[str]) -> Quantity:
+    """The first of these figures that there is."""
+    figures = figures_of(report, subject(report), "streams")
+    for key in keys:
+        if BY_KEY[key].read(figures) is not None:
+            return BY_KEY[key]
+    reason = {
+        "min-accuracy": "there are no labels, or the answers are numbers",
+        "max-error": "the answers are classes",
+        "min-fidelity": "the answers are numbers, or the original model was not measured",
+    }[name]
+    raise DeltafineError(f"{name} cannot be checked: {clean(report.title)!r} has no such figure, because {reason}.")
+
+
+def _figure(report: Report, name: str) -> tuple[Quantity, float]:
+    """A figure on streams by its name in report.json, or one of ``MILLISECONDS``."""
+    if name in MILLISECONDS:
+        taken = [getattr(timing.runtimes[0], MILLISECONDS[name]) for timing in report.timings]
+        if not taken:
+            raise DeltafineError(
+                f"{name} cannot be checked: {clean(report.title)!r} has no times; deltafine bench RUN adds them."
+            )
+        return Quantity(name, "Milliseconds per frame", "number", "lower", "Time", ""), max(taken)
+    figures = figures_of(report, subject(report), "streams")
+    known = {quantity.key.rpartition(".")[2]: quantity for quantity in quantities_of(figures)}
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, *MILLISECONDS], 1)
+        hint = f"did you mean {near[0]}" if near else "report --format csv lists all of them"
+        raise DeltafineError(f"There is no figure {clean(name)!r} to limit: {hint}.")
+    value = known[name].point(figures)
+    if value is None:
+        raise DeltafineError(f"{name} cannot be checked: it was not measured of {clean(report.title)!r}.")
+    return known[name], value
+
+
+def _doubted(check: Check, why: str) -> Check:
     """The check of a cost; never met where a network that never updates, and costs nothing, is as good."""
-    return Check(name, subject, f"{measured}, which says nothing: {why}" if why else measured, limit, met and not why)
+    return replace(check, measured=f"{check.measured}, which says nothing: {why}", met=False) if why else check
 
 
 def _accuracy_check(report: Report, limit: float, at: str) -> Check:
@@ -166,13 +320,16 @@ def _accuracy_check(report: Report, limit: float, at: str) -> Check:
             f"max-accuracy-drop cannot be checked: {clean(report.title)!r} has no accuracy change on streams, "
             "because labels or the original model were missing."
         )
-    measured = change.low if at == "low" else change.value
+    value = change.low if at == "low" else change.value
+    measured, bound = _apart(value, -limit, "points")
     return Check(
         "max-accuracy-drop",
         "accuracy change" if at == "value" else "lower end of the accuracy change",
-        f"{points(measured)} points",
-        f"at least {points(-limit)} points",
-        -measured <= limit + _TOLERANCE,
+        f"{measured} points",
+        f"at least {bound} points",
+        -value <= limit + _TOLERANCE,
+        value,
+        -limit,
     )
 
 
@@ -185,32 +342,39 @@ def _gain_check(report: Report, limit: float, why: str) -> Check:
             "whose answers were held; measure both again."
         )
     said = share if compared.judged_by == "error" else lambda value: f"{points(value)} points"
-    return _doubted(
+    check = Check(
         MIN_GAIN_OVER_HOLD,
         f"gain of {compared.judged_by} over the original held at equal MACs",
         said(compared.gain),
         f"at least {said(limit)}",
         compared.gain >= limit - _TOLERANCE,
-        why,
+        compared.gain,
+        limit,
     )
+    return _doubted(check, why)
 
 
 def _regression_checks(comparison: Comparison, limit: float, why: str) -> list[Check]:
     found = []
-    for difference in comparison.of("streams"):
-        if difference.quantity.key in REGRESSIONS and difference.before is not None:
-            accuracy = difference.quantity.group == "Accuracy"
-            allowed = f"{points(-limit)} points" if accuracy else f"+{share(limit)}"
-            found.append(
-                _doubted(
-                    "max-regression",
-                    f"{difference.quantity.in_sentence} against {clean(comparison.baseline)}",
-                    difference.shown_change if difference.after is not None else "no longer measured",
-                    f"at worst {allowed}",
-                    _within(difference, limit, accuracy),
-                    why if difference.quantity.of_updates else "",
-                )
-            )
+    there = {one.quantity.key: one for one in comparison.of("streams") if one.before is not None}
+    for key in REGRESSIONS:
+        if key not in there or any(other in there for other in WITHOUT_LABELS.get(key, ())):
+            continue
+        difference = there[key]
+        before, after = there[key].before, there[key].after
+        accuracy = difference.quantity.group == "Accuracy"
+        allowed = f"{points(-limit)} points" if accuracy else f"+{share(limit)}"
+        value = difference.change if accuracy or not before or after is None else (after - before) / before
+        check = Check(
+            "max-regression",
+            f"{difference.quantity.in_sentence} against {clean(comparison.baseline)}",
+            difference.shown_change if after is not None else "no longer measured",
+            f"at worst {allowed}",
+            _within(difference, limit, accuracy),
+            value,
+            -limit if accuracy else limit,
+        )
+        found.append(_doubted(check, why if difference.quantity.of_updates else ""))
     return found
 
 

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from deltafine import __version__
+from deltafine.document.figures import LENIENT
+from deltafine.document.ranges import out_of_range
 from deltafine.document.report import DOCUMENT_VERSION, READABLE_VERSIONS, Report
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report.text import clean
@@ -25,6 +27,7 @@ MOST_BYTES = 1 << 28
 """Of a report, or of a picture."""
 
 _OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_SHOWN = {".html", ".md", ".csv", ".xml"}
 _MODEL_SUFFIXES = {".keras", ".h5", ".hdf5"}
 
 
@@ -46,6 +49,8 @@ def load_report(path: str | os.PathLike[str]) -> Report:
         content = read_small(file, MOST_BYTES)
     except OSError as error:
         raise DeltafineError(f"{clean(file)} cannot be read: {error.strerror or error}.") from error
+    if not content.strip():
+        raise DeltafineError(f"{clean(file)} is empty: look at the command that should have written it.")
     try:
         document = from_json(content)
     except (ValueError, RecursionError) as error:
@@ -71,6 +76,11 @@ def report_file(path: str | os.PathLike[str]) -> Path:
         raise DeltafineError(f"There is no report at {clean(place)}: give a run directory or a report.json.")
     if place.suffix.lower() in _MODEL_SUFFIXES or (place.is_file() and looks_like_a_model(place)):
         raise DeltafineError(f"{clean(place)} is a model, not a report: give --data VIDEOS to measure it.")
+    if place.suffix.lower() in _SHOWN:
+        raise DeltafineError(
+            f"{clean(place)} is what a report looks like, and cannot be read back: give its run directory or the "
+            f"{run_files.REPORT} beside it."
+        )
     return place
 
 
@@ -89,7 +99,7 @@ def _validated(document: Any, file: Path) -> Report:
             f"{DOCUMENT_VERSION}: {advice}."
         )
     try:
-        report = Report.model_validate({**document, "version": DOCUMENT_VERSION})
+        report = Report.model_validate({**document, "version": DOCUMENT_VERSION}, context={LENIENT: True})
     except ValidationError as error:
         # The first complaint is enough to find the place; the rest is counted.
         first, *others = error.errors(include_url=False)
@@ -101,6 +111,8 @@ def _validated(document: Any, file: Path) -> Report:
         ) from error
     if not report.models:
         raise DeltafineError(f"{clean(file)} holds no measured model: measure again to write a new one.")
+    if wrong := out_of_range(report):
+        raise DeltafineError(f"{clean(file)} is damaged: {clean(wrong)}; {_advice(document)}.")
     return report
 
 

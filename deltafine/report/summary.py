@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
-from deltafine.report.control import TOLERANCE, control_of, said_of
+from deltafine.report.control import TOLERANCE, control_of, quality_of, said_of
 from deltafine.report.health import health_cautions, listed
 from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
@@ -53,11 +53,18 @@ class Headline:
 def headline(report: Report) -> Headline:
     """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside.
 
-    Where the frozen control is as good as the model there is no saving to speak of, and none is named.
+    Where the original does not work, or the frozen control is as good as the model, there is no saving to speak of,
+    and none is named.
     """
     model = subject(report)
     figures = figures_of(report, model, "streams")
     likeness = _likeness(figures) if model != "original" else ""
+    reference = report.reference
+    if reference is not None and reference.broken:
+        why = f"The {reference.model} model does not work on these videos"
+        return Headline(
+            model, why, quality_of(reference), control="", fidelity=likeness, held="", told=False, doubtful=True
+        )
     control = control_of(report)
     if control is not None and control.as_good:
         return Headline(model, *said_of(control, model), "", likeness, held="", told=False, doubtful=True)
@@ -112,7 +119,9 @@ def _likeness(figures: Figures) -> str:
 
 def cautions(report: Report) -> list[str]:
     """Everything a reader must know before believing the headline: the run's warnings, then what the figures show."""
-    found = [*report.warnings, *_control_cautions(report), *_training_cautions(report)]
+    broken = report.reference.broken if report.reference is not None else ""
+    found = [broken] if broken else []
+    found += [*report.warnings, *([] if broken else _control_cautions(report)), *_training_cautions(report)]
     if report.model.window is not None:
         found.append(
             f"The model takes clips of {report.model.window} frames: what is said of a frame is said of such a clip, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deltafine.settings.commands import TAKES
-from deltafine.settings.declaring import Declared, choices_shown, share_of
+from deltafine.settings.declaring import Declared, choices_shown, is_ambiguous, share_of
 from deltafine.settings.recipes import TRUSTING, GivenSettings, assigned, checked, given_names, resolve
 from deltafine.settings.refine_settings import ADDED_LATER, CHANGEABLE, DECLARED, RENAMED, RefineSettings, digest
 
@@ -22,6 +22,7 @@ __all__ = [
     "choices_shown",
     "digest",
     "given_names",
+    "is_ambiguous",
     "resolve",
     "share_of",
 ]

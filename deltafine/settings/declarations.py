@@ -36,8 +36,13 @@ class Declarations(BaseModel):
     size: str | None = setting(
         None, help="Frame size, if the model takes any.", panel=MODEL, common=True, metavar="HxW"
     )
-    rescale: Literal["0..1", "-1..1"] | None = setting(
-        None, help="Scale pixels for the model.", panel=MODEL, common=True, unset="0..255"
+    rescale: Literal["0..1", "-1..1", "caffe", "torch"] | None = setting(
+        None,
+        help="Scale pixels for the model. `caffe` (BGR less the means of ImageNet) and `torch` are modes of Keras' own "
+        "preprocessing.",
+        panel=MODEL,
+        common=True,
+        unset="0..255",
     )
     custom_objects: Names = setting(
         (),

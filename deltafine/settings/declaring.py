@@ -14,13 +14,24 @@ from pydantic.fields import FieldInfo
 
 
 def share_of(value: Any) -> Any:
-    """``"5%"`` as 0.05, exactly as if that were written; anything else as it is."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
+    """A share as a number: ``"5%"``, ``"5"`` and 5 as 0.05, exactly as if that were written; anything else as it is."""
+    try:
+        if isinstance(value, str) and value.strip().endswith("%"):
             return float(Decimal(value.strip().removesuffix("%").rstrip()) / 100)
+        number = Decimal(str(value)) if isinstance(value, int | float | str) and value is not True else None
+    except InvalidOperation:
+        return value
+    return float(number / 100) if number is not None and number.is_finite() and number > 1 else value
+
+
+def is_ambiguous(value: Any) -> bool:
+    """Whether a share is given as 1, which could be 1% or 100%; a number that is written 1.0 is the whole."""
+    if isinstance(value, str):
+        try:
+            return Decimal(value.strip()) == 1
         except InvalidOperation:
-            return value
-    return value
+            return False
+    return isinstance(value, int) and not isinstance(value, bool) and value == 1
 
 
 def _listed(value: Any) -> Any:
@@ -35,7 +46,7 @@ _NARROW = 22
 """Characters of a column of ``--help``."""
 _A_SHARE = BeforeValidator(share_of)
 Share = Annotated[float, _A_SHARE]
-"""A share of a whole, written ``0.05`` or ``"5%"``."""
+"""A share of a whole, written ``0.05``, ``"5%"`` or ``5``."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 """Several names: a list, or text with commas."""
 PathText = Annotated[str, BeforeValidator(_path)]

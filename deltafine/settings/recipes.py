@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deltafine.errors import DeltafineError, DeltafineWarning
+from deltafine.settings.declaring import is_ambiguous
 from deltafine.settings.refine_settings import DECLARED, RENAMED, RefineSettings
 from deltafine.storage import run_files
 from deltafine.storage.files import read_small
@@ -105,6 +106,8 @@ def given_names(recipe: str | Path | None = None, *, trusted: Collection[str] = 
 def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection[str] = ()) -> GivenSettings:
     read = _by_new_names(_read_recipe(Path(recipe)), f"The recipe {recipe}") if recipe is not None else {}
     given = _by_new_names({name: value for name, value in values.items() if value is not None}, "The call")
+    for name, value in (*(read.items() if not _kept_by_a_run(recipe) else ()), *given.items()):
+        _refuse_one(name, value)
     for name, what in TRUSTING.items():
         asked = ":" in str(read.get(name)) if name == "rule" else read.get(name)
         if asked and not given.get(name) and name not in trusted:
@@ -113,6 +116,24 @@ def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection
                 f"--{name.replace('_', '-')} as well."
             )
     return {**read, **given}
+
+
+def _kept_by_a_run(recipe: str | Path | None) -> bool:
+    """Whether a recipe is what a run has written: its values mean what they did."""
+    return recipe is not None and Path(recipe).name == run_files.SETTINGS
+
+
+def _refuse_one(name: str, value: Any) -> None:
+    """Refuse a share of 1, which one user means as 1% and another as 100%.
+
+    Raises:
+        DeltafineError: it is.
+    """
+    if name not in DECLARED or DECLARED[name].kind != "fraction":
+        return
+    # The whole accuracy is nothing that anybody allows to be lost.
+    if is_ambiguous(value) or (name == "max_accuracy_drop" and value == 1 and not isinstance(value, str)):
+        raise DeltafineError(f"The setting '{name}' is {value!r}, which could be 1% or 100%: write '1%' or '100%'.")
 
 
 def _by_new_names(values: GivenSettings, where: str) -> GivenSettings:

@@ -23,9 +23,11 @@ Every setting of `deltafine refine`. There are four ways to give one; they take 
 | [recipe](refine.md#recipes) | `target_macs = "5%"` in a TOML file, given with `--recipe` |
 | Python | `deltafine.refine(model, data, out, target_macs="5%")` |
 
-Options and `--set` override the recipe. A fraction is a number or a percentage: `0.05` and `5%` are the same. A list is
-`a,b` with `--set`, `["a", "b"]` in a recipe, and an option that is repeated. A flag is an option without a value, or
-`true` or `false`. `--help` of each command lists what it takes, see [other commands](#other-commands).
+Options and `--set` override the recipe. A fraction is a number or a percentage: `0.05` and `5%` are the same. A number
+above 1 is a percentage: `5` is `5%`. `1` is refused, because it could be either: write `1%` or `100%`. (In a recipe and
+in Python, `1.0` is 100%, except for `max_accuracy_drop`.) A list is `a,b` with `--set`, `["a", "b"]` in a recipe, and
+an option that is repeated. A flag is an option without a value, or `true` or `false`. `--help` of each command lists
+what it takes, see [other commands](#other-commands).
 """
 _OTHERS = """\
 Other commands have options for some of these settings, with the same names and limits. `report` has them for measuring

@@ -264,6 +264,18 @@ def test_debug_shows_the_traceback_and_the_sentence(deltafine: Command, tmp_path
     assert done.errors.strip().splitlines()[-1].startswith("Error: There is no model at")
 
 
+def test_an_error_of_the_program_itself_does_not_pass_for_a_gate(
+    deltafine: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr("deltafine.report.load_report", broken)
+    done = deltafine("report", tmp_path)
+    assert done.code == 70
+    assert "RuntimeError: nobody has foreseen this" in done.errors
+
+
 def test_names_in_a_sentence_cannot_steer_the_terminal(refuse: Refine, tmp_path: Path) -> None:
     sentence = refuse(model=tmp_path / "\x1b[31m[bold]red.keras")
     assert "\x1b" not in sentence

@@ -124,6 +124,25 @@ def test_rescaling_moves_into_the_clip_model(rescale, scale, offset):
     assert names.index("frame_rescaling") < names.index("input_delta")
 
 
+@pytest.mark.parametrize("mode", ["caffe", "torch"])
+def test_scalings_of_keras_applications_are_theirs(mode, tmp_path):
+    model, clips = small_models.plain(), np.random.default_rng(0).uniform(0, 255, (2, 3, 12, 10, 3)).astype("float32")
+    clip_model = insert_deltas(model, find_activations(model), IDENTITY, rescale=mode)
+    scaled = keras.applications.imagenet_utils.preprocess_input(clips.copy(), mode=mode, data_format="channels_last")
+    expected = model.predict(scaled.reshape(6, 12, 10, 3), verbose=0).reshape(2, 3, -1)
+    np.testing.assert_allclose(frame_outputs(clip_model, clips), expected, rtol=1e-4, atol=1e-6)
+    clip_model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(frame_outputs(again, clips), frame_outputs(clip_model, clips))
+
+
+def test_a_scaling_of_colours_is_refused_for_grey():
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3, activation="relu")(inputs))
+    with pytest.raises(DeltafineError, match="is for RGB, and the model takes 1 channel"):
+        insert_deltas(model, [], rescale="caffe")
+
+
 def test_frozen_layers_and_frozen_nested_models_stay_frozen():
     model = small_models.nested()
     model.get_layer("backbone").get_layer("stem").trainable = False

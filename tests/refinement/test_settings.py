@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
         ("rule", "sometimes"),
         ("rescale", "0..2"),
         ("seed", 2**32),
-        ("distill", 1.5),
+        ("distill", -0.5),
     ],
 )
 def test_a_value_out_of_its_limits_is_refused_by_name(name: str, value: Any) -> None:
@@ -136,14 +137,37 @@ def test_a_fraction_is_a_number_or_a_percentage_wherever_it_is_given(name: str, 
         resolve(recipe),
         resolve(model="m", data="d", **{name: "7.5%"}),
         resolve(model="m", data="d", **{name: "0.075"}),
+        resolve(model="m", data="d", **{name: 7.5}),
+        resolve(model="m", data="d", **{name: "7.5"}),
         resolve(model="m", data="d", **assigned([f"{name}=7.5%"])),
     ):
         assert getattr(settings, name) == 0.075
         assert settings.hash() == as_number.hash()
 
 
-@pytest.mark.parametrize("value", ["%", "5%%", "five", "-1%", "101%"])
-def test_what_is_no_fraction_is_refused(value: str) -> None:
+@pytest.mark.parametrize("name", FRACTIONS)
+@pytest.mark.parametrize("value", [1, "1", "1.0"])
+def test_a_fraction_of_1_could_be_two_things(name: str, value: Any, tmp_path: Path) -> None:
+    sentence = f"The setting '{name}' is {value!r}, which could be 1% or 100%: write '1%' or '100%'."
+    assert refusal(**{name: value}) == sentence
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "m"\ndata = "d"\n{name} = {json.dumps(value)}\n', "utf-8")
+    with pytest.raises(DeltafineError, match="could be 1% or 100%"):
+        resolve(recipe)
+
+
+def test_the_settings_of_a_run_mean_what_they_did(tmp_path: Path) -> None:
+    for name in ("settings.toml", "copied.toml"):
+        (tmp_path / name).write_text('model = "m"\ndata = "d"\ncrop = 1.0\ndistill = 1.0\n', "utf-8")
+        read = resolve(tmp_path / name)
+        assert (read.crop, read.distill) == (1.0, 1.0)
+    (tmp_path / "settings.toml").write_text('model = "m"\ndata = "d"\nmax_accuracy_drop = 1.0\n', "utf-8")
+    assert resolve(tmp_path / "settings.toml").max_accuracy_drop == 1.0
+    assert "could be 1% or 100%" in refusal(max_accuracy_drop=1.0)
+
+
+@pytest.mark.parametrize("value", ["%", "5%%", "five", "-1%", "101%", "101", 101])
+def test_what_is_no_fraction_is_refused(value: Any) -> None:
     assert refusal(distill=value).startswith("The setting 'distill' is ")
 
 

@@ -187,7 +187,9 @@ def test_html_of_a_gate_and_a_baseline_shows_both(run: Path) -> None:
         (["--format", "junit"], "none is set"),
         (["--output", "x"], "--output needs"),
         (["--max-regression", "2%"], "--baseline"),
-        (["--min-sparsity", "80"], "no share"),
+        (["--min-sparsity", "101"], "no share"),
+        (["--max-accuracy-drop", "1"], "write '1%' or '100%'"),
+        (["--accuracy-drop-at", "low"], "give both, or neither"),
         (["--format", "csv", "--output", "missing/x.csv"], "cannot be written"),
     ],
 )

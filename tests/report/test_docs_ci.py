@@ -117,7 +117,7 @@ def test_a_model_as_good_as_the_one_on_main_passes(service: Any, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     root = artifact(service, checkout)
     assert root.attrib["failures"] == "0"
-    assert int(root.attrib["tests"]) == 9
+    assert int(root.attrib["tests"]) == 8
 
 
 @pytest.mark.parametrize("service", [github, gitlab])
@@ -134,7 +134,7 @@ def test_github_gets_a_summary_and_an_annotation(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, cheaper(), make_report())
     done = github(checkout)
     assert "::error title=deltafine max-regression::MAC density against baseline.json" in done.stderr
-    assert "## Gate: 1 of 9 not met" in checkout.summary.read_text("utf-8")
+    assert "## Gate: 1 of 8 not met" in checkout.summary.read_text("utf-8")
 
 
 @pytest.mark.parametrize("service", [github, gitlab])
@@ -147,8 +147,8 @@ def test_a_gate_that_cannot_be_judged_fails_differently(service: Any, tmp_path: 
 
 def test_the_outcome_for_scripts_is_written_as_json(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, make_report(), make_report())
-    (script,) = blocks("ci.md", "sh")
-    checkout.run("git show origin/main:run/report.json > baseline.json")
+    compare, script = blocks("ci.md", "sh")
+    assert checkout.run(compare).returncode == 0
     assert checkout.run(script).returncode == 0
     assert json.loads((checkout.folder / "outcome.json").read_text("utf-8")).keys() >= {"met", "checks", "comparisons"}
 
@@ -163,6 +163,52 @@ def test_every_command_of_the_pages_runs_as_it_stands(tmp_path: Path) -> None:
     for command in (command for command in commands if "--data" not in command):  # those measure: see tests/cli
         done = checkout.run(command)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_page_is_followed_where_main_has_no_report_yet(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, make_report(), make_report())
+    git(checkout.folder, "branch", "-r", "-d", "origin/main")  # nothing of another report is there
+    (first,) = re.findall(r"^    (deltafine report .*)$", (DOCS / "ci.md").read_text("utf-8"), re.MULTILINE)
+    done = checkout.run(first)
+    assert done.returncode == 0, done.stderr
+    assert "Gate: all 2 met" in done.stdout
+
+
+def test_the_page_is_followed_where_main_has_one(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, make_report(), make_report())
+    done = checkout.run(blocks("ci.md", "sh")[0])
+    assert done.returncode == 0, done.stderr
+    assert "Gate: all 8 met" in done.stdout
+
+
+def test_a_gate_needs_neither_tensorflow_nor_keras(tmp_path: Path) -> None:
+    forbid = """
+import sys
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "keras", "av", "numba"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Forbidden())
+from deltafine.cli import main
+
+sys.argv = ["deltafine", "report", "run", *sys.argv[1:]]
+main()
+"""
+    write_report(make_report(), tmp_path / "run")
+    write_report(cheaper(), tmp_path / "old")
+    (tmp_path / "gate.toml").write_text("max-macs-ratio = 0.15\nmax-accuracy-drop = 0.01\n", "utf-8")
+    for more, code in (
+        (["--gate", "gate.toml", "--format", "html", "--output", "page.html"], 0),
+        (["--gate", "gate.toml", "--baseline", "old", "--max-regression", "2%", "--format", "junit"], 1),
+        (["--format", "csv"], 0),
+        (["--min-accuracy", "0.5", "--format", "json"], 0),
+    ):
+        command = [sys.executable, "-c", forbid, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "not installed here" not in done.stderr
 
 
 def test_the_python_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
@@ -184,6 +230,6 @@ def test_every_option_and_format_of_the_command_is_on_the_page() -> None:
     page = (DOCS / "report.md").read_text("utf-8")
     settings = {*TAKES["report"], *RENAMED}  # which docs/settings.md describes
     options = [name for name in inspect.signature(report).parameters if name not in settings and name != "run"]
-    assert len(options) == 17
-    assert [name for name in options if f"--{name.replace('_', '-')}" not in page] == []
+    assert len(options) == 21
+    assert [name for name in options if f"--{name.rstrip('_').replace('_', '-')}" not in page] == []
     assert [choice for choice in FORMATS.names if f"| `{choice}` |" not in page] == []

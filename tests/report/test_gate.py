@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ from deltafine.errors import DeltafineError
 from deltafine.report import github, render
 from deltafine.report.compare import compare
 from deltafine.report.gate import Gate, check, parse_share, read_gate
-from tests.report.builders import make_report
+from tests.report.builders import make_report, timing
 from tests.report.test_compare import cheaper
 
 
@@ -79,11 +80,150 @@ def test_an_accuracy_below_the_baselines_is_a_regression_in_points() -> None:
 
 def test_a_figure_that_is_no_longer_measured_is_a_regression() -> None:
     old, new = make_report(), make_report()
-    new.models["refined"].streams.fidelity = None
+    new.models["refined"].streams.clip_accuracy = None
     checks = check(new, Gate({"max-regression": 1.0}), [compare(new, old, "old")])
-    assert [(one.measured, one.met) for one in checks if one.subject.startswith("fidelity")] == [
-        ("no longer measured", False)
+    assert [(one.measured, one.met, one.value) for one in checks if one.subject.startswith("whole-video")] == [
+        ("no longer measured", False, None)
     ]
+
+
+def without_accuracy(fidelity: float) -> Report:
+    report = make_report()
+    for measurement in report.models.values():
+        for name in ("frame_accuracy", "clip_accuracy", "accuracy_change", "frozen_accuracy"):
+            setattr(measurement.streams, name, None)
+    report.models["refined"].streams.fidelity = fidelity
+    return report
+
+
+def test_with_labels_a_better_model_passes_although_it_is_less_like_the_original() -> None:
+    old, new = make_report(), make_report()
+    figures = new.models["refined"].streams
+    assert figures.frame_accuracy
+    assert figures.fidelity
+    figures.frame_accuracy.value += 0.05
+    figures.fidelity -= 0.1
+    checks = check(new, Gate({"max-regression": 0.0}), [compare(new, old, "old")])
+    assert all(one.met for one in checks)
+    assert not [one for one in checks if one.subject.startswith("fidelity")]
+
+
+def test_without_labels_fidelity_counts() -> None:
+    old, new = without_accuracy(0.9), without_accuracy(0.85)
+    checks = check(new, Gate({"max-regression": 0.02}), [compare(new, old, "old")])
+    assert [one.met for one in checks if one.subject.startswith("fidelity")] == [False]
+
+
+def test_with_labels_that_are_numbers_the_error_to_them_counts() -> None:
+    old, new = without_accuracy(0.9), without_accuracy(0.9)
+    for report, to_labels, to_original in ((old, 0.6, 0.1), (new, 0.5, 0.3)):
+        figures = report.models["refined"].streams
+        figures.fidelity, figures.label_error, figures.relative_error = None, to_labels, to_original
+    checks = check(new, Gate({"max-regression": 0.0}), [compare(new, old, "old")])
+    assert [one.met for one in checks if "error" in one.subject] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "at"),
+    [
+        ("min-accuracy", {}, 0.751),
+        ("min-fidelity", {}, 0.913),
+        ("max-error", {"label_error": 0.62, "relative_error": 0.1}, 0.62),
+        ("max-error", {"relative_error": 1.3}, 1.3),
+    ],
+)
+def test_absolute_limits_are_met_at_the_figure_itself(name: str, figures: dict[str, float], at: float) -> None:
+    report = make_report()
+    for figure, value in figures.items():
+        setattr(report.models["refined"].streams, figure, value)
+    least = name.startswith("min")
+    for change, outcome in ((0.0, True), (-0.001 if least else 0.001, True), (0.001 if least else -0.001, False)):
+        (one,) = check(report, Gate({name: at + change}))
+        assert one.met is outcome
+        assert (one.value, one.bound) == (pytest.approx(at), at + change)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("min-accuracy", "no labels"), ("max-error", "are classes"), ("min-fidelity", "the original")]
+)
+def test_a_limit_of_what_was_not_measured_cannot_be_judged(name: str, reason: str) -> None:
+    report = make_report(models=("original",))
+    report.models["original"].streams.frame_accuracy = None
+    with pytest.raises(DeltafineError, match=f"{name} cannot be checked.*{reason}"):
+        check(report, Gate({name: 0.5}))
+
+
+def test_any_figure_can_be_limited_by_its_name(tmp_path: Path) -> None:
+    report = make_report(timings=[timing(1), timing(4)])
+    worst = report.models["refined"].streams.operations.frame_macs_worst
+    file = written(
+        tmp_path, "gate.toml", "[max]\nmilliseconds = 2.0\nframe_macs_worst = 1\n[min]\ndelta_sparsity = 0.5\n"
+    )
+    gate = read_gate(file, {"max": [f"frame_macs_worst={worst - 1}", "energy_delta=1e9"]})
+    found = {one.name: one for one in check(report, gate)}
+    assert {name: one.met for name, one in found.items()} == {
+        "min delta_sparsity": True,
+        "max milliseconds": True,
+        "max frame_macs_worst": False,
+        "max energy_delta": True,
+    }
+    assert found["max frame_macs_worst"].value == worst
+    assert found["max milliseconds"].subject == "milliseconds per frame"
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("frame_macs_wurst=1", "did you mean frame_macs_worst"),
+        ("xyz=1", "lists all of them"),
+        ("milliseconds=1", "deltafine bench RUN adds them"),
+        ("relative_error=0.5", "was not measured"),
+    ],
+)
+def test_a_figure_that_is_not_there_cannot_be_limited(option: str, reason: str) -> None:
+    with pytest.raises(DeltafineError, match=reason):
+        check(make_report(), read_gate(None, {"max": [option]}))
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("2e6", "names no figure"),
+        ("videos=many", "no number"),
+        ("videos=nan", "no number"),
+        ("mac_density=1", "could be 1% or 100%"),
+        ("accuracy_change=0", "give max-accuracy-drop"),
+    ],
+)
+def test_a_limit_of_a_figure_names_it_and_a_number(option: str, reason: str) -> None:
+    with pytest.raises(DeltafineError, match=reason):
+        read_gate(None, {"max": [option]})
+
+
+def test_a_limit_of_a_share_is_read_as_one() -> None:
+    assert read_gate(None, {"max": ["mac_density=15"], "min": ["fidelity=90%"]}).most == {"mac_density": 0.15}
+
+
+def test_figures_that_differ_by_less_than_is_shown_are_shown_with_more_digits() -> None:
+    report = make_report()
+    report.models["refined"].streams.operations.mac_density = 0.15004
+    (one,) = check(report, Gate({"max-macs-ratio": 0.15}))
+    assert not one.met
+    assert one.sentence == "MAC density is 15.004%, required: at most 15%"
+    change = report.models["refined"].streams.accuracy_change
+    assert change
+    change.value = -0.01004
+    (one,) = check(report, Gate({"max-accuracy-drop": 0.01}))
+    assert one.sentence == "accuracy change is -1.004 points, required: at least -1 points"
+    assert (one.value, one.bound) == (-0.01004, -0.01)
+
+
+def test_json_has_the_numbers_that_were_compared() -> None:
+    report = make_report()
+    outcome = json.loads(render(report, "json", checks=check(report, Gate({"max-macs-ratio": 0.5}))))
+    (one,) = outcome["checks"]
+    assert one["value"] == report.models["refined"].streams.operations.mac_density
+    assert (one["bound"], one["met"]) == (0.5, True)
 
 
 def test_every_baseline_is_checked() -> None:
@@ -99,12 +239,21 @@ def test_a_regression_without_a_baseline_is_refused() -> None:
         check(make_report(), Gate({"max-regression": 0.02}))
 
 
-@pytest.mark.parametrize(("text", "value"), [("2%", 0.02), ("0.02", 0.02), (0.5, 0.5), (" 100 % ", 1.0), (0, 0.0)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2%", 0.02), ("0.02", 0.02), (0.5, 0.5), (" 100 % ", 1.0), (0, 0.0), ("2", 0.02), (2, 0.02), (1.5, 0.015)],
+)
 def test_shares_are_written_as_numbers_or_percentages(text: object, value: float) -> None:
     assert parse_share("x", text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["2", "-1%", "many", "", "nan", "inf", True, "101%", [1]])
+@pytest.mark.parametrize("text", [1, "1", "1.0", 1.0, " 1 "])
+def test_a_share_of_1_could_be_two_things(text: object) -> None:
+    with pytest.raises(DeltafineError, match=r"could be 1% or 100%: write '1%' or '100%'"):
+        parse_share("max-accuracy-drop", text)
+
+
+@pytest.mark.parametrize("text", ["-1%", "many", "", "nan", "inf", True, "101%", [1]])
 def test_what_is_no_share_is_refused_by_name(text: object) -> None:
     with pytest.raises(DeltafineError, match="max-macs-ratio"):
         parse_share("max-macs-ratio", text)
@@ -124,9 +273,14 @@ def test_thresholds_stand_in_pyproject_or_at_the_top_of_a_file_of_their_own(tmp_
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
-    file = written(tmp_path, "gate.toml", 'min-sparsity = 0.8\naccuracy-drop-at = "low"\n')
+    file = written(tmp_path, "gate.toml", 'min-sparsity = 0.8\nmax-accuracy-drop = 0.01\naccuracy-drop-at = "low"\n')
     gate = read_gate(file, {"min-sparsity": "90%", "max-macs-ratio": None})
-    assert gate == Gate({"min-sparsity": 0.9}, "low")
+    assert gate == Gate({"min-sparsity": 0.9, "max-accuracy-drop": 0.01}, "low")
+
+
+def test_how_a_drop_is_judged_needs_a_drop() -> None:
+    with pytest.raises(DeltafineError, match="give both, or neither"):
+        read_gate(None, {"accuracy-drop-at": "low"})
 
 
 @pytest.mark.parametrize(
@@ -138,6 +292,10 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
         ("gate.toml", "min-sparsity = \n", "not valid TOML"),
         ("gate.toml", 'accuracy-drop-at = "high"\n', "write value"),
         ("gate.toml", "min-sparsity = true\n", "no share"),
+        ("gate.toml", "[gate]\nmin-sparsity = 0.5\n", "unknown section 'gate': write limits below"),
+        ("pyproject.toml", "[tool.deltafine.gates]\nmin-sparsity = 0.5\n", r"not below \[tool.deltafine.gates\]"),
+        ("pyproject.toml", "[tool.deltafine.gate.limits]\nx = 0.5\n", "unknown section 'limits'"),
+        ("gate.toml", "max = 3\n", "names no figure"),
     ],
 )
 def test_a_wrong_gate_file_is_refused_with_what_to_do(tmp_path: Path, name: str, text: str, reason: str) -> None:

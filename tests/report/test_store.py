@@ -96,7 +96,12 @@ def test_a_pointer_of_git_lfs_in_place_of_a_report_is_named_as_such(run: Path) -
         load_report(run)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"version": 1, "title', b"\xff\xfe\x00", b"not json"])
+def test_an_empty_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(b"\n")
+    assert "is empty" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'{"version": 1, "title', b"\xff\xfe\x00", b"not json"])
 def test_broken_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "report.json").write_bytes(content)
     assert "not valid JSON" in refusal(tmp_path)
@@ -118,8 +123,8 @@ def test_another_version_is_refused_with_what_to_do(run: Path, version: object, 
 
 
 def test_a_wrong_field_is_named_and_the_others_counted(run: Path) -> None:
-    message = refusal(changed(run, seconds="soon", created=[1], surprise=3))
-    assert "created" in message
+    message = refusal(changed(run, seconds="soon", created=[1], title=3))
+    assert "title" in message
     assert "(and 2 more)" in message
     assert "pydantic" not in message
 
@@ -201,7 +206,61 @@ def test_a_picture_cannot_name_a_file_outside_its_folder(name: str) -> None:
 
 def test_a_report_of_another_deltafine_that_does_not_fit_says_which_wrote_it(run: Path) -> None:
     versions = make_report().versions.model_dump() | {"deltafine": "9.9.9"}
-    assert "deltafine 9.9.9 wrote it" in refusal(changed(run, versions=versions, unheard_of=[]))
+    assert "deltafine 9.9.9 wrote it" in refusal(changed(run, versions=versions, title=[]))
+
+
+def test_optional_fields_of_a_newer_version_are_left_out(run: Path) -> None:
+    document = json.loads((run / "report.json").read_text("utf-8"))
+    document["unheard_of"] = [1]
+    document["models"]["refined"]["streams"]["operations"]["fresh"] = 3.0
+    document["models"]["refined"]["streams"]["layers"][0]["fresh"] = None
+    (run / "report.json").write_text(json.dumps(document), "utf-8")
+    assert load_report(run) == make_report()
+
+
+def test_what_is_made_here_has_no_unknown_fields() -> None:
+    with pytest.raises(ValidationError):
+        Picture(file="a.png", video="v", caption="c", surprise=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("models.refined.streams.frame_accuracy.value", 1.7, "is 1.7, and must be a number from 0 to 1"),
+        ("models.refined.clips.operations.mac_density", -0.1, "is -0.1, and must be a number from 0 to 1"),
+        ("models.original.streams.layers.2.delta_density", float("nan"), "is nan, and must be"),
+        ("models.refined.streams.accuracy_change.low", -1.2, "a number from -1 to 1"),
+        ("models.refined.streams.operations.energy_delta", -1e-3, "a finite number that is not negative"),
+        ("models.refined.streams.operations.frame_macs_p95", float("inf"), "a finite number"),
+        ("models.refined.streams.deltas.0.silent_channels", 2.0, "a number from 0 to 1"),
+        ("models.refined.streams.relative_error", -0.5, "a finite number that is not negative"),
+        ("model.coverage", 1.1, "a number from 0 to 1"),
+        ("model.parameters", 10**400, "a finite number"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_refused_by_its_place(run: Path, path: str, value: float, words: str) -> None:
+    document = json.loads((run / "report.json").read_text("utf-8"))
+    *way, last = path.split(".")
+    part = document
+    for step in way:
+        part = part[int(step) if step.isdigit() else step]
+    part[last] = value
+    (run / "report.json").write_text(json.dumps(document), "utf-8")
+    message = refusal(run)
+    assert path in message
+    assert words in message
+
+
+def test_errors_of_a_model_that_has_diverged_still_load(run: Path) -> None:
+    document = json.loads((run / "report.json").read_text("utf-8"))
+    document["models"]["refined"]["streams"]["relative_error"] = float("inf")
+    (run / "report.json").write_text(json.dumps(document), "utf-8")
+    assert load_report(run).models["refined"].streams.relative_error == float("inf")
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_page_in_place_of_its_run_is_refused(run: Path, name: str) -> None:
+    assert "give its run directory or the report.json beside it" in refusal(run / name)
 
 
 def test_a_version_1_report_from_the_first_release_loads() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import deltafine
 from deltafine import DeltafineError, DeltaRuntime
+from deltafine.model import DeltaSettings
 from deltafine.report import load_report, write_report
 from deltafine.runtime.plan import Plan
 from tests.cli.running import Command
@@ -291,6 +292,23 @@ def test_bench_times_the_same_frames_with_one_thread_and_all_and_the_report_keep
         assert any(one.name.startswith("TensorFlow ") for one in timings[threads].runtimes)
         assert all(0 < one.p50 <= one.p95 for one in timings[threads].runtimes)
     assert "Milliseconds per frame, 64 threads" in deltafine_command("report", run).output
+
+
+@pytest.mark.parametrize("scaling", ["caffe", "torch"])
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+def test_scalings_of_colours_are_those_of_the_model(scaling: str, engine: str) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 10, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    settings = DeltaSettings(initial_threshold=0.1)
+    sites = deltafine.find_activations(network)
+    model = deltafine.insert_deltas(network, sites, settings, rescale=scaling, clip_output="per-frame")
+    clip = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 1, 8, 10, 3)), 4, axis=1).astype(np.uint8)
+    clip[:, 2:, 3:5] = 9
+    runtime = DeltaRuntime(model, engine=engine)
+    answers = np.stack([runtime.step(frame) for frame in clip[0]])
+    np.testing.assert_allclose(answers, model.predict(clip, verbose=0)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_name_is_public() -> None:

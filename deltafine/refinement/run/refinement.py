@@ -15,8 +15,10 @@ from deltafine import model as models
 from deltafine.document.controls import Controls
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
+from deltafine.document.report import Reference
 from deltafine.errors import DeltafineWarning, Interrupted
 from deltafine.measurement.probe import Probe
+from deltafine.measurement.reference import check_reference, sentence_of
 from deltafine.measurement.side_by_side import measure_with_controls
 from deltafine.measurement.simple_controls import REFINED_HELD
 from deltafine.model import DeltaSettings
@@ -64,6 +66,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     start_thresholds: dict[str, float] = field(default_factory=dict)  # median of each delta layer
     kept_budget: bool | None = None  # None where none was asked for
+    reference: Reference | None = None  # of the chief
 
 
 class Refinement:
@@ -107,12 +110,14 @@ class Refinement:
             train_threshold=settings.rate_of_thresholds > 0,
         )
         model, sites = self.prepared.model, self.prepared.sites
+        self.reference: Reference | None = None
         form: Any = {
             "rescale": settings.rescale,
             "clip_output": settings.clip_output or "mean",
             "frames": self.prepared.window,
             "frame_shape": (*self.prepared.size, self.prepared.channels),
         }
+        self._form = form
         with workers.scope():
             self.original = models.insert_deltas(model, [], **form)
             self.student = models.insert_deltas(model, sites, deltas, **form)
@@ -191,6 +196,7 @@ class Refinement:
             warnings,
             start_thresholds,
             kept if budget is not None and budget.asked_for else None,
+            self.reference,
         )
 
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
@@ -243,6 +249,7 @@ class Refinement:
             probe = Probe(self.original)
             answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
             loss = self.prepared.read_output(answers)
+            self._check_reference()
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
                 divergences = checkpoints.read_facts(calibration).get(DIVERGENCES, [])  # earlier versions had none
@@ -259,6 +266,21 @@ class Refinement:
         told = self.workers.lead_bytes(begin)
         self.workers.follow(thresholds)
         return self.prepared.read_output(from_bytes(told)["answers"])
+
+    def _check_reference(self) -> None:
+        """Say how good the original is, and what is wrong where it is no better than a constant."""
+        prepared = self.prepared
+        self.reference = check_reference(
+            "original",
+            self.original,
+            prepared.data,
+            prepared.output,
+            frames=prepared.frames,
+            fps=self.settings.fps,
+            rescale=self.settings.rescale,
+            rescaled=lambda other: models.insert_deltas(prepared.model, [], **{**self._form, "rescale": other}),
+        )
+        self.listener.say(self.reference.broken or sentence_of(self.reference))
 
     def _is_calibrated(self, calibration: Path) -> bool:
         """Whether there is an earlier calibration; one that is damaged is none, and said."""
