@@ -34,8 +34,8 @@ class RefineSettings(Declarations):
 
     Examples:
         >>> settings = RefineSettings(model="model.keras", data="videos/", target_macs="5%", skip=("conv2",))
-        >>> settings.target_macs, settings.epochs
-        (0.05, 12)
+        >>> settings.target_macs, settings.learning_rate
+        (0.05, 0.0005)
     """
 
     @model_validator(mode="after")
