@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 Rows = np.ndarray
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805

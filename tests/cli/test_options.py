@@ -60,7 +60,11 @@ def test_the_help_of_refine_shows_defaults_and_says_what_overrides_the_recipe(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = deltafine("refine", "--help").output
-    for words in ("0 only calibrates (default 12).", "(default send-on-delta).", "(default the model's, or 8)."):
+    for words in (
+        "0 only calibrates (default as many as take 1500 steps, 12 to 30).",
+        "(default send-on-delta).",
+        "(default the model's, or 8).",
+    ):
         assert words in shown
     assert "Options and --set override the recipe." in " ".join(shown.split())
 

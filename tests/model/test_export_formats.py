@@ -105,7 +105,7 @@ def test_without_frames_a_format_that_must_be_compared_writes_nothing(refined, t
 @pytest.mark.parametrize("name", FORMATS.names)
 def test_a_model_without_delta_layers_is_refused_and_nothing_is_written(tmp_path, name):
     with pytest.raises(DeltafineError, match="has no delta layers"):
-        write_export(small_models.plain(), tmp_path / "a" / "file", name)
+        write_export(small_models.plain(), tmp_path / "a" / "file.keras", name)
     assert list(tmp_path.iterdir()) == []
 
 
