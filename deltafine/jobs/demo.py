@@ -70,14 +70,13 @@ def prepare(out: Path, *, overwrite: bool, listener: Listener, scene: type[Scene
         f"The demo writes {len(SHAPES) * CLIPS_PER_CLASS} clips and {STREAMS} streams of moving shapes, trains a small "
         "model on them, and refines it: about 2 minutes on 2 cores."
     )
-    write_videos(example, listener, scene)
+    write_videos(example, listener, scene or Scene)
     train_baseline(example, listener, scene or Scene)
     return example
 
 
-def write_videos(example: Example, listener: Listener, make_scene: type[Scene] | None = None) -> None:
+def write_videos(example: Example, listener: Listener, make_scene: type[Scene]) -> None:
     """Clips in a folder per class, and streams with a label per frame."""
-    make_scene = make_scene or Scene
     random = np.random.default_rng(0)
     total = len(SHAPES) * CLIPS_PER_CLASS + STREAMS
     for index, name in enumerate(name for name in SHAPES for _ in range(CLIPS_PER_CLASS)):

@@ -39,7 +39,7 @@ class HeldAnswers:
         self._seen = 0
         self._age.begin()
 
-    def update(self, answered: Answered, unit: int, *, window: bool = False) -> None:
+    def update(self, answered: Answered, work_item: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream, one row; with ``window``, its frames went through the network at once."""
         truth = self.judge.truth(answered)
         if truth is None:
@@ -56,8 +56,8 @@ class HeldAnswers:
             ]
         )  # (frames ago, frames, ...)
         ago = self._ago(runs)
-        self.judge.expect(truth, unit)
-        self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), unit)
+        self.judge.expect(truth, work_item)
+        self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), work_item)
         if self.judge.has_changes and runs == frames:
             self._age.update(line[most + np.arange(runs) - ago], truth)
         self._past, self._seen = line[runs:], self._seen + runs

@@ -29,7 +29,7 @@ class Judge:
         self._right = np.zeros(ways, np.int64)
         self._of = 0
         self._targets = RelativeError()
-        self._errors: dict[int, np.ndarray] = {}  # by unit: (ways, outputs) sums of squares
+        self._errors: dict[int, np.ndarray] = {}  # by work item: (ways, outputs) sums of squares
         self._ways = ways
 
     @property
@@ -71,30 +71,30 @@ class Judge:
             return np.where(self._known(truth)[:, None], summed, 0.0)
         return (answers == truth).reshape(len(truth), -1).sum(axis=1)
 
-    def expect(self, truth: np.ndarray, unit: int) -> None:
-        """Frames that all ways are judged on, in a unit of floating-point sums."""
+    def expect(self, truth: np.ndarray, work_item: int) -> None:
+        """Frames that all ways are judged on, for a work item, by which floating-point sums are kept."""
         if not self._output.numbers:
             self._of += int((truth >= 0).sum())
             return
         known = truth[self._known(truth)]
-        self._targets.update(known, known, unit)
+        self._targets.update(known, known, work_item)
 
     def _known(self, truth: np.ndarray) -> np.ndarray:
         """(frames,) whether there is something to compare with: a number, or whatever the original answered."""
         return ~np.isnan(truth[:, 0]) if self._labelled else np.ones(len(truth), bool)
 
-    def add_scores(self, scores: np.ndarray, unit: int) -> None:
+    def add_scores(self, scores: np.ndarray, work_item: int) -> None:
         """Add scores (ways,), or (ways, outputs), summed over frames."""
         if not self._output.numbers:
             self._right += scores
             return
-        self._errors[unit] = self._errors.get(unit, 0.0) + scores
+        self._errors[work_item] = self._errors.get(work_item, 0.0) + scores
 
     def record(self) -> Record:
         """Everything added up, for :meth:`add` of another one."""
-        units = sorted(self._errors)
-        own = {"right": self._right, "of": np.asarray(self._of), "unit": np.array(units, np.int64)}
-        own["errors"] = np.array([self._errors[unit] for unit in units])
+        work_items = sorted(self._errors)
+        own = {"right": self._right, "of": np.asarray(self._of), "work_item": np.array(work_items, np.int64)}
+        own["errors"] = np.array([self._errors[work_item] for work_item in work_items])
         return nested({"own": own, "targets": self._targets.record()})
 
     def add(self, record: Record) -> None:
@@ -102,8 +102,8 @@ class Judge:
         own = inner_record(record, "own")
         self._right += own["right"]
         self._of += int(own["of"])
-        for unit, errors in zip(own["unit"].tolist(), own["errors"], strict=True):
-            self._errors[unit] = self._errors.get(unit, 0.0) + errors
+        for work_item, errors in zip(own["work_item"].tolist(), own["errors"], strict=True):
+            self._errors[work_item] = self._errors.get(work_item, 0.0) + errors
         self._targets.add(inner_record(record, "targets"))
 
     def results(self) -> list[float] | None:
@@ -111,6 +111,6 @@ class Judge:
         if self._output.numbers:
             if not self._errors:
                 return None
-            errors = sum(self._errors[unit] for unit in sorted(self._errors))
+            errors = sum(self._errors[work_item] for work_item in sorted(self._errors))
             return [self._targets.of(one) for one in np.asarray(errors)]
         return [int(right) / self._of for right in self._right] if self._of else None

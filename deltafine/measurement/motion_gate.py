@@ -40,13 +40,13 @@ class MotionGate:
         self._last: list[np.ndarray] = []  # by threshold: the frame that the network ran on last
         self._held: np.ndarray | None = None  # (ways, ...) its answers
 
-    def update(self, frames: np.ndarray, answered: Answered, unit: int, *, window: bool = False) -> None:
+    def update(self, frames: np.ndarray, answered: Answered, work_item: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream.
 
         Args:
             frames: (frames, height, width, channels) uint8 at the model's input size.
             answered: what the network answered to them, one row.
-            unit: of floating-point sums.
+            work_item: by which floating-point sums are kept.
             window: whether the frames went through the network at once.
         """
         truth = self.judge.truth(answered)
@@ -65,9 +65,9 @@ class MotionGate:
         self._held = line[last]
         self._ran += (source == ways + np.arange(len(pictures))).sum(axis=1)
         self._of += len(pictures)
-        self.judge.expect(truth, unit)
+        self.judge.expect(truth, work_item)
         given = [answers if window and of[0] == ways else _repeated(line[of], len(answers)) for of in source]
-        self.judge.add_scores(np.array([self.judge.scores(way, truth).sum(axis=0) for way in given]), unit)
+        self.judge.add_scores(np.array([self.judge.scores(way, truth).sum(axis=0) for way in given]), work_item)
 
     def _runs_on(self, picture: np.ndarray) -> np.ndarray:
         """(ways,) bool; a difference to a frame that several thresholds have in common is computed once."""

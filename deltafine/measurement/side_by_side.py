@@ -86,11 +86,11 @@ def measure(
 
 
 def measure_with_controls(
-    models: Mapping[str, Any],
-    data: Any,
+    models: Mapping[str, keras.Model],
+    data: Dataset,
     frames: int,
     *,
-    streams: Any | None = None,
+    streams: Dataset | None = None,
     refined_held: Sequence[int] = (),
     **how: Any,
 ) -> tuple[dict[str, Measurement], Controls | None]:
@@ -105,7 +105,12 @@ def measure_with_controls(
 
 
 def _measure(
-    models: Mapping[str, Any], data: Any, frames: int, streams: Any, controls: Mapping[str, Any], how: Mapping[str, Any]
+    models: Mapping[str, keras.Model],
+    data: Dataset,
+    frames: int,
+    streams: Dataset,
+    controls: Mapping[str, Any],
+    how: Mapping[str, Any],
 ) -> tuple[dict[str, Measurement], Controls | None]:
     probes = {name: Probe(model) for name, model in models.items()}
     streamed, found = _on_streams(probes, streams, **how, **controls)
@@ -145,9 +150,9 @@ def measure_streams(
 
 def _on_streams(
     probes: Mapping[str, Probe],
-    data: Any,
+    data: Dataset,
     *,
-    split: str = "validation",
+    split: Split = "validation",
     fps: float | None = None,
     spliced: bool = False,
     output: Output | None = None,

@@ -51,32 +51,32 @@ class SimpleControls:
         for age in self._ages.values():
             age.begin()
 
-    def update(self, frames: np.ndarray, answers: Mapping[str, Answered], unit: int) -> None:
+    def update(self, frames: np.ndarray, answers: Mapping[str, Answered], work_item: int) -> None:
         """Judge the next piece of a stream.
 
         Args:
             frames: (frames, height, width, channels) uint8.
             answers: of the models, one row.
-            unit: of floating-point sums.
+            work_item: by which floating-point sums are kept.
         """
         if self._with_original:
-            self._held.update(answers[ORIGINAL], unit, window=self._window)
-            self._gate.update(frames, answers[ORIGINAL], unit, window=self._window)
+            self._held.update(answers[ORIGINAL], work_item, window=self._window)
+            self._gate.update(frames, answers[ORIGINAL], work_item, window=self._window)
         for one in self._subset:
-            one.update(frames, next(iter(answers.values())), unit)
+            one.update(frames, next(iter(answers.values())), work_item)
         for name, age in self._ages.items():
             _look(age, self._held.judge, answers[name].predictions[0], answers[name])
 
     def record(self) -> Record:
         """Everything counted, for :meth:`add` of another one."""
-        return nested({name: part.record() for name, part in self._parts().items()})
+        return nested({name: one.record() for name, one in self._counting().items()})
 
     def add(self, record: Record) -> None:
         """Add what another one has counted."""
-        for name, part in self._parts().items():
-            part.add(inner_record(record, name))
+        for name, one in self._counting().items():
+            one.add(inner_record(record, name))
 
-    def _parts(self) -> dict[str, HeldAnswers | MotionGate | _RefinedHeld | AnswerAge]:
+    def _counting(self) -> dict[str, HeldAnswers | MotionGate | _RefinedHeld | AnswerAge]:
         refined = {f"refined held {number}": one for number, one in enumerate(self._subset)}
         ages = {f"age {number}": age for number, age in enumerate(self._ages.values())}
         return {"held": self._held, "gate": self._gate, **refined, **ages}
@@ -127,7 +127,7 @@ class _RefinedHeld:
         self._state: HeldState | None = None
         self.age.begin()
 
-    def update(self, frames: np.ndarray, beside: Answered, unit: int) -> None:
+    def update(self, frames: np.ndarray, beside: Answered, work_item: int) -> None:
         """Run on a piece of a stream; ``beside`` has what its answers are judged by."""
         piece, self._state = run_held(self._subject.probe, frames[None], self._state, self.every)
         self._macs.update(Shown(piece, beside))
@@ -136,8 +136,8 @@ class _RefinedHeld:
             predictions = self._subject.output.scores(piece.predictions)[0]
             _look(self.age, self._judge, predictions, beside)
             answers = self._judge.answers(predictions)
-            self._judge.expect(truth, unit)
-            self._judge.add_scores(self._judge.scores(answers, truth).sum(axis=0, keepdims=True), unit)
+            self._judge.expect(truth, work_item)
+            self._judge.add_scores(self._judge.scores(answers, truth).sum(axis=0, keepdims=True), work_item)
 
     def record(self) -> Record:
         return nested({"macs": self._macs.record(), "judge": self._judge.record(), "age": self.age.record()})

@@ -66,13 +66,17 @@ def _folded(made: Table, width: int) -> Iterator[str]:
     for first, *cells in zip(*(map(str, column.cells) for column in made.columns), strict=True):
         first = f"{what} {first.lstrip()}" if what else first
         pairs = zip(headings, cells, strict=True)
-        parts = [f"{heading} {cell}".strip() for heading, cell in pairs if cell not in ("", ABSENT)]
+        pairs_shown = [f"{heading} {cell}".strip() for heading, cell in pairs if cell not in ("", ABSENT)]
         indent = " " * (len(first) - len(first.lstrip()) + 2)
-        line = f"{first}: {', '.join(_unbroken(part, width - len(indent)) for part in parts)}" if parts else first
+        line = (
+            f"{first}: {', '.join(_unbroken(pair, width - len(indent)) for pair in pairs_shown)}"
+            if pairs_shown
+            else first
+        )
         wrapped = textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
         yield from (one.replace("\xa0", " ") for one in wrapped)
 
 
-def _unbroken(part: str, width: int) -> str:
+def _unbroken(pair: str, width: int) -> str:
     """A heading and its value, which a line break must not part, unless they fill more than a line."""
-    return part.replace(" ", "\xa0") if len(part) < width else part
+    return pair.replace(" ", "\xa0") if len(pair) < width else pair

@@ -74,7 +74,7 @@ class ControlTable:
     """A table that every way to show a report shares."""
 
     title: str
-    head: tuple[str, ...]
+    headings: tuple[str, ...]
     lines: Sequence[tuple[str, ...]]
 
 
@@ -159,8 +159,8 @@ def control_tables(report: Report) -> list[ControlTable]:
         )
         for point in controls.answer_age
     ]
-    head = ("model", "k", "changes", "median", "95%", "followed")
+    headings = ("model", "k", "changes", "median", "95%", "followed")
     found.append(
-        ControlTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", head, ages)
+        ControlTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", headings, ages)
     )
     return [one for one in found if one.lines]

@@ -99,8 +99,8 @@ def _show_figures(report: Report, console: Console, feeding: Feeding, title: str
 def _show_controls(report: Report, console: Console) -> None:
     for control in control_tables(report):
         made = table(console)
-        add_words(made, control.head[0])
-        add_figures(made, *control.head[1:])
+        add_words(made, control.headings[0])
+        add_figures(made, *control.headings[1:])
         for cells in control.lines:
             made.add_row(*map(Text, cells))
         section(console, control.title, made)

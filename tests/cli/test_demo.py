@@ -18,7 +18,7 @@ def test_the_videos_of_the_demo_are_what_it_says(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(demo, "CLIPS_PER_CLASS", 2)
     monkeypatch.setattr(demo, "STREAMS", 1)
     example = demo.Example(tmp_path / "m.keras", tmp_path / "videos", tmp_path / "streams")
-    demo.write_videos(example, Quiet())
+    demo.write_videos(example, Quiet(), demo.Scene)
 
     clips = open_dataset(example.data)
     assert clips.classes == demo.SHAPES

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 
 from deltafine import open_dataset
 from deltafine.document.controls import AnswerAgePoint
@@ -22,6 +20,7 @@ from deltafine.measurement.side_by_side import measure, measure_with_controls
 from deltafine.measurement.simple_controls import SimpleControls
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.workers import from_bytes, to_bytes
+from tests.measurement.test_measure import classifier
 from tests.video.painted import write_video
 
 SIZE = (16, 32)
@@ -207,18 +206,7 @@ def test_an_answer_that_is_no_number_is_not_taken_for_a_right_one():
 
 @pytest.fixture(scope="module")
 def models():
-    keras.utils.set_random_seed(2)
-    model = keras.Sequential(
-        [
-            keras.Input((*SIZE, 3)),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(8, 3, strides=2, activation="relu", name="conv"),
-            layers.Flatten(),
-            layers.Dense(2, activation="softmax", name="head"),
-        ]
-    )
-    for weight in model.weights:
-        weight.assign(np.random.default_rng(2).normal(0, 0.5, weight.shape))
+    model = classifier()
     sites = select_sites(find_activations(model))
     return {
         "original": insert_deltas(model, []),

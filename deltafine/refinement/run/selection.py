@@ -261,9 +261,7 @@ class Choice:
 
     def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
         self._load(start.model_copy(update={"threshold_scale": scale}))
-        original, refined = self._validation.original, self._validation.student()
-        assert original is not None
-        measured = self._validation.point(start.epoch, start.penalty, original, refined, scale)
+        measured = self._validation.point(start.epoch, start.penalty, self._validation.student(), scale)
         return measured.model_copy(update={"divergence": start.divergence})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
@@ -297,14 +295,16 @@ class Choice:
             ]
         if lost > budget.drop:
             return [
-                f"Nothing stayed within {budget.drop:.3f} of the original's accuracy on the validation streams; the "
-                f"most accurate ({_name_of(chosen)}) lost {lost:.3f}. Train longer, or lower the penalty."
+                f"By the validation streams, nothing is expected to stay within {budget.drop:.3f} of the original's "
+                f"accuracy; the most accurate ({_name_of(chosen)}) loses {lost:.3f}. Train longer, or lower the "
+                "penalty."
             ]
         if chosen.divergence == 0:
             return [
-                f"Nothing that leaves out changes stayed within {budget.drop:.3f} of the original's accuracy on the "
-                f"validation streams: the refined model is the original, which needs {chosen.mac_density:.1%} of its "
-                "MACs where nothing is lost. Train longer, or allow a larger --max-accuracy-drop."
+                "By the validation streams, nothing that leaves out changes is expected to stay within "
+                f"{budget.drop:.3f} of the original's accuracy: the refined model is the original, which needs "
+                f"{chosen.mac_density:.1%} of its MACs where nothing is lost. Train longer, or allow a larger "
+                "--max-accuracy-drop."
             ]
         if not chosen.epoch and self._trained:
             return [

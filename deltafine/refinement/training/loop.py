@@ -97,7 +97,6 @@ class Training:
             student, self._validation, self.budget, self.checkpoint.parent, calibrated, self._scale_that_follows
         )
         self._variables = [*student.variables, *trainer.state]
-        self._original: Figures  # of it on the validation videos
         self._steering: Steering  # made once the original is measured
         self._requests = requests
         self._workers = workers
@@ -123,15 +122,15 @@ class Training:
         measured = self._measured(
             lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
         )
-        self._original = measured["original"]
-        trainer, floor = self._trainer, quality(self._original) - self.budget.drop
+        self._validation.original = measured["original"]  # for all workers, of which one has measured it
+        trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
         self.choice.floor = floor
         self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
         if resuming:
             self._restore()
             self._tidy()
         else:
-            self._steering.before_training(self._validation.point(0, 0.0, self._original, measured["refined"]))
+            self._steering.before_training(self._validation.point(0, 0.0, measured["refined"]))
             self._workers.lead(self.choice.try_calibrated)
             self._save()
         while not self._over():
@@ -260,7 +259,7 @@ class Training:
             self._recalibrate(number)
         with trainer.averaged():
             measured = self._measured(lambda: {"refined": self._validation.student()})
-            point = self._validation.point(number, trainer.penalty, self._original, measured["refined"])
+            point = self._validation.point(number, trainer.penalty, measured["refined"])
             self.choice.points.append(point)
             if self._workers.chief:
                 self.choice.keep(number)
@@ -280,9 +279,11 @@ class Training:
         self._steering.after_epoch(point, number / self.prepared.epochs, caught_up=due)
         if not last and number in self._recalibrated_after:
             self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
-        elif not last and self._recalibrated_after and number > max(self._recalibrated_after):
-            self._scale_thresholds(self._steering.factor(point, number / self.prepared.epochs))
             epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
+        elif not last and self._recalibrated_after and number > max(self._recalibrated_after):
+            factor = self._steering.factor(point, number / self.prepared.epochs)
+            if factor != 1:
+                self._scale_thresholds(factor)
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
         self._save()

@@ -90,9 +90,9 @@ class AccuracyController:
     """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent. After the last recalibration, λ no longer moves thresholds; they then follow
-    themselves. What is lost while learning rates are high, the end of the training wins
-    back: before, more is tolerated.
+    comes to rest where the drop is spent. After the last recalibration λ moves no thresholds any more, and a factor on
+    all of them follows the accuracy instead. The end of the training, with its small learning rates, wins back some of
+    what was lost: before, more is tolerated.
     """
 
     floor: float

@@ -46,7 +46,9 @@ class Validation:
         self._probes = {"original": Probe(original), "refined": Probe(student)}
         self._listener, self._requests = listener, requests
         answers = with_time(original)
-        self._answer = tf.function(lambda clips: answers(tf.cast(clips, tf.float32), training=False))
+        self._answer = tf.function(
+            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True
+        )
 
     @property
     def probe_of_student(self) -> Probe:
@@ -76,9 +78,10 @@ class Validation:
         """Figures of the student."""
         return self.measure(["refined"])["refined"]
 
-    def point(self, number: int, penalty: float, original: Figures, refined: Figures, scale: float = 1.0) -> FrontPoint:
+    def point(self, number: int, penalty: float, refined: Figures, scale: float = 1.0) -> FrontPoint:
         """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
-        prepared = self._prepared
+        prepared, original = self._prepared, self.original
+        assert original is not None
         return FrontPoint(
             epoch=number,
             penalty=penalty,

@@ -52,7 +52,7 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
     for control in control_tables(report):
-        table = grid(list(control.head), [[prose(cell) for cell in cells] for cells in control.lines])
+        table = grid(list(control.headings), [[prose(cell) for cell in cells] for cells in control.lines])
         parts.append(f"## {prose(control.title)}\n\n{table}")
     for timing in report.timings:
         table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
