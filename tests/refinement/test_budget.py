@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from deltafine.document.history import FrontPoint
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.trimming import to_accuracy, to_density
 from deltafine.settings import resolve
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def point(accuracy: float = 0.9, mac: float = 0.1, pixels: float = 0.3, sparsity: float = 0.8) -> FrontPoint:
@@ -82,3 +85,12 @@ def test_an_accuracy_that_cannot_be_spared_is_not_spent() -> None:
     tried = to_accuracy(0.85, lambda scale: point(accuracy=0.5))
     assert tried
     assert not [found for found in tried if found.accuracy >= 0.85]
+
+
+@pytest.mark.parametrize(("quality", "allowed", "kept_back"), [("classes", 0.01, 1 / 2), ("numbers", 0.05, 1 / 5)])
+def test_the_default_is_the_documented_one(quality: str, allowed: float, kept_back: float) -> None:
+    default = Budget.of(resolve(model="m", data="d"), quality)
+    assert (default.allowed, default.asked_for, default.steers) == (allowed, False, True)
+    assert default.drop == pytest.approx(allowed * (1 - kept_back))
+    words = {"classes": "| 1 point |", "numbers": "units of the labels' spread | error | 0.05 |"}[quality]
+    assert words in (DOCS / "refine.md").read_text(encoding="utf-8")
