@@ -30,6 +30,9 @@ class FrontPoint(DocumentObject):
         description="nats per frame that calibration alone spent, for a model that was not trained (epoch 0)",
     )
     threshold_scale: float = Field(default=1.0, description="factor on all thresholds after training, to meet a budget")
+    trained_share: float = Field(
+        default=1.0, description="how far the weights are from the original's, of the way to those of the epoch"
+    )
     chosen: bool = False
 
     @property

@@ -10,11 +10,15 @@ import keras
 import numpy as np
 import pytest
 
+from deltafine.document.history import FrontPoint
 from deltafine.document.report import Report
+from deltafine.errors import DeltafineError
 from deltafine.jobs.refine import refine
 from deltafine.measurement.probe import Probe
-from deltafine.model import DeltaSettings, find_activations, insert_deltas
+from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
+from deltafine.refinement.run.selection import Choice
 from deltafine.refinement.thresholds.allocation import Allocation
+from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.calibration import activation_rms
 from deltafine.refinement.thresholds.following import play
 from deltafine.refinement.training.losses import RegressionLoss
@@ -78,6 +82,58 @@ def test_a_resumed_run_takes_the_same(wrecked: tuple[Report, Path], material: tu
     assert [value.tobytes() for value in weights_of(out / "refined.keras").values()] == [
         value.tobytes() for value in before.values()
     ]
+
+
+class Drift:
+    """A validation by which accuracy falls by 0.1 where the weights of an epoch are reached, and not before 0.8."""
+
+    def __init__(self, student: keras.Model) -> None:
+        self.model, self.start = student, [np.array(variable) for variable in student.variables]
+        self.end: list[np.ndarray] = []
+
+    def train(self) -> None:
+        deltas = {id(layer.log_threshold) for layer in delta_layers(self.model).values()}
+        for variable in self.model.variables:
+            if variable.dtype == "float32":
+                variable.assign(np.asarray(variable) + (np.log(8.0) if id(variable) in deltas else 0.5))
+        self.end = [np.array(variable) for variable in self.model.variables]
+
+    def student(self) -> float:
+        """How far the weights are from the start."""
+        (kernel,) = [n for n, v in enumerate(self.model.variables) if v.path.endswith("kernel")][:1]
+        values = [np.asarray(variable) for variable in self.model.variables]
+        now, start, end = (float(np.mean(weights[kernel])) for weights in (values, self.start, self.end))
+        return (now - start) / (end - start)
+
+    def point(self, number: int, penalty: float, moved: float, scale: float = 1.0) -> FrontPoint:
+        accuracy = 0.9 - max(0.0, moved - 0.8)
+        return FrontPoint(
+            epoch=number, penalty=1, accuracy=accuracy, mac_density=0.1 / scale, pixel_density=0, threshold_scale=scale
+        )
+
+
+def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(tmp_path: Path) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    drift = Drift(student)
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, drift, budget, tmp_path, {}, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor = 0.85
+    drift.train()
+    before = FrontPoint(epoch=1, penalty=1, accuracy=0.9, mac_density=0.5, pixel_density=0)
+    choice.points = [before, drift.point(2, 1, 1.0)]
+    for epoch in (1, 2):
+        choice.keep(epoch)
+    choice.make(1.0)
+    (chosen,) = [point for point in choice.points if point.chosen]
+    assert (chosen.epoch, chosen.trained_share, chosen.threshold_scale) == (2, 0.85, 1.0)
+    thresholds = {id(layer.log_threshold) for layer in delta_layers(student).values()}
+    for variable, start, end in zip(student.variables, drift.start, drift.end, strict=True):
+        share = 1.0 if id(variable) in thresholds or not variable.dtype.startswith("float") else 0.85
+        np.testing.assert_allclose(np.asarray(variable), start + share * (end - start), rtol=1e-5, atol=1e-6)
+    with pytest.raises(DeltafineError, match="not kept"):
+        choice.make(1.0, 3)
+    choice.make(1.0, 2)
+    assert all(np.array_equal(variable, end) for variable, end in zip(student.variables, drift.end, strict=True))
 
 
 def moving() -> list[np.ndarray]:

@@ -104,6 +104,14 @@ def test_what_is_lost_early_is_tolerated_for_the_end_wins_it_back() -> None:
     assert after(lost, 1.0) == pytest.approx(5.0)
 
 
+def test_after_the_last_recalibration_thresholds_lead_to_where_the_drop_is_spent() -> None:
+    controller = AccuracyController(floor=0.8, scale=0.02, penalty=10.0)
+    assert controller.factor(0.8) == 1.0
+    assert controller.factor(0.81) == controller.factor(0.99) == pytest.approx(1.2)
+    assert controller.factor(0.795) == pytest.approx(1.2**-0.5)
+    assert steering(target_macs=0.1).factor(point(0.1, 0.3)) == 1.0
+
+
 def test_only_a_network_that_has_caught_up_with_its_thresholds_steers() -> None:
     one = steering(max_accuracy_drop=0.02)
     one.after_epoch(point(0.5, 0.3), 0.5, caught_up=False)

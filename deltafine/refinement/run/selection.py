@@ -23,8 +23,10 @@ from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
 MOST_TIGHTENED = 3
-TIGHTER = (0.75, 0.5)
-"""Factors on the thresholds of epochs that are over the budget; at most so many epochs are tried."""
+TIGHTER = ((1.0, 0.85), (0.8, 0.85), (0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
+"""What is tried with epochs that are over the budget, until one is within: a factor on the thresholds, and how far the
+weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903). At most so many epochs are tried.
+"""
 LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
@@ -198,6 +200,7 @@ class Choice:
     def _load(self, point: FrontPoint) -> None:
         if point.divergence is None:
             checkpoints.restore(self._weights_of(point.epoch), self._student.variables)
+            self._go_back_to_start(1 - point.trained_share)
         else:
             self._assign(self._start)
             deltas = delta_layers(self._student).values()
@@ -207,12 +210,21 @@ class Choice:
             for layer in delta_layers(self._student).values():
                 layer.set_threshold(np.exp(np.asarray(layer.log_threshold)) * point.threshold_scale)
 
+    def _go_back_to_start(self, share: float) -> None:
+        """Move the weights and statistics, not the thresholds, towards those of the original by a share of the way."""
+        if not share:
+            return
+        thresholds = {id(layer.log_threshold) for layer in delta_layers(self._student).values()}
+        for variable, start in zip(self._student.variables, self._start, strict=True):
+            if id(variable) not in thresholds and variable.dtype.startswith("float"):
+                variable.assign((1 - share) * np.asarray(variable) + share * start)
+
     def _assign(self, values: Sequence[np.ndarray]) -> None:
         for variable, value in zip(self._student.variables, values, strict=True):
             variable.assign(value)
 
     def _kept_point(self, number: int) -> FrontPoint:
-        points = [p for p in self.points if p.epoch == number and p.threshold_scale == 1]
+        points = [p for p in self.points if p.epoch == number and p.threshold_scale == p.trained_share == 1]
         if not points or not self._weights_of(number).exists():
             raise DeltafineError(
                 f"Epoch {number} of the run in {self._folder.parent} was not kept: pick one of "
@@ -243,13 +255,13 @@ class Choice:
         return max(reached, key=lambda point: point.judged) if reached else min(ends, key=self._away)
 
     def _tighten(self, chosen: FrontPoint) -> None:
-        """Try epochs that are sparser than what is chosen, but over the budget, with smaller thresholds."""
+        """Try epochs that are sparser than what is chosen, but over the budget, nearer to the original."""
         sparser = [point for point in front(self._trained) if point.mac_density < chosen.mac_density]
         for start in sorted(sparser, key=lambda point: -point.judged)[:MOST_TIGHTENED]:
             if not self._weights_of(start.epoch).exists():
                 continue
-            for scale in TIGHTER:
-                tried = self._measure_scaled(start, scale)
+            for scale, share in TIGHTER:
+                tried = self._measure_scaled(start, scale, share)
                 self.points.append(tried)
                 if tried.judged >= self.floor:
                     break
@@ -259,10 +271,11 @@ class Choice:
         self.points += tried
         return self._pick([start, *tried])
 
-    def _measure_scaled(self, start: FrontPoint, scale: float) -> FrontPoint:
-        self._load(start.model_copy(update={"threshold_scale": scale}))
+    def _measure_scaled(self, start: FrontPoint, scale: float, share: float | None = None) -> FrontPoint:
+        share = start.trained_share if share is None else share
+        self._load(start.model_copy(update={"threshold_scale": scale, "trained_share": share}))
         measured = self._validation.point(start.epoch, start.penalty, self._validation.student(), scale)
-        return measured.model_copy(update={"divergence": start.divergence})
+        return measured.model_copy(update={"divergence": start.divergence, "trained_share": share})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
         """The point with thresholds at which it does not stand still inside, unless ``keep``; and what is said of it.

@@ -281,7 +281,7 @@ class Training:
             self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
             epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
         elif not last and self._recalibrated_after and number > max(self._recalibrated_after):
-            factor = self._steering.factor(point, number / self.prepared.epochs)
+            factor = self._steering.factor(point)
             if factor != 1:
                 self._scale_thresholds(factor)
         progress.history.append(epoch)

@@ -90,9 +90,9 @@ class AccuracyController:
     """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent. After the last recalibration λ moves no thresholds any more, and a factor on
-    all of them follows the accuracy instead. The end of the training, with its small learning rates, wins back some of
-    what was lost: before, more is tolerated.
+    comes to rest where the drop is spent. The end of the training, with its small learning rates, wins back some of
+    what was lost: before, more is tolerated. After the last recalibration λ moves no thresholds any more, and a factor
+    on all of them leads the accuracy to where the drop is spent.
     """
 
     floor: float
@@ -103,12 +103,17 @@ class AccuracyController:
     TOLERANCE = 2.0
     """What may be lost at the very beginning, beside the allowed drop and in units of it; at the end nothing."""
 
-    THRESHOLDS = 1.12
-    """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration."""
+    THRESHOLDS = 1.2
+    """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration; where half of the
+    allowed drop is left or missing, they do."""
 
     def left(self, accuracy: float, done: float) -> float:
         """Accuracy that can be spared, in units of the allowed drop, -1 to 1; ``done`` of the training is over."""
         return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)))
+
+    def factor(self, accuracy: float) -> float:
+        """On all thresholds, after the last recalibration: nothing more is tolerated there."""
+        return float(self.THRESHOLDS ** max(-1.0, min(1.0, 2 * (accuracy - self.floor) / self.scale)))
 
     def validated(self, accuracy: float, first: float, done: float = 1.0) -> None:
         """Take in a validation accuracy.
@@ -175,11 +180,9 @@ class Steering:
         if self._accuracy is not None and caught_up:
             self._accuracy.validated(point.judged, self._first, done)
 
-    def factor(self, point: FrontPoint, done: float) -> float:
+    def factor(self, point: FrontPoint) -> float:
         """On all thresholds after an epoch, so that what is left of the training ends within the budget."""
-        if self._accuracy is None:
-            return 1.0
-        return float(self._accuracy.THRESHOLDS ** self._accuracy.left(point.judged, done))
+        return 1.0 if self._accuracy is None else self._accuracy.factor(point.judged)
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""
