@@ -33,6 +33,7 @@ from deltafine.refinement.thresholds import calibration as calibrate
 from deltafine.refinement.thresholds.allocation import Allocation
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD, wake
+from deltafine.refinement.thresholds.trials import Trials
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
@@ -318,7 +319,10 @@ class Refinement:
                 )
             self._give_thresholds_to_student()
             return
-        search = Allocation(self.calibrated, self.original, rms, videos, loss)
+        trials = self._trials(videos, loss)
+        if trials.known:
+            self.listener.say(f"{trials.known} trials of an earlier calibration are used, from {settings.cache}.")
+        search = Allocation(self.calibrated, self.original, rms, videos, loss, trials)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         if self.trains:
             self._try_divergences(search, videos)
@@ -327,6 +331,18 @@ class Refinement:
         self._give_thresholds_to_student()
         search.allocate(settings.max_divergence)
         wake(self.calibrated, videos)
+        trials.keep()
+
+    def _trials(self, videos: list[np.ndarray], loss: Loss) -> Trials:
+        """What earlier calibrations of this model tried on these videos, from the user's cache."""
+        settings = self.settings
+        own_code = bool(settings.custom_objects) or ":" in settings.rule  # what it does may have changed
+        folder = None if settings.cache is None or own_code else Path(settings.cache)
+        layers = list(models.delta_layers(self.calibrated))
+        rule = [settings.rule, settings.granularity, settings.threshold_per]
+        answers = [type(loss).__name__, self.prepared.output.probabilities]
+        model = [self._started_with["model"], self._form]
+        return Trials.of(folder, {"model": model, "layers": layers, "rule": rule, "answers": answers}, videos)
 
     def _try_divergences(self, search: Allocation, videos: list[np.ndarray]) -> None:
         """Find models that are only calibrated, from the original itself on."""
