@@ -234,6 +234,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         front=outcome.front,
         kept_budget=outcome.kept_budget,
         reference=outcome.reference,
+        activity=outcome.activity,
         start_thresholds=outcome.start_thresholds,
     )
 

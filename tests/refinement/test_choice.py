@@ -84,6 +84,19 @@ def test_a_resumed_run_takes_the_same(wrecked: tuple[Report, Path], material: tu
     ]
 
 
+def test_where_nothing_within_the_budget_saves_anything_the_report_says_so_first(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from deltafine.report.summary import headline
+
+    report = refine(*material, tmp_path / "run", **{**HOW, "max_accuracy_drop": 1e-9})
+    (chosen,) = [point for point in report.front if point.chosen]
+    assert chosen.divergence == 0
+    assert report.activity is not None
+    assert 0 < report.activity.noisy + report.activity.moved <= 1
+    assert headline(report).sentence.startswith("Nothing within the budget saves anything: ")
+
+
 class Drift:
     """A validation by which accuracy falls by 0.1 where the weights of an epoch are reached, and not before 0.8."""
 

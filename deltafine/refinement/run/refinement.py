@@ -15,8 +15,9 @@ from deltafine import model as models
 from deltafine.document.controls import Controls
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
-from deltafine.document.report import Reference
+from deltafine.document.report import Activity, Reference
 from deltafine.errors import DeltafineWarning, Interrupted
+from deltafine.measurement.activity import activity_of
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.reference import check_reference, sentence_of
 from deltafine.measurement.side_by_side import measure_with_controls
@@ -68,6 +69,7 @@ class Outcome:
     start_thresholds: dict[str, float] = field(default_factory=dict)  # median of each delta layer
     kept_budget: bool | None = None  # None where none was asked for
     reference: Reference | None = None  # of the chief
+    activity: Activity | None = None  # the same
 
 
 class Refinement:
@@ -112,6 +114,7 @@ class Refinement:
         )
         model, sites = self.prepared.model, self.prepared.sites
         self.reference: Reference | None = None
+        self.activity: Activity | None = None
         form: Any = {
             "rescale": settings.rescale,
             "clip_output": settings.clip_output or "mean",
@@ -198,6 +201,7 @@ class Refinement:
             start_thresholds,
             kept if budget is not None and budget.asked_for else None,
             self.reference,
+            self.activity,
         )
 
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
@@ -248,8 +252,10 @@ class Refinement:
             calibrated = resume and self._is_calibrated(calibration)
             videos = calibrate.calibration_videos(self.prepared)
             probe = Probe(self.original)
-            answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
+            pieces = [probe.run(video[None]).predictions[0] for video in videos]
+            answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
+            self.activity = activity_of(videos, pieces, numbers=self.prepared.output.numbers)
             self._check_reference()
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
