@@ -27,6 +27,7 @@ from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.control import measured_control, trained_control
 from deltafine.refinement.run.fingerprint import Fingerprint, started_with
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
@@ -184,6 +185,8 @@ class Refinement:
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
         )
+        if self.settings.control:
+            warnings += self._control(controls, loss)
         if budget is not None and budget.density is None:
             kept, over = self._kept_budget(budget, measured)
             warnings += over
@@ -203,6 +206,25 @@ class Refinement:
             self.reference,
             self.activity,
         )
+
+    def _control(self, controls: Controls | None, loss: Loss) -> list[str]:
+        """Train and measure the control without delta layers, where that says anything; or say why not."""
+        why_not = (
+            "nothing was trained"
+            if not self.trains
+            else "without labels nothing tells whether training made it better"
+            if controls is None or not self.prepared.labelled
+            else "several workers train no control"
+            if self.workers.count > 1
+            else ""
+        )
+        if why_not or controls is None:
+            return [f"There is no control without delta layers (--control): {why_not}."]
+        control = trained_control(
+            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests
+        )
+        controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
+        return []
 
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
         """Whether what was measured loses no more than may be lost; and what is to be said if it does."""
