@@ -115,7 +115,7 @@ def test_models_that_do_not_take_one_frame_and_give_one_class_vector(refuse: Ref
 
 def test_a_cache_that_is_a_file(refuse: Refine, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"mine")
-    assert f"{tmp_path / 'cache'} is a file: give a folder" in refuse(cache=str(tmp_path / "cache"))
+    assert f"{tmp_path / 'cache'} is a file: give a folder" in refuse("--cache", tmp_path / "cache")
     assert (tmp_path / "cache").read_bytes() == b"mine"
 
 
