@@ -166,10 +166,11 @@ def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(
         choice.keep(epoch)
     choice.make(1.0)
     (chosen,) = [point for point in choice.points if point.chosen]
-    assert (chosen.epoch, chosen.trained_share, chosen.threshold_scale) == (2, 0.85, 1.0)
+    assert (chosen.epoch, chosen.trained_share, chosen.threshold_scale) == (2, 0.7, 0.8)
     thresholds = {id(layer.log_threshold) for layer in delta_layers(student).values()}
     for variable, start, end in zip(student.variables, drift.start, drift.end, strict=True):
-        share = 1.0 if id(variable) in thresholds or not variable.dtype.startswith("float") else 0.85
+        of_weights = 0.7 if variable.dtype.startswith("float") else 1.0
+        share = 1 + np.log(0.8) / np.log(8.0) if id(variable) in thresholds else of_weights
         np.testing.assert_allclose(np.asarray(variable), start + share * (end - start), rtol=1e-5, atol=1e-6)
     with pytest.raises(DeltafineError, match="not kept"):
         choice.make(1.0, 3)

@@ -23,7 +23,7 @@ from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
 MOST_TIGHTENED = 3
-TIGHTER = ((1.0, 0.85), (0.8, 0.85), (0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
+TIGHTER = ((0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
 """What is tried with epochs that are over the budget, until one is within: a factor on the thresholds, and how far the
 weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903). At most so many epochs are tried.
 """
