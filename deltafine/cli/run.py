@@ -1,79 +1,111 @@
-"""`deltafine run`: a refined model on a video, frame by frame."""
+"""`deltafine run`: a refined model on videos, cameras and streams, frame by frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from deltafine.cli.options import takes_settings
+from deltafine.errors import DeltafineError, Interrupted
 
 if TYPE_CHECKING:
-    from deltafine.jobs.run import Played
-    from deltafine.runtime.runtime import DeltaRuntime
+    from deltafine.cli.frame_lines import FrameLines
+    from deltafine.jobs.run import Playing
 
 
 @takes_settings("run")
 def run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
-    source: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of images, or a camera (0).")],
-    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VIDEO...",
+            help="Files, folders of images or videos, cameras (0), addresses (rtsp://...), or - for raw frames.",
+        ),
+    ],
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames of each.")] = None,
     every: Annotated[
         int, typer.Option(min=1, metavar="K", help="Run on every K-th frame, and hold the prediction between.")
     ] = 1,
+    fps: Annotated[float | None, typer.Option(metavar="N", help="Play at most N frames in a second.")] = None,
+    raw: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="What - reads: 640x480:bgr24, or float32 (default bytes).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write a JSON object per line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Leave out the lines of frames.")] = False,
     calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
     **settings: Any,
 ) -> None:
-    """Stream a video through a refined model, computing only what changed."""
+    """Stream videos through a refined model, computing only what changed."""
     from deltafine.cli.console import quiet_standard_error
+    from deltafine.cli.frame_lines import FrameLines, JsonLines
     from deltafine.jobs.run import play
 
-    with quiet_standard_error():  # TensorFlow is loaded only where no plan is kept
-        played = play(run, source, frames=frames, every=every, calibrate=calibrate, **settings)
-    _show(*played)
+    if fps is not None and not fps > 0:
+        raise DeltafineError(f"--fps is {fps:g}: give a number above 0.")
+    how: dict[str, Any] = {"frames": frames, "every": every, "fps": fps, "raw": raw, "calibrate": calibrate}
+    with _stopped_by_sigterm():
+        try:
+            with quiet_standard_error():  # TensorFlow is loaded only where no plan is kept
+                playing = play(run, sources, **how, **settings)
+        except KeyboardInterrupt as stop:
+            _leave(stop)
+        _show(playing, (JsonLines if json else FrameLines)(playing, quiet))
 
 
-def _show(runtime: DeltaRuntime, frames: Iterable[Played]) -> None:
-    from deltafine.cli.console import printable
+def _show(playing: Playing, lines: FrameLines) -> None:
+    from deltafine.jobs.played import Dropped, Over, Played, Said
 
-    for note in runtime.plan.notes():
-        typer.echo(printable(note))
-    milliseconds: list[float] = []
-    needed: list[int] = []
-    dense = runtime.plan.dense_macs()
-    for number, frame in enumerate(frames):
-        milliseconds.append(frame.milliseconds)
-        needed.append(frame.macs)
-        typer.echo(
-            printable(
-                f"frame {number}: {_said(frame.prediction)}, events {_share(frame.sent, frame.values)}, "
-                f"MACs {_share(frame.macs, dense)}, {frame.milliseconds:.2f} ms"
-            )
-        )
-    if len(milliseconds) > 1:
-        from numpy import percentile
-
-        median, p95 = percentile(milliseconds[1:], (50, 95))
-        typer.echo(
-            f"{len(milliseconds)} frames: median {median:.2f} ms, p95 {p95:.2f} ms, first {milliseconds[0]:.2f} ms; "
-            f"MACs after the first {_share(sum(needed[1:]), dense * (len(needed) - 1))} of dense; "
-            f"engine {runtime.engine}"
-        )
-
-
-def _said(prediction: Any, inside: bool = False) -> str:
-    """A prediction in a few words: the class and its score, or the values; of several outputs by their names."""
-    if isinstance(prediction, dict | tuple | list):
-        named = prediction.items() if isinstance(prediction, dict) else (("", value) for value in prediction)
-        values = ", ".join((f"{name}: " if name != "" else "") + _said(value, inside=True) for name, value in named)
-        return f"({values})" if inside else values
-    flat = prediction.ravel()
-    if prediction.ndim == 1 and len(flat) > 1:
-        return f"class {int(flat.argmax())} ({flat.max():.3g})"
-    return " ".join(f"{value:.4g}" for value in flat[:4]) + (" ..." if len(flat) > 4 else "")
+    show: dict[type, Any] = {Played: lines.frame, Dropped: lines.dropped, Said: lines.said, Over: lines.over}
+    failures: list[str] = []
+    dropped = ""
+    stopped: KeyboardInterrupt | None = None
+    try:
+        with playing:
+            lines.begin()
+            for event in playing:
+                show[type(event)](event)
+                if isinstance(event, Over) and event.failure:
+                    failures.append(event.failure)
+                dropped = dropped or (event.reason if isinstance(event, Dropped) else "")
+    except KeyboardInterrupt as stop:
+        stopped = stop
+    if stopped is not None or playing.whole.frames:
+        lines.summary()
+    if stopped is not None:
+        _leave(stopped)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise DeltafineError(f"{failures[0].rstrip('.')}{more}.")
+    if not playing.whole.frames:
+        why = f": {dropped}" if dropped else ""
+        raise DeltafineError(f"{', '.join(playing.tallies)} gave no frame that could be played{why}.")
 
 
-def _share(count: int, whole: int) -> str:
-    return f"{count / whole:.1%}" if whole else "none"
+def _leave(stop: KeyboardInterrupt) -> NoReturn:
+    number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+    raise typer.Exit(128 + number)
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(None, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

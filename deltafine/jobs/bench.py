@@ -71,13 +71,21 @@ def bench(
             the videos are read.
 
     Raises:
-        DeltafineError: the model or the videos cannot be used as they are, or TensorFlow has other threads already.
+        DeltafineError: the model or the videos cannot be used as they are, TensorFlow has other threads already, or
+            numba cannot be used.
 
     Examples:
         >>> timed = deltafine.bench("run/", "videos/", frames=20, threads=None)
         >>> timed.timing.runtimes[0].name, timed.timing.frames > 0
         ('deltafine', True)
     """
+    from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
+
+    if why := why_no_numba():
+        raise DeltafineError(
+            f"The delta runtime is timed with numba, which cannot be used ({why}); in NumPy it is slower than any "
+            f"dense runtime: {MEND_NUMBA}."
+        )
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
     from deltafine.model import load
     from deltafine.runtime.runtime import DeltaRuntime

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
+from deltafine.jobs.frame_times import percentile
 
 DELTA = "deltafine"
 TURN = 16
@@ -25,13 +25,13 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def wall_percentile(self, percent: float) -> float:
-        """Of the time that passed."""
-        return float(np.percentile(self.wall, percent))
+        """Of the time that passed, see ``deltafine.jobs.frame_times``."""
+        return percentile(self.wall, percent)
 
     @property
     def processor_median(self) -> float:
         """Of the processor time of all threads: what other work on the machine disturbs least."""
-        return float(np.median(self.processor))
+        return percentile(self.processor, 50)
 
 
 def take_turns(

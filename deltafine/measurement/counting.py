@@ -2,13 +2,12 @@
 
 Measuring should cost little beside predicting, and a pass over the values costs as much as a cheap layer. So on a CPU
 NumPy counts, in blocks that stay in the processor's cache: masks have a byte per value, and up to eight bytes are added
-up as one number; where numba is installed, masks of all but delta layers have a bit per value (``bit_counting``). From
+up as one number; where numba works, masks of all but delta layers have a bit per value (``bit_counting``). From
 a GPU it would take longer to fetch the values, so there the graph counts (``graph_counting``).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltafine.layers import DeltaActivation
+from deltafine.runtime.numba_there import why_no_numba
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,8 +30,6 @@ BLOCK = 1 << 18
 """Values that are looked at together."""
 SAMPLES = 64
 """A look at so many values of a frame mostly shows already that they need multiplications."""
-BITS = importlib.util.find_spec("numba") is not None
-"""Whether masks may have a bit per value."""
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
@@ -133,7 +131,7 @@ def count(
     ternary = _are_ternary(row).reshape(batch, time)
     ternary_before = np.zeros((batch, 1), bool) if before is None else _are_ternary(before)[:, None]
     twice = ternary & np.concatenate([ternary_before, ternary[:, :-1]], axis=1)
-    if BITS and not is_delta and row.dtype == np.float32 and row.flags.c_contiguous:
+    if not why_no_numba() and not is_delta and row.dtype == np.float32 and row.flags.c_contiguous:
         from deltafine.measurement import bit_counting
 
         nonzero, changed, positions = bit_counting.count(row, before, time, questions.planes(space, channels))

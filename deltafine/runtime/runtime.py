@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.frame_counts import FrameCounts
+from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
 from deltafine.runtime.single_thread import NotCopied, alone
@@ -148,7 +149,8 @@ class DeltaRuntime(NotCopied):
 
     Args:
         source: a run directory, a model file, or a loaded Keras model.
-        engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it is installed.
+        engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it works; where it does not, a
+            ``DeltafineWarning`` says so, and NumPy computes.
         frame_size: (height, width), for a model that takes any size.
         every: k: run on every k-th frame of a video from its first on, and hold the prediction between.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
@@ -162,7 +164,7 @@ class DeltaRuntime(NotCopied):
         every: as given.
 
     Raises:
-        DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine is not installed.
+        DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine cannot be used.
 
     Examples:
         >>> frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -324,7 +326,14 @@ def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
 def _engine(name: str) -> str:
     if name not in ENGINES:
         raise DeltafineError(f"The engine must be one of {', '.join(ENGINES)}, not '{name}'.")
-    there = importlib.util.find_spec("numba") is not None
-    if name == "numba" and not there:
-        raise DeltafineError("The engine 'numba' is not installed: pip install 'deltafine[runtime]'.")
-    return ("numba" if there else "numpy") if name == "auto" else name
+    if name == "numpy":
+        return name
+    if why := why_no_numba():
+        if name == "numba":
+            raise DeltafineError(f"The engine 'numba' cannot be used ({why}): {MEND_NUMBA}.")
+        warnings.warn(
+            f"numba cannot be used ({why}), so NumPy computes, which is slower than any dense runtime: {MEND_NUMBA}.",
+            DeltafineWarning,
+            stacklevel=3,
+        )
+    return "numpy" if why else "numba"

@@ -54,13 +54,13 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, Vid
             context = stream.codec_context
             if context is None:
                 raise UnreadableVideo("is in a codec that is not supported")
-            _check_pixels(context.width, context.height, limits)
+            check_pixels(context.width, context.height, limits)
             context.thread_type = "NONE"
             context.thread_count = 1
             context.options = _options(context.name, limits)
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"cannot be decoded ({_plain(error)})") from error
+        raise UnreadableVideo(f"cannot be decoded ({plain_reason(error)})") from error
 
 
 def sound_frames(
@@ -102,7 +102,7 @@ def sound_frames(
             if not number and damaged is None:
                 raise
             beyond = f" beyond frame {number - 1}" if number else ""
-            complain(f"cannot be decoded{beyond} ({_plain(error)})", error)
+            complain(f"cannot be decoded{beyond} ({plain_reason(error)})", error)
             continue
         for frame in frames:
             if frame.is_corrupt:
@@ -112,7 +112,7 @@ def sound_frames(
                 continue
             if number >= limits.frames:
                 raise UnreadableVideo(f"has more than {limits.frames} frames")
-            _check_pixels(frame.width, frame.height, limits)
+            check_pixels(frame.width, frame.height, limits)
             yield frame
             number += 1
 
@@ -164,17 +164,17 @@ def _packets(
         except av.error.FFmpegError as error:
             if damaged is None:
                 raise
-            damaged(f"cannot be read to its end ({_plain(error)})")
+            damaged(f"cannot be read to its end ({plain_reason(error)})")
             return
         if packet is None:
             return
         yield packet
 
 
-def _check_pixels(width: int, height: int, limits: Limits) -> None:
+def check_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise UnreadableVideo(f"has pictures of {width}x{height}, more than {limits.pixels} pixels")
 
 
-def _plain(error: Exception) -> str:
+def plain_reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

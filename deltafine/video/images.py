@@ -59,12 +59,21 @@ class ImageFolder:
         self, index: FrameIndex, convert: Converter, limits: Limits, start: int, keep: set[int] | None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``FrameSource``."""
-        files = self._files()
-        if _folder_stamp(files) != index.stamp:
-            raise UnreadableVideo("changed while it was in use")
+        files = self._unchanged(index)
         for number in range(start, index.count):
             if keep is None or number in keep:
                 yield number, convert(_decode(files[number], limits))
+
+    def frames(self, index: FrameIndex, limits: Limits) -> Iterator[VideoFrame]:
+        """All frames as they are stored. Raises ``UnreadableVideo`` as ``pictures`` does."""
+        for file in self._unchanged(index):
+            yield _decode(file, limits)
+
+    def _unchanged(self, index: FrameIndex) -> list[Path]:
+        files = self._files()
+        if _folder_stamp(files) != index.stamp:
+            raise UnreadableVideo("changed while it was in use")
+        return files
 
     def _files(self) -> list[Path]:
         try:

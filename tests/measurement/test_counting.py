@@ -72,7 +72,7 @@ def test_all_ways_count_what_brute_force_counts(batch, time, space, channels, ki
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "BLOCK", block)
         (found,) = counting.count(Questions(fans), value, before=before if goes_on else None)
-        patch.setattr(counting, "BITS", False)
+        patch.setattr(counting, "why_no_numba", lambda: "it is not wanted here")
         (without_numba,) = counting.count(Questions(fans), value, before=before if goes_on else None)
     start = tf.constant(before) if goes_on else None
     (in_graph,) = graph_counting.count(Questions(fans), tf.constant(value), before=start)

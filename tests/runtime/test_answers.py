@@ -127,8 +127,8 @@ def test_run_says_the_outputs_by_their_names(
     film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=3)
     done = Command(capsys, monkeypatch)("run", tmp_path / "two.keras", film)
     assert done.code == 0, done
-    assert done.output.splitlines()[0].startswith("frame 0: small: class ")
-    assert ", big: (class " in done.output.splitlines()[0]
+    assert done.output.splitlines()[0].startswith("frame 0: small: [")
+    assert ", big/0: [" in done.output.splitlines()[0]
 
 
 def test_run_refuses_a_model_of_no_pictures(
