@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from deltafine.model import Site
 from deltafine.model.custom_objects import import_objects
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
+from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.settings import RefineSettings
 from deltafine.video import Augmentation, Dataset
 
@@ -233,8 +233,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
 def _why_not_recalibrated(window: int | None) -> str | None:
     if window is not None:
         return "recalibrate is for models that take single frames: leave it out."
-    if importlib.util.find_spec("numba") is None:
-        return "recalibrate plays the clips with the delta runtime: pip install 'deltafine[runtime]'."
+    if why := why_no_numba():
+        return f"recalibrate plays the clips with the delta runtime, which needs numba ({why}): {MEND_NUMBA}."
     return None
 
 
