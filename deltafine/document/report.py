@@ -14,6 +14,8 @@ from deltafine.document.controls import Controls
 from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
+    ClassFigures,
+    Confused,
     DeltaFigures,
     DocumentObject,
     Estimate,
@@ -21,12 +23,15 @@ from deltafine.document.figures import (
     LayerFigures,
     Measurement,
     Operations,
+    VideoFigures,
 )
 from deltafine.document.history import Epoch, FrontPoint
 
 __all__ = [
     "DOCUMENT_VERSION",
     "MODEL_NAMES",
+    "ClassFigures",
+    "Confused",
     "Controls",
     "DataInfo",
     "DeltaFigures",
@@ -48,6 +53,7 @@ __all__ = [
     "Timing",
     "Uncovered",
     "Versions",
+    "VideoFigures",
     "VideoProblem",
 ]
 

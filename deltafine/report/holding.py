@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from deltafine.document.report import Controls, Figures, Report
+from deltafine.report.figure_table import FigureTable
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import ABSENT, clean, points, share, significant, times
 
@@ -69,15 +70,6 @@ class EqualMacs:
         return f"{points(abs(self.gain)).lstrip('+')} points {'less' if self.gain >= 0 else 'more'}"
 
 
-@dataclass(frozen=True)
-class ControlTable:
-    """A table that every way to show a report shares."""
-
-    title: str
-    headings: tuple[str, ...]
-    lines: Sequence[tuple[str, ...]]
-
-
 def quality_of(figures: Figures, controls: Controls) -> float | None:
     """A model on streams by the measure that the controls are judged by."""
     if controls.judged_by == "fidelity":
@@ -126,7 +118,7 @@ def _between(curve: Sequence[tuple[int, float]], frames: float) -> tuple[float, 
     return curve[-1][1], False
 
 
-def control_tables(report: Report) -> list[ControlTable]:
+def control_tables(report: Report) -> list[FigureTable]:
     """The simpler ways to save, one table each."""
     controls = report.controls
     if controls is None:
@@ -144,9 +136,9 @@ def control_tables(report: Report) -> list[ControlTable]:
     if refined and (reached := quality_of(itself, controls)) is not None:
         refined.insert(0, ("1", share(itself.operations.mac_density), share(reached)))
     found = [
-        ControlTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
-        ControlTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
-        ControlTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
+        FigureTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
+        FigureTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
+        FigureTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
     ]
     ages = [
         (
@@ -161,6 +153,6 @@ def control_tables(report: Report) -> list[ControlTable]:
     ]
     headings = ("model", "k", "changes", "median", "95%", "followed")
     found.append(
-        ControlTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", headings, ages)
+        FigureTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", headings, ages)
     )
     return [one for one in found if one.lines]
