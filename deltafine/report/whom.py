@@ -60,7 +60,8 @@ def videos(report: Report) -> list[Part]:
     judged = judged_by(report)
     if judged is None:
         return []
-    original = {one.video: one for one in _original(report).by_video} if _original(report) else {}
+    beside = _original(report)
+    original = {} if beside is None else {one.video: one for one in beside.by_video}
     found = [
         Part(
             one.video,
@@ -80,7 +81,8 @@ def recordings(report: Report) -> list[Part]:
     by_recording = _grouped(figures_of(report, subject(report), "streams").by_video)
     if judged is None or not 1 < len(by_recording) < sum(map(len, by_recording.values())):
         return []
-    original = _grouped(_original(report).by_video) if _original(report) else {}
+    beside = _original(report)
+    original = {} if beside is None else _grouped(beside.by_video)
     found = [
         Part(
             name,
@@ -96,7 +98,8 @@ def recordings(report: Report) -> list[Part]:
 
 def classes(report: Report) -> list[Part]:
     """Each class that has labels, in the order of the labels: the share of what is of it that is answered right."""
-    original = {one.label: one for one in _original(report).by_class} if _original(report) else {}
+    beside = _original(report)
+    original = {} if beside is None else {one.label: one for one in beside.by_class}
     return [
         Part(class_name(report, one.label), one.labelled, _right(original.get(one.label)), _right(one))
         for one in figures_of(report, subject(report), "streams").by_class
