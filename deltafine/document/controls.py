@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from deltafine.document.figures import DocumentObject
+from deltafine.document.figures import DocumentObject, Figures
 
 MOST_HELD = 1_000_000
 """Frames."""
@@ -55,6 +55,14 @@ class AnswerAgePoint(DocumentObject):
     p95: float | None = Field(description="95th percentile; null: more than 5% are not followed")
 
 
+class TrainedControl(DocumentObject):
+    """The original after the same training without delta layers: as many epochs, batches, targets and rates."""
+
+    epochs: int
+    quality: float = Field(description="on every frame")
+    held: list[HeldPoint] = Field(default=[], description="on every k-th frame")
+
+
 class Controls(DocumentObject):
     """Simple ways to save, on `streams`, judged as the models are there."""
 
@@ -68,3 +76,13 @@ class Controls(DocumentObject):
         default=[], description="of the refined model, else of the calibrated one; measured with `--streams`"
     )
     answer_age: list[AnswerAgePoint] = Field(default=[], description="of classes with labels that change in a stream")
+    trained: TrainedControl | None = Field(default=None, description="measured with `--control`")
+
+    def quality_of(self, figures: Figures) -> float | None:
+        """A model on streams by the measure that the controls are judged by."""
+        if self.judged_by == "fidelity":
+            return figures.fidelity
+        if self.judged_by == "accuracy":
+            accuracy = figures.frame_accuracy or figures.window_accuracy
+            return None if accuracy is None else accuracy.value
+        return figures.relative_error if figures.label_error is None else figures.label_error

@@ -30,6 +30,7 @@ from deltafine.document.history import Epoch, FrontPoint
 __all__ = [
     "DOCUMENT_VERSION",
     "MODEL_NAMES",
+    "Activity",
     "ClassFigures",
     "Confused",
     "Controls",
@@ -60,6 +61,9 @@ __all__ = [
 DOCUMENT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """Version 1 has other names for thresholds and their granularity."""
+
+MOSTLY, RESTLESS = 0.5, 0.25
+"""Share of the pixels, and of the frames or of the spread of the answers, that are named as a reason."""
 
 MODEL_NAMES = ("original", "calibrated", "refined")
 """The columns of a report, in the order in which they are shown. A report may lack the last two."""
@@ -142,6 +146,37 @@ class Versions(DocumentObject):
     platform: str
 
 
+class Activity(DocumentObject):
+    """How much changes from one frame to the next, on the videos that were calibrated on."""
+
+    moved: float = Field(description="share of the pixels that change by more than 2% of the range of the frames")
+    noisy: float = Field(description="share of the pixels that change by less, but change")
+    answers: float | None = Field(
+        None, description="share of the frames whose class changes; of numbers, their mean change in their own spread"
+    )
+    numbers: bool = Field(description="whether answers are numbers")
+
+    @property
+    def reason(self) -> str:
+        """Why so little can be left out, as far as this tells."""
+        pixels = f"{self.moved:.0%} of the pixels change by more than 2% of their range, {self.noisy:.0%} by less"
+        if self.answers is None:
+            answers = ""
+        elif self.numbers:
+            answers = f", and the original's answers by {self.answers:.2f} of their spread"
+        else:
+            answers = f", and the original's class changes in {self.answers:.0%} of the frames"
+        if self.moved > MOSTLY:
+            why = "most of the picture moves, as with a moving camera"
+        elif self.answers is not None and self.answers > RESTLESS:
+            why = "the answers hardly ever stay"
+        elif self.noisy > MOSTLY:
+            why = "noise changes most of the picture"
+        else:
+            why = "neither motion, nor noise, nor changing answers explain it"
+        return f"{why} (from one frame to the next, {pixels}{answers})"
+
+
 class RuntimeTimes(DocumentObject):
     """What one runtime took per frame, in milliseconds."""
 
@@ -219,5 +254,6 @@ class Report(DocumentObject):
     reference: Reference | None = Field(
         None, description="whether the original works on the videos; None: not looked at"
     )
+    activity: Activity | None = Field(None, description="None where a run of an earlier version did not look")
     timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

@@ -234,6 +234,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         front=outcome.front,
         kept_budget=outcome.kept_budget,
         reference=outcome.reference,
+        activity=outcome.activity,
         start_thresholds=outcome.start_thresholds,
     )
 
@@ -244,5 +245,7 @@ def _check_inputs(settings: RefineSettings) -> None:
             f"The setting 'validation' is {settings.validation:g}, and a run needs videos to train on and to validate "
             "on: give a share above 0 and below 1."
         )
+    if settings.cache is not None and Path(settings.cache).exists() and not Path(settings.cache).is_dir():
+        raise DeltafineError(f"The cache {settings.cache} is a file: give a folder, or the name of a new one.")
     if not Path(settings.model).exists():
         raise DeltafineError(f"There is no model at {settings.model}: check the path.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deltafine.document.report import MODEL_NAMES, Controls, FrontPoint, Report
-from deltafine.report.holding import held_curve, quality_of
+from deltafine.report.holding import held_curve
 from deltafine.report.plots import Level, Plot, Series, draw, front_is_comparable, front_note
 from deltafine.report.quantities import columns, figures_of, subject
 from deltafine.report.text import share
@@ -55,7 +55,7 @@ def _model(report: Report, controls: Controls, name: str) -> Series:
     """A model; the subject with its held answers."""
     colour = name if name in MODEL_NAMES else MODEL_NAMES[-1]
     figures = figures_of(report, name, "streams")
-    cost, reached = figures.operations.mac_density, quality_of(figures, controls)
+    cost, reached = figures.operations.mac_density, controls.quality_of(figures)
     if name == "original" and controls.held:
         cost, reached = 1.0, held_curve(report)[0][1]
     if reached is None:

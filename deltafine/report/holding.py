@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deltafine.document.report import Controls, Figures, Report
+from deltafine.document.controls import TrainedControl
+from deltafine.document.report import Report
 from deltafine.report.figure_table import FigureTable
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import ABSENT, clean, points, share, significant, times
@@ -70,22 +71,12 @@ class EqualMacs:
         return f"{points(abs(self.gain)).lstrip('+')} points {'less' if self.gain >= 0 else 'more'}"
 
 
-def quality_of(figures: Figures, controls: Controls) -> float | None:
-    """A model on streams by the measure that the controls are judged by."""
-    if controls.judged_by == "fidelity":
-        return figures.fidelity
-    if controls.judged_by == "accuracy":
-        accuracy = figures.frame_accuracy or figures.window_accuracy
-        return None if accuracy is None else accuracy.value
-    return figures.relative_error if figures.label_error is None else figures.label_error
-
-
 def held_curve(report: Report) -> list[tuple[int, float]]:
     """(k, quality) of the original, from k = 1 on; empty where it was not measured."""
     controls, original = report.controls, report.models.get("original")
     if controls is None or original is None or not controls.held:
         return []
-    itself = quality_of(original.streams, controls)
+    itself = controls.quality_of(original.streams)
     if itself is None:  # it is what others are compared with
         itself = 1.0 if controls.judged_by == "fidelity" else 0.0
     return [(1, itself), *((point.every, point.quality) for point in controls.held)]
@@ -97,7 +88,7 @@ def equal_macs(report: Report) -> EqualMacs | None:
     if report.controls is None or not curve or name == "original":
         return None
     figures = figures_of(report, name, "streams")
-    reached, cost = quality_of(figures, report.controls), figures.operations.mac_density
+    reached, cost = report.controls.quality_of(figures), figures.operations.mac_density
     if reached is None or not math.isfinite(cost):
         return None
     most, lowest = curve[-1]
@@ -118,6 +109,11 @@ def _between(curve: Sequence[tuple[int, float]], frames: float) -> tuple[float, 
     return curve[-1][1], False
 
 
+def _trained_lines(trained: TrainedControl) -> list[tuple[str, str, str]]:
+    held = [(1, trained.quality), *((point.every, point.quality) for point in trained.held)]
+    return [(str(every), share(1 / every), share(quality)) for every, quality in held]
+
+
 def control_tables(report: Report) -> list[FigureTable]:
     """The simpler ways to save, one table each."""
     controls = report.controls
@@ -130,13 +126,15 @@ def control_tables(report: Report) -> list[FigureTable]:
     ]
     if curve:
         held.insert(0, ("1", share(1.0), share(curve[0][1]), ABSENT))
+    trained = [] if controls.trained is None else _trained_lines(controls.trained)
     gated = [(f"{point.threshold:g}", share(point.share), share(point.quality)) for point in controls.motion_gate]
     refined = [(str(point.every), share(point.mac_density), share(point.quality)) for point in controls.refined_held]
     itself = figures_of(report, subject(report), "streams")
-    if refined and (reached := quality_of(itself, controls)) is not None:
+    if refined and (reached := controls.quality_of(itself)) is not None:
         refined.insert(0, ("1", share(itself.operations.mac_density), share(reached)))
     found = [
         FigureTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
+        FigureTable("The original, trained as long without delta layers (streams)", ("k", "MACs", judged), trained),
         FigureTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
         FigureTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
     ]

@@ -61,8 +61,8 @@ class Headline:
 def headline(report: Report) -> Headline:
     """The first thing to read: saving and accuracy of the subject model on streams, control and fidelity beside.
 
-    Where the original does not work, or the frozen control is as good as the model, there is no saving to speak of,
-    and none is named.
+    Where the original does not work, the frozen control is as good as the model, or the model is the original, there
+    is no saving to speak of, and none is named.
     """
     model = subject(report)
     figures = figures_of(report, model, "streams")
@@ -74,6 +74,10 @@ def headline(report: Report) -> Headline:
     control = control_of(report)
     if control is not None and control.says_nothing:
         return Headline(model, *said_of(control, model), "", likeness, told=False, doubtful=True)
+    if any(point.chosen and point.divergence == 0 for point in report.front):
+        why = report.activity.reason if report.activity is not None else "every change counts on these videos"
+        said = "Nothing within the budget saves anything"
+        return Headline(model, said, why, control="", fidelity=likeness, told=False, doubtful=True)
     held, frozen = figures.frozen_accuracy, figures.frozen_error
     at_equal_macs = equal_macs(report)
     return Headline(

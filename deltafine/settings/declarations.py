@@ -337,6 +337,13 @@ class Declarations(BaseModel):
         panel=RUN,
         metavar="MINUTES",
     )
+    control: bool = setting(
+        False,
+        help="Also train the original without delta layers, for as long, and report what that reaches. See [the same "
+        "training without delta layers](metrics/held-control.md#the-same-training-without-delta-layers).",
+        panel=RUN,
+        common=True,
+    )
     tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
 
     flip: bool = setting(

@@ -13,7 +13,7 @@ from deltafine.settings.declarations import Declarations
 from deltafine.settings.declaring import Declared
 from deltafine.settings.rule_names import WITHOUT_MEMORY
 
-ADDED_LATER: dict[str, Any] = {"unfreeze": []}
+ADDED_LATER: dict[str, Any] = {"unfreeze": [], "control": False}
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
     "unit": "granularity",
@@ -23,8 +23,8 @@ RENAMED = {
     "step_learning_rate": "threshold_learning_rate",
 }
 """Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
-CHANGEABLE = ("on_nan", "checkpoint_minutes")
-"""What may be changed when a run is resumed."""
+CHANGEABLE: dict[str, Any] = {"on_nan": None, "checkpoint_minutes": None, "control": False}
+"""What may be changed when a run is resumed, and what stands for it in the hash."""
 
 
 class RefineSettings(Declarations):
@@ -114,7 +114,7 @@ class RefineSettings(Declarations):
 
     def hash_of_results(self) -> str:
         """Hex digest of what a run may not be resumed without; how it goes on after a mishap may be changed."""
-        return self.model_copy(update=dict.fromkeys(CHANGEABLE)).hash()
+        return self.model_copy(update=CHANGEABLE).hash()
 
     def to_toml(self) -> str:
         """All values as TOML; what is None is left out, as TOML has no word for it."""

@@ -31,6 +31,7 @@ HISTORY = "history.csv"
 CHECKPOINTS = "checkpoints"
 CALIBRATED = "calibrated.h5"
 LAST = "last.h5"
+CONTROL = "control.h5"
 
 FRAMES = "cache"
 TENSORBOARD = "tensorboard"

@@ -113,6 +113,12 @@ def test_models_that_do_not_take_one_frame_and_give_one_class_vector(refuse: Ref
     assert "needs one input of frames" in refuse(model=tmp_path / "vectors.keras")
 
 
+def test_a_cache_that_is_a_file(refuse: Refine, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"mine")
+    assert f"{tmp_path / 'cache'} is a file: give a folder" in refuse("--cache", tmp_path / "cache")
+    assert (tmp_path / "cache").read_bytes() == b"mine"
+
+
 def test_no_activation_left(refuse: Refine) -> None:
     assert "No place for a delta layer is left" in refuse("--skip", "*")
 

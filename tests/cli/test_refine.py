@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -16,7 +17,7 @@ import pytest
 import deltafine.cli.console
 from deltafine import load_report
 from tests.cli.running import Command
-from tests.small_runs import write_small_video, write_small_videos
+from tests.small_runs import write_small_model, write_small_video, write_small_videos
 
 FAST = ("--frames", 4, "--batch", 4, "--relative-threshold", 0.5)
 
@@ -215,3 +216,17 @@ def test_a_budget_that_is_not_reached_exits_with_1_after_everything_is_written(
     assert any("was not reached" in warning for warning in report.warnings)
     assert (tmp_path / "run" / "refined.keras").exists()
     assert deltafine("report", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize("library", ["_pydantic_core", "libtensorflow_framework", "h5py"])
+def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Path, library: str) -> None:
+    command = [sys.executable, "-m", "deltafine", "refine", str(write_small_model(tmp_path / "m.keras"))]
+    command += ["--data", str(write_small_videos(tmp_path / "videos")), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while process.poll() is None and library not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "Interrupted" in said

@@ -84,6 +84,19 @@ def test_a_resumed_run_takes_the_same(wrecked: tuple[Report, Path], material: tu
     ]
 
 
+def test_where_nothing_within_the_budget_saves_anything_the_report_says_so_first(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from deltafine.report.summary import headline
+
+    report = refine(*material, tmp_path / "run", **{**HOW, "max_accuracy_drop": 1e-9})
+    (chosen,) = [point for point in report.front if point.chosen]
+    assert chosen.divergence == 0
+    assert report.activity is not None
+    assert 0 < report.activity.noisy + report.activity.moved <= 1
+    assert headline(report).sentence.startswith("Nothing within the budget saves anything: ")
+
+
 class Drift:
     """A validation by which accuracy falls by 0.1 where the weights of an epoch are reached, and not before 0.8."""
 
@@ -110,6 +123,34 @@ class Drift:
         return FrontPoint(
             epoch=number, penalty=1, accuracy=accuracy, mac_density=0.1 / scale, pixel_density=0, threshold_scale=scale
         )
+
+
+class Still(Drift):
+    """A network that is told to stand still inside, whatever its answers show."""
+
+    def __init__(self, student: keras.Model, follow: bool) -> None:
+        super().__init__(student)
+        self.follow = follow
+
+    def answers_follow(self) -> bool:
+        return self.follow
+
+
+@pytest.mark.parametrize(("follow", "scale"), [(True, 1.0), (False, 0.5)])
+def test_thresholds_are_halved_only_where_answers_do_not_show_that_it_follows(
+    tmp_path: Path, follow: bool, scale: float
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    still = Still(student, follow)
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, still, budget, tmp_path, {}, lambda: 0.5)  # type: ignore[arg-type]
+    choice.floor = 0.85
+    choice.points = [still.point(1, 1, 0.0)]
+    choice.keep(1)
+    still.end = [value + 1 for value in still.start]
+    said = choice.make(1.0)
+    (chosen,) = [point for point in choice.points if point.chosen]
+    assert (chosen.threshold_scale, bool(said)) == (scale, not follow)
 
 
 def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from deltafine.document.figures import Estimate, Figures, NamedFigure
 from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.output import Output
 from deltafine.refinement.training.deviation import Deviation
-from deltafine.refinement.training.validation import RECORDINGS, expected_quality
+from deltafine.refinement.training.validation import RECORDINGS, better_than_held, expected_quality
 from tests.report.builders import figures as some_figures
 
 ERRORS = st.floats(0.01, 2.0)
@@ -104,3 +104,27 @@ def test_the_same_answers_are_as_good_whatever_is_known() -> None:
 
 def test_a_luckier_model_that_answers_otherwise_loses_against_one_that_stays_close() -> None:
     assert of_classes(0.02, 0.04, 0.2, 100) < of_classes(0.0, 0.01, 0.02, 100)
+
+
+@pytest.mark.parametrize(
+    ("original", "refined", "frozen", "follows"),
+    [(0.5, 0.6, 1.1, True), (0.5, 0.9, 1.1, False), (0.5, 0.5, 0.65, False), (0.5, 0.5, None, False)],
+)
+def test_answers_show_that_a_network_follows_where_held_ones_are_far_worse(
+    original: float, refined: float, frozen: float | None, follows: bool
+) -> None:
+    found = figures(refined).model_copy(update={"frozen_error": frozen})
+    assert better_than_held(figures(original), found) is follows
+
+
+@pytest.mark.parametrize(("refined", "follows"), [(0.7, True), (0.5, False)])
+def test_so_do_classes(refined: float, follows: bool) -> None:
+    def accuracy(value: float) -> Estimate:
+        return Estimate(value=value, low=value, high=value)
+
+    made = some_figures("refined", "streams")
+    original, found = (
+        made.model_copy(update={"frame_accuracy": accuracy(value), "frozen_accuracy": accuracy(0.4)})
+        for value in (0.8, refined)
+    )
+    assert better_than_held(original, found) is follows

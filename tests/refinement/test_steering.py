@@ -99,17 +99,26 @@ def test_what_is_lost_early_is_tolerated_for_the_end_wins_it_back() -> None:
         return controller.penalty
 
     lost = 0.78
-    assert after(lost, 0.25) == pytest.approx(10.0 * 2**0.5)
-    assert after(lost, 0.5) == pytest.approx(10.0)
-    assert after(lost, 1.0) == pytest.approx(5.0)
+    assert after(lost, 0.25) == pytest.approx(10.0 * 2 ** (1 / 3))
+    assert after(lost, 0.375) == pytest.approx(10.0)
+    assert after(lost, 0.75) == after(lost, 1.0) == pytest.approx(5.0)
 
 
 def test_after_the_last_recalibration_thresholds_lead_to_where_the_drop_is_spent() -> None:
     controller = AccuracyController(floor=0.8, scale=0.02, penalty=10.0)
-    assert controller.factor(0.8) == 1.0
-    assert controller.factor(0.81) == controller.factor(0.99) == pytest.approx(1.2)
-    assert controller.factor(0.795) == pytest.approx(1.2**-0.5)
-    assert steering(target_macs=0.1).factor(point(0.1, 0.3)) == 1.0
+    assert controller.factor(0.8, 0.9) == 1.0
+    assert controller.factor(0.81, 0.9) == controller.factor(0.99, 0.9) == pytest.approx(1.2)
+    assert controller.factor(0.795, 0.9) == pytest.approx(1.2**-0.5)
+    assert controller.factor(0.79, 0.5) == pytest.approx(1.2 ** (1 / 3))
+    assert steering(target_macs=0.1).factor(point(0.1, 0.3), 0.9) == 1.0
+
+
+def test_where_the_drop_is_spent_thresholds_are_not_calibrated_anew() -> None:
+    one = steering(max_accuracy_drop=0.02)
+    assert not one.spent(point(0.8, 0.3), 0.5)
+    assert one.spent(point(0.78, 0.3), 0.5)
+    assert one.spent(point(0.8, 0.3), 0.75)
+    assert not steering().spent(point(0.1, 0.3), 0.75)  # a fixed λ says how much may be lost
 
 
 def test_only_a_network_that_has_caught_up_with_its_thresholds_steers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltafine.document.report import MODEL_NAMES, Estimate, Figures, Operations, Report
+from deltafine.document.report import MODEL_NAMES, Activity, Estimate, Figures, FrontPoint, Operations, Report
 from deltafine.report.quantities import QUANTITIES, columns, subject
 from deltafine.report.summary import cautions, headline, layers_by_name, listed, rows, saving
 from tests.report.builders import data_info, estimate, make_report
@@ -47,6 +47,20 @@ def test_without_labels_the_headline_speaks_of_fidelity() -> None:
     figures.frame_accuracy = figures.clip_accuracy = figures.accuracy_change = figures.frozen_accuracy = None
     assert headline(report).sentence == "9.1x fewer MACs, 91.3% of frames predicted as by the original"
     assert headline(report).control == ""
+
+
+def test_where_the_original_is_what_is_left_the_first_line_says_so_and_why() -> None:
+    left = FrontPoint(epoch=0, penalty=0, accuracy=1, mac_density=0.6, pixel_density=1, divergence=0, chosen=True)
+    moving = Activity(moved=0.72, noisy=0.2, answers=0.05, numbers=False)
+    said = headline(make_report(front=[left], activity=moving))
+    assert said.sentence == (
+        "Nothing within the budget saves anything: most of the picture moves, as with a moving camera (from one frame "
+        "to the next, 72% of the pixels change by more than 2% of their range, 20% by less, and the original's class "
+        "changes in 5% of the frames)"
+    )
+    assert said.doubtful
+    assert not said.told
+    assert headline(make_report(front=[left.model_copy(update={"divergence": 0.01})])).told
 
 
 def without_accuracy(**figures: float | Estimate) -> Report:

@@ -15,8 +15,9 @@ from deltafine import model as models
 from deltafine.document.controls import Controls
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
-from deltafine.document.report import Reference
+from deltafine.document.report import Activity, Reference
 from deltafine.errors import DeltafineWarning, Interrupted
+from deltafine.measurement.activity import activity_of
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.reference import check_reference, sentence_of
 from deltafine.measurement.side_by_side import measure_with_controls
@@ -26,6 +27,7 @@ from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.control import measured_control, trained_control
 from deltafine.refinement.run.fingerprint import Fingerprint, started_with
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
@@ -33,6 +35,7 @@ from deltafine.refinement.thresholds import calibration as calibrate
 from deltafine.refinement.thresholds.allocation import Allocation
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD, wake
+from deltafine.refinement.thresholds.trials import Trials
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
@@ -67,6 +70,7 @@ class Outcome:
     start_thresholds: dict[str, float] = field(default_factory=dict)  # median of each delta layer
     kept_budget: bool | None = None  # None where none was asked for
     reference: Reference | None = None  # of the chief
+    activity: Activity | None = None  # the same
 
 
 class Refinement:
@@ -111,6 +115,7 @@ class Refinement:
         )
         model, sites = self.prepared.model, self.prepared.sites
         self.reference: Reference | None = None
+        self.activity: Activity | None = None
         form: Any = {
             "rescale": settings.rescale,
             "clip_output": settings.clip_output or "mean",
@@ -180,6 +185,8 @@ class Refinement:
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
         )
+        if self.settings.control:
+            warnings += self._control(controls, loss)
         if budget is not None and budget.density is None:
             kept, over = self._kept_budget(budget, measured)
             warnings += over
@@ -197,7 +204,27 @@ class Refinement:
             start_thresholds,
             kept if budget is not None and budget.asked_for else None,
             self.reference,
+            self.activity,
         )
+
+    def _control(self, controls: Controls | None, loss: Loss) -> list[str]:
+        """Train and measure the control without delta layers, where that says anything; or say why not."""
+        why_not = (
+            "nothing was trained"
+            if not self.trains
+            else "without labels nothing tells whether training made it better"
+            if controls is None or not self.prepared.labelled
+            else "several workers train no control"
+            if self.workers.count > 1
+            else ""
+        )
+        if why_not or controls is None:
+            return [f"There is no control without delta layers (--control): {why_not}."]
+        control = trained_control(
+            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests
+        )
+        controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
+        return []
 
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
         """Whether what was measured loses no more than may be lost; and what is to be said if it does."""
@@ -247,8 +274,10 @@ class Refinement:
             calibrated = resume and self._is_calibrated(calibration)
             videos = calibrate.calibration_videos(self.prepared)
             probe = Probe(self.original)
-            answers = np.concatenate([probe.run(video[None]).predictions[0] for video in videos])
+            pieces = [probe.run(video[None]).predictions[0] for video in videos]
+            answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
+            self.activity = activity_of(videos, pieces, numbers=self.prepared.output.numbers)
             self._check_reference()
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
@@ -318,7 +347,10 @@ class Refinement:
                 )
             self._give_thresholds_to_student()
             return
-        search = Allocation(self.calibrated, self.original, rms, videos, loss)
+        trials = self._trials(videos, loss)
+        if trials.known:
+            self.listener.say(f"{trials.known} trials of an earlier calibration are used, from {settings.cache}.")
+        search = Allocation(self.calibrated, self.original, rms, videos, loss, trials)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         if self.trains:
             self._try_divergences(search, videos)
@@ -327,6 +359,18 @@ class Refinement:
         self._give_thresholds_to_student()
         search.allocate(settings.max_divergence)
         wake(self.calibrated, videos)
+        trials.keep()
+
+    def _trials(self, videos: list[np.ndarray], loss: Loss) -> Trials:
+        """What earlier calibrations of this model tried on these videos, from the user's cache."""
+        settings = self.settings
+        own_code = bool(settings.custom_objects) or ":" in settings.rule  # what it does may have changed
+        folder = None if settings.cache is None or own_code else Path(settings.cache)
+        layers = list(models.delta_layers(self.calibrated))
+        rule = [settings.rule, settings.granularity, settings.threshold_per]
+        answers = [type(loss).__name__, self.prepared.output.probabilities]
+        model = [self._started_with["model"], self._form]
+        return Trials.of(folder, {"model": model, "layers": layers, "rule": rule, "answers": answers}, videos)
 
     def _try_divergences(self, search: Allocation, videos: list[np.ndarray]) -> None:
         """Find models that are only calibrated, from the original itself on."""

@@ -280,11 +280,12 @@ class Choice:
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:
         """The point with thresholds at which it does not stand still inside, unless ``keep``; and what is said of it.
 
-        Where the answer never changes, accuracy is no reason for a training to update anything.
+        Where the answer never changes, accuracy is no reason for a training to update anything. Where it does, good
+        answers show that the network follows.
         """
         self._load(chosen)
         scale = self._scale_that_follows()
-        if scale == 1:
+        if scale == 1 or self._validation.answers_follow():
             return chosen, []
         still = (
             "The refined model hardly changed inside while the videos did, though its answers stayed as good: they "

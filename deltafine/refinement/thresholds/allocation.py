@@ -15,7 +15,6 @@ looked at as well (``deltafine.refinement.thresholds.following``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -24,6 +23,7 @@ from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds.calibration import threshold_unit
 from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_THRESHOLD, Seen, play
+from deltafine.refinement.thresholds.trials import AllocationTrial, Trials
 from deltafine.refinement.training.losses import Loss
 
 RELATIVE_STEPS = (0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -40,15 +40,6 @@ CLOSE = 0.05
 """A divergence within 5% of what is allowed is near enough."""
 
 
-@dataclass(frozen=True)
-class AllocationTrial:
-    """What some choice of thresholds gives on the calibration video."""
-
-    divergence: float
-    effective_macs: float  # mean per steady frame
-    apart: float  # features or logits from the original's, in units of how much these vary
-
-
 class Allocation:
     """Searches thresholds for a clip model with delta layers on a little video.
 
@@ -58,6 +49,7 @@ class Allocation:
         rms: of each delta layer's activations, from ``activation_rms``.
         videos: arrays (time, height, width, channels), each one continuous, at least 2 frames long.
         loss: says how far predictions are from the original's, and what stands behind them.
+        trials: what is known already; more is added.
     """
 
     def __init__(
@@ -67,6 +59,7 @@ class Allocation:
         rms: dict[str, np.ndarray],
         videos: Sequence[np.ndarray],
         loss: Loss,
+        trials: Trials | None = None,
     ) -> None:
         self._layers = delta_layers(clip_model)
         self._units = {path: threshold_unit(layer, rms[path]) for path, layer in self._layers.items()}
@@ -79,7 +72,7 @@ class Allocation:
         self._targets = [piece.predictions[0] for piece in pieces]
         self._seen = Seen.of(pieces, loss)
         self._alone: dict[str, list[AllocationTrial]] = {}
-        self._whole: dict[tuple[float, ...], AllocationTrial] = {}
+        self._known = trials or Trials()
 
     def trials(self) -> int:
         """How many times :meth:`explore` runs the video through the network."""
@@ -90,8 +83,7 @@ class Allocation:
         for path in self._layers:
             self._alone[path] = []
             for relative in self._thresholds:
-                self._set({path: relative})
-                self._alone[path].append(self._try())
+                self._alone[path].append(self._tried({path: relative})[1])
                 progress(sum(map(len, self._alone.values())), self.trials())
 
     def allocate(self, max_divergence: float) -> dict[str, float]:
@@ -157,11 +149,13 @@ class Allocation:
 
     def _tried(self, relative: dict[str, float]) -> tuple[dict[str, float], AllocationTrial]:
         """What thresholds give on the whole network; tried once."""
-        key = tuple(relative.values())
-        if key not in self._whole:
+        key = tuple(relative.get(path, 0.0) for path in self._layers)
+        trial = self._known.get(key)
+        if trial is None:
             self._set(relative)
-            self._whole[key] = self._try()
-        return relative, self._whole[key]
+            trial = self._try()
+            self._known.put(key, trial)
+        return relative, trial
 
     def _set(self, relative: dict[str, float]) -> None:
         """Layers not named send every change."""

@@ -276,14 +276,14 @@ class Training:
             seconds=round(time.monotonic() - started, 1),
         )
         due = not self._recalibrated_after or number in self._recalibrated_after
-        self._steering.after_epoch(point, number / self.prepared.epochs, caught_up=due)
-        if not last and number in self._recalibrated_after:
-            self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
-            epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
-        elif not last and self._recalibrated_after and number > max(self._recalibrated_after):
-            factor = self._steering.factor(point)
-            if factor != 1:
-                self._scale_thresholds(factor)
+        done = number / self.prepared.epochs
+        self._steering.after_epoch(point, done, caught_up=due)
+        if self._recalibrated_after and not last:
+            if number in self._recalibrated_after and not self._steering.spent(point, done):
+                self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
+                epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
+            elif number in self._recalibrated_after or number > max(self._recalibrated_after):
+                self._scale_thresholds(self._steering.factor(point, done))
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
         self._save()
@@ -298,6 +298,8 @@ class Training:
         return found if self.settings.recalibrate is not None else found - {epochs}
 
     def _scale_thresholds(self, factor: float) -> None:
+        if factor == 1:
+            return
         deltas = delta_layers(self._trainer.student)
         self._trainer.set_thresholds({path: np.asarray(layer.threshold) * factor for path, layer in deltas.items()})
 

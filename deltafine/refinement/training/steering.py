@@ -91,8 +91,8 @@ class AccuracyController:
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
     comes to rest where the drop is spent. The end of the training, with its small learning rates, wins back some of
-    what was lost: before, more is tolerated. After the last recalibration λ moves no thresholds any more, and a factor
-    on all of them leads the accuracy to where the drop is spent.
+    what was lost: before, more is tolerated. Where no recalibration lets λ move the thresholds, a factor on all of them
+    leads the accuracy to where the drop is spent.
     """
 
     floor: float
@@ -101,19 +101,22 @@ class AccuracyController:
 
     RANGE = 16.0
     TOLERANCE = 2.0
-    """What may be lost at the very beginning, beside the allowed drop and in units of it; at the end nothing."""
+    """What may be lost at the very beginning, beside the allowed drop and in units of it."""
+    SETTLED = 0.75
+    """Share of the training after which nothing is tolerated any more."""
 
     THRESHOLDS = 1.2
-    """Factor by which thresholds grow or shrink at most in an epoch after the last recalibration; where half of the
-    allowed drop is left or missing, they do."""
+    """Factor by which thresholds grow or shrink at most after an epoch; where half of the allowed drop is left or
+    missing, they do."""
 
     def left(self, accuracy: float, done: float) -> float:
         """Accuracy that can be spared, in units of the allowed drop, -1 to 1; ``done`` of the training is over."""
-        return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + self.TOLERANCE * (1 - done)))
+        tolerated = self.TOLERANCE * max(0.0, 1 - done / self.SETTLED)
+        return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + tolerated))
 
-    def factor(self, accuracy: float) -> float:
-        """On all thresholds, after the last recalibration: nothing more is tolerated there."""
-        return float(self.THRESHOLDS ** max(-1.0, min(1.0, 2 * (accuracy - self.floor) / self.scale)))
+    def factor(self, accuracy: float, done: float) -> float:
+        """On all thresholds, where they are not calibrated again."""
+        return float(self.THRESHOLDS ** max(-1.0, min(1.0, 2 * self.left(accuracy, done))))
 
     def validated(self, accuracy: float, first: float, done: float = 1.0) -> None:
         """Take in a validation accuracy.
@@ -180,9 +183,13 @@ class Steering:
         if self._accuracy is not None and caught_up:
             self._accuracy.validated(point.judged, self._first, done)
 
-    def factor(self, point: FrontPoint) -> float:
+    def spent(self, point: FrontPoint, done: float) -> bool:
+        """Whether nothing is left that larger thresholds could cost."""
+        return self._accuracy is not None and self._accuracy.left(point.judged, done) <= 0
+
+    def factor(self, point: FrontPoint, done: float) -> float:
         """On all thresholds after an epoch, so that what is left of the training ends within the budget."""
-        return 1.0 if self._accuracy is None else self._accuracy.factor(point.judged)
+        return 1.0 if self._accuracy is None else self._accuracy.factor(point.judged, done)
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""

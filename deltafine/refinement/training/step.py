@@ -78,7 +78,7 @@ class Trainer:
         self.step = 0
         self.set_penalty(0.0)
         self.stopping, self.saving = 0, False
-        self.carried = Carried(self._student) if settings.carried else None
+        self.carried = Carried(self._student) if settings.carried and self.layers else None
         self._compiled: Any = None
 
     @property

@@ -22,6 +22,8 @@ RECORDINGS = 1
 """So many recordings tell half of what is to be known of whether a change of answers is for the better."""
 GOOD = 0.3
 """Accuracy that may be won or lost by an answer that changes, beside what chance gives: standard deviation."""
+TELLING = 0.2
+"""By so much the original must be better than its first answer held, so that answers tell whether a network follows."""
 
 
 class Validation:
@@ -78,6 +80,11 @@ class Validation:
         """Figures of the student."""
         return self.measure(["refined"])["refined"]
 
+    def answers_follow(self) -> bool:
+        """Whether the student's answers show that it follows the videos: a held answer would be far worse."""
+        assert self.original is not None
+        return better_than_held(self.original, self.student())
+
     def point(self, number: int, penalty: float, refined: Figures, scale: float = 1.0) -> FrontPoint:
         """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
         prepared, original = self._prepared, self.original
@@ -122,6 +129,24 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> f
     independent = original.label_error**2 + deviation**2
     known = refined.videos / (refined.videos + RECORDINGS)
     return 1 - math.sqrt(known * refined.label_error**2 + (1 - known) * independent)
+
+
+def better_than_held(original: Figures, refined: Figures) -> bool:
+    """Whether a model keeps half of what the original is better than its own first answer held, if that is much."""
+    held = frozen_quality(refined)
+    if held is None:
+        return False
+    room = quality(original) - held
+    return room > TELLING and quality(refined) - held >= room / 2
+
+
+def frozen_quality(figures: Figures) -> float | None:
+    """As :func:`quality`, of the original's first answer, held; None where it was not measured."""
+    if figures.frame_accuracy is not None or figures.window_accuracy is not None:
+        return None if figures.frozen_accuracy is None else figures.frozen_accuracy.value
+    if figures.label_error is not None or figures.relative_error is not None:
+        return None if figures.frozen_error is None else 1 - figures.frozen_error
+    return figures.frozen_fidelity
 
 
 def quality(figures: Figures) -> float:

@@ -1,0 +1,105 @@
+"""What calibration tried, kept in the user's cache so that a later run on the same model and videos need not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deltafine.errors import DeltafineError, DeltafineWarning
+from deltafine.storage.files import CannotWrite, discard, make_folder, read_small, write_atomically
+
+VERSION = 1
+"""Of what a trial does: another one makes what was kept before useless."""
+_MOST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class AllocationTrial:
+    """What some choice of thresholds gives on the calibration video."""
+
+    divergence: float
+    effective_macs: float  # mean per steady frame
+    apart: float  # features or logits from the original's, in units of how much these vary
+
+
+class Trials:
+    """Trials by the relative thresholds of all layers, 0 where a layer sends every change.
+
+    Args:
+        path: the file that they are kept in; None keeps them in memory alone.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._found: dict[tuple[float, ...], AllocationTrial] = {}
+        self._kept = 0
+        if path is not None and path.exists():
+            self._read(path)
+
+    @classmethod
+    def of(cls, folder: Path | None, what: Mapping[str, object], videos: Sequence[np.ndarray]) -> Trials:
+        """Those in a cache that were made with the same.
+
+        Args:
+            folder: the cache, or None.
+            what: all that a trial depends on beside the videos, as JSON has it.
+            videos: arrays (time, height, width, channels).
+        """
+        if folder is None:
+            return cls()
+        digest = hashlib.sha256(json.dumps([VERSION, what], sort_keys=True).encode())
+        for video in videos:
+            digest.update(f"{video.shape} {video.dtype} ".encode())
+            digest.update(np.ascontiguousarray(video).data)
+        return cls(folder / f"calibration-{digest.hexdigest()[:24]}.json")
+
+    @property
+    def known(self) -> int:
+        """How many are there from an earlier run."""
+        return self._kept
+
+    def get(self, relative: tuple[float, ...]) -> AllocationTrial | None:
+        """What these thresholds gave; None if nobody tried."""
+        return self._found.get(relative)
+
+    def put(self, relative: tuple[float, ...], trial: AllocationTrial) -> None:
+        """Remember a trial."""
+        self._found[relative] = trial
+
+    def keep(self) -> None:
+        """Write them, if there are more than before. A run goes on without; why is said."""
+        if self._path is None or len(self._found) == self._kept:
+            return
+        content = json.dumps([[list(relative), *astuple(trial)] for relative, trial in self._found.items()]).encode()
+        try:
+            make_folder(self._path.parent)
+            write_atomically(self._path, _digest(content).encode() + b"\n" + content)
+        except CannotWrite as error:
+            warnings.warn(f"The calibration is not kept for later runs: {error}", DeltafineWarning, stacklevel=2)
+        else:
+            self._kept = len(self._found)
+
+    def _read(self, path: Path) -> None:
+        try:
+            digest, content = read_small(path, _MOST_BYTES).split(b"\n", 1)
+            if digest.decode("ascii", "replace") != _digest(content):
+                raise ValueError("it is not what was written")
+            self._found = {
+                tuple(map(float, relative)): AllocationTrial(*map(float, figures))
+                for relative, *figures in json.loads(content)
+            }
+        except (OSError, ValueError, DeltafineError) as error:
+            discard(path)
+            said = f"What was kept is not used, and is made again: {path} ({error})."
+            warnings.warn(said, DeltafineWarning, stacklevel=2)
+        self._kept = len(self._found)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
