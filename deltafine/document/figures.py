@@ -38,7 +38,7 @@ class DocumentObject(BaseModel):
 
 
 class Estimate(DocumentObject):
-    """A share or a difference of shares, with its 95% interval (bootstrap over videos)."""
+    """A share or a difference of shares, with its 95% interval (bootstrap over recordings)."""
 
     value: float
     low: float
@@ -145,10 +145,49 @@ class Operations(DocumentObject):
     energy_delta: float | None = Field(None, description="joules per frame, steady state: an estimate")
 
 
+class VideoFigures(DocumentObject):
+    """One model on one video, a stream of its own."""
+
+    video: str = Field(description="its name in the data")
+    recording: str = Field(description="the same for all videos of one recording, as far as their names tell")
+    frames: int = Field(description="frames measured")
+    labelled: int = Field(0, description="answers that have a label")
+    label_changes: int = Field(0, description="labelled answers whose label is another than that of the one before")
+    accuracy: float | None = Field(None, description="labelled answers that are right")
+    fidelity: float | None = Field(None, description="answers that are those of the original")
+    error: float | None = Field(
+        None,
+        description="of numbers: to the labels, else to the original's answers, in units of their spread over all "
+        "videos",
+    )
+    mac_density: float | None = Field(
+        None, description="as that of all videos; None where the video has no second frame"
+    )
+    frame_macs_worst: int | None = Field(None, description="effective MACs of its dearest frame but the first")
+
+
+class ClassFigures(DocumentObject):
+    """One model on the frames of one class, on streams."""
+
+    label: int = Field(ge=0, description="index of the class, the first is 0")
+    labelled: int = Field(description="answers to what is of this class")
+    answered: int = Field(description="labelled answers that are this class")
+    right: int = Field(description="answers that are both")
+
+
+class Confused(DocumentObject):
+    """How often one class is taken for another, on streams."""
+
+    label: int = Field(ge=0, description="index of the right class")
+    answer: int = Field(ge=0, description="index of the answer")
+    count: int
+
+
 class Figures(DocumentObject):
     """What was measured of one model in one way of feeding the video."""
 
     videos: int
+    recordings: int | None = Field(None, description="of which the videos are, as far as their names tell")
     frames: int = Field(description="frames measured, first frames included")
     frame_accuracy: Estimate | None = None
     window_accuracy: Estimate | None = Field(None, description="windows of T frames, predictions averaged")
@@ -161,6 +200,9 @@ class Figures(DocumentObject):
         None,
         description="accuracy of the original's first-frame prediction (without it: the model's own), held for the "
         "whole video on streams, for the window on clips",
+    )
+    gain_over_frozen: Estimate | None = Field(
+        None, description="on streams: paired difference of accuracy to the frozen control on the same videos"
     )
     fidelity: float | None = Field(None, description="share of frames predicted as the original model predicts them")
     frozen_fidelity: float | None = Field(
@@ -178,6 +220,11 @@ class Figures(DocumentObject):
     operations: Operations
     layers: list[LayerFigures]
     deltas: list[DeltaFigures]
+    by_video: list[VideoFigures] = Field(default=[], description="on streams: every video that was measured")
+    by_class: list[ClassFigures] = Field(default=[], description="on streams: classes that labels or answers name")
+    confused: list[Confused] = Field(
+        default=[], description="on streams: classes that are taken for others, the most frequent first, at most 200"
+    )
     named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 
 

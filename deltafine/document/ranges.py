@@ -12,15 +12,16 @@ from deltafine.document.report import Report
 
 SHARES = {
     *("frame_accuracy", "window_accuracy", "clip_accuracy", "frozen_accuracy", "fidelity", "frozen_fidelity"),
+    "accuracy",
     *("activation_density", "delta_density", "pixel_density", "mac_density", "mac_density_with_first"),
     *("mac_density_spatial", "activation_sparsity", "delta_sparsity", "silent_channels", "saturated_channels"),
     *("thresholds_at_floor", "coverage", "mac_share"),
 }
 """From 0 to 1."""
-CHANGES = {"accuracy_change"}
+CHANGES = {"accuracy_change", "gain_over_frozen"}
 """From -1 to 1."""
 MAY_DIVERGE = {
-    *("relative_error", "label_error", "frozen_error", "staleness"),
+    *("relative_error", "label_error", "frozen_error", "error", "staleness"),
     *("threshold_minimum", "threshold_median", "threshold_maximum"),
 }
 """Of a model that has diverged these are not finite."""

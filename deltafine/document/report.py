@@ -14,6 +14,8 @@ from deltafine.document.controls import Controls
 from deltafine.document.energy import EnergyTable
 from deltafine.document.figures import (
     DEFINITIONS_VERSION,
+    ClassFigures,
+    Confused,
     DeltaFigures,
     DocumentObject,
     Estimate,
@@ -21,6 +23,7 @@ from deltafine.document.figures import (
     LayerFigures,
     Measurement,
     Operations,
+    VideoFigures,
 )
 from deltafine.document.history import Epoch, FrontPoint
 
@@ -28,6 +31,8 @@ __all__ = [
     "DOCUMENT_VERSION",
     "MODEL_NAMES",
     "Activity",
+    "ClassFigures",
+    "Confused",
     "Controls",
     "DataInfo",
     "DeltaFigures",
@@ -49,6 +54,7 @@ __all__ = [
     "Timing",
     "Uncovered",
     "Versions",
+    "VideoFigures",
     "VideoProblem",
 ]
 

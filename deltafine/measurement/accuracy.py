@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from deltafine.document.figures import Estimate
@@ -17,13 +19,17 @@ def classes_of(predictions: np.ndarray) -> np.ndarray:
 
 
 class Accuracy:
-    """Right answers / answers, with an interval over videos.
+    """Right answers / answers, with an interval over recordings.
 
     ``update`` takes the answers about one video, or several calls with some of its frames each; ``result`` is None as
     long as nothing was labelled.
+
+    Args:
+        recording: the same for all videos of one recording; default: each video is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recording: Callable[[int], str] = str) -> None:
+        self._recording = recording
         self._right: dict[int, int] = {}
         self._of: dict[int, int] = {}
 
@@ -49,24 +55,44 @@ class Accuracy:
     def result(self) -> Estimate | None:
         if not sum(self._of.values()):
             return None
-        videos = sorted(self._of)
-        return share_with_interval([self._right[v] for v in videos], [self._of[v] for v in videos])
+        return self._share(self._right)
+
+    def of_video(self, video: int) -> tuple[int, int]:
+        """(right answers, labelled answers)"""
+        return self._right.get(video, 0), self._of.get(video, 0)
+
+    @property
+    def recordings(self) -> int:
+        """Of how many any frame was labelled."""
+        return len({self._recording(video) for video, of in self._of.items() if of})
+
+    def is_of_same(self, other: Accuracy) -> bool:
+        """Whether the same videos were judged, by as many answers."""
+        return self._of == other._of
 
     def change_from(self, other: Accuracy) -> Estimate | None:
         """This accuracy minus the other's on the same videos, paired: the interval is of the difference."""
-        if self._of != other._of:
+        if not self.is_of_same(other):
             raise ValueError("a paired difference needs the same videos on both sides")
         if not sum(self._of.values()):
             return None
+        return self._share({video: right - other._right[video] for video, right in self._right.items()})
+
+    def _share(self, right: Mapping[int, int]) -> Estimate:
         videos = sorted(self._of)
-        difference = [self._right[v] - other._right[v] for v in videos]
-        return share_with_interval(difference, [self._of[v] for v in videos])
+        numbers = [right[v] for v in videos], [self._of[v] for v in videos]
+        return share_with_interval(*numbers, recordings=[self._recording(v) for v in videos])
 
 
 class ClipAccuracy:
-    """Accuracy of whole videos: the predictions of all their frames are averaged, then compared."""
+    """Accuracy of whole videos: the predictions of all their frames are averaged, then compared.
 
-    def __init__(self) -> None:
+    Args:
+        recording: as for ``Accuracy``.
+    """
+
+    def __init__(self, recording: Callable[[int], str] = str) -> None:
+        self._recording = recording
         self._sums: dict[tuple[int, int], np.ndarray] = {}  # by video and work item
         self._frames: dict[tuple[int, int], int] = {}
         self._labels: dict[tuple[int, int], int] = {}
@@ -113,4 +139,5 @@ class ClipAccuracy:
             right[video], labelled[video] = int(label >= 0 and answer == label), int(label >= 0)
         if not sum(labelled.values()):
             return None
-        return share_with_interval([right[video] for video in sums], [labelled[video] for video in sums])
+        numbers = [right[video] for video in sums], [labelled[video] for video in sums]
+        return share_with_interval(*numbers, recordings=[self._recording(video) for video in sums])

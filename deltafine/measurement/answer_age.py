@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deltafine.document.controls import AnswerAgePoint
+from deltafine.measurement.judging import Judge
 from deltafine.measurement.records import Record
 
 
@@ -44,6 +45,11 @@ class AnswerAge:
                 self._since += 1
                 if (self._delays >= 0).all():
                     self._close()
+
+    def look(self, judge: Judge, predictions: np.ndarray, labels: np.ndarray) -> None:
+        """Add predictions (frames, classes) of a single way beside their labels, where an answer may follow these."""
+        if judge.has_changes:
+            self.update(judge.answers(predictions)[None], labels)
 
     def _close(self) -> None:
         if self._delays is not None:

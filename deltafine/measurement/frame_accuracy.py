@@ -15,7 +15,7 @@ class FrameAccuracy(Metric):
 
     def begin(self, subject: Subject) -> None:
         self._judged = not (subject.output.numbers or subject.by_window)
-        self.counted = Accuracy()
+        self.counted = Accuracy(subject.recording)
 
     def update(self, shown: Shown) -> None:
         if self._judged:

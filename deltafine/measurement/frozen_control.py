@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deltafine.document.figures import Estimate
 from deltafine.measurement.fidelity import Fidelity
 from deltafine.measurement.frame_accuracy import FrameAccuracy
 from deltafine.measurement.label_error import LabelError
@@ -17,7 +18,7 @@ class FrozenControl(Metric):
     name = "frozen-control"
 
     def begin(self, subject: Subject) -> None:
-        self._numbers = subject.output.numbers
+        self._numbers, self._as_clips = subject.output.numbers, subject.as_clips
         self._accuracy = WindowAccuracy() if subject.by_window else FrameAccuracy()
         self._fidelity, self._error, self._label_error = Fidelity(), OriginalError(), LabelError()
         self._metrics: dict[str, Metric] = {
@@ -42,4 +43,16 @@ class FrozenControl(Metric):
         if self._numbers:
             of_labels = self._label_error.value
             return Result({"frozen_error": self._error.value if of_labels is None else of_labels})
-        return Result({"frozen_accuracy": self._accuracy.value, "frozen_fidelity": self._fidelity.value})
+        return Result(
+            {
+                "frozen_accuracy": self._accuracy.value,
+                "frozen_fidelity": self._fidelity.value,
+                "gain_over_frozen": self._gain(beside),
+            }
+        )
+
+    def _gain(self, beside: Beside) -> Estimate | None:
+        judged = beside.metric(type(self._accuracy)).counted
+        if self._as_clips or not judged.is_of_same(self._accuracy.counted):
+            return None
+        return judged.change_from(self._accuracy.counted)

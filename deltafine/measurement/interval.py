@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over videos, whose frames are not independent of each other."""
+"""Confidence intervals: bootstrap over recordings, whose frames are not independent of each other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from deltafine.document.figures import Estimate
 RESAMPLES = 2000
 
 
-def share_with_interval(right: Sequence[int], of: Sequence[int], *, seed: int = 0) -> Estimate:
+def share_with_interval(
+    right: Sequence[int], of: Sequence[int], *, recordings: Sequence[str] | None = None, seed: int = 0
+) -> Estimate:
     """Sum of ``right`` / sum of ``of`` with its 95% percentile interval.
 
     Args:
         right: per video, how many were right (or, for a paired difference, right minus right of the other).
         of: per video, out of how many; at least one video has some.
+        recordings: per video, the same for all that are drawn together; default: each video is drawn by itself.
         seed: of the resampling.
 
     Raises:
@@ -25,10 +28,17 @@ def share_with_interval(right: Sequence[int], of: Sequence[int], *, seed: int = 
     numerators, denominators = np.asarray(right, np.int64), np.asarray(of, np.int64)
     if denominators.sum() == 0:
         raise ValueError("a share of nothing has no value")
+    value = float(numerators.sum() / denominators.sum())
+    if recordings is not None:
+        number = {recording: place for place, recording in enumerate(dict.fromkeys(recordings))}
+        places = np.array([number[recording] for recording in recordings])
+        sums = np.zeros((len(number), 2), np.int64)
+        np.add.at(sums, places, np.stack([numerators, denominators], axis=1))
+        numerators, denominators = sums.T
     kept = denominators > 0
     numerators, denominators = numerators[kept], denominators[kept]
-    videos = len(denominators)
-    weights = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
+    drawn = len(denominators)
+    weights = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=RESAMPLES)
     shares = (weights @ numerators) / (weights @ denominators)
     low, high = np.quantile(shares, [0.025, 0.975])
-    return Estimate(value=float(numerators.sum() / denominators.sum()), low=float(low), high=float(high))
+    return Estimate(value=value, low=float(low), high=float(high))

@@ -13,9 +13,10 @@ from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from deltafine.document.figures import DeltaFigures, Estimate, NamedFigure
+from deltafine.document.figures import DeltaFigures, DocumentObject, Estimate, NamedFigure
 from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.recordings import Known
 from deltafine.measurement.records import Record
 
 
@@ -29,6 +30,8 @@ class Subject:
         by_window: whether there is one prediction per window, of a network that takes clips, not one per frame.
         as_clips: whether clips are measured, not streams.
         is_original: whether it is the original model, which others are compared with.
+        known: names and recordings of the videos by number, filled in before a video is shown; one that is not there
+            is a recording of its own.
     """
 
     probe: Probe
@@ -36,6 +39,11 @@ class Subject:
     by_window: bool = False
     as_clips: bool = False
     is_original: bool = False
+    known: Mapping[int, Known] = field(default_factory=dict)
+
+    def recording(self, video: int) -> str:
+        """The same for all videos of one recording."""
+        return self.known[video].recording if video in self.known else str(video)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Result:
         named: all others.
     """
 
-    figures: Mapping[str, int | float | Estimate | None] = field(default_factory=dict)
+    figures: Mapping[str, int | float | Estimate | Sequence[DocumentObject] | None] = field(default_factory=dict)
     operations: Mapping[str, int | float] = field(default_factory=dict)
     layers: Sequence[Mapping[str, str | int | float]] = ()
     deltas: Sequence[DeltaFigures] = ()

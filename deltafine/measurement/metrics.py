@@ -6,6 +6,8 @@ import re
 
 from deltafine.measurement.accumulates import Accumulates
 from deltafine.measurement.accuracy_change import AccuracyChange
+from deltafine.measurement.by_video import ByVideo
+from deltafine.measurement.confusion import Confusion
 from deltafine.measurement.delta_layers import DeltaLayers
 from deltafine.measurement.density import Density
 from deltafine.measurement.effective_macs import EffectiveMacs
@@ -67,5 +69,7 @@ for _metric in (
     Energy(),
     State(),
     DeltaLayers(),
+    ByVideo(),
+    Confusion(),
 ):
     register(_metric)

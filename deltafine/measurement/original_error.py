@@ -35,3 +35,7 @@ class OriginalError(Metric):
     def value(self) -> float | None:
         """None as long as nothing was compared."""
         return self._error.result()
+
+    def by_work_item(self) -> dict[int, float]:
+        """The error of each video of streams, or batch of clips, in units of the spread of all."""
+        return self._error.by_work_item()

@@ -67,6 +67,15 @@ class RelativeError:
         """
         return self.of(self._sums().errors) if self._by_work_item else None
 
+    def by_work_item(self) -> dict[int, float]:
+        """The error of each work item by itself, in units of the spread of all targets.
+
+        Raises:
+            DeltafineError: as ``result``.
+        """
+        whole = self._sums().count if self._by_work_item else 0
+        return {item: self.of(sums.errors * whole / sums.count) for item, sums in sorted(self._by_work_item.items())}
+
     def of(self, errors: np.ndarray) -> float:
         """The error that sums of squared errors (outputs,) of other predictions of the same targets amount to.
 

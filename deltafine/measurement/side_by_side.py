@@ -16,6 +16,7 @@ from deltafine.measurement.held_runs import run_held
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.recordings import Known, recording_of
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from deltafine.video import Dataset
-    from deltafine.video.catalogue import Split
+    from deltafine.video.catalogue import Split, Video
     from deltafine.video.clips import Batch
 
 
@@ -176,6 +177,7 @@ def _on_streams(
 
     def measure() -> None:
         for index, (video, pieces) in enumerate(streams):
+            comparison.know(index, video, data.classes)
             if spliced or index % workers.count == workers.index:
                 comparison.add_stream(index, pieces, one_label=video.frame_labels is None)
             if progress is not None:
@@ -209,6 +211,8 @@ def measure_clips(
     mine = (workers.index, workers.count)
     source = data.clips(split, frames=frames, size=size, channels=channels, fps=fps, batch=min(batch, 32), batches=mine)
     total = len(range(workers.index, len(source), workers.count))
+    for number, video in enumerate(data.videos):
+        comparison.know(number, video, data.classes)
 
     def measure() -> None:
         for done, clips in enumerate(source):
@@ -249,13 +253,20 @@ class _Comparison:
         probe = next(iter(probes.values()))
         self.window = probe.window
         self._by_window = self.window is not None and probe.model.output_shape[1] != self.window
+        self._known: dict[int, Known] = {}
         self._subjects = {
-            name: Subject(probe, output, self._by_window, as_clips, name == ORIGINAL) for name, probe in probes.items()
+            name: Subject(probe, output, self._by_window, as_clips, name == ORIGINAL, self._known)
+            for name, probe in probes.items()
         }
         self._collectors = {name: Collector(subject, metrics) for name, subject in self._subjects.items()}
         self._every = every or {}
         self._controls: SimpleControls | None = None
         self._videos: set[int] = set()
+
+    def know(self, number: int, video: Video, classes: Sequence[str]) -> None:
+        """Tell the name of the video of a number, and so its recording."""
+        group: str | None = getattr(video, "group", None)
+        self._known[number] = Known(video.name, recording_of(video.name, classes, group))
 
     def control(self, *, labelled: bool, refined_held: Sequence[int]) -> None:
         """Find what simpler ways to save reach, too."""

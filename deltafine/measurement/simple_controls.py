@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deltafine.document.controls import AnswerAgePoint, Controls, RefinedHeldPoint
+from deltafine.document.controls import AnswerAgePoint, Controls
 from deltafine.measurement.answer_age import AnswerAge
-from deltafine.measurement.effective_macs import EffectiveMacs
 from deltafine.measurement.held_answers import HeldAnswers
-from deltafine.measurement.held_runs import HeldState, run_held
-from deltafine.measurement.judging import Judge
-from deltafine.measurement.metric import Answered, Shown, Subject
+from deltafine.measurement.metric import Answered, Subject
 from deltafine.measurement.motion_gate import MotionGate
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.refined_held import RefinedHeld
 
 ORIGINAL, REFINED = "original", "refined"
-REFINED_HELD = (2, 4, 8)
-"""For which k the refined model is measured on every k-th frame of streams of their own."""
+REFINED_HELD = (8,)
+"""For which k the refined model is measured on every k-th frame of streams of their own. Each takes 1/k of the time of
+measuring that model, so small ones cost more than controls are worth; ``--every`` measures any."""
 
 
 class SimpleControls:
@@ -39,7 +38,7 @@ class SimpleControls:
         self._with_original = ORIGINAL in subjects
         self._name = name = REFINED if REFINED in subjects else list(subjects)[-1]
         judged = name != ORIGINAL and (labelled or self._with_original)
-        self._subset = [_RefinedHeld(subjects[name], k, labelled) for k in refined_held if judged]
+        self._subset = [RefinedHeld(subjects[name], k, labelled) for k in refined_held if judged]
         self._ages = {one: AnswerAge(1) for one in (ORIGINAL, name) if one in subjects}
 
     def begin(self) -> None:
@@ -65,7 +64,7 @@ class SimpleControls:
         for one in self._subset:
             one.update(frames, next(iter(answers.values())), work_item)
         for name, age in self._ages.items():
-            _look(age, self._held.judge, answers[name].predictions[0], answers[name])
+            age.look(self._held.judge, answers[name].predictions[0], answers[name].labels[0])
 
     def record(self) -> Record:
         """Everything counted, for :meth:`add` of another one."""
@@ -76,7 +75,7 @@ class SimpleControls:
         for name, one in self._counting().items():
             one.add(inner_record(record, name))
 
-    def _counting(self) -> dict[str, HeldAnswers | MotionGate | _RefinedHeld | AnswerAge]:
+    def _counting(self) -> dict[str, HeldAnswers | MotionGate | RefinedHeld | AnswerAge]:
         refined = {f"refined held {number}": one for number, one in enumerate(self._subset)}
         ages = {f"age {number}": age for number, age in enumerate(self._ages.values())}
         return {"held": self._held, "gate": self._gate, **refined, **ages}
@@ -104,52 +103,3 @@ class SimpleControls:
         for one in self._subset:
             if point := one.age.point(self._name, one.every):
                 yield point
-
-
-def _look(age: AnswerAge, judge: Judge, predictions: np.ndarray, answered: Answered) -> None:
-    """Add predictions (frames, classes) beside their labels, where an answer may follow these."""
-    if judge.has_changes:
-        age.update(judge.answers(predictions)[None], answered.labels[0])
-
-
-class _RefinedHeld:
-    """A model that runs on every k-th frame, with its costs."""
-
-    def __init__(self, subject: Subject, every: int, labelled: bool) -> None:
-        self._subject, self.every = subject, every
-        self.age = AnswerAge(1)
-        self._judge = Judge(subject.output, labelled, 1)
-        self._macs = EffectiveMacs()
-        self._macs.begin(subject)
-        self.begin()
-
-    def begin(self) -> None:
-        self._state: HeldState | None = None
-        self.age.begin()
-
-    def update(self, frames: np.ndarray, beside: Answered, work_item: int) -> None:
-        """Run on a piece of a stream; ``beside`` has what its answers are judged by."""
-        piece, self._state = run_held(self._subject.probe, frames[None], self._state, self.every)
-        self._macs.update(Shown(piece, beside))
-        truth = self._judge.truth(beside)
-        if truth is not None:
-            predictions = self._subject.output.scores(piece.predictions)[0]
-            _look(self.age, self._judge, predictions, beside)
-            answers = self._judge.answers(predictions)
-            self._judge.expect(truth, work_item)
-            self._judge.add_scores(self._judge.scores(answers, truth).sum(axis=0, keepdims=True), work_item)
-
-    def record(self) -> Record:
-        return nested({"macs": self._macs.record(), "judge": self._judge.record(), "age": self.age.record()})
-
-    def add(self, record: Record) -> None:
-        self._macs.add(inner_record(record, "macs"))
-        self._judge.add(inner_record(record, "judge"))
-        self.age.add(inner_record(record, "age"))
-
-    def points(self) -> list[RefinedHeldPoint]:
-        found = self._judge.results()
-        if found is None or not self._macs.measured:
-            return []
-        density = self._macs.delta_steady / self._macs.dense_total
-        return [RefinedHeldPoint(every=self.every, quality=found[0], mac_density=density)]

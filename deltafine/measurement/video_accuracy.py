@@ -14,7 +14,7 @@ class VideoAccuracy(Metric):
 
     def begin(self, subject: Subject) -> None:
         self._judged = not subject.output.numbers and subject.output.clip_output == "mean"
-        self._counted = ClipAccuracy()
+        self._counted = ClipAccuracy(subject.recording)
 
     def update(self, shown: Shown) -> None:
         if self._judged and shown.answers.one_label:

@@ -17,7 +17,7 @@ class WindowAccuracy(Metric):
 
     def begin(self, subject: Subject) -> None:
         self._output, self._by_window = subject.output, subject.by_window
-        self.counted = Accuracy()
+        self.counted = Accuracy(subject.recording)
 
     def update(self, shown: Shown) -> None:
         answers = shown.answers

@@ -26,7 +26,7 @@ class Control:
         frozen: by holding the original's first answer.
         goal: what the original reaches; None if it was not measured, or is the subject itself.
         as_good: the control is as good as the subject model, within its interval or the tolerance.
-        untold: it is as good as the original too, so that the videos cannot tell; or there is no original.
+        untold: the videos cannot tell, since it is as good as the original; where there is none, as the subject.
     """
 
     what: Literal["accuracy", "error", "fidelity"]
@@ -35,6 +35,11 @@ class Control:
     goal: float | None
     as_good: bool
     untold: bool
+
+    @property
+    def says_nothing(self) -> bool:
+        """No saving can be told: the control is as good as the subject model, or as the original."""
+        return self.as_good or self.untold
 
     @property
     def hardly_updates(self) -> bool:
@@ -53,8 +58,10 @@ def control_of(report: Report) -> Control | None:
             return None
         of_original = None if original is None else _accuracy(original)
         goal = None if of_original is None else of_original.value
-        untold = of_original is None or _holds(frozen.value, of_original)
-        as_good = _holds(frozen.value, accuracy)
+        as_good = _holds(frozen.value, accuracy, figures.gain_over_frozen)
+        untold = as_good
+        if original is not None and of_original is not None:
+            untold = _holds(frozen.value, of_original, original.gain_over_frozen)
         return Control("accuracy", accuracy.value, frozen.value, goal, as_good, untold)
     if figures.frozen_error is not None:
         return _of_errors(figures, original, figures.frozen_error)
@@ -66,13 +73,14 @@ def control_of(report: Report) -> Control | None:
 
 
 def said_of(control: Control, model: str) -> tuple[str, str]:
-    """What a headline says in place of a saving, and why, where the control is as good as the model."""
+    """What a headline says in place of a saving, and why, where no saving can be told."""
     an = "an" if control.what[0] in "ae" else "a"
     held = f"a network that never updates has {an} {control.what} of {share(control.frozen)}"
     if control.untold:
+        original = "" if control.as_good or control.goal is None else f", the original {share(control.goal)}"
         return (
             "These videos cannot tell what is saved",
-            f"the answer hardly changes in them, and {held}, the {model} model {share(control.reached)}",
+            f"the answer hardly changes in them, and {held}{original}, the {model} model {share(control.reached)}",
         )
     assert control.goal is not None
     goal = f", the original {share(control.goal)}"
@@ -88,8 +96,11 @@ def doubt(report: Report) -> str:
     if report.reference is not None and report.reference.broken:
         return f"the {report.reference.model} model does not work on these videos ({quality_of(report.reference)})"
     control = control_of(report)
-    if control is None or not control.as_good:
+    if control is None or not control.says_nothing:
         return ""
+    if not control.as_good and control.goal is not None:
+        reached = f"{control.what} {share(control.frozen)} against {share(control.goal)}"
+        return f"a network that never updates is as good as the original on these videos ({reached})"
     reached = f"{control.what} {share(control.frozen)} against {share(control.reached)}"
     return f"a network that never updates is as good on these videos ({reached})"
 
@@ -111,14 +122,16 @@ def _of_errors(figures: Figures, original: Figures | None, frozen: float) -> Con
             goal = 0.0
         elif (goal := original.label_error) is None:
             return None
-    untold = goal is None or frozen <= goal + TOLERANCE
-    return Control("error", reached, frozen, goal, frozen <= reached + TOLERANCE, untold)
+    as_good = frozen <= reached + TOLERANCE
+    untold = as_good if goal is None else frozen <= goal + TOLERANCE
+    return Control("error", reached, frozen, goal, as_good, untold)
 
 
 def _accuracy(figures: Figures) -> Estimate | None:
     return figures.frame_accuracy or figures.window_accuracy
 
 
-def _holds(frozen: float, accuracy: Estimate) -> bool:
-    """Whether the control is as good as this accuracy, or cannot be told from it."""
-    return frozen >= accuracy.value - TOLERANCE or frozen >= accuracy.low
+def _holds(frozen: float, accuracy: Estimate, gain: Estimate | None) -> bool:
+    """Whether the control is as good as this accuracy, or cannot be told from it: by the paired gain, where known."""
+    within = frozen >= accuracy.low if gain is None else gain.low <= 0
+    return frozen >= accuracy.value - TOLERANCE or within

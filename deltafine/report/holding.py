@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from deltafine.document.controls import TrainedControl
 from deltafine.document.report import Report
+from deltafine.report.figure_table import FigureTable
 from deltafine.report.quantities import figures_of, subject
 from deltafine.report.text import ABSENT, clean, points, share, significant, times
 
@@ -70,15 +71,6 @@ class EqualMacs:
         return f"{points(abs(self.gain)).lstrip('+')} points {'less' if self.gain >= 0 else 'more'}"
 
 
-@dataclass(frozen=True)
-class ControlTable:
-    """A table that every way to show a report shares."""
-
-    title: str
-    headings: tuple[str, ...]
-    lines: Sequence[tuple[str, ...]]
-
-
 def held_curve(report: Report) -> list[tuple[int, float]]:
     """(k, quality) of the original, from k = 1 on; empty where it was not measured."""
     controls, original = report.controls, report.models.get("original")
@@ -122,7 +114,7 @@ def _trained_lines(trained: TrainedControl) -> list[tuple[str, str, str]]:
     return [(str(every), share(1 / every), share(quality)) for every, quality in held]
 
 
-def control_tables(report: Report) -> list[ControlTable]:
+def control_tables(report: Report) -> list[FigureTable]:
     """The simpler ways to save, one table each."""
     controls = report.controls
     if controls is None:
@@ -141,10 +133,10 @@ def control_tables(report: Report) -> list[ControlTable]:
     if refined and (reached := controls.quality_of(itself)) is not None:
         refined.insert(0, ("1", share(itself.operations.mac_density), share(reached)))
     found = [
-        ControlTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
-        ControlTable("The original, trained as long without delta layers (streams)", ("k", "MACs", judged), trained),
-        ControlTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
-        ControlTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
+        FigureTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
+        FigureTable("The original, trained as long without delta layers (streams)", ("k", "MACs", judged), trained),
+        FigureTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
+        FigureTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
     ]
     ages = [
         (
@@ -159,6 +151,6 @@ def control_tables(report: Report) -> list[ControlTable]:
     ]
     headings = ("model", "k", "changes", "median", "95%", "followed")
     found.append(
-        ControlTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", headings, ages)
+        FigureTable(f"{noun.capitalize()}s until the answer follows a change of the label (streams)", headings, ages)
     )
     return [one for one in found if one.lines]

@@ -108,6 +108,14 @@ QUANTITIES: tuple[Quantity, ...] = (
         brief=True,
     ),
     Quantity(
+        "gain_over_frozen",
+        "Over frozen, points",
+        "points",
+        "higher",
+        _ACCURACY,
+        "paired difference of accuracy to the frozen control on the same videos, in percentage points",
+    ),
+    Quantity(
         "fidelity",
         "Fidelity",
         "share",
@@ -352,6 +360,14 @@ QUANTITIES: tuple[Quantity, ...] = (
         "what a delta inference keeps between frames",
     ),
     Quantity("videos", "Videos", "count", None, "Measured on", "videos measured"),
+    Quantity(
+        "recordings",
+        "Recordings",
+        "count",
+        None,
+        "Measured on",
+        "of which the videos are, as far as their names tell: intervals are drawn over them",
+    ),
     Quantity("frames", "Frames", "count", None, "Measured on", "frames measured, first frames included"),
 )
 

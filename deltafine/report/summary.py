@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
+from deltafine.document.figures import Unit
 from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.control import TOLERANCE, control_of, quality_of, said_of
 from deltafine.report.health import health_cautions, listed
 from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
+from deltafine.report.savings import sentence as savings_sentence
 from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
-
-FEW_VIDEOS = 10
-"""Below this a bootstrap over videos says little."""
+from deltafine.report.whom import cautions_of_parts
 
 _ADVICE = "these videos cannot show whether a model still follows them; measure on videos in which the answer changes."
 
@@ -31,9 +31,10 @@ class Headline:
         accuracy: how good the model is; or why the saving cannot be told.
         control: how good a network is that never updates; empty where ``accuracy`` says it.
         fidelity: how near the model is to the original.
-        held: how good the original is at the same cost, if it runs on every k-th frame; empty where it is not known.
         told: whether a saving is claimed.
         doubtful: it is not, or it came from not updating.
+        factors: what is saved against more than a dense inference; empty where it is not known.
+        held: how good the original is at the same cost, if it runs on every k-th frame; empty where it is not known.
     """
 
     model: str
@@ -41,9 +42,16 @@ class Headline:
     accuracy: str
     control: str
     fidelity: str
-    held: str
     told: bool
     doubtful: bool
+    factors: str = ""
+    held: str = ""
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What stands below it."""
+        sentences = (self.factors, self.control, self.fidelity, self.held)
+        return tuple(one for one in sentences if one and one not in self.sentence)
 
     @property
     def sentence(self) -> str:
@@ -62,16 +70,14 @@ def headline(report: Report) -> Headline:
     reference = report.reference
     if reference is not None and reference.broken:
         why = f"The {reference.model} model does not work on these videos"
-        return Headline(
-            model, why, quality_of(reference), control="", fidelity=likeness, held="", told=False, doubtful=True
-        )
+        return Headline(model, why, quality_of(reference), control="", fidelity=likeness, told=False, doubtful=True)
     control = control_of(report)
-    if control is not None and control.as_good:
-        return Headline(model, *said_of(control, model), "", likeness, held="", told=False, doubtful=True)
+    if control is not None and control.says_nothing:
+        return Headline(model, *said_of(control, model), "", likeness, told=False, doubtful=True)
     if any(point.chosen and point.divergence == 0 for point in report.front):
         why = report.activity.reason if report.activity is not None else "every change counts on these videos"
         said = "Nothing within the budget saves anything"
-        return Headline(model, said, why, control="", fidelity=likeness, held="", told=False, doubtful=True)
+        return Headline(model, said, why, control="", fidelity=likeness, told=False, doubtful=True)
     held, frozen = figures.frozen_accuracy, figures.frozen_error
     at_equal_macs = equal_macs(report)
     return Headline(
@@ -86,6 +92,7 @@ def headline(report: Report) -> Headline:
             else ""
         ),
         fidelity=likeness,
+        factors=savings_sentence(report),
         held="" if at_equal_macs is None else at_equal_macs.sentence,
         told=True,
         doubtful=control is not None and control.hardly_updates,
@@ -103,13 +110,18 @@ def _accuracy(report: Report, model: str) -> str:
     figures = figures_of(report, model, "streams")
     if model != "original" and figures.accuracy_change is not None:
         change = figures.accuracy_change
-        return f"accuracy {points(change.value)} points {interval(change, 'points')}"
+        return f"accuracy {points(change.value)} points {_interval(figures, change, 'points')}".rstrip()
     accuracy = figures.frame_accuracy or figures.window_accuracy or figures.clip_accuracy
     if accuracy is not None:
-        return f"accuracy {share(accuracy.value)} {interval(accuracy, 'share')}"
+        return f"accuracy {share(accuracy.value)} {_interval(figures, accuracy, 'share')}".rstrip()
     if figures.label_error is not None:
         return f"error {share(figures.label_error)} of the labels' spread"
     return (_likeness(figures) if model != "original" else "") or "accuracy not measured"
+
+
+def _interval(figures: Figures, estimate: Estimate, unit: Unit) -> str:
+    """Empty where all videos are of one recording, of which nothing else can be drawn."""
+    return "" if figures.recordings == 1 else interval(estimate, unit)
 
 
 def _likeness(figures: Figures) -> str:
@@ -131,9 +143,7 @@ def cautions(report: Report) -> list[str]:
             f"The model takes clips of {report.model.window} frames: what is said of a frame is said of such a clip, "
             "and accuracy is that of clips."
         )
-    figures = figures_of(report, subject(report), "streams")
-    if figures.videos < FEW_VIDEOS:
-        found.append(f"Only {counted(figures.videos, 'video')} measured: the intervals are rough.")
+    found += cautions_of_parts(report)
     if report.model.coverage < 0.995:
         uncovered = listed(layer.name for layer in report.model.uncovered)
         found.append(
@@ -237,7 +247,8 @@ def rows(report: Report, feeding: Feeding, brief: bool = False) -> list[Row]:
     for quantity in quantities_of(*(figures_of(report, model, feeding) for model in columns(report))):
         if brief and not quantity.brief:
             continue
-        read = [quantity.read(figures_of(report, model, feeding)) for model in columns(report)]
+        measured = [figures_of(report, model, feeding) for model in columns(report)]
+        read = [quantity.read(of_model) for of_model in measured]
         if all(value is None for value in read):
             continue
         numbers = tuple(value.value if isinstance(value, Estimate) else value for value in read)
@@ -247,7 +258,10 @@ def rows(report: Report, feeding: Feeding, brief: bool = False) -> list[Row]:
             Row(
                 quantity,
                 tuple(shown(number, quantity.unit) for number in numbers),
-                tuple(interval(v, quantity.unit) if isinstance(v, Estimate) else ABSENT for v in read),
+                tuple(
+                    _interval(of_model, value, quantity.unit) or ABSENT if isinstance(value, Estimate) else ABSENT
+                    for of_model, value in zip(measured, read, strict=True)
+                ),
                 numbers,
             )
         )

@@ -14,6 +14,7 @@ from rich.text import Text
 from deltafine.document.report import LayerFigures, Report, Timing
 from deltafine.report import timings
 from deltafine.report.compare import Comparison
+from deltafine.report.figure_table import FigureTable
 from deltafine.report.folding import add_figures, add_names, add_words, print_table, table
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
@@ -29,10 +30,13 @@ from deltafine.report.summary import (
     rows,
 )
 from deltafine.report.text import ABSENT, clean, duration, scaled, share, shown, significant
+from deltafine.report.whom import listings
 
 _VERDICT_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
 _STREAMS_TITLE = "Continuous streams (the headline)"
 _CLIPS_TITLE = "Clips, as in training"
+MOST_PARTS = 5
+"""Videos, classes and pairs of classes that are shown; report.json has all."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -40,7 +44,8 @@ def show(report: Report, console: Console) -> None:
     _show_headline(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
-    _show_controls(report, console)
+    for found in (*listings(report, MOST_PARTS), *control_tables(report)):
+        _show_listing(found, console)
     for timing in report.timings:
         show_timing(timing, console)
     if report.energy_table:
@@ -77,9 +82,8 @@ def _show_headline(report: Report, console: Console) -> None:
     found = headline(report)
     line(console, f"{report.title} ({found.model} model, continuous streams)", "dim")
     line(console, found.sentence, "bold red" if found.doubtful else "bold green")
-    for sentence in (found.control, found.fidelity, found.held):
-        if sentence and sentence not in found.sentence:
-            line(console, sentence[0].upper() + sentence[1:] + ".")
+    for sentence in found.beside:
+        line(console, sentence[0].upper() + sentence[1:] + ".")
     for caution in cautions(report):
         line(console, f"! {caution}", "yellow")
     console.print()
@@ -96,14 +100,17 @@ def _show_figures(report: Report, console: Console, feeding: Feeding, title: str
     section(console, title, made)
 
 
-def _show_controls(report: Report, console: Console) -> None:
-    for control in control_tables(report):
-        made = table(console)
-        add_words(made, control.headings[0])
-        add_figures(made, *control.headings[1:])
-        for cells in control.lines:
-            made.add_row(*map(Text, cells))
-        section(console, control.title, made)
+def _show_listing(found: FigureTable, console: Console) -> None:
+    made = table(console)
+    if found.names:
+        add_names(made, *found.headings[: found.names])
+    else:
+        add_words(made, found.headings[0])
+    add_figures(made, *found.headings[found.names or 1 :])
+    for cells in found.lines:
+        names, figures = cells[: found.names], cells[found.names :]
+        made.add_row(*map(name, names), *map(Text, figures))
+    section(console, clean(found.title), made)
 
 
 def show_timing(timing: Timing, console: Console) -> None:

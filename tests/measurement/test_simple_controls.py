@@ -16,6 +16,7 @@ from deltafine.measurement.held_runs import run_held
 from deltafine.measurement.metric import Answered
 from deltafine.measurement.motion_gate import THRESHOLDS, MotionGate, mean_difference
 from deltafine.measurement.output import Output
+from deltafine.measurement.refined_held import RefinedHeld
 from deltafine.measurement.side_by_side import measure, measure_with_controls
 from deltafine.measurement.simple_controls import SimpleControls
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
@@ -327,6 +328,21 @@ def test_a_model_held_has_the_figures_of_the_frames_that_it_runs_on(models, size
         assert getattr(found, name) == pytest.approx(getattr(often, name) / every)
     assert found.energy_dense == pytest.approx(often.energy_dense)
     assert found.energy_delta == pytest.approx(often.energy_delta / every)
+
+
+def test_a_model_held_runs_on_as_many_frames_at_once_as_come_in_a_piece(models, monkeypatch):
+    subject, ran = Collector(Probe(models["refined"])).subject, []
+    run = subject.probe.run
+    monkeypatch.setattr(subject.probe, "run", lambda frames, state: ran.append(frames.shape[1]) or run(frames, state))
+    frames = np.random.default_rng(3).integers(0, 256, (30, *SIZE, 3), dtype=np.uint8)
+    held = RefinedHeld(subject, 4, True)
+    for begin in range(0, 30, 4):
+        piece = frames[begin : begin + 4]
+        held.update(piece, Answered(np.zeros((1, len(piece), 2)), np.zeros((1, len(piece)), int), np.array([0])), 0)
+    (point,) = held.points()
+    assert ran == [4, 4]
+    answers = run(frames[None, ::4]).predictions[0].argmax(-1).repeat(4)[:30]
+    assert point.quality == np.mean(answers == 0)
 
 
 def test_measuring_a_model_held_judges_all_frames(models, data):

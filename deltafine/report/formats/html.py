@@ -19,6 +19,7 @@ from deltafine.report.health import movement
 from deltafine.report.holding import control_tables
 from deltafine.report.plots import front_is_comparable, plots
 from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
+from deltafine.report.savings import savings
 from deltafine.report.summary import (
     cautions,
     delta_rules,
@@ -29,12 +30,15 @@ from deltafine.report.summary import (
     rows,
     site_state,
 )
+from deltafine.report.whom import listings
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
+MOST_PARTS = 200
+"""Videos, classes and pairs of classes that are shown; report.json has all."""
 
 
 @cache
@@ -52,6 +56,7 @@ def _environment() -> Environment:
     environment.filters.update(
         share=text.share,
         points=text.points,
+        times=text.times,
         scaled=text.scaled,
         significant=text.significant,
         duration=text.duration,
@@ -144,6 +149,8 @@ def _page(
             plots=[plot for plot in plots(report) if plot.key != "front" or not with_checkpoints],
             controls_plot=controlled,
             control_tables=control_tables(report),
+            parts=listings(report, MOST_PARTS),
+            savings=savings(report),
             timings=timings,
             pictures=[
                 (picture, b64encode(pictures[picture.file]).decode("ascii"))

@@ -14,8 +14,11 @@ from deltafine.report.holding import control_tables
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
 from deltafine.report.text import ABSENT, clean, scaled, share, shown
+from deltafine.report.whom import listings
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
+MOST_PARTS = 10
+"""Videos, classes and pairs of classes that are shown; report.json has all."""
 
 
 class Markdown(ReportFormat):
@@ -37,13 +40,8 @@ class Markdown(ReportFormat):
 def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Check]) -> str:
     found = headline(report)
     parts = [f"# {prose(report.title)}", f"**{prose(found.sentence)}** ({code(found.model)} model, continuous streams)"]
-    beside = [
-        sentence
-        for sentence in (found.control, found.fidelity, found.held)
-        if sentence and sentence not in found.sentence
-    ]
-    if beside:
-        parts.append("; ".join(prose(sentence) for sentence in beside) + ".")
+    if found.beside:
+        parts.append("; ".join(prose(sentence) for sentence in found.beside) + ".")
     if warned := cautions(report):
         parts.append("\n".join(f"- ⚠ {prose(caution)}" for caution in warned))
     if checks:
@@ -51,9 +49,10 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
-    for control in control_tables(report):
-        table = grid(list(control.headings), [[prose(cell) for cell in cells] for cells in control.lines])
-        parts.append(f"## {prose(control.title)}\n\n{table}")
+    for listing in (*listings(report, MOST_PARTS), *control_tables(report)):
+        lines = [[prose(cell) for cell in cells] for cells in listing.lines]
+        table = grid([prose(heading) for heading in listing.headings], lines, left=listing.names or 1)
+        parts.append(f"## {prose(listing.title)}\n\n{table}")
     for timing in report.timings:
         table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
         parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")
