@@ -27,10 +27,10 @@ from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
-from deltafine.refinement.run.control import measured_control, trained_control
 from deltafine.refinement.run.fingerprint import Fingerprint, started_with
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
+from deltafine.refinement.run.trained_control import measured_control, trained_control
 from deltafine.refinement.thresholds import calibration as calibrate
 from deltafine.refinement.thresholds.allocation import Allocation
 from deltafine.refinement.thresholds.budget import Budget
