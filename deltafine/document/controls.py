@@ -58,9 +58,10 @@ class AnswerAgePoint(DocumentObject):
 class Controls(DocumentObject):
     """Simple ways to save, on `streams`, judged as the models are there."""
 
-    judged_by: Literal["accuracy", "error", "fidelity"] = Field(
+    judged_by: Literal["accuracy", "error", "fidelity", "score"] = Field(
         description="what `quality` is: accuracy of frames or windows; of numbers, the error to labels, or to the "
-        "original's answers; fidelity where classes have no labels. An error is better when lower"
+        "original's answers; fidelity where classes have no labels; the score that was asked for. An error is better "
+        "when lower"
     )
     held: list[HeldPoint] = Field(default=[], description="of the original; empty where it was not measured")
     motion_gate: list[GatePoint] = Field(default=[], description="of the original")

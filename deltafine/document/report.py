@@ -44,6 +44,7 @@ __all__ = [
     "Reference",
     "Report",
     "RuntimeTimes",
+    "ScoreInfo",
     "SiteInfo",
     "Timing",
     "Uncovered",
@@ -179,6 +180,14 @@ class Reference(DocumentObject):
     classes: list[str] = Field(default=[], description="in the order of the outputs, where that is found to be another")
 
 
+class ScoreInfo(DocumentObject):
+    """What `score` is in all figures."""
+
+    name: str = Field(description="mean-iou, or module:function of the user's own")
+    against: Literal["labels", "original"] = Field(description="what predictions were compared with")
+    sha256: str = Field(description="of the file that the function is in; empty for a built-in one")
+
+
 class Report(DocumentObject):
     """Everything that one run, or one measurement of a model, has to say."""
 
@@ -213,5 +222,6 @@ class Report(DocumentObject):
     reference: Reference | None = Field(
         None, description="whether the original works on the videos; None: not looked at"
     )
+    score: ScoreInfo | None = Field(None, description="what answers were judged by in place of accuracy, if anything")
     timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

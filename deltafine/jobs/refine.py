@@ -196,7 +196,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
     """The report of a refinement."""
     from deltafine.document.report import SiteInfo
     from deltafine.jobs.assembly import assemble
-    from deltafine.jobs.facts import model_info
+    from deltafine.jobs.facts import model_info, score_info
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
@@ -235,6 +235,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         kept_budget=outcome.kept_budget,
         reference=outcome.reference,
         start_thresholds=outcome.start_thresholds,
+        score=score_info(prepared.scoring, prepared.labelled),
     )
 
 
