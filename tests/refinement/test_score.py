@@ -20,8 +20,8 @@ import numpy as np
 
 
 def f1(predictions, labels):
-    """Of class 1, where it is there or found."""
-    found, there = predictions.argmax(-1) == 1, labels == 1
+    """Of class 0."""
+    found, there = predictions.argmax(-1) == 0, labels == 0
     return 2 * (found & there).sum() / max(1, found.sum() + there.sum())
 '''
 
@@ -46,7 +46,9 @@ def test_a_run_is_judged_by_the_score_and_resumed_with_the_same_file_only(
     streams = report.models["refined"].streams
     assert streams.score is not None
     assert streams.score_change is not None
-    assert report.models["original"].streams.score_change is None
+    original = report.models["original"].streams
+    assert (original.score.value, original.score_change) == (0.5, None)  # all right of one video, none of the other
+    assert report.history[0].judged_by == "score"
     assert report.score is not None
     assert (report.score.name, report.score.against) == ("my_f1:f1", "labels")
     assert report.models["refined"].clips.score is None
