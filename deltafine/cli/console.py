@@ -138,9 +138,12 @@ class Talk:
         if self._quiet:
             return
         left = (epochs - epoch.epoch) * epoch.seconds
-        accuracy = "" if epoch.validation_accuracy is None else f"accuracy {epoch.validation_accuracy:.3f}, "
+        what, quality = epoch.judged_by or "accuracy", epoch.validation_accuracy
+        if quality is not None and what == "error":  # which is kept as 1 - error
+            quality = 1 - quality
+        judged = "" if quality is None else f"{what} {quality:.3f}, "
         self.say(
-            f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, on validation streams {accuracy}"
+            f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, on validation streams {judged}"
             f"MACs {epoch.validation_mac_density:.3f} of dense ({epoch.seconds:.0f} s"
             + (f", about {left:.0f} s left)" if left else ")")
         )

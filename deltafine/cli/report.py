@@ -83,6 +83,13 @@ def report(
     min_fidelity: Annotated[
         str | None, typer.Option(metavar=_FRACTION, help="Least fidelity to the original.", rich_help_panel=_GATE)
     ] = None,
+    min_score: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Least score (of --score).", rich_help_panel=_GATE)
+    ] = None,
+    max_score_drop: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Largest fall of the score below the original's.", rich_help_panel=_GATE),
+    ] = None,
     min_: Annotated[
         list[str] | None,
         typer.Option("--min", metavar="FIGURE=NUMBER", help="Least of any figure.", rich_help_panel=_GATE),
@@ -141,6 +148,8 @@ def report(
             "min-accuracy": min_accuracy,
             "max-error": max_error,
             "min-fidelity": min_fidelity,
+            "min-score": min_score,
+            "max-score-drop": max_score_drop,
             "min": min_,
             "max": max_,
         },

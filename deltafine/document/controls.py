@@ -66,9 +66,10 @@ class TrainedControl(DocumentObject):
 class Controls(DocumentObject):
     """Simple ways to save, on `streams`, judged as the models are there."""
 
-    judged_by: Literal["accuracy", "error", "fidelity"] = Field(
+    judged_by: Literal["accuracy", "error", "fidelity", "score"] = Field(
         description="what `quality` is: accuracy of frames or windows; of numbers, the error to labels, or to the "
-        "original's answers; fidelity where classes have no labels. An error is better when lower"
+        "original's answers; fidelity where classes have no labels; the score that was asked for. An error is better "
+        "when lower"
     )
     held: list[HeldPoint] = Field(default=[], description="of the original; empty where it was not measured")
     motion_gate: list[GatePoint] = Field(default=[], description="of the original")
@@ -80,6 +81,8 @@ class Controls(DocumentObject):
 
     def quality_of(self, figures: Figures) -> float | None:
         """A model on streams by the measure that the controls are judged by."""
+        if self.judged_by == "score":
+            return None if figures.score is None else figures.score.value
         if self.judged_by == "fidelity":
             return figures.fidelity
         if self.judged_by == "accuracy":

@@ -217,6 +217,13 @@ class Figures(DocumentObject):
         description="error of the original's first-frame prediction, held: to the labels, or to its own predictions "
         "where there are none",
     )
+    score: Estimate | None = Field(
+        None, description="mean over the videos of the score that was asked for, higher is better; on streams"
+    )
+    score_change: Estimate | None = Field(None, description="paired difference of the score to the original's")
+    frozen_score: Estimate | None = Field(
+        None, description="score of the original's first-frame prediction, held for the whole video"
+    )
     operations: Operations
     layers: list[LayerFigures]
     deltas: list[DeltaFigures]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -50,7 +51,12 @@ class Epoch(DocumentObject):
     penalty_loss: float
     penalty: float = Field(description="λ")
     accuracy: float | None = None
-    validation_accuracy: float | None = None
+    validation_accuracy: float | None = Field(
+        default=None, description="what the epoch is judged by; of numbers 1 - error, of a score the score itself"
+    )
+    judged_by: Literal["accuracy", "error", "fidelity", "score"] | None = Field(
+        default=None, description="what `validation_accuracy` is about"
+    )
     validation_mac_density: float
     validation_pixel_density: float
     seconds: float
@@ -59,7 +65,8 @@ class Epoch(DocumentObject):
 def to_csv(history: Sequence[Epoch]) -> str:
     """The history as CSV, one line per epoch under a line of names."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(Epoch.model_fields), lineterminator="\n")
+    names = [name for name in Epoch.model_fields if name != "judged_by"]  # the same in all lines
+    writer = csv.DictWriter(text, fieldnames=names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(epoch.model_dump() for epoch in history)
     return text.getvalue()

@@ -20,6 +20,8 @@ SHARES = {
 """From 0 to 1."""
 CHANGES = {"accuracy_change", "gain_over_frozen"}
 """From -1 to 1."""
+ANY_NUMBER = {"score", "score_change", "frozen_score"}
+"""Finite."""
 MAY_DIVERGE = {
     *("relative_error", "label_error", "frozen_error", "error", "staleness"),
     *("threshold_minimum", "threshold_median", "threshold_maximum"),
@@ -36,7 +38,7 @@ def out_of_range(report: Report) -> str:
     parts += [(f"timings.{place}", timing) for place, timing in enumerate(report.timings)]
     for path, part in parts:
         for where, name, value in _figures(path, part):
-            low = -1.0 if name in CHANGES else 0.0
+            low = -math.inf if name in ANY_NUMBER else -1.0 if name in CHANGES else 0.0
             high = 1.0 if name in SHARES | CHANGES else math.inf
             if math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:
                 continue
@@ -47,6 +49,8 @@ def out_of_range(report: Report) -> str:
 
 
 def _range(low: float, high: float) -> str:
+    if not math.isfinite(low):
+        return "a finite number"
     return f"a number from {low:g} to {high:g}" if math.isfinite(high) else "a finite number that is not negative"
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "Reference",
     "Report",
     "RuntimeTimes",
+    "ScoreInfo",
     "SiteInfo",
     "Timing",
     "Uncovered",
@@ -220,6 +221,14 @@ class Reference(DocumentObject):
     classes: list[str] = Field(default=[], description="in the order of the outputs, where that is found to be another")
 
 
+class ScoreInfo(DocumentObject):
+    """What `score` is in all figures."""
+
+    name: str = Field(description="mean-iou, or module:function of the user's own")
+    against: Literal["labels", "original"] = Field(description="what predictions were compared with")
+    sha256: str = Field(description="of the file that the function is in; empty for a built-in one")
+
+
 class Report(DocumentObject):
     """Everything that one run, or one measurement of a model, has to say."""
 
@@ -255,5 +264,6 @@ class Report(DocumentObject):
         None, description="whether the original works on the videos; None: not looked at"
     )
     activity: Activity | None = Field(None, description="None where a run of an earlier version did not look")
+    score: ScoreInfo | None = Field(None, description="what answers were judged by in place of accuracy, if anything")
     timings: list[Timing] = Field(default=[], description="measured times per frame, by every and number of threads")
     warnings: list[str] = []

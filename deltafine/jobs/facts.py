@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-    from deltafine.document.report import DataInfo, ModelInfo, Versions
+    from deltafine.document.report import DataInfo, ModelInfo, ScoreInfo, Versions
+    from deltafine.measurement.scoring import Scoring
     from deltafine.model.freezing import Frozen
     from deltafine.video import Dataset
 
@@ -71,6 +72,15 @@ def data_info(data: Dataset, *, beside: Dataset | None = None) -> DataInfo:
         fingerprint=data.fingerprint(),
         problems=[VideoProblem(video=as_text(problem.video), reason=problem.reason) for problem in problems],
     )
+
+
+def score_info(scoring: Scoring | None, labelled: bool) -> ScoreInfo | None:
+    """What a report says of a score; None without one."""
+    from deltafine.document.report import ScoreInfo
+
+    if scoring is None:
+        return None
+    return ScoreInfo(name=scoring.name, against="labels" if labelled else "original", sha256=scoring.source)
 
 
 def versions() -> Versions:

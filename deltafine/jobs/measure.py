@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deltafine import __version__
 from deltafine.errors import DeltafineError
 from deltafine.jobs.assembly import assemble
-from deltafine.jobs.facts import model_info, sha256
+from deltafine.jobs.facts import model_info, score_info, sha256
 from deltafine.jobs.model_files import check_clip_output, clip_output_of, trust_in
 from deltafine.jobs.opened_videos import how_to_open
 from deltafine.jobs.origin import about_training, cut_as_in_run, origin_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ORIGINAL, REFINED, MEASURED = "original", "refined", "measured"
 SETTINGS = (
     *("model", "data", "streams", "task", "clip_output", "classes", "layout", "split", "validation", "seed"),
-    *("frames", "size", "fps", "rescale", "allow_outside"),
+    *("frames", "size", "fps", "rescale", "score", "allow_outside"),
 )
 """What the report of a measurement says of its settings."""
 
@@ -77,6 +77,8 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.measurement.reference import check_reference, sentence_of
+    from deltafine.measurement.score import Score
+    from deltafine.measurement.scoring import scoring_of
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
@@ -99,6 +101,7 @@ def measure_model(
     )
     task, streams, fps = used.task, used.streams, used.fps
     trust = trust_in(given)
+    scoring = None if used.score is None else scoring_of(used.score)
 
     of_original = used
     if origin is not None and "rescale" not in given:  # the refined model scales its pixels itself
@@ -120,10 +123,20 @@ def measure_model(
         for one in by_name.values():
             check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous)
+        if scoring is not None:
+            scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
         cut, said = cut_as_in_run(origin, labelled)
         return by_name, output, cut, cut if continuous is labelled else continuous, said
 
     by_name, output, opened, continuous, cut = team.together(look)
+    with_labels = _has_labels(output, opened, continuous)
+    if scoring is not None and not with_labels and ORIGINAL not in by_name:
+        if "score" in given:
+            raise DeltafineError(
+                f"Without labels the score {scoring.name} compares with the original's predictions: give --original "
+                "MODEL."
+            )
+        scoring = None
     measured = list(by_name.values())[-1]
     listener.say(opened.summary())
     held, said = held_out(opened, measured.frames, fps)
@@ -133,6 +146,11 @@ def measure_model(
         notes.append(
             f"The {list(by_name)[-1]} model ran on every {ordinal(every)} frame and its answers were held between: "
             "its costs are per frame of the video, and its staleness is that of the frames that it ran on."
+        )
+    if origin is not None and origin.settings.score is not None and scoring is None:
+        notes.append(
+            f"The run in {origin.directory} was judged by the score {origin.settings.score}, which is not measured "
+            "here: give --score, and --original unless the videos have labels."
         )
     warnings = list(dict.fromkeys(notes))
     for note in warnings:
@@ -146,7 +164,7 @@ def measure_model(
             videos.use_cache(used.cache, announce=listener.say)
     if team.count > 1:
         files = [sha256(Path(path)) for path in (model, original) if path is not None]
-        how = (__version__, measured.frames, fps, used.rescale, task, files, every)
+        how = (__version__, measured.frames, fps, used.rescale, task, files, every, scoring and scoring.source)
         seen = (opened.fingerprint("validation"), continuous.fingerprint("validation"))
         team.agree("videos, models or options", repr((how, seen)))
     models = {one: ready.clip_model for one, ready in by_name.items()}
@@ -175,6 +193,7 @@ def measure_model(
         refined_held=REFINED_HELD if streams is not None and not every_kth else (),
         fps=fps,
         output=output,
+        metrics=[] if scoring is None else [Score(scoring, with_labels)],
         every={list(models)[-1]: every},
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
         workers=team,
@@ -199,8 +218,14 @@ def measure_model(
         seconds=time.monotonic() - started,
         pictures=[picture for picture, _ in pictures],
         reference=reference,
+        score=score_info(scoring, with_labels),
     )
     return report, pictures
+
+
+def _has_labels(output: Output, *measured: Dataset) -> bool:
+    """Whether any of the videos have labels that are looked at."""
+    return bool(output.values) if output.numbers else any(data.classes for data in measured)
 
 
 @dataclass(frozen=True)

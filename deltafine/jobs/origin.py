@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.settings import DECLARED, TRUSTING, RefineSettings, resolve
+from deltafine.settings.score_names import BUILT_IN_SCORES
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Origin:
     def reading(self) -> GivenSettings:
         """How the run read its model and its videos."""
         values = {name: getattr(self.settings, name) for name in HOW_IT_READ}
+        if self.settings.score in BUILT_IN_SCORES:  # any other imports a module
+            values["score"] = self.settings.score
         return {name: value for name, value in values.items() if value is not None}
 
     def had(self, data: Dataset) -> bool:

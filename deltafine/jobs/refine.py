@@ -196,7 +196,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
     """The report of a refinement."""
     from deltafine.document.report import SiteInfo
     from deltafine.jobs.assembly import assemble
-    from deltafine.jobs.facts import model_info
+    from deltafine.jobs.facts import model_info, score_info
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
@@ -236,6 +236,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         reference=outcome.reference,
         activity=outcome.activity,
         start_thresholds=outcome.start_thresholds,
+        score=score_info(prepared.scoring, prepared.labelled),
     )
 
 

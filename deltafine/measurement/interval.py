@@ -42,3 +42,17 @@ def share_with_interval(
     shares = (weights @ numerators) / (weights @ denominators)
     low, high = np.quantile(shares, [0.025, 0.975])
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def mean_with_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Estimate:
+    """Mean of one value for each video, with its 95% percentile interval.
+
+    Args:
+        values: at least one.
+        seed: of the resampling.
+    """
+    numbers = np.asarray(values, np.float64)
+    videos = len(numbers)
+    weights = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
+    low, high = np.quantile(weights @ numbers / videos, [0.025, 0.975])
+    return Estimate(value=float(numbers.mean()), low=float(low), high=float(high))

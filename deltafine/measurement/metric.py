@@ -60,6 +60,7 @@ class Answered:
         original: what the original model answered, shaped as ``predictions``; None where it is not measured.
         clip_labels: (rows,) int64, the right class of each whole clip; None for pieces of streams.
         one_label: whether a video has one label, not a label for each frame.
+        name: of the video of a stream, for messages.
     """
 
     predictions: np.ndarray
@@ -69,6 +70,7 @@ class Answered:
     original: np.ndarray | None = None
     clip_labels: np.ndarray | None = None
     one_label: bool = False
+    name: str = ""
 
     def labelled(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(video, predictions, labels) of each row that has any label."""

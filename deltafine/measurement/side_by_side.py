@@ -179,7 +179,7 @@ def _on_streams(
         for index, (video, pieces) in enumerate(streams):
             comparison.know(index, video, data.classes)
             if spliced or index % workers.count == workers.index:
-                comparison.add_stream(index, pieces, one_label=video.frame_labels is None)
+                comparison.add_stream(index, pieces, one_label=video.frame_labels is None, name=video.name)
             if progress is not None:
                 progress("streams", index + 1, len(videos))
 
@@ -293,7 +293,7 @@ class _Comparison:
         self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
-        self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool
+        self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool, name: str = ""
     ) -> None:
         states = self._states if self._spliced else dict.fromkeys(self._probes)
         held: np.ndarray | None = None
@@ -305,9 +305,10 @@ class _Comparison:
             known = np.full(len(frames), -1, np.int64) if labels is None else labels
             known = np.array([self._output.label_of(known)]) if self._by_window else known
             shown = {}
-            for name in self._probes:
-                shown[name], states[name] = self._run(name, frames[None], states[name], after_cut=number == 0)
-            answers = self._answers(frames[None], shown, known[None], np.array([index]), index, one_label=one_label)
+            for model in self._probes:
+                shown[model], states[model] = self._run(model, frames[None], states[model], after_cut=number == 0)
+            of_video: Any = {"one_label": one_label, "name": name}
+            answers = self._answers(frames[None], shown, known[None], np.array([index]), index, **of_video)
             first_seen = answers[self._reference].predictions
             held = first_seen[:, :1] if held is None else held
             control = replace(

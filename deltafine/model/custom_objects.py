@@ -45,7 +45,7 @@ def import_rule(text: str) -> EventRule:
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
         raise DeltafineError(f"The rule must be one of {', '.join(RULES)}, or module:Name, not '{text}'.")
-    found = _imported(module_name, name, f"the rule {text}")
+    found = imported(module_name, name, f"the rule {text}")
     try:
         made = found(**_arguments(bracket + arguments)) if isinstance(found, type) or bracket else found
         if not isinstance(made, EventRule):
@@ -72,18 +72,30 @@ def _named(text: str) -> tuple[str, Any]:
     module_name, _, name = reference.partition(":")
     if not module_name or not name or bool(equals) != bool(saved_name):
         raise DeltafineError(f"--custom-objects wants module:name, or layer=module:function, not '{text}'.")
-    return saved_name or name, _imported(module_name, name, f"--custom-objects {text}")
+    return saved_name or name, imported(module_name, name, f"--custom-objects {text}")
 
 
-def _imported(module_name: str, name: str, asked: str) -> Any:
+def imported(module_name: str, name: str, asked: str) -> Any:
+    """An object of a module, which is also looked for in the current directory.
+
+    Args:
+        module_name: of the module.
+        name: of the object in it; dots lead further in.
+        asked: what asks for it, in words.
+
+    Raises:
+        DeltafineError: the module cannot be imported, or has no such object.
+    """
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module_name)
-    except ImportError as error:
-        raise DeltafineError(f"The module of {asked} cannot be imported: {error}.") from error
+    except Exception as error:  # whatever a module of the user's own may raise
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise DeltafineError(f"The module of {asked} cannot be imported: {kind}{reason}.") from error
     finally:
         if added:
             sys.path.remove(here)

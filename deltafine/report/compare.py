@@ -87,12 +87,16 @@ def relative(before: float | None, after: float | None) -> str:
         return ABSENT
     if before == after:
         return "0.0%"
-    return f"{'+' if after > before else ''}{share((after - before) / before)}" if before else "from 0"
+    return f"{'+' if after > before else ''}{share((after - before) / abs(before))}" if before else "from 0"
 
 
 def obstacles(report: Report, baseline: Report) -> list[str]:
     """Why the figures of two reports do not mean the same thing; empty where they can be compared."""
     found = []
+    if report.score and baseline.score and report.score != baseline.score:
+        names = f"{clean(baseline.score.name)} and {clean(report.score.name)}"
+        same = report.score.name == baseline.score.name
+        found.append(f"their scores are different functions ({names}{', whose file has changed' if same else ''})")
     if report.definitions != baseline.definitions:
         found.append(f"the figures are defined differently ({baseline.definitions} and {report.definitions})")
     now, then = report.stream_data or report.data, baseline.stream_data or baseline.data

@@ -10,7 +10,7 @@ from typing import Literal
 
 from deltafine.document.report import Estimate, Figures, Reference, Report
 from deltafine.report.quantities import figures_of, subject
-from deltafine.report.text import share
+from deltafine.report.text import judged, share
 
 TOLERANCE = 0.02
 """Of accuracy, fidelity or error: a control that is no further off is as good."""
@@ -29,12 +29,16 @@ class Control:
         untold: the videos cannot tell, since it is as good as the original; where there is none, as the subject.
     """
 
-    what: Literal["accuracy", "error", "fidelity"]
+    what: Literal["accuracy", "error", "fidelity", "score"]
     reached: float
     frozen: float
     goal: float | None
     as_good: bool
     untold: bool
+
+    def said(self, value: float) -> str:
+        """A value of what both are judged by, in words."""
+        return judged(value, self.what)
 
     @property
     def says_nothing(self) -> bool:
@@ -47,11 +51,30 @@ class Control:
         return self.goal is not None and abs(self.reached - self.frozen) < abs(self.reached - self.goal)
 
 
+def judged_by(report: Report) -> Literal["accuracy", "error", "fidelity", "score"]:
+    """What a training judges its epochs by, and the report the subject model on streams."""
+    figures = figures_of(report, subject(report), "streams")
+    if figures.score is not None:
+        return "score"
+    if _accuracy(figures) is not None:
+        return "accuracy"
+    if figures.label_error is not None or figures.relative_error is not None:
+        return "error"
+    return "accuracy" if figures.fidelity is None else "fidelity"
+
+
+def of_epoch(quality: float, what: str) -> float:
+    """What a training has kept of an epoch, as the report shows it: of numbers it is 1 - error."""
+    return 1 - quality if what == "error" else quality
+
+
 def control_of(report: Report) -> Control | None:
     """The frozen control of a report; None where none was measured."""
     name = subject(report)
     figures = figures_of(report, name, "streams")
     original = report.models["original"].streams if name != "original" and "original" in report.models else None
+    if figures.score is not None:
+        return _of_scores(figures, original)
     accuracy, frozen = _accuracy(figures), figures.frozen_accuracy
     if accuracy is not None:
         if frozen is None:
@@ -75,16 +98,17 @@ def control_of(report: Report) -> Control | None:
 def said_of(control: Control, model: str) -> tuple[str, str]:
     """What a headline says in place of a saving, and why, where no saving can be told."""
     an = "an" if control.what[0] in "ae" else "a"
-    held = f"a network that never updates has {an} {control.what} of {share(control.frozen)}"
+    held = f"a network that never updates has {an} {control.what} of {control.said(control.frozen)}"
     if control.untold:
         original = "" if control.as_good or control.goal is None else f", the original {share(control.goal)}"
         return (
             "These videos cannot tell what is saved",
-            f"the answer hardly changes in them, and {held}{original}, the {model} model {share(control.reached)}",
+            f"the answer hardly changes in them, and {held}{original}, the {model} model "
+            f"{control.said(control.reached)}",
         )
     assert control.goal is not None
-    goal = f", the original {share(control.goal)}"
-    return f"The {model} model hardly updates", f"{held}, the {model} model {share(control.reached)}{goal}"
+    goal = f", the original {control.said(control.goal)}"
+    return f"The {model} model hardly updates", f"{held}, the {model} model {control.said(control.reached)}{goal}"
 
 
 def doubt(report: Report) -> str:
@@ -99,9 +123,9 @@ def doubt(report: Report) -> str:
     if control is None or not control.says_nothing:
         return ""
     if not control.as_good and control.goal is not None:
-        reached = f"{control.what} {share(control.frozen)} against {share(control.goal)}"
+        reached = f"{control.what} {control.said(control.frozen)} against {control.said(control.goal)}"
         return f"a network that never updates is as good as the original on these videos ({reached})"
-    reached = f"{control.what} {share(control.frozen)} against {share(control.reached)}"
+    reached = f"{control.what} {control.said(control.frozen)} against {control.said(control.reached)}"
     return f"a network that never updates is as good on these videos ({reached})"
 
 
@@ -110,6 +134,17 @@ def quality_of(reference: Reference) -> str:
     if reference.value is None or reference.chance is None:
         return "its answers are constant"
     return f"{reference.judged_by} {share(reference.value)}, a constant answer {share(reference.chance)}"
+
+
+def _of_scores(figures: Figures, original: Figures | None) -> Control | None:
+    """The tolerance is a share of the score, which has a unit of its own."""
+    score, frozen = figures.score, figures.frozen_score
+    if score is None or frozen is None:
+        return None
+    goal = None if original is None or original.score is None else original.score.value
+    tolerance = TOLERANCE * max(abs(score.value), abs(goal or 0.0))
+    untold = goal is None or frozen.value >= goal - tolerance
+    return Control("score", score.value, frozen.value, goal, frozen.value >= score.value - tolerance, untold)
 
 
 def _of_errors(figures: Figures, original: Figures | None, frozen: float) -> Control | None:

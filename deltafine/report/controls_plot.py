@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from deltafine.document.report import MODEL_NAMES, Controls, FrontPoint, Report
+from deltafine.document.report import MODEL_NAMES, Controls, Report
+from deltafine.report.control import judged_by, of_epoch
 from deltafine.report.holding import held_curve
 from deltafine.report.plots import Level, Plot, Series, draw, front_is_comparable, front_note
 from deltafine.report.quantities import columns, figures_of, subject
-from deltafine.report.text import share
+from deltafine.report.text import judged, share
 
 
 def controls_plot(report: Report) -> Plot | None:
@@ -17,34 +18,40 @@ def controls_plot(report: Report) -> Plot | None:
     controls = report.controls
     if controls is None or not (controls.held or controls.refined_held):
         return None
-    judged, last = controls.judged_by, subject(report)
-    series = [_held(report, judged), _gated(controls)]
-    if front_is_comparable(report):
-        front = [(point.mac_density, _as_judged(point, judged)) for point in report.front]
-        notes = [front_note(point) for point in report.front]
+    what, last = controls.judged_by, subject(report)
+    series = [_held(report, what), _gated(controls)]
+    if with_checkpoints(report):
+        front = [(point.mac_density, of_epoch(point.accuracy, what)) for point in report.front]
+        notes = [front_note(point, what) for point in report.front]
         series.append(Series("checkpoints", front, "refined", line=False, notes=notes))
     series = [one for one in (*series, *(_model(report, controls, name) for name in columns(report))) if one.points]
     frozen = _frozen(report, last)
     levels = [] if frozen is None else [Level("never updating", frozen, "control")]
-    title = f"{judged.capitalize()} against MACs on streams{', lower is better' if judged == 'error' else ''}"
+    title = f"{what.capitalize()} against MACs on streams{', lower is better' if what == 'error' else ''}"
     return Plot(
         "controls",
         title,
-        draw(title, series, "MACs / dense MACs", levels, _percent, share, x_log=True),
+        draw(title, series, "MACs / dense MACs", levels, _percent, lambda y: judged(y, what), x_log=True),
         [*((one.colour, one.label) for one in series), *((level.colour, level.label) for level in levels)],
     )
 
 
-def _held(report: Report, judged: str) -> Series:
+def with_checkpoints(report: Report) -> bool:
+    """Whether checkpoints belong into the plot: measured on the same streams, and judged by the same."""
+    same = report.controls is not None and report.controls.judged_by == judged_by(report)
+    return same and front_is_comparable(report)
+
+
+def _held(report: Report, what: str) -> Series:
     curve = held_curve(report)
-    notes = [f"original held for {every}: {judged} {share(quality)}" for every, quality in curve]
+    notes = [f"original held for {every}: {what} {judged(quality, what)}" for every, quality in curve]
     return Series("original held", [(1 / every, quality) for every, quality in curve], "held", notes=notes)
 
 
 def _gated(controls: Controls) -> Series:
     notes = [
         f"original where pixels differ by more than {point.threshold:g}: runs on {share(point.share)}, "
-        f"{controls.judged_by} {share(point.quality)}"
+        f"{controls.judged_by} {judged(point.quality, controls.judged_by)}"
         for point in controls.motion_gate
     ]
     points = [(point.share, point.quality) for point in controls.motion_gate]
@@ -64,20 +71,17 @@ def _model(report: Report, controls: Controls, name: str) -> Series:
     points = [(cost, reached), *((point.mac_density, point.quality) for point in held)]
     names = [name, *(f"{name} held for {point.every}" for point in held)]
     notes = [
-        f"{one}: {controls.judged_by} {share(quality)}, MACs {share(macs)}"
+        f"{one}: {controls.judged_by} {judged(quality, controls.judged_by)}, MACs {share(macs)}"
         for one, (macs, quality) in zip(names, points, strict=True)
     ]
     return Series(f"{name}, and held" if held else name, points, colour, notes=notes, big=frozenset({0}))
 
 
-def _as_judged(point: FrontPoint, judged: str) -> float:
-    """What training watches of numbers is 1 - error."""
-    return 1 - point.accuracy if judged == "error" else point.accuracy
-
-
 def _frozen(report: Report, model: str) -> float | None:
     """A network that never updates, by the measure of the controls."""
     figures = figures_of(report, model, "streams")
+    if report.controls is not None and report.controls.judged_by == "score":
+        return None if figures.frozen_score is None else figures.frozen_score.value
     if report.controls is not None and report.controls.judged_by == "error":
         return figures.frozen_error
     if report.controls is not None and report.controls.judged_by == "fidelity":

@@ -17,7 +17,7 @@ from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
 from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import BY_KEY, QUANTITIES, Quantity, figures_of, quantities_of, subject
-from deltafine.report.text import clean, points, share, shown
+from deltafine.report.text import clean, points, share, shown, signed
 from deltafine.settings import is_ambiguous, share_of
 
 MIN_GAIN_OVER_HOLD = "min-gain-over-hold"
@@ -26,7 +26,11 @@ SHARES = (
     MIN_GAIN_OVER_HOLD,
 )
 ACCURACY_DROP_AT = "accuracy-drop-at"
+MAX_SCORE_DROP = "max-score-drop"
+NUMBERS = ("min-score", MAX_SCORE_DROP)
+"""Limits of scores, which have units of their own."""
 ABSOLUTE = {
+    "min-score": ("score",),
     "min-accuracy": ("frame_accuracy", "window_accuracy"),
     "max-error": ("label_error", "relative_error"),
     "min-fidelity": ("fidelity",),
@@ -36,9 +40,10 @@ BY_FIGURE = ("min", "max")
 """Limits of any figure, by its name in report.json, or of one in ``MILLISECONDS``."""
 MILLISECONDS = {"milliseconds": "p50", "milliseconds_p95": "p95"}
 """Of the delta runtime, per frame; of several timings the slowest."""
-NAMES = (*SHARES, *ABSOLUTE, ACCURACY_DROP_AT, *BY_FIGURE)
+NAMES = (*SHARES, *ABSOLUTE, MAX_SCORE_DROP, ACCURACY_DROP_AT, *BY_FIGURE)
 
 REGRESSIONS = (
+    "score",
     "frame_accuracy",
     "window_accuracy",
     "clip_accuracy",
@@ -50,10 +55,17 @@ REGRESSIONS = (
     "operations.frame_macs_p95",
     "operations.state_bytes",
 )
-"""What --max-regression looks at, on streams: accuracies in share, costs relative to the baseline's."""
-WITHOUT_LABELS = {"fidelity": ("frame_accuracy", "window_accuracy"), "relative_error": ("label_error",)}
-"""What counts only where the baseline has none of these: with labels, being right counts, not being like the original.
-"""
+"""What --max-regression looks at, on streams: accuracies in share, scores and costs relative to the baseline's."""
+WITHOUT = {
+    "frame_accuracy": ("score",),
+    "window_accuracy": ("score",),
+    "clip_accuracy": ("score",),
+    "fidelity": ("score", "frame_accuracy", "window_accuracy"),
+    "label_error": ("score",),
+    "relative_error": ("score", "label_error"),
+}
+"""What counts only where the baseline has none of these: what was asked for counts, and with labels, being right, not
+being like the original."""
 
 _TOLERANCE = 1e-12  # 0.75 - 0.73 is a little more than 0.02 in binary
 
@@ -115,11 +127,16 @@ def read_gate(file: Path | None, options: Mapping[str, str | Sequence[str] | Non
     at = given.pop(ACCURACY_DROP_AT, None)
     if at not in ("value", "low", None):
         raise DeltafineError(f"{ACCURACY_DROP_AT} is {clean(at)!r}: write value (the estimate) or low (its lower end).")
-    if at is not None and "max-accuracy-drop" not in given:
+    if at is not None and not {"max-accuracy-drop", MAX_SCORE_DROP} & given.keys():
         raise DeltafineError(
             f"{ACCURACY_DROP_AT} says how max-accuracy-drop is judged, and that is not given: give both, or neither."
         )
-    limits = {name: parse_share(name, value, whole=name != "max-error") for name, value in given.items()}
+    limits = {
+        name: _number(name, value) if name in NUMBERS else parse_share(name, value, whole=name != "max-error")
+        for name, value in given.items()
+    }
+    if limits.get(MAX_SCORE_DROP, 0.0) < 0:
+        raise DeltafineError(f"{MAX_SCORE_DROP} is {limits[MAX_SCORE_DROP]:g}: write a number from 0 on.")
     return Gate(limits, at or "value", by_figure["min"], by_figure["max"])
 
 
@@ -242,6 +259,8 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
             found.append(_figure_check(name, quantity, value, bound, least, why))
     if "max-accuracy-drop" in limits:
         found.append(_accuracy_check(report, limits["max-accuracy-drop"], gate.accuracy_drop_at))
+    if MAX_SCORE_DROP in limits:
+        found.append(_score_check(report, limits[MAX_SCORE_DROP], gate.accuracy_drop_at))
     if MIN_GAIN_OVER_HOLD in limits:
         found.append(_gain_check(report, limits[MIN_GAIN_OVER_HOLD], why))
     if "max-regression" in limits:
@@ -280,6 +299,7 @@ def _measured(report: Report, name: str, keys: Sequence[str]) -> Quantity:
         if BY_KEY[key].read(figures) is not None:
             return BY_KEY[key]
     reason = {
+        "min-score": "no score was asked for; refine --score gives one",
         "min-accuracy": "there are no labels, or the answers are numbers",
         "max-error": "the answers are classes",
         "min-fidelity": "the answers are numbers, or the original model was not measured",
@@ -333,6 +353,19 @@ def _accuracy_check(report: Report, limit: float, at: str) -> Check:
     )
 
 
+def _score_check(report: Report, limit: float, at: str) -> Check:
+    change = figures_of(report, subject(report), "streams").score_change
+    if change is None:
+        raise DeltafineError(
+            f"{MAX_SCORE_DROP} cannot be checked: {clean(report.title)!r} has no change of score, because no score was "
+            "asked for (--score), or the original model is missing."
+        )
+    value = change.low if at == "low" else change.value
+    measured, bound = _apart(value, -limit, "number")
+    subject_of = "change of score" if at == "value" else "lower end of the change of score"
+    return Check(MAX_SCORE_DROP, subject_of, measured, f"at least {bound}", -value <= limit + _TOLERANCE, value, -limit)
+
+
 def _gain_check(report: Report, limit: float, why: str) -> Check:
     """At equal MACs: accuracy or fidelity in points, an error as a share of the error of the original held."""
     compared = equal_macs(report)
@@ -342,6 +375,7 @@ def _gain_check(report: Report, limit: float, why: str) -> Check:
             "whose answers were held; measure both again."
         )
     said = share if compared.judged_by == "error" else lambda value: f"{points(value)} points"
+    said = signed if compared.judged_by == "score" else said
     check = Check(
         MIN_GAIN_OVER_HOLD,
         f"gain of {compared.judged_by} over the original held at equal MACs",
@@ -358,13 +392,16 @@ def _regression_checks(comparison: Comparison, limit: float, why: str) -> list[C
     found = []
     there = {one.quantity.key: one for one in comparison.of("streams") if one.before is not None}
     for key in REGRESSIONS:
-        if key not in there or any(other in there for other in WITHOUT_LABELS.get(key, ())):
+        if key not in there or any(other in there for other in WITHOUT.get(key, ())):
             continue
         difference = there[key]
         before, after = there[key].before, there[key].after
         accuracy = difference.quantity.group == "Accuracy"
         allowed = f"{points(-limit)} points" if accuracy else f"+{share(limit)}"
-        value = difference.change if accuracy or not before or after is None else (after - before) / before
+        value = difference.change if accuracy or not before or after is None else (after - before) / abs(before)
+        higher = difference.quantity.better == "higher"
+        if higher and not accuracy:
+            allowed = share(-limit)
         check = Check(
             "max-regression",
             f"{difference.quantity.in_sentence} against {clean(comparison.baseline)}",
@@ -372,7 +409,7 @@ def _regression_checks(comparison: Comparison, limit: float, why: str) -> list[C
             f"at worst {allowed}",
             _within(difference, limit, accuracy),
             value,
-            -limit if accuracy else limit,
+            -limit if higher else limit,
         )
         found.append(_doubted(check, why if difference.quantity.of_updates else ""))
     return found
@@ -384,5 +421,7 @@ def _within(difference: Difference, limit: float, accuracy: bool) -> bool:
         return False
     if accuracy:
         return before - after <= limit + _TOLERANCE
+    if difference.quantity.better == "higher":
+        return before - after <= abs(before) * (limit + _TOLERANCE)
     # Multiplied out, so that a cost of 0 may stay 0 and nothing else.
     return after <= before * (1 + limit + _TOLERANCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from deltafine.document.controls import TrainedControl
 from deltafine.document.report import Report
 from deltafine.report.figure_table import FigureTable
 from deltafine.report.quantities import figures_of, subject
-from deltafine.report.text import ABSENT, clean, points, share, significant, times
+from deltafine.report.text import ABSENT, clean, judged, points, share, significant, times
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EqualMacs:
 
     Attributes:
         model: the subject.
-        judged_by: accuracy, error or fidelity.
+        judged_by: accuracy, error, fidelity or score.
         reached: by the subject model.
         held: by the original; interpolated between the measured k on a logarithmic scale of the cost.
         frames: k.
@@ -41,7 +41,8 @@ class EqualMacs:
 
     @property
     def gain(self) -> float:
-        """What the model is better by: accuracy or fidelity, as a share; of errors, the share of the held one."""
+        """What the model is better by: accuracy or fidelity, as a share; a score; of errors, the share of the held
+        one."""
         if self.judged_by != "error":
             return self.reached - self.held
         if self.held == 0:
@@ -53,12 +54,13 @@ class EqualMacs:
         """In one line, whichever is better."""
         k = significant(self.frames, 2) if self.interpolated and self.frames < 10 else f"{self.frames:.0f}"
         held = "itself" if self.frames == 1 else f"held for {k} {self.noun}s"
-        an = {"accuracy": "", "error": "an error of ", "fidelity": "a fidelity of "}[self.judged_by]
+        article = "an" if self.judged_by == "error" else "a"
+        an = "" if self.judged_by == "accuracy" else f"{article} {self.judged_by} of "
         how = "; interpolated in log cost" if self.interpolated else ""
         cost = f"With {times(self.dearer)} the MACs" if self.dearer > 1 else "At the same MACs"
         if not math.isfinite(self.dearer):
             cost = f"With {share(1 / self.frames)} of the dense MACs"
-        return f"{cost}, the original {held} has {an}{share(self.held)} ({self._difference}{how})"
+        return f"{cost}, the original {held} has {an}{judged(self.held, self.judged_by)} ({self._difference}{how})"
 
     @property
     def _difference(self) -> str:
@@ -68,6 +70,8 @@ class EqualMacs:
             return (
                 f"that of the {self.model} model is {share(abs(self.gain))} {'lower' if self.gain >= 0 else 'higher'}"
             )
+        if self.judged_by == "score":
+            return f"{significant(abs(self.gain))} {'less' if self.gain >= 0 else 'more'}"
         return f"{points(abs(self.gain)).lstrip('+')} points {'less' if self.gain >= 0 else 'more'}"
 
 
@@ -109,9 +113,9 @@ def _between(curve: Sequence[tuple[int, float]], frames: float) -> tuple[float, 
     return curve[-1][1], False
 
 
-def _trained_lines(trained: TrainedControl) -> list[tuple[str, str, str]]:
+def _trained_lines(trained: TrainedControl, said: Callable[[float], str]) -> list[tuple[str, str, str]]:
     held = [(1, trained.quality), *((point.every, point.quality) for point in trained.held)]
-    return [(str(every), share(1 / every), share(quality)) for every, quality in held]
+    return [(str(every), share(1 / every), said(quality)) for every, quality in held]
 
 
 def control_tables(report: Report) -> list[FigureTable]:
@@ -119,24 +123,28 @@ def control_tables(report: Report) -> list[FigureTable]:
     controls = report.controls
     if controls is None:
         return []
-    curve, judged, noun = held_curve(report), controls.judged_by, "frame" if report.model.window is None else "clip"
+    curve, what, noun = held_curve(report), controls.judged_by, "frame" if report.model.window is None else "clip"
+
+    def said(quality: float) -> str:
+        return judged(quality, what)
+
     held = [
-        (str(point.every), share(1 / point.every), share(point.quality), f"{share(point.low)} to {share(point.high)}")
+        (str(point.every), share(1 / point.every), said(point.quality), f"{said(point.low)} to {said(point.high)}")
         for point in controls.held
     ]
     if curve:
-        held.insert(0, ("1", share(1.0), share(curve[0][1]), ABSENT))
-    trained = [] if controls.trained is None else _trained_lines(controls.trained)
-    gated = [(f"{point.threshold:g}", share(point.share), share(point.quality)) for point in controls.motion_gate]
-    refined = [(str(point.every), share(point.mac_density), share(point.quality)) for point in controls.refined_held]
+        held.insert(0, ("1", share(1.0), said(curve[0][1]), ABSENT))
+    trained = [] if controls.trained is None else _trained_lines(controls.trained, said)
+    gated = [(f"{point.threshold:g}", share(point.share), said(point.quality)) for point in controls.motion_gate]
+    refined = [(str(point.every), share(point.mac_density), said(point.quality)) for point in controls.refined_held]
     itself = figures_of(report, subject(report), "streams")
     if refined and (reached := controls.quality_of(itself)) is not None:
-        refined.insert(0, ("1", share(itself.operations.mac_density), share(reached)))
+        refined.insert(0, ("1", share(itself.operations.mac_density), said(reached)))
     found = [
-        FigureTable(f"The original held for k {noun}s (streams)", ("k", "MACs", judged, "range over phases"), held),
-        FigureTable("The original, trained as long without delta layers (streams)", ("k", "MACs", judged), trained),
-        FigureTable("The original behind a motion gate (streams)", ("difference above", "MACs", judged), gated),
-        FigureTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", judged), refined),
+        FigureTable(f"The original held for k {noun}s (streams)", ("k", "MACs", what, "range over phases"), held),
+        FigureTable("The original, trained as long without delta layers (streams)", ("k", "MACs", what), trained),
+        FigureTable("The original behind a motion gate (streams)", ("difference above", "MACs", what), gated),
+        FigureTable(f"The {subject(report)} model held for k {noun}s (streams)", ("k", "MACs", what), refined),
     ]
     ages = [
         (

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 
 from deltafine.document.report import Epoch, FrontPoint, Report
-from deltafine.report.text import share, significant
+from deltafine.report.control import judged_by, of_epoch
+from deltafine.report.text import judged, share, significant
 
 WIDTH, HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
@@ -195,7 +196,7 @@ def _drawn(
 
 def plots(report: Report) -> list[Plot]:
     """The plots of training that this report has the numbers for: the front, then the curves."""
-    return [*_front(report), *_curves(report.history)]
+    return [*_front(report), *_curves(report.history, judged_by(report))]
 
 
 def front_is_comparable(report: Report) -> bool:
@@ -207,31 +208,33 @@ def _front(report: Report) -> list[Plot]:
     front = report.front
     if not front:
         return []
-    levels = []
+    what, levels = judged_by(report), []
     original = report.models["original"].streams if front_is_comparable(report) else None
-    if original and original.frame_accuracy:
-        levels.append(Level("original model", original.frame_accuracy.value, "original"))
-    if original and original.frozen_accuracy:
-        levels.append(Level("never updating", original.frozen_accuracy.value, "control"))
+    if original is not None:
+        by = {"score": original.score, "accuracy": original.frame_accuracy}
+        frozen = {"score": original.frozen_score, "accuracy": original.frozen_accuracy}
+        for label, known, colour in (("original model", by, "original"), ("never updating", frozen, "control")):
+            if (level := known.get(what)) is not None:
+                levels.append(Level(label, level.value, colour))
     series = Series(
         "checkpoint",
-        [(point.mac_density, point.accuracy) for point in front],
+        [(point.mac_density, of_epoch(point.accuracy, what)) for point in front],
         "refined",
         line=False,
-        notes=[front_note(point) for point in front],
+        notes=[front_note(point, what) for point in front],
         big=frozenset(index for index, point in enumerate(front) if point.chosen),
     )
     return [
         Plot(
             "front",
-            "Accuracy against MACs, checkpoint by checkpoint",
+            f"{what.capitalize()} against MACs, checkpoint by checkpoint",
             draw(
-                "Accuracy against MAC density of every checkpoint",
+                f"{what.capitalize()} against MAC density of every checkpoint",
                 [series],
                 "MAC density on streams",
                 levels,
                 share,
-                share,
+                lambda quality: judged(quality, what),
                 x_from_zero=True,
             ),
             [("refined", "epoch or calibrated (large: chosen)"), *((level.colour, level.label) for level in levels)],
@@ -239,25 +242,27 @@ def _front(report: Report) -> list[Plot]:
     ]
 
 
-def front_note(point: FrontPoint) -> str:
+def front_note(point: FrontPoint, what: str) -> str:
     """What is shown on hovering over a checkpoint."""
     chosen = ", chosen" if point.chosen else ""
     name = f"epoch {point.epoch}" if point.divergence is None else f"calibrated, {significant(point.divergence)} nats"
     return (
-        f"{name}{chosen}: accuracy {share(point.accuracy)}, MAC density {share(point.mac_density)}, "
-        f"pixel density {share(point.pixel_density)}, λ {significant(point.penalty)}"
+        f"{name}{chosen}: {what} {judged(of_epoch(point.accuracy, what), what)}, "
+        f"MAC density {share(point.mac_density)}, pixel density {share(point.pixel_density)}, "
+        f"λ {significant(point.penalty)}"
     )
 
 
-def _curves(history: Sequence[Epoch]) -> list[Plot]:
+def _curves(history: Sequence[Epoch], what: str) -> list[Plot]:
     if not history:
         return []
-    curves = [
+    validated = ("validation_accuracy", "validation", "refined")
+    curves: list[tuple[str, str, Callable[[float], str], tuple[tuple[str, str, str], ...]]] = [
         (
             "accuracy",
-            "Accuracy",
-            share,
-            (("accuracy", "training", "calibrated"), ("validation_accuracy", "validation", "refined")),
+            what.capitalize(),
+            lambda quality: judged(quality, what),
+            (validated,) if what == "score" else (("accuracy", "training", "calibrated"), validated),
         ),
         (
             "density",
@@ -276,10 +281,15 @@ def _curves(history: Sequence[Epoch]) -> list[Plot]:
             ),
         ),
     ]
+
+    def read(epoch: Epoch, field: str) -> float:
+        value: float = getattr(epoch, field)
+        return of_epoch(value, what) if field == "validation_accuracy" else value
+
     found = []
     for key, title, y_text, lines in curves:
         series = [
-            Series(label, [(e.epoch, getattr(e, field)) for e in history if getattr(e, field) is not None], colour)
+            Series(label, [(e.epoch, read(e, field)) for e in history if getattr(e, field) is not None], colour)
             for field, label, colour in lines
         ]
         series = [one for one in series if one.points]

@@ -43,7 +43,8 @@ class Quantity:
     @property
     def of_updates(self) -> bool:
         """Whether it is a cost that a network saves by updating less."""
-        return self.group not in (_ACCURACY, _ERROR, _OTHERS, "Measured on") and self.key != "operations.state_bytes"
+        others = (_SCORE, _ACCURACY, _ERROR, _OTHERS, "Measured on")
+        return self.group not in others and self.key != "operations.state_bytes"
 
     def read(self, figures: Figures) -> float | Estimate | None:
         """The figure, None where it was not measured."""
@@ -59,6 +60,7 @@ class Quantity:
         return value.value if isinstance(value, Estimate) else value
 
 
+_SCORE = "Score"
 _ACCURACY = "Accuracy"
 _ERROR = "Error of numbers"
 _COST = "Multiply-accumulates (MACs)"
@@ -70,6 +72,33 @@ _OTHERS = "Other metrics"
 _NAMED = "named"
 
 QUANTITIES: tuple[Quantity, ...] = (
+    Quantity(
+        "score",
+        "Score",
+        "number",
+        "higher",
+        _SCORE,
+        "the score that was asked for, of each video; the mean over the videos",
+        brief=True,
+    ),
+    Quantity(
+        "score_change",
+        "Change of score",
+        "number",
+        "higher",
+        _SCORE,
+        "paired difference to the original model's score on the same videos",
+        brief=True,
+    ),
+    Quantity(
+        "frozen_score",
+        "Frozen score",
+        "number",
+        None,
+        _SCORE,
+        "score of the original's prediction for the first frame, held for the whole video",
+        brief=True,
+    ),
     Quantity("frame_accuracy", "Frame accuracy", "share", "higher", _ACCURACY, "frames predicted right", brief=True),
     Quantity(
         "window_accuracy",

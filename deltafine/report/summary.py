@@ -13,7 +13,7 @@ from deltafine.report.health import health_cautions, listed
 from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
 from deltafine.report.savings import sentence as savings_sentence
-from deltafine.report.text import ABSENT, counted, interval, points, share, shown, times
+from deltafine.report.text import ABSENT, clean, counted, interval, points, share, shown, signed, significant, times
 from deltafine.report.whom import cautions_of_parts
 
 _ADVICE = "these videos cannot show whether a model still follows them; measure on videos in which the answer changes."
@@ -78,14 +78,16 @@ def headline(report: Report) -> Headline:
         why = report.activity.reason if report.activity is not None else "every change counts on these videos"
         said = "Nothing within the budget saves anything"
         return Headline(model, said, why, control="", fidelity=likeness, told=False, doubtful=True)
-    held, frozen = figures.frozen_accuracy, figures.frozen_error
+    held, frozen, score = figures.frozen_accuracy, figures.frozen_error, figures.frozen_score
     at_equal_macs = equal_macs(report)
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
         accuracy=_accuracy(report, model),
         control=(
-            f"accuracy {share(held.value)} for a network that never updates"
+            f"a score of {significant(score.value)} for a network that never updates"
+            if score is not None
+            else f"accuracy {share(held.value)} for a network that never updates"
             if held
             else f"an error of {share(frozen)} for a network that never updates"
             if frozen is not None
@@ -108,6 +110,13 @@ def saving(mac_density: float) -> str:
 
 def _accuracy(report: Report, model: str) -> str:
     figures = figures_of(report, model, "streams")
+    if figures.score is not None:
+        by = f" by {clean(report.score.name)}" if report.score is not None else ""
+        if figures.score_change is None:
+            return f"score {significant(figures.score.value)} {interval(figures.score, 'number')}{by}"
+        low, high = signed(figures.score_change.low), signed(figures.score_change.high)
+        against = f"{signed(figures.score_change.value)} [{low}, {high}] against the original"
+        return f"score {significant(figures.score.value)}{by}, {against}"
     if model != "original" and figures.accuracy_change is not None:
         change = figures.accuracy_change
         return f"accuracy {points(change.value)} points {_interval(figures, change, 'points')}".rstrip()
@@ -167,26 +176,39 @@ def _control_cautions(report: Report) -> list[str]:
     if "original" in report.models:
         original = report.models["original"].streams
         accuracy, held = original.frame_accuracy or original.window_accuracy, original.frozen_accuracy
+        if control is not None and control.what == "score":
+            if control.untold:
+                goal = control.reached if control.goal is None else control.goal
+                found.append(
+                    f"The original model has a score of {control.said(goal)}, hardly more than a network that never "
+                    f"updates ({control.said(control.frozen)}): {_ADVICE}"
+                )
+            accuracy = held = None
         if accuracy and held and held.value >= min(accuracy.value - TOLERANCE, accuracy.low):
             found.append(
                 f"The original model scores {share(accuracy.value)}, hardly more than a network that never "
                 f"updates ({share(held.value)}): {_ADVICE}"
             )
-        if not accuracy and original.frozen_fidelity is not None and original.frozen_fidelity > 1 - TOLERANCE:
+        if (
+            not accuracy
+            and report.score is None
+            and original.frozen_fidelity is not None
+            and original.frozen_fidelity > 1 - TOLERANCE
+        ):
             found.append(
                 f"The original model predicts on {share(original.frozen_fidelity)} of the frames what it predicts on "
                 f"the first: {_ADVICE}"
             )
     elif control is not None and control.as_good:
         found.append(
-            f"The {name} model's {control.what} is {share(control.reached)}, that of a network that never updates "
-            f"{share(control.frozen)}: {_ADVICE}"
+            f"The {name} model's {control.what} is {control.said(control.reached)}, that of a network that never "
+            f"updates {control.said(control.frozen)}: {_ADVICE}"
         )
     if control is not None and control.goal is not None and control.hardly_updates:
         found.append(
-            f"The {name} model's {control.what} on streams ({share(control.reached)}) is nearer to that of a network "
-            f"that never updates ({share(control.frozen)}) than to the original's ({share(control.goal)}): it hardly "
-            "updates."
+            f"The {name} model's {control.what} on streams ({control.said(control.reached)}) is nearer to that of a "
+            f"network that never updates ({control.said(control.frozen)}) than to the original's "
+            f"({control.said(control.goal)}): it hardly updates."
         )
     return found
 
@@ -219,7 +241,9 @@ def _training_cautions(report: Report) -> list[str]:
 
 
 def _quality(figures: Figures) -> float | None:
-    """Accuracy, fidelity, or the negative of an error: higher is better."""
+    """The score, accuracy, fidelity, or the negative of an error: higher is better."""
+    if figures.score is not None:
+        return figures.score.value
     accuracy = figures.frame_accuracy or figures.window_accuracy
     if accuracy is not None:
         return accuracy.value

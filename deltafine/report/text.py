@@ -103,6 +103,16 @@ def shown(value: float | None, unit: Unit) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "not finite"
 
 
+def judged(value: float, what: str) -> str:
+    """How good something is, by accuracy, error, fidelity or a score: which alone has a unit of its own."""
+    return shown(value, "number" if what == "score" else "share")
+
+
+def signed(value: float) -> str:
+    """A difference of scores: -0.012, +0.5."""
+    return f"{'+' if value > 0 else ''}{significant(value, 2)}"
+
+
 def interval(estimate: Estimate, unit: Unit) -> str:
     """The 95% interval of an estimate: [73.1%, 77.9%] or [-1.2, +0.5]."""
     return f"[{shown(estimate.low, unit)}, {shown(estimate.high, unit)}]"

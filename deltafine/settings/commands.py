@@ -15,7 +15,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "data": ("layout", "split", "classes", *SPLIT, "allow_outside", "max_bad_videos"),
     "refine": tuple(name for name in DECLARED if name not in ("model", "data")),
     "report": (
-        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale"),
+        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale", "score"),
         *(*VIDEOS, *SPLIT, "max_bad_videos", *FILE),
     ),
     "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", "max_bad_videos", *FILE),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deltafine.settings.declaring import Names, PathText, Share, setting
 from deltafine.settings.rule_names import RuleText
+from deltafine.settings.score_names import ScoreText
 
 BUDGET, MODEL, DELTAS, DATA = "Budget", "Model", "Delta layers", "Data"
 TRAINING, RUN, VARIATION = "Training", "The run", "Variation of training clips"
@@ -43,6 +44,15 @@ class Declarations(BaseModel):
         panel=MODEL,
         common=True,
         unset="0..255",
+    )
+    score: ScoreText | None = setting(
+        None,
+        help="What answers are judged by, in place of accuracy. `mean-iou` for maps, or `MODULE:FUNCTION` of "
+        "[a score of your own](refine.md#a-score-of-your-own).",
+        panel=MODEL,
+        common=True,
+        metavar="SCORE",
+        unset="accuracy; the error of numbers; fidelity without labels",
     )
     custom_objects: Names = setting(
         (),

@@ -25,6 +25,7 @@ TRUSTING = {
     "unsafe_lambda": "which runs Python code stored in the model file",
     "custom_objects": "which imports Python modules",
     "rule": "which imports Python modules",
+    "score": "which imports Python modules",
     "allow_outside": "which opens files outside the data folder",
 }
 """What no recipe can allow by itself, since recipes come from others."""
@@ -109,7 +110,7 @@ def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection
     for name, value in (*(read.items() if not _kept_by_a_run(recipe) else ()), *given.items()):
         _refuse_one(name, value)
     for name, what in TRUSTING.items():
-        asked = ":" in str(read.get(name)) if name == "rule" else read.get(name)
+        asked = ":" in str(read.get(name)) if name in ("rule", "score") else read.get(name)
         if asked and not given.get(name) and name not in trusted:
             raise DeltafineError(
                 f"The recipe {recipe} asks for {name}, {what}: only if you trust whoever wrote it, give "
@@ -173,5 +174,5 @@ def _one_sentence(error: ValidationError) -> str:
         return f"The settings do not go together: {first['ctx']['error']}."
     value = repr(first["input"])
     shown = value if len(value) < 100 else f"{value[:100]}..."
-    reason = first["msg"] if first["type"] == "rule" else first["msg"].lower()  # which names a class
+    reason = first["msg"] if first["type"] in ("rule", "score") else first["msg"].lower()  # which names a class
     return f"The setting '{name}' is {shown}, which cannot be used: {reason}."

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from deltafine.document.report import Report
+from deltafine.document.report import Report, ScoreInfo
 from deltafine.errors import DeltafineError
 from deltafine.report import github, render
 from deltafine.report.compare import compare
 from deltafine.report.gate import Gate, check, parse_share, read_gate
-from tests.report.builders import make_report, timing
+from tests.report.builders import estimate, make_report, timing
 from tests.report.test_compare import cheaper
 
 
@@ -334,3 +334,73 @@ def test_the_job_summary_is_appended_to_what_other_steps_wrote(tmp_path: Path) -
     github.add_summary("mine", {})
     with pytest.raises(DeltafineError, match="cannot be written"):
         github.add_summary("mine", {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+
+
+def scored(value: float = 0.8, change: float = -0.03, name: str = "my:f1", frozen: float = 0.3) -> Report:
+    """A report whose refined model has a score, the original's being ``value - change``."""
+    report = make_report(score=ScoreInfo(name=name, against="original", sha256="ab"))
+    for model, own in (("original", value - change), ("calibrated", value), ("refined", value)):
+        streams = report.models[model].streams
+        streams.score, streams.frozen_score = estimate(own, 0.05), estimate(frozen, 0.01)
+        if model != "original":
+            streams.score_change = estimate(change, 0.02)
+    return report
+
+
+def test_a_score_has_limits_in_its_own_unit() -> None:
+    report = scored()
+    assert met(report, min_score=0.8)
+    assert not met(report, min_score=0.81)
+    assert met(report, max_score_drop=0.03)
+    assert not met(report, max_score_drop=0.02)
+    assert met(report, "low", max_score_drop=0.05)
+    assert not met(report, "low", max_score_drop=0.04)
+    assert met(scored(31.5, -0.4), min_score=31)
+
+
+def test_limits_of_a_score_are_numbers_not_shares() -> None:
+    gate = read_gate(None, {"min-score": "31", "max-score-drop": "1"})
+    assert gate.limits == {"min-score": 31, "max-score-drop": 1}
+    assert read_gate(None, {"max-score-drop": "0.1", "accuracy-drop-at": "low"}).accuracy_drop_at == "low"
+    with pytest.raises(DeltafineError, match="max-score-drop is -1: write a number from 0 on"):
+        read_gate(None, {"max-score-drop": "-1"})
+    with pytest.raises(DeltafineError, match="min-score is 'good', which is no number"):
+        read_gate(None, {"min-score": "good"})
+
+
+@pytest.mark.parametrize("limit", ["min_score", "max_score_drop"])
+def test_a_limit_of_a_score_needs_one(limit: str) -> None:
+    with pytest.raises(DeltafineError, match=r"cannot be checked: .* no score was asked for"):
+        met(make_report(), **{limit: 0.5})
+
+
+def test_with_a_score_a_regression_is_one_of_the_score_and_not_of_accuracy_or_fidelity() -> None:
+    before, after = scored(0.8), scored(0.79)
+    after.models["refined"].streams.frame_accuracy = estimate(0.1)
+    after.models["refined"].streams.fidelity = 0.2
+    checks = check(after, Gate({"max-regression": 0.02}), [compare(after, before, "before")])
+    assert [one.subject for one in checks if "MAC" not in one.subject and "density" not in one.subject] == [
+        "score against before",
+        "state against before",
+    ]
+    assert all(one.met for one in checks)
+    score = next(one for one in checks if one.subject.startswith("score"))
+    assert (score.measured, score.limit) == ("-1.3%", "at worst -2.0%")
+    worse = check(after, Gate({"max-regression": 0.01}), [compare(after, before, "before")])
+    assert [one.subject for one in worse if not one.met] == ["score against before"]
+    below_zero = [scored(value, name="my:negative_error") for value in (-2.0, -2.1)]
+    one = check(below_zero[1], Gate({"max-regression": 0.04}), [compare(below_zero[1], below_zero[0], "before")])[0]
+    assert not one.met
+    assert one.measured == "-5.0%"
+
+
+def test_reports_of_different_scores_are_not_compared() -> None:
+    with pytest.raises(DeltafineError, match=r"their scores are different functions \(my:f1 and my:f2\)"):
+        compare(scored(name="my:f2"), scored(), "before")
+
+
+def test_the_limits_of_costs_are_not_met_where_the_score_of_the_frozen_control_is_as_good() -> None:
+    assert met(scored(), max_macs_ratio=0.5)
+    assert not met(scored(frozen=0.8), max_macs_ratio=0.5)
+    assert not met(scored(-2.0, 0.0, frozen=-2.01), max_macs_ratio=0.5)
+    assert met(scored(-2.0, 0.0, frozen=-3.0), max_macs_ratio=0.5)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltafine.report.controls_plot import with_checkpoints
 from deltafine.report.plots import Level, Plot, Series, draw, plots, ticks
-from tests.report.builders import data_info, history, make_report
+from tests.report.builders import controls, data_info, estimate, history, make_report
 
 
 def drawn(plot: Plot) -> ElementTree.Element:
@@ -96,3 +97,27 @@ def test_levels_of_other_streams_are_not_drawn_beside_the_front() -> None:
     report = make_report(stream_data=data_info(path="elsewhere"))
     front = next(plot for plot in plots(report) if plot.key == "front")
     assert [label for _, label in front.legend] == ["epoch or calibrated (large: chosen)"]
+
+
+def test_checkpoints_are_drawn_as_what_they_are_judged_by_and_beside_controls_only_if_these_are_the_same() -> None:
+    report = make_report(controls=controls())
+    assert with_checkpoints(report)
+    for model in ("original", "calibrated", "refined"):
+        report.models[model].streams.score = report.models[model].streams.frozen_score = estimate(31.5)
+    assert not with_checkpoints(report)
+    by_key = {plot.key: plot for plot in plots(report)}
+    assert by_key["front"].title == "Score against MACs, checkpoint by checkpoint"
+    assert by_key["accuracy"].title == "Score by epoch"
+    assert [label for _, label in by_key["accuracy"].legend] == ["validation"]
+
+
+def test_of_numbers_the_checkpoints_show_the_error() -> None:
+    report = make_report()
+    for model in ("original", "calibrated", "refined"):
+        streams = report.models[model].streams
+        streams.frame_accuracy = streams.clip_accuracy = streams.fidelity = None
+        streams.label_error = 0.3
+    front = report.front[0].model_copy(update={"accuracy": 0.75})
+    plot = next(one for one in plots(report.model_copy(update={"front": [front]})) if one.key == "front")
+    assert plot.title.startswith("Error against MACs")
+    assert "error 25.0%" in str(plot.drawing)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from deltafine.document.report import MODEL_NAMES, Activity, Estimate, Figures, FrontPoint, Operations, Report
+from deltafine.document.report import (
+    MODEL_NAMES,
+    Activity,
+    Estimate,
+    Figures,
+    FrontPoint,
+    Operations,
+    Report,
+    ScoreInfo,
+)
 from deltafine.report.quantities import QUANTITIES, columns, subject
 from deltafine.report.summary import cautions, headline, layers_by_name, listed, rows, saving
 from tests.report.builders import data_info, estimate, make_report
@@ -177,3 +186,21 @@ def test_an_interval_stands_beside_every_estimate() -> None:
     row = next(row for row in rows(make_report(), "streams") if row.quantity.key == "accuracy_change")
     assert row.intervals == ("-", "[-5.2, -3.5]", "[-1.2, +0.5]")
     assert isinstance(row.quantity.read(streams(make_report())), Estimate)
+
+
+def test_a_score_takes_the_place_of_accuracy_in_the_headline_and_in_what_is_warned_of() -> None:
+    report = make_report(data=data_info(problems=[]), score=ScoreInfo(name="my:f1", against="original", sha256=""))
+    for model in MODEL_NAMES:
+        streams(report, model).score, streams(report, model).frozen_score = estimate(0.9), estimate(0.2, 0.01)
+    streams(report).score, streams(report).score_change = estimate(0.873), estimate(-0.027, 0.01)
+    found = headline(report)
+    assert found.sentence == "9.1x fewer MACs, score 0.873 by my:f1, -0.027 [-0.037, -0.017] against the original"
+    assert found.control == "a score of 0.200 for a network that never updates"
+    assert cautions(report) == cautions(make_report(data=data_info(problems=[])))
+    assert headline(report.model_copy(update={"models": {"original": report.models["original"]}})).accuracy == (
+        "score 0.900 [0.877, 0.923] by my:f1"
+    )
+    for model in MODEL_NAMES:
+        streams(report, model).frozen_score = estimate(0.9, 0.01)
+    assert headline(report).saving == "These videos cannot tell what is saved"
+    assert "the original model has a score of 0.900, hardly more" in " ".join(cautions(report)).lower()

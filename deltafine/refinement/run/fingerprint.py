@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
+from deltafine.measurement.scoring import source_digest
+from deltafine.model.custom_objects import import_rule
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.preparation import Prepared
 from deltafine.storage import run_files
@@ -16,17 +18,29 @@ from deltafine.video.finding import content_hash
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digests of the bytes of the model, of the videos, and of those that are measured on."""
+    """Digests of the bytes of the model, of the videos, of those that are measured on, and of code of the user's own.
+
+    Attributes:
+        model, data, streams: of what the settings of this name give.
+        rule, score: of the file that such code is in; empty where it is deltafine's.
+    """
 
     model: str
     data: str
     streams: str
+    rule: str = ""
+    score: str = ""
 
     @classmethod
     def of(cls, prepared: Prepared) -> Fingerprint:
         """Read every file once."""
+        settings = prepared.settings
         return cls(
-            content_hash(Path(prepared.settings.model)), prepared.data.fingerprint(), prepared.streams.fingerprint()
+            content_hash(Path(settings.model)),
+            prepared.data.fingerprint(),
+            prepared.streams.fingerprint(),
+            source_digest(type(import_rule(settings.layer_rule))) if ":" in settings.layer_rule else "",
+            "" if prepared.scoring is None else prepared.scoring.source,
         )
 
     def refuse_others(self, started_with: JsonObject, prepared: Prepared, out: Path) -> None:
@@ -40,8 +54,11 @@ class Fingerprint:
             ("model", f"The model {settings.model} is not the one"),
             ("data", f"The videos in {settings.data} are not those"),
             ("streams", f"The videos in {settings.streams or settings.data} are not those"),
+            ("rule", f"The file of the rule {settings.rule} is not the one"),
+            ("score", f"The file of the score {settings.score} is not the one"),
         ):
-            if started_with[name] != getattr(self, name):
+            now = getattr(self, name)
+            if started_with.get(name, now) != now:  # earlier versions kept nothing of the code
                 raise DeltafineError(
                     f"{words} that the run in {out} was started with, byte for byte: put them back as they were, or "
                     "start a new run."

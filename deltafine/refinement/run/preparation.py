@@ -13,7 +13,10 @@ import numpy as np
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
+from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
+from deltafine.measurement.score import Score
+from deltafine.measurement.scoring import Scoring, scoring_of
 from deltafine.measurement.task import (
     check_labels,
     held_out,
@@ -62,6 +65,7 @@ class Prepared:
         window: frames that a model that takes clips sees at once, None for a per-frame model.
         output: how predictions are read; final once :meth:`read_output` has seen some.
         warnings: what the user should know.
+        scoring: what answers are judged by in place of accuracy, if anything.
     """
 
     settings: RefineSettings
@@ -76,6 +80,7 @@ class Prepared:
     window: int | None
     output: Output
     warnings: list[str] = field(default_factory=list)
+    scoring: Scoring | None = None
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -120,9 +125,25 @@ class Prepared:
     @property
     def judged_by(self) -> str:
         """What a budget is about, see ``deltafine.refinement.thresholds.budget.DEFAULT_DROP``."""
+        if self.scoring is not None:
+            return "score"
         if not self.output.numbers:
             return "classes"
         return "numbers" if self.output.values else "answers"
+
+    @property
+    def epochs_judged_by(self) -> Literal["accuracy", "error", "fidelity", "score"]:
+        """What an epoch's quality on the validation videos is."""
+        if self.scoring is not None:
+            return "score"
+        if self.output.numbers:
+            return "error"
+        return "accuracy" if self.labelled else "fidelity"
+
+    @property
+    def scores(self) -> list[Metric]:
+        """What is measured in place of accuracy."""
+        return [] if self.scoring is None else [Score(self.scoring, self.labelled)]
 
     @property
     def teaching(self) -> float:
@@ -182,6 +203,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     if settings.recalibrations and (why_not := _why_not_recalibrated(window)):
         raise DeltafineError(why_not)
     sites = fits.sites(settings.at, settings.skip)
+    scoring = None if settings.score is None else scoring_of(settings.score)
     data = open_data(
         settings.data,
         settings.task,
@@ -198,6 +220,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     for labelled in (data,) if data.classes else (streams,):
         check_labels(fits.answers, settings.task, labelled, window)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams)
+    if scoring is not None:
+        scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
     warnings = []
     if len(data.videos) == 1 and not data.select("train"):
         data, said = split_in_time(data, settings.validation)
@@ -215,7 +239,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     size = (height, width)
     reported = held or data
     prepared = Prepared(
-        settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings
+        settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings, scoring
     )
     if settings.epochs != 0 and settings.cache is not None:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked

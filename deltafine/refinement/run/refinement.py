@@ -182,6 +182,7 @@ class Refinement:
             refined_held=REFINED_HELD if self.settings.streams is not None else (),
             fps=self.settings.fps,
             output=self.prepared.output,
+            metrics=self.prepared.scores,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
         )
@@ -235,6 +236,8 @@ class Refinement:
         what = "of accuracy" if self.prepared.labelled else "of agreement with the original"
         if self.prepared.output.numbers:
             what = "of error, in units of the spread,"
+        if original.score is not None:
+            what = "of score"
         return False, [
             f"The budget is not kept on the videos measured here: the refined model loses {lost:.3f} {what} where "
             f"{budget.allowed:.3f} may be lost. Allow less with --max-accuracy-drop, validate on more recordings, or "

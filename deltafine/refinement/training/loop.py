@@ -271,6 +271,7 @@ class Training:
             penalty=trainer.penalty,
             accuracy=right if math.isfinite(right) else None,
             validation_accuracy=point.accuracy,
+            judged_by=self.prepared.epochs_judged_by,
             validation_mac_density=point.mac_density,
             validation_pixel_density=point.pixel_density,
             seconds=round(time.monotonic() - started, 1),

@@ -69,7 +69,7 @@ class Validation:
             fps=self._prepared.settings.fps,
             spliced=True,
             output=self._prepared.output,
-            metrics=[Deviation()],
+            metrics=[Deviation(), *self._prepared.scores],
             original=lambda frames: self._answer(frames).numpy(),
             progress=progress,
         )
@@ -115,6 +115,8 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> f
         refined: of the refined model, compared with the original's answers.
         classes: how many there are; 0 for numbers.
     """
+    if refined.score is not None:  # of which nothing is known but what was measured
+        return quality(refined)
     if classes > 1 and refined.accuracy_change is not None and refined.fidelity is not None:
         before, changed = quality(original), 1 - refined.fidelity
         change = refined.accuracy_change
@@ -150,10 +152,12 @@ def frozen_quality(figures: Figures) -> float | None:
 
 
 def quality(figures: Figures) -> float:
-    """Accuracy of frames or windows, or fidelity to the original where nothing is labelled.
+    """The score that was asked for; else accuracy of frames or windows, or fidelity where nothing is labelled.
 
     Of numbers: 1 - error / spread.
     """
+    if figures.score is not None:
+        return figures.score.value
     accuracy = figures.frame_accuracy or figures.window_accuracy
     if accuracy is not None:
         return accuracy.value

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from deltafine.document.report import MODEL_NAMES, Report
 from deltafine.report import text, timings
 from deltafine.report.compare import Comparison
-from deltafine.report.controls_plot import controls_plot
+from deltafine.report.controls_plot import controls_plot, with_checkpoints
 from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.holding import control_tables
-from deltafine.report.plots import front_is_comparable, plots
+from deltafine.report.plots import plots
 from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
 from deltafine.report.savings import savings
 from deltafine.report.summary import (
@@ -120,7 +120,7 @@ def _page(
     dense = sum(next(iter(entries.values())).dense_macs for _, entries in layers)
     operations = {model: figures_of(report, model, "streams").operations for model in columns(report)}
     controlled = controls_plot(report)
-    with_checkpoints = controlled is not None and front_is_comparable(report)
+    there = controlled is not None and with_checkpoints(report)
     page: str = (
         _environment()
         .get_template("report.html.j2")
@@ -146,7 +146,7 @@ def _page(
             with_even=any(layer.break_even_density is not None for layer in figures_of(report, last, "streams").layers),
             with_bits=any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
             moved=movement(report) if last == "refined" else {},
-            plots=[plot for plot in plots(report) if plot.key != "front" or not with_checkpoints],
+            plots=[plot for plot in plots(report) if plot.key != "front" or not there],
             controls_plot=controlled,
             control_tables=control_tables(report),
             parts=listings(report, MOST_PARTS),

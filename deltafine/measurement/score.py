@@ -1,0 +1,133 @@
+"""Score: how good the answers to each video are, by one number that the user's function or a built-in one gives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deltafine.document.figures import Estimate
+from deltafine.measurement.interval import mean_with_interval
+from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
+from deltafine.measurement.output import Output
+from deltafine.measurement.records import Record
+from deltafine.measurement.scoring import Scoring
+
+
+class Score(Metric):
+    """The mean over the videos, each counting the same; on streams, since a score is about a whole video.
+
+    Predictions of a video are kept until it is over: two models of one video are in memory at most.
+
+    Args:
+        scoring: judges a video.
+        labelled: whether by labels; videos without any are then left out. Else by the original's predictions.
+    """
+
+    name = "score"
+
+    def __init__(self, scoring: Scoring, labelled: bool) -> None:
+        self._scoring, self._labelled = scoring, labelled
+
+    def begin(self, subject: Subject) -> None:
+        self._subject = subject
+        self._scores: dict[int, tuple[float, float, float]] = {}  # by video: own, the original's, of its first answer
+        self._video: OneVideo | None = None
+        self._number = -1
+
+    def update(self, shown: Shown) -> None:
+        if self._subject.as_clips:
+            return
+        answers = shown.answers
+        for row, number in enumerate(answers.videos.tolist()):
+            if number != self._number or self._video is None:
+                self._finish()
+                name = answers.name or f"number {number + 1}"
+                self._video, self._number = OneVideo(self._scoring, self._labelled, name), number
+            original = None if answers.original is None else answers.original[row]
+            first = None if shown.control is None else shown.control.predictions[row]
+            self._video.add(answers.predictions[row], answers.labels[row], original, first)
+
+    def _finish(self) -> None:
+        if self._video is not None:
+            scores = self._video.scores(self._subject.output, is_original=self._subject.is_original)
+            if scores is not None:
+                self._scores[self._number] = scores
+        self._video = None
+
+    def record(self) -> Record:
+        self._finish()
+        videos = sorted(self._scores)
+        scores = np.array([self._scores[video] for video in videos], np.float64).reshape(-1, 3)
+        return {"video": np.array(videos, np.int64), "scores": scores}
+
+    def add(self, record: Record) -> None:
+        self._scores |= {
+            video: (own, original, frozen)
+            for video, (own, original, frozen) in zip(record["video"].tolist(), record["scores"].tolist(), strict=True)
+        }
+
+    def result(self, beside: Beside) -> Result:
+        self._finish()
+        own, original, frozen = np.array([self._scores[video] for video in sorted(self._scores)]).reshape(-1, 3).T
+        found = {"score": own, "frozen_score": frozen}
+        if not self._subject.is_original:
+            found["score_change"] = own - original
+        return Result({name: _mean(scores) for name, scores in found.items()})
+
+
+class OneVideo:
+    """What was answered about one video so far.
+
+    Args:
+        scoring: judges it.
+        labelled: whether by labels; else by the original's predictions.
+        name: of the video, for messages.
+    """
+
+    def __init__(self, scoring: Scoring, labelled: bool, name: str) -> None:
+        self._scoring, self._labelled, self._name = scoring, labelled, name
+        self._predictions: list[np.ndarray] = []
+        self._original: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._first: np.ndarray | None = None
+
+    def add(
+        self, predictions: np.ndarray, labels: np.ndarray, original: np.ndarray | None, first: np.ndarray | None = None
+    ) -> None:
+        """Add predictions (frames, ..., outputs), labels (frames,), the original's predictions, and those that hold
+        its first answer."""
+        self._predictions.append(self._scoring.kept(predictions))
+        self._labels.append(labels)
+        if original is not None:
+            self._original.append(self._scoring.kept(original))
+        if first is not None and self._first is None:
+            self._first = self._scoring.kept(first)[:1].copy()
+
+    def scores(self, output: Output, *, is_original: bool) -> tuple[float, float, float] | None:
+        """Of the model, of the original, and of holding its first answer; NaN where it is not there. None where there
+        is nothing to judge by."""
+        labels = np.concatenate(self._labels)
+        predictions = np.concatenate(self._predictions)
+        original = np.concatenate(self._original) if self._original else None
+        if self._labelled:
+            known = labels >= 0
+            if not known.any():
+                return None
+            truth = output.targets(labels[known]) if output.numbers else labels[known]
+            predictions, original = predictions[known], None if original is None else original[known]
+        elif original is None:
+            return None
+        else:
+            truth = original
+
+        def score(answers: np.ndarray | None) -> float:
+            return math.nan if answers is None else self._scoring.of_video(answers, truth, self._name)
+
+        own = score(predictions)
+        frozen = None if self._first is None else np.repeat(self._first, len(truth), axis=0)
+        return own, own if is_original else score(original), score(frozen)
+
+
+def _mean(scores: np.ndarray) -> Estimate | None:
+    return mean_with_interval(scores) if len(scores) and not np.isnan(scores).any() else None
