@@ -94,7 +94,7 @@ class Declarations(BaseModel):
     max_frames: int | None = setting(
         None,
         ge=1,
-        help="Most frames of a video file. One with more counts as unreadable; for files of strangers.",
+        help="Most frames of a video file. One with more counts as unreadable. For files that you do not trust.",
         panel=DATA,
         unset="any number",
     )
