@@ -12,11 +12,18 @@ if TYPE_CHECKING:
     from deltafine.video.streams import Stream
 
 _OPENING = ("layout", "split", "classes", "validation", "seed", "allow_outside")
+_LIMITS = {"max_frames": "frames", "max_seconds": "seconds"}
 
 
 def how_to_open(settings: GivenSettings) -> GivenSettings:
     """Arguments of ``open_dataset``."""
-    return {name: settings[name] for name in _OPENING if name in settings}
+    how = {name: settings[name] for name in _OPENING if name in settings}
+    limits = {name: settings[setting] for setting, name in _LIMITS.items() if settings.get(setting) is not None}
+    if limits:
+        from deltafine.video import Limits
+
+        how["limits"] = Limits(**limits)
+    return how
 
 
 def frames_of_videos(

@@ -17,6 +17,7 @@ from deltafine.refinement.run.lock import locked
 from deltafine.settings import RefineSettings, given_names, resolve
 from deltafine.storage import run_files
 from deltafine.storage.files import make_folder, write_atomically
+from deltafine.video.frames import Limits, limited
 
 if TYPE_CHECKING:
     from deltafine.document.history import Epoch
@@ -112,6 +113,7 @@ def refine(
             told, resume = team.lead(begin)
             mine = {name: getattr(resolved, name) for name in (*run_directory.PATHS, "cache")}
             final = RefineSettings.model_validate(told if team.chief else {**told, **mine})
+            locks.enter_context(limited(Limits(frames=final.max_frames, seconds=final.max_seconds)))
             run = _prepare(final, directory, listener, requests, team)
             if pick is not None and not run.trains:
                 raise DeltafineError(f"The run in {directory} trains nothing, so it has no epoch {pick} to pick.")

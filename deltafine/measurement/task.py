@@ -17,6 +17,7 @@ from deltafine.model.time_axis import times_of_values
 from deltafine.model.trace import FoldFrames, trace
 from deltafine.video import Dataset, open_dataset
 from deltafine.video.catalogue import Found, Video
+from deltafine.video.examination import count_of
 from deltafine.video.labels import numbers_of
 from deltafine.video.layouts.naming import split_of
 from deltafine.video.opening import TEST_VALIDATES
@@ -102,7 +103,7 @@ def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None
     count = answers.shape[0]
     if len(data.classes) != (2 if count == 1 else count):
         raise DeltafineError(
-            f"The model has {count} outputs but {data.path} has {len(data.classes)} classes "
+            f"The model has {count} outputs but {data.path} has {count_of(len(data.classes), 'class', 'classes')} "
             f"({', '.join(data.classes[:5])}{', ...' if len(data.classes) > 5 else ''}): "
             "name the model's classes in the order of its outputs with --classes, or use --task distill to follow the "
             "original's answers and leave the labels aside."

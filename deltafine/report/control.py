@@ -143,8 +143,9 @@ def _of_scores(figures: Figures, original: Figures | None) -> Control | None:
         return None
     goal = None if original is None or original.score is None else original.score.value
     tolerance = TOLERANCE * max(abs(score.value), abs(goal or 0.0))
-    untold = goal is None or frozen.value >= goal - tolerance
-    return Control("score", score.value, frozen.value, goal, frozen.value >= score.value - tolerance, untold)
+    as_good = frozen.value >= score.value - tolerance
+    untold = as_good if goal is None else frozen.value >= goal - tolerance
+    return Control("score", score.value, frozen.value, goal, as_good, untold)
 
 
 def _of_errors(figures: Figures, original: Figures | None, frozen: float) -> Control | None:

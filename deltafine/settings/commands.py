@@ -8,17 +8,19 @@ FILE = ("custom_objects", "unsafe_lambda")
 """Of every command that loads a model."""
 VIDEOS = ("layout", "split", "classes", "allow_outside", "cache")
 """Of every command that takes frames from videos."""
+LIMITS = ("max_bad_videos", "max_frames", "max_seconds")
+"""Of every command that leaves videos out."""
 SPLIT = ("validation", "seed")
 """Of every command to which it matters which videos were trained on."""
 TAKES: dict[str, tuple[str, ...]] = {
     "inspect": ("size", "frames", "clip_output", *FILE, "at", "skip", "threshold_per", "freeze", "unfreeze"),
-    "data": ("layout", "split", "classes", *SPLIT, "allow_outside", "max_bad_videos"),
+    "data": ("layout", "split", "classes", *SPLIT, "allow_outside", *LIMITS),
     "refine": tuple(name for name in DECLARED if name not in ("model", "data")),
     "report": (
         *("streams", "task", "clip_output", "frames", "size", "fps", "rescale", "score"),
-        *(*VIDEOS, *SPLIT, "max_bad_videos", *FILE),
+        *(*VIDEOS, *SPLIT, *LIMITS, *FILE),
     ),
-    "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", "max_bad_videos", *FILE),
+    "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", *LIMITS, *FILE),
     "run": ("size", *FILE),
     "bench": ("size", *VIDEOS, *SPLIT, *FILE),
 }

@@ -101,6 +101,20 @@ class Declarations(BaseModel):
         common=True,
     )
     max_bad_videos: int = setting(0, ge=0, help="How many videos may be unreadable.", panel=DATA, common=True)
+    max_frames: int | None = setting(
+        None,
+        ge=1,
+        help="Most frames of a video file. One with more counts as unreadable. For files that you do not trust.",
+        panel=DATA,
+        unset="any number",
+    )
+    max_seconds: float | None = setting(
+        None,
+        gt=0,
+        help="Most seconds of processor time to read through a video file. The same.",
+        panel=DATA,
+        unset="any time",
+    )
     allow_outside: bool = setting(False, help="Allow lists to name files outside the data.", panel=DATA)
     fps: float | None = setting(
         None,

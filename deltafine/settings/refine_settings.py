@@ -13,7 +13,13 @@ from deltafine.settings.declarations import Declarations
 from deltafine.settings.declaring import Declared
 from deltafine.settings.rule_names import WITHOUT_MEMORY
 
-ADDED_LATER: dict[str, Any] = {"unfreeze": [], "control": False, "score": None}
+ADDED_LATER: dict[str, Any] = {
+    "unfreeze": [],
+    "control": False,
+    "score": None,
+    "max_frames": None,
+    "max_seconds": None,
+}
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
     "unit": "granularity",

@@ -52,15 +52,16 @@ class ArrayVideo:
     ) -> FrameIndex:
         """See ``FrameSource``."""
         stamp = file_stamp(self._path)
+        limits = limits.of_file(stamp[0])
         count, height, width, rate = self._measure()
-        if count > limits.frames:
+        if limits.frames is not None and count > limits.frames:
             raise UnreadableVideo(f"has more than {limits.frames} frames")
         if height * width > limits.pixels:
             raise UnreadableVideo(f"has pictures of {width}x{height}, more than {limits.pixels} pixels")
-        deadline = time.monotonic() + limits.seconds
+        deadline = math.inf if limits.seconds is None else time.thread_time() + limits.seconds
         for pictures in self._pieces(0, count):  # reading all of it shows whether it can be read
-            if time.monotonic() > deadline:
-                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+            if time.thread_time() > deadline:
+                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds of processor time to decode")
             if sink is not None:
                 for picture in pictures:
                     sink(array_frame(picture))

@@ -99,7 +99,7 @@ def open_or_build(
             lambda file: _build(file, examination, list(by_source.values()), classes, reader, settings, workers),
         )
     except CannotWrite as error:
-        settings.announce(f"Frames are decoded again in every epoch. {error}")
+        settings.announce(f"Frames are decoded again in every epoch: {error}")
         return None
     return open_cache(path, sources, stamps)
 
@@ -135,7 +135,7 @@ def _build(
         chunks = chain.from_iterable(streams) if frames is None else [frames]
         try:
             kept = sum(count for _, count in runs)
-            checksum = _store(group, chunks, (kept, *reader.size, reader.channels))
+            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels))
         except UnreadableVideo as error:
             examination.note_bad_source(videos[0], str(error))
             del file[group.name]
@@ -158,14 +158,15 @@ def _build(
     file.attrs["complete"] = True
 
 
-def _store(group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
-    """Write a source's frames bit by bit, and give their checksum."""
+def _store(file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
+    """Write a source's frames bit by bit, and give their checksum. A full disk ends it at once."""
     stored = group.create_dataset("frames", shape, np.uint8)
     checksum = filled = 0
     for chunk in chunks:
         stored[filled : filled + len(chunk)] = chunk
         checksum = zlib.crc32(np.ascontiguousarray(chunk).data, checksum)
         filled += len(chunk)
+        file.check_room()
     return checksum
 
 

@@ -311,20 +311,16 @@ def _plan(
     """Videos (by their numbers in ``videos``) and first frames of all clips, in the order in which they come."""
     of_videos = [np.empty(0, np.int64)]
     all_starts = [np.empty(0, np.int64)]
-    shape = {"frames": settings.frames, "frame_stride": settings.frame_stride}
     for number in numbers:
         video = videos[number]
         if examination.index(video) is None:
             continue
-        count = len(examination.frame_numbers(video, settings.fps))
-        clips = settings.clips_per_video
-        if settings.sampling == "random" and clips is not None:
-            generator = np.random.default_rng([settings.seed, settings.epoch, number])
-            starts = random_starts(count, **shape, clips=clips, generator=generator)
-        else:
-            starts = window_starts(count, **shape, clip_stride=settings.clip_stride, clips=clips)
+        shown = examination.frame_numbers(video, settings.fps)
+        part = np.searchsorted(examination.breaks(video), shown, side="right")
+        pieces = np.split(np.arange(len(shown)), np.flatnonzero(np.diff(part)) + 1)
+        starts = _starts(pieces, settings, [settings.seed, settings.epoch, number])
         if not len(starts):
-            examination.note_short(video, count, span(**shape))
+            examination.note_short(video, len(shown), span(settings.frames, settings.frame_stride))
         of_videos.append(np.full(len(starts), number, np.int64))
         all_starts.append(starts)
     joined, firsts = np.concatenate(of_videos), np.concatenate(all_starts)
@@ -335,6 +331,25 @@ def _plan(
         order = _side_by_side(len(firsts), settings)
         joined, firsts = joined[order], firsts[order]
     return joined, firsts
+
+
+def _starts(pieces: list[np.ndarray], settings: ClipSettings, seed: list[int]) -> np.ndarray:
+    """First frames of a video's clips, none of which goes across damage: from one of the pieces to the next."""
+    shape = {"frames": settings.frames, "frame_stride": settings.frame_stride}
+    if settings.clips_per_video is None:
+        of_pieces = [piece[window_starts(len(piece), **shape, clip_stride=settings.clip_stride)] for piece in pieces]
+        return np.concatenate(of_pieces)
+    reach = span(**shape)
+    places = np.concatenate([piece[: max(0, len(piece) - reach + 1)] for piece in pieces])
+    if settings.sampling == "random":
+        generator = np.random.default_rng(seed)
+        drawn = random_starts(
+            len(places), frames=1, frame_stride=1, clips=settings.clips_per_video, generator=generator
+        )
+    else:
+        drawn = window_starts(len(places), frames=1, clips=settings.clips_per_video)
+    starts: np.ndarray = places[drawn]
+    return starts
 
 
 def _side_by_side(clips: int, settings: ClipSettings) -> np.ndarray:

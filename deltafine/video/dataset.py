@@ -122,7 +122,11 @@ class Dataset:
 
     def check(self, max_bad_videos: int = 0, *, split: Split | None = None, workers: int = 2) -> None:
         """Read through a split and raise when more than ``max_bad_videos`` of its videos are unreadable."""
+        self._refuse_bad(max_bad_videos, split)  # what is known already, as of missing files, need not be waited for
         self.scan(split, workers=workers)
+        self._refuse_bad(max_bad_videos, split)
+
+    def _refuse_bad(self, max_bad_videos: int, split: Split | None) -> None:
         names = {video.name for video in self.select(split)}
         bad = [p for p in self.problems if p.kind == "unreadable" and p.video in names]
         if len(bad) > max_bad_videos:

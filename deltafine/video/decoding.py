@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -20,7 +21,8 @@ from deltafine.video.checksums import SliceChecksums
 from deltafine.video.frames import Limits, UnreadableVideo
 
 CONTAINERS = (
-    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut"
+    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mjpeg,ivf,nut,"
+    "yuv4mpegpipe,mxf,dv"
 )
 """Formats that FFmpeg may recognise: none that is a list of other files or addresses."""
 
@@ -36,6 +38,9 @@ STRICT = {
 """What a decoder takes for an error, rather than guess on: FFmpeg's ``err_detect``, "explode" for all others."""
 
 
+DAMAGED = "is damaged at frame {0}"
+
+
 @contextmanager
 def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Container and video stream of a file.
@@ -45,9 +50,9 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, Vid
     Raises:
         UnreadableVideo: Whatever FFmpeg finds wrong, in here or while the file is open.
     """
-    try:
+    try:  # "file:" keeps a name like 12:30.mp4 from being taken for an address
         options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        with av.open(str(path), metadata_errors="replace", container_options=options) as container:
+        with av.open(f"file:{path}", metadata_errors="replace", container_options=options) as container:
             if not container.streams.video:
                 raise UnreadableVideo("has no video in it")
             stream = cast("VideoStream", container.streams.best("video") or container.streams.video[0])
@@ -57,6 +62,7 @@ def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, Vid
             check_pixels(context.width, context.height, limits)
             context.thread_type = "NONE"
             context.thread_count = 1
+            context.flags |= Flags.copy_opaque
             context.options = _options(context.name, limits)
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -70,51 +76,135 @@ def sound_frames(
     *,
     deadline: float = math.inf,
     damaged: Callable[[str], None] | None = None,
+    packets: Iterable[tuple[int, Packet[VideoStream]]] | None = None,
+    log: Callable[[Packet[VideoStream]], None] = lambda packet: None,
 ) -> Iterator[VideoFrame]:
     """Decoded frames in the order in which they are shown, while they are sound and within the limits.
 
-    A deadline only makes sense where nobody uses the frames meanwhile, however long that takes. Where ``damaged`` is
-    given, it is told what is wrong, and the frames go on from the next key frame, which needs nothing from before.
+    Each has in ``opaque`` the number of the packet that it came from, where the decoder tells.
+
+    Where ``damaged`` is given, damage costs the frames that it may have spoilt: those that were stored with it or
+    after it, up to the next key frame, which needs nothing from before. It is told what is wrong before the first
+    frame that is shown after them, or in the end.
+
+    Args:
+        container, stream: What is read.
+        limits: What it may take.
+        deadline: Seconds of processor time of this thread. Only makes sense where nobody uses the frames meanwhile.
+        damaged: Told what is wrong. Without, ``UnreadableVideo`` is raised.
+        packets: Packets with their numbers, where not all are to be read.
+        log: Told of every packet.
     """
-    number = 0
-    broken = False
+    shown = 0
+    doubt = _Doubt()
+    ended: list[str] = []  # why it ends before its end
     decode = _decoder(stream, limits)
     checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
 
-    def complain(reason: str, error: Exception | None = None) -> None:
-        nonlocal broken
+    def complain(place: int, reason: str, error: Exception | None = None) -> None:
+        """``reason`` may have places for the number of the frame, and for that of the one before."""
         if damaged is None:
-            raise UnreadableVideo(reason) from error
-        broken = True
-        damaged(reason)
+            raise UnreadableVideo(reason.format(shown, shown - 1)) from error
+        doubt.begin(place, reason)
 
-    for packet in _packets(container, stream, damaged):
-        if time.monotonic() > deadline:
-            raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+    tolerated = None if damaged is None else ended
+    for place, packet in enumerate(packets_of(container, stream, tolerated)) if packets is None else packets:
+        if time.thread_time() > deadline:
+            raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds of processor time to decode")
+        log(packet)
+        if ended:
+            doubt.end(place, ended[0])
         if packet.is_corrupt:
-            complain(f"is damaged at frame {number}")
+            complain(place, DAMAGED)
+        doubt.see(packet)
         if checksums is not None and packet.size and not checksums.are_right(bytes(packet)):
-            complain(f"is damaged at frame {number}")
+            complain(place, DAMAGED)
+            doubt.see(packet)
             continue
+        packet.opaque = place
         try:
             frames = decode(packet)
         except av.error.FFmpegError as error:
-            if not number and damaged is None:
+            if not shown and damaged is None:
                 raise
-            beyond = f" beyond frame {number - 1}" if number else ""
-            complain(f"cannot be decoded{beyond} ({plain_reason(error)})", error)
+            beyond = " beyond frame {1}" if shown else ""
+            complain(place, f"cannot be decoded{beyond} ({_braced(plain_reason(error))})", error)
+            doubt.see(packet)
             continue
         for frame in frames:
             if frame.is_corrupt:
-                complain(f"is damaged at frame {number}")
-            broken = broken and (frame.is_corrupt or not frame.key_frame)
-            if broken:
+                complain(_origin(frame, place), DAMAGED)
+            if not doubt.passes(frame):
                 continue
-            if number >= limits.frames:
+            if limits.frames is not None and shown >= limits.frames:
                 raise UnreadableVideo(f"has more than {limits.frames} frames")
             check_pixels(frame.width, frame.height, limits)
+            reason = doubt.spoilt_before()
+            if reason is not None and damaged is not None:
+                damaged(reason.format(shown, shown - 1))
             yield frame
-            number += 1
+            shown += 1
+    if doubt.reason is not None and damaged is not None:
+        damaged(doubt.reason.format(shown, shown - 1))
+
+
+class _Doubt:
+    """Which frames damage may have spoilt: all that were stored with it or after it, up to the next key frame.
+
+    Of those that were stored before it, some are shown after frames that are lost. They are left out as well, so that
+    pictures are missing in one place only.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._first = self._last = 0  # packets that are not sound
+        self._lost = math.inf  # when the first of the lost frames would be shown
+        self._over = False
+        self._decoded: int | None = None
+
+    def see(self, packet: Packet[VideoStream]) -> None:
+        """Take in the next packet, which may be lost."""
+        if packet.dts is not None:
+            self._decoded = packet.dts
+        if self.reason is not None and packet.size:
+            self._lost = -math.inf if packet.pts is None else min(self._lost, packet.pts)
+
+    def end(self, place: int, reason: str) -> None:
+        """Nothing can be read from here on. What is missing would be decoded, and shown, after what was read."""
+        self.begin(place, reason)
+        self._lost = min(self._lost, -math.inf if self._decoded is None else self._decoded + 1)
+
+    def begin(self, place: int, reason: str) -> None:
+        """A packet is not sound."""
+        if self.reason is None:
+            self.reason, self._first, self._last = reason, place, place
+        self._first, self._last = min(self._first, place), max(self._last, place)
+
+    def passes(self, frame: VideoFrame) -> bool:
+        """Whether the next frame that is shown is sound."""
+        if self.reason is None:
+            return True
+        if frame.is_corrupt:
+            self._lost = -math.inf if frame.pts is None else min(self._lost, frame.pts)
+            return False
+        origin = _origin(frame, self._last + 1 if frame.key_frame else self._last)
+        self._over = frame.key_frame and origin > self._last
+        return self._over or (origin < self._first and frame.pts is not None and frame.pts < self._lost)
+
+    def spoilt_before(self) -> str | None:
+        """What is wrong with the frames between the one that passed and the one before it; None if there are none."""
+        if not self._over:
+            return None
+        reason, self.reason, self._over, self._lost = self.reason, None, False, math.inf
+        return reason
+
+
+def _origin(frame: VideoFrame, otherwise: int) -> int:
+    return frame.opaque if isinstance(frame.opaque, int) else otherwise
+
+
+def _braced(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _options(codec: str, limits: Limits) -> dict[str, str]:
@@ -133,6 +223,7 @@ def _decoder(stream: VideoStream, limits: Limits) -> Callable[[Packet[VideoStrea
     careful = av.CodecContext.create("libvpx-vp9", "r")
     careful.thread_count = 1
     careful.extradata = context.extradata
+    careful.flags |= Flags.copy_opaque
     careful.options = _options("libvpx-vp9", limits)
 
     def decode(packet: Packet[VideoStream]) -> list[VideoFrame]:
@@ -152,9 +243,10 @@ def _has_decoder(name: str) -> bool:
         return False
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream, damaged: Callable[[str], None] | None
+def packets_of(
+    container: InputContainer, stream: VideoStream, ended: list[str] | None = None
 ) -> Iterator[Packet[VideoStream]]:
+    """All packets, and an empty one at the end. What cannot be read ends them; ``ended`` is told why."""
     packets = container.demux(stream)
     while True:
         try:
@@ -162,10 +254,12 @@ def _packets(
         except IndexError as error:  # PyAV's own, where a stream appears that was not there at the beginning
             raise UnreadableVideo("has a stream that begins in its middle, which is not supported") from error
         except av.error.FFmpegError as error:
-            if damaged is None:
+            if ended is None:
                 raise
-            damaged(f"cannot be read to its end ({plain_reason(error)})")
-            return
+            ended.append(f"cannot be read to its end ({_braced(plain_reason(error))})")
+            packet = cast("Packet[VideoStream]", Packet())
+            packet.stream = stream
+            packets = iter(())
         if packet is None:
             return
         yield packet

@@ -8,6 +8,7 @@ every frame by its time stamp. Where time stamps are no help, reading starts at 
 from __future__ import annotations
 
 import math
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,8 +22,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
-from deltafine.video.decoding import open_video, sound_frames
+from deltafine.video.decoding import open_video, packets_of, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.packets import PacketLog
+
+COUNTED_FROM_ZERO = ("matroska", "flv")
+"""Formats of which the duration is the last time stamp, wherever the first one is."""
 
 
 class EncodedVideo:
@@ -47,27 +52,29 @@ class EncodedVideo:
     ) -> FrameIndex:
         """See ``FrameSource``."""
         stamp = file_stamp(self._path)
+        limits = limits.of_file(stamp[0])
         stamps: list[int | None] = []
+        origins: list[object] = []
+        log = PacketLog()
         keys: list[int] = []
         size = (0, 0)
         peak = 0
-        breaks: list[tuple[int, int | None, str]] = []  # frames from and to which it is damaged, and why
+        breaks: list[tuple[int, str]] = []  # frames before which it is damaged, and why
 
         def note(reason: str) -> None:
-            if not breaks or breaks[-1][1] is not None:
-                breaks.append((len(stamps), None, reason))
+            breaks.append((len(stamps), reason))
 
         with open_video(self._path, limits) as (container, stream):
             per_second = float(stream.average_rate or stream.guessed_rate or 25)
-            deadline = time.monotonic() + limits.seconds
-            for frame in sound_frames(container, stream, limits, deadline=deadline, damaged=None if whole else note):
+            deadline = math.inf if limits.seconds is None else time.thread_time() + limits.seconds
+            damaged = None if whole else note
+            for frame in sound_frames(container, stream, limits, deadline=deadline, damaged=damaged, log=log.note):
                 if frame.key_frame:
                     keys.append(len(stamps))
-                if breaks and breaks[-1][1] is None:
-                    breaks[-1] = breaks[-1][0], len(stamps), breaks[-1][2]
                 if not stamps:
                     size = shown_size(frame)
                 stamps.append(frame.pts)
+                origins.append(frame.opaque)
                 peak = max(peak, peak_of(frame))
                 if sink is not None:
                     sink(frame)
@@ -78,24 +85,29 @@ class EncodedVideo:
                 raise UnreadableVideo("does not say when its frames are shown")
             unit = float(time_base)
             declared = _declared_seconds(container, stream, time_base)
+            from_zero = container.format.name.startswith(COUNTED_FROM_ZERO)
+            is_whole = container.format.name == "avi" and riff_is_whole(self._path)
             codec = str(stream.codec_context.name)
         if not stamps:
-            raise UnreadableVideo(breaks[0][2] if breaks else "holds no frame")
+            raise UnreadableVideo(breaks[0][1] if breaks else "holds no frame")
         if file_stamp(self._path) != stamp:
             raise UnreadableVideo("changed while it was read")
         ticks = np.array(stamps, np.int64) if None not in stamps else None
         if ticks is not None and not (np.diff(ticks) > 0).all():
             ticks = None
-        times = np.arange(len(stamps)) / per_second if ticks is None else (ticks - ticks[0]) * unit
+        packets = log.index(origins) if ticks is None or breaks else None
+        shown = log.times(origins) if ticks is None else ticks
+        times = np.arange(len(stamps)) / per_second if shown is None else (shown - shown[0]) * unit
         entries = np.array([0, *(key for key in keys if key)], np.int64)
-        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks, peak)
-        if index.seconds < 0.9 * declared - 0.1:  # headers may be off by a frame or two
-            reason = f"ends after {index.seconds:.1f} of {declared:.1f} seconds"
+        index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks, peak, packets=packets)
+        given = max(index.seconds, log.span * unit, (log.end or 0) * unit if from_zero else 0)
+        if given < 0.9 * declared - 0.1 and not is_whole:  # headers may be off by a frame or two
+            reason = f"ends after {given:.1f} of {declared:.1f} seconds"
             if whole:
                 raise UnreadableVideo(reason)
-            note(reason)
-        if breaks and ticks is None:
-            raise UnreadableVideo(breaks[0][2])  # without times, nothing tells where a segment is
+            index = _without_loose_end(index, log.decoded)
+            reason = breaks[-1][1] if breaks and breaks[-1][0] >= index.count else reason
+            breaks = [*(found for found in breaks if found[0] < index.count), (index.count, reason)]
         return replace(index, damage=tuple(_stretch(index, *found) for found in breaks))
 
     def pictures(
@@ -105,25 +117,42 @@ class EncodedVideo:
         if file_stamp(self._path) != index.stamp:
             raise UnreadableVideo("changed while it was in use")
         position = start
+        complaints: list[str] = []
         for first in _entries(index, start):
-            with open_video(self._path, limits) as (container, stream):
-                for number, frame in _numbered(container, stream, index, first, limits):
-                    if number > position:
-                        break
-                    if number == position:
-                        position += 1
-                        if keep is None or number in keep:
-                            yield number, convert(frame)
-            if position == index.count:
-                return
-        raise UnreadableVideo(f"gave {position} of the {index.count} frames that it had before")
+            try:
+                with open_video(self._path, limits) as (container, stream):
+                    for number, frame in _numbered(container, stream, index, first, limits, complaints):
+                        if number > position:
+                            break
+                        if number == position:
+                            position += 1
+                            if keep is None or number in keep:
+                                yield number, convert(frame)
+                        if position == index.count:
+                            return
+            except UnreadableVideo as error:
+                complaints.append(str(error))
+        reason = f" ({complaints[-1]})" if complaints else ""
+        raise UnreadableVideo(f"gave {position} of the {index.count} frames that it had before{reason}")
 
 
-def _stretch(index: FrameIndex, first: int, stop: int | None, reason: str) -> Damage:
-    """The damage before which frame ``first - 1`` was the last sound one, and ``stop`` the first sound one after it."""
+def _without_loose_end(index: FrameIndex, decoded: int | None) -> FrameIndex:
+    """The index of a file that is cut off, without frames that are shown after some that are missing."""
+    if index.stamps is None or decoded is None:
+        return index
+    count = max(1, int(np.searchsorted(index.stamps, decoded, side="right")))
+    keys = index.keys[index.keys < count]
+    cut = replace(index, count=count, times=index.times[:count], stamps=index.stamps[:count], keys=keys)
+    if cut.packets is None:
+        return cut
+    return replace(cut, packets=replace(cut.packets, origins=cut.packets.origins[:count]))
+
+
+def _stretch(index: FrameIndex, place: int, reason: str) -> Damage:
+    """The damage between the frames ``place - 1`` and ``place``."""
     step = float(np.median(np.diff(index.times))) if index.count > 1 else 0.0
-    start = float(index.times[first - 1]) + step if first else 0.0
-    return Damage(start, math.inf if stop is None else float(index.times[stop]), first, reason)
+    start = float(index.times[place - 1]) + step if place else 0.0
+    return Damage(start, float(index.times[place]) if place < index.count else math.inf, place, reason)
 
 
 def _ends_as_gif(path: Path) -> bool:
@@ -143,51 +172,52 @@ def _declared_seconds(container: InputContainer, stream: VideoStream, time_base:
 def _entries(index: FrameIndex, start: int) -> list[int]:
     """Key frames to decode frame ``start`` from: the last before it, then earlier ones, in the end frame 0.
 
-    The earlier ones are only needed where a seek leads past its aim, as it does in MPEG transport streams.
+    The earlier ones are only needed where a seek leads past its aim, as it does in MPEG transport streams, or where
+    decoding does not begin at every key frame.
     """
-    if index.stamps is None:
+    if index.stamps is None and index.packets is None:
         return [0]
     last = int(np.searchsorted(index.keys, start, side="right")) - 1
     return list(dict.fromkeys([int(index.keys[max(0, last - back)]) for back in (0, 1, 2, 8)] + [0]))
 
 
 def _numbered(
-    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits
+    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits, complaints: list[str]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with their numbers, from the key frame ``key`` or one before it; ends where they stop matching."""
-    if index.damage and index.stamps is not None:
-        yield from _numbered_around_damage(container, stream, index, key, limits)
-        return
-    if key == 0 or index.stamps is None:
-        yield from enumerate(sound_frames(container, stream, limits))
-        return
-    container.seek(int(index.stamps[key]), stream=stream, backward=True)
-    number = -1
-    for frame in sound_frames(container, stream, limits):
-        if number < 0:
-            if not frame.key_frame or frame.pts is None:
-                continue  # shown before the key frame, and may lack the pictures it was coded from
-            number = int(np.searchsorted(index.stamps, frame.pts))
-        if number >= index.count or frame.pts != index.stamps[number]:
-            return
-        yield number, frame
-        number += 1
+    """Sound frames with their numbers, from the key frame ``key`` or one before it, without those that do not count.
 
-
-def _numbered_around_damage(
-    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits
-) -> Iterator[tuple[int, VideoFrame]]:
-    """The same for a file of which only some is sound: frames that it does not count are passed over."""
-    assert index.stamps is not None
-    if key:
+    What is wrong meanwhile is added to ``complaints``.
+    """
+    if key == 0:
+        yield from enumerate(
+            sound_frames(container, stream, limits, damaged=complaints.append if index.damage else None)
+        )
+        return
+    packets = None
+    if index.packets is not None:
+        packets = index.packets.enter(container, stream, packets_of(container, stream, complaints), key)
+    elif index.stamps is not None:
         container.seek(int(index.stamps[key]), stream=stream, backward=True)
-    begun = not key
-    for frame in sound_frames(container, stream, limits, damaged=_ignore):
-        begun = begun or frame.key_frame
-        number = int(np.searchsorted(index.stamps, frame.pts)) if begun and frame.pts is not None else index.count
-        if number < index.count and index.stamps[number] == frame.pts:
+    begun = False
+    for frame in sound_frames(container, stream, limits, damaged=complaints.append, packets=packets):
+        begun = begun or frame.key_frame  # what is shown before may lack the pictures it was coded from
+        number = index.number_of(frame) if begun else None
+        if number is not None:
             yield number, frame
 
 
-def _ignore(reason: str) -> None:
-    pass
+def riff_is_whole(path: Path) -> bool:
+    """Whether an AVI file has all the bytes that it says it has.
+
+    Of pictures that are dropped or shown long it holds fewer than its header counts.
+    """
+    size = path.stat().st_size
+    place = 0
+    with path.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            name, length = struct.unpack("<4sI", file.read(8))
+            if name != b"RIFF":
+                break  # other programs' additions
+            place += 8 + length + length % 2
+    return 0 < place <= size + 1

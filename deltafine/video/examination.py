@@ -15,7 +15,7 @@ from deltafine.video.cache import SourceKey
 from deltafine.video.catalogue import Problem, Video
 from deltafine.video.conversion import bits_for
 from deltafine.video.finding import content_hash
-from deltafine.video.frames import FrameIndex, FrameSource, Limits, UnreadableVideo
+from deltafine.video.frames import Damage, FrameIndex, FrameSource, Limits, UnreadableVideo
 from deltafine.video.prefetch import ordered
 from deltafine.video.sources import source_of
 from deltafine.video.windows import TICK, chosen_frames
@@ -33,14 +33,12 @@ class Examination:
     Args:
         limits: The same.
         problems: What is known to be wrong already.
-        videos: All videos of the data set: they tell which files are used in segments, and pictures of 16 bits are
-            scaled alike in all of them.
+        videos: All videos of the data set: pictures of 16 bits are scaled alike in all of them.
     """
 
     def __init__(self, limits: Limits, problems: Iterable[Problem] = (), videos: Sequence[Video] = ()) -> None:
         self.limits = limits
         self._videos = videos
-        self._segmented = {video.source for video in videos if video.is_segment}
         self._bits: int | None = None
         self._settling = threading.Lock()
         self._problems: dict[tuple[str, str], Problem] = {(p.video, p.kind): p for p in problems}
@@ -50,9 +48,10 @@ class Examination:
 
     @property
     def problems(self) -> list[Problem]:
-        """What was found wrong so far."""
+        """What was found wrong so far, in the order of the videos."""
+        place = {video.name: number for number, video in enumerate(self._videos)}
         with self._lock:
-            return list(self._problems.values())
+            return sorted(self._problems.values(), key=lambda one: (place.get(one.video, -1), one.video, one.kind))
 
     def scan(
         self, videos: Iterable[Video], workers: int, progress: Callable[[int, int], None] = lambda done, total: None
@@ -64,7 +63,11 @@ class Examination:
             progress(done, len(new))
         for video in videos:  # the same file may be the source of several videos
             index = self.index(video)
-            if index is not None and video.is_segment:
+            if index is None:
+                continue
+            if (left_out := _left_out(video, index)) is not None:
+                self._note_cut(video, left_out)
+            elif video.is_segment:
                 self._note_bounds(video, index)
 
     def is_known(self, video: Video) -> bool:
@@ -84,11 +87,11 @@ class Examination:
         index = self._indexes.get(video.source)
         if index is None:
             try:
-                index = source_of(video).scan(self.limits, sink, whole=video.source not in self._segmented)
+                index = source_of(video).scan(self.limits, sink, whole=False)
             except UnreadableVideo as error:
                 index = str(error)
             self._indexes[video.source] = index
-        reason = index if isinstance(index, str) else _mislabelled(video, index.count) or _damaged(video, index)
+        reason = index if isinstance(index, str) else _mislabelled(video, index) or _spoilt(video, index)
         if reason is not None:
             self.note_problem(video, reason)
         return None if reason is not None or isinstance(index, str) else index
@@ -124,6 +127,11 @@ class Examination:
         start = video.start if video.start_frame is None else float(index.times[first])
         end = float(index.times[stop]) if stop < index.count else video.end
         return chosen_frames(index.times, index.seconds, start=start, end=end, fps=fps)
+
+    def breaks(self, video: Video) -> np.ndarray:
+        """(breaks,) int64: frames of a video's file before which pictures are missing, because they are damaged."""
+        index = self.index(video)
+        return np.array([damage.frame for damage in index.damage] if index is not None else [], np.int64)
 
     def reason(self, video: Video) -> str:
         """Why a video is bad."""
@@ -193,8 +201,12 @@ class Examination:
             self.note_problem(video, f"begins at {said.format(start)}, and its file ends at {said.format(length)}")
         elif length + (0 if unit == "frames" else ROUNDED_SECONDS) < end < math.inf:
             reason = f"is used up to the end of its file at {said.format(length)}, and not to "
-            with self._lock:
-                self._problems[video.name, "cut"] = Problem(video.name, reason + said.format(end), "cut")
+            self._note_cut(video, reason + said.format(end))
+
+    def _note_cut(self, video: Video, reason: str) -> None:
+        """Record that only some of a video is used."""
+        with self._lock:
+            self._problems[video.name, "cut"] = Problem(video.name, reason, "cut")
 
     def _content(self, video: Video) -> str:
         """Digest of a video's file, computed once while the file stays what it is."""
@@ -207,19 +219,42 @@ class Examination:
             return f"unreadable: {error}"
 
 
-def _mislabelled(video: Video, count: int) -> str | None:
-    if video.frame_labels is None or len(video.frame_labels) <= count:
+def _mislabelled(video: Video, index: FrameIndex) -> str | None:
+    if video.frame_labels is None:
         return None
-    return f"has {count_of(count, 'frame')}, but frame {len(video.frame_labels) - 1} has a label"
+    labels = len(video.frame_labels)
+    for damage in index.damage:
+        if labels > damage.frame:  # which frames these are, nobody knows any more
+            return damage.reason
+    return f"has {count_of(index.count, 'frame')}, but frame {labels - 1} has a label" if labels > index.count else None
 
 
-def _damaged(video: Video, index: FrameIndex) -> str | None:
+def _spoilt(video: Video, index: FrameIndex) -> str | None:
+    """Why damage leaves nothing of a video; None where it leaves something."""
+    hit = _hit(video, index)
     ((unit, (start, end)), *_) = video.extents.items()
-    if unit == "frames":  # numbers mean nothing beyond the first damage
-        hit = [damage.reason for damage in index.damage if end > damage.frame]
-    else:
-        hit = [damage.reason for damage in index.damage if start < damage.end and end > damage.start + TICK]
-    return hit[0] if hit else None
+    if not hit or (unit != "frames" and ((index.times >= start - TICK) & (index.times < end - TICK)).any()):
+        return None
+    return hit[0].reason  # numbers of frames mean nothing beyond the first damage
+
+
+def _left_out(video: Video, index: FrameIndex) -> str | None:
+    """What is to be said of damage in a video that is used; None where there is none."""
+    hit = _hit(video, index)
+    if not hit:
+        return None
+    if len(hit) == 1 and hit[0].end == math.inf:
+        return f"{hit[0].reason}, and is used up to there"
+    places = f", as in {count_of(len(hit) - 1, 'more place')}" if len(hit) > 1 else ""
+    return f"{hit[0].reason}{places}, and is used without the damaged pictures"
+
+
+def _hit(video: Video, index: FrameIndex) -> list[Damage]:
+    """The damage in what a video shows of its file."""
+    ((unit, (start, end)), *_) = video.extents.items()
+    if unit == "frames":
+        return [damage for damage in index.damage if end > damage.frame]
+    return [damage for damage in index.damage if start < damage.end and end > damage.start + TICK]
 
 
 def count_of(number: int, one: str, many: str | None = None) -> str:

@@ -15,8 +15,9 @@ IMAGE_SUFFIXES = sequences.IMAGE_SUFFIXES
 natural_key = sequences.natural_key
 
 VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
-    | {".ts", ".m2ts", ".mts", ".ogv", ".3gp", ".gif"}
+    {".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".f4v", ".asf", ".divx"}
+    | {".ts", ".m2ts", ".mts", ".m2t", ".vob", ".ogv", ".3gp", ".3g2", ".gif", ".mxf", ".dv", ".y4m", ".ivf"}
+    | {".h264", ".264", ".h265", ".265", ".hevc", ".m1v", ".m2v", ".mjpg", ".mjpeg"}
 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,10 +14,12 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from deltafine.storage.files import is_lfs_pointer
+from deltafine.video.packets import PacketIndex
 
 if TYPE_CHECKING:
     from deltafine.video.conversion import Converter
 
+MANY_FRAMES = 500_000
 _LARGEST_POINTER = 1 << 10
 """Bytes; what Git LFS leaves in place of a file has about 130."""
 
@@ -26,14 +29,37 @@ class Limits:
     """How much of the machine one file may take before it counts as unreadable.
 
     Attributes:
-        frames: Most frames in a file.
+        frames: Most frames in a file; None for any number that its size makes plausible.
         pixels: Most pixels of one picture (8K is 33 million).
-        seconds: Most seconds that reading through one file may take.
+        seconds: Most seconds of processor time that reading through one file may take; None for any. It does not
+            count what else the machine does.
     """
 
-    frames: int = 500_000
+    frames: int | None = None
     pixels: int = 1 << 26
-    seconds: float = 600.0
+    seconds: float | None = None
+
+    def of_file(self, size: int) -> Limits:
+        """These limits for a file of so many bytes: one that gives many more frames than bytes was made to do so."""
+        return replace(self, frames=max(MANY_FRAMES, size)) if self.frames is None else self
+
+
+_default: ContextVar[Limits | None] = ContextVar("limits", default=None)
+
+
+def default_limits() -> Limits:
+    """The limits of data sets that are opened without."""
+    return _default.get() or Limits()
+
+
+@contextlib.contextmanager
+def limited(limits: Limits) -> Iterator[None]:
+    """Give these limits to every data set that is opened meanwhile without any: one job opens several."""
+    token = _default.set(limits)
+    try:
+        yield
+    finally:
+        _default.reset(token)
 
 
 class UnreadableVideo(Exception):
@@ -42,11 +68,11 @@ class UnreadableVideo(Exception):
 
 @dataclass(frozen=True)
 class Damage:
-    """A stretch of a file that cannot be used.
+    """A stretch of a file that cannot be used. Its frames are not counted.
 
     Attributes:
         start, end: Seconds since the first frame, from the last sound frame before it to the first one after it.
-        frame: The first frame that is not sound. Numbers of later frames mean nothing, because some may be missing.
+        frame: The first sound frame after it, by its number among these. Nobody knows how many are missing before it.
         reason: What is wrong, as in ``UnreadableVideo``.
     """
 
@@ -69,6 +95,7 @@ class FrameIndex:
         keys: (keys,) int64, frames at which decoding can start, ascending, the first of them 0.
         stamps: (count,) int64 time stamps in the container's unit, strictly increasing; None where the file
             has none that single out every frame.
+        packets: Where its frames are in the file, where it has no such time stamps.
         damage: What of it cannot be used, where the rest was asked for.
         peak: The highest value of pictures of 16 bits, of which cameras do not use all; 0 for others.
     """
@@ -83,6 +110,14 @@ class FrameIndex:
     stamps: np.ndarray | None = None
     peak: int = 0
     damage: tuple[Damage, ...] = ()
+    packets: PacketIndex | None = None
+
+    def number_of(self, frame: VideoFrame) -> int | None:
+        """The number of a frame that was decoded again; None for one that does not count."""
+        if self.packets is not None or self.stamps is None:
+            return None if self.packets is None else self.packets.frame_of(frame)
+        number = self.count if frame.pts is None else int(np.searchsorted(self.stamps, frame.pts))
+        return number if number < self.count and self.stamps[number] == frame.pts else None
 
     @property
     def seconds(self) -> float:

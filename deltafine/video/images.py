@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
@@ -15,12 +18,23 @@ from deltafine.video.finding import image_files
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
 from deltafine.video.orientation import of_image
 
+CODECS = {
+    b"\x89PNG": "png",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"\0\0\0\x0cjP  ": "jpeg2000",
+    b"\xffO\xffQ": "jpeg2000",
+}
+"""What images begin with that are no JPEG."""
+STRICT = {"tiff": "crccheck"}
+"""FFmpeg's TIFF decoder is strict by itself, and takes sound files for broken when it is told to "explode"."""
 FRAMES_PER_SECOND = 25
 """What a folder of images counts as, having no times of its own."""
 
 
 class ImageFolder:
-    """The frames of a folder of .jpg or .png files."""
+    """The frames of a folder of images; see ``sequences.IMAGE_SUFFIXES``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,10 +52,10 @@ class ImageFolder:
     ) -> FrameIndex:
         """See ``FrameSource``."""
         files = self._files()
-        if len(files) > limits.frames:
+        if limits.frames is not None and len(files) > limits.frames:
             raise UnreadableVideo(f"has more than {limits.frames} frames")
         stamp = _folder_stamp(files)
-        deadline = time.monotonic() + limits.seconds
+        deadline = math.inf if limits.seconds is None else time.thread_time() + limits.seconds
         size = (0, 0)
         peak = 0
         for number, file in enumerate(files):
@@ -50,8 +64,8 @@ class ImageFolder:
             peak = max(peak, peak_of(frame))
             if sink is not None:
                 sink(frame)
-            if time.monotonic() > deadline:
-                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds to decode")
+            if time.thread_time() > deadline:
+                raise UnreadableVideo(f"takes longer than {limits.seconds:g} seconds of processor time to decode")
         times = np.arange(len(files)) / FRAMES_PER_SECOND
         return FrameIndex(len(files), times, *size, "images", stamp, np.arange(len(files)), peak=peak)
 
@@ -91,11 +105,18 @@ def _folder_stamp(files: list[Path]) -> tuple[int, int]:
     return sum(size for size, _ in stamps), hash(tuple(stamps))
 
 
+def _codec(content: bytes) -> str:
+    """FFmpeg's name of what an image is, whatever it is called."""
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "webp"
+    return next((codec for begin, codec in CODECS.items() if content.startswith(begin)), "mjpeg")
+
+
 def _decode(path: Path, limits: Limits) -> VideoFrame:
     try:
         content = path.read_bytes()
-        decoder = av.CodecContext.create("png" if content.startswith(b"\x89PNG") else "mjpeg", "r")
-        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": "explode+crccheck"}
+        decoder = cast("VideoCodecContext", av.CodecContext.create(codec := _codec(content), "r"))
+        decoder.options = {"max_pixels": str(limits.pixels), "err_detect": STRICT.get(codec, "explode+crccheck")}
         frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"has the unreadable image {path.name}") from error

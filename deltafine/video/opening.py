@@ -16,7 +16,7 @@ from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.video.catalogue import Found
 from deltafine.video.dataset import Dataset
 from deltafine.video.finding import image_folders, images_of
-from deltafine.video.frames import Limits
+from deltafine.video.frames import Limits, default_limits
 from deltafine.video.layouts import Layout, find
 from deltafine.video.layouts.common import nearest, some
 from deltafine.video.sequences import notes_on_images
@@ -81,7 +81,7 @@ def open_dataset(
             found = replace(found, videos=draw_split(found.videos, validation, seed))
     except OSError as error:  # of what is not a video: a folder that may not be read, a name that is too long
         raise DeltafineError(f"{some([str(error.filename or root)])} cannot be read: {error.strerror}.") from error
-    return Dataset(root, found, limits or Limits())
+    return Dataset(root, found, limits or default_limits())
 
 
 def open_for_frames(path: str | os.PathLike[str], **how: Any) -> Dataset:

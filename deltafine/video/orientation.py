@@ -76,9 +76,14 @@ def of_matrix(content: bytes) -> Orientation:
 
 
 def of_image(content: bytes) -> Orientation:
-    """The orientation that the Exif data of a JPEG or PNG file tells; as stored where there are none."""
+    """The orientation that the Exif data of an image tell; as stored where there are none."""
     try:
-        exif = _png_exif(content) if content.startswith(b"\x89PNG") else _jpeg_exif(content)
+        if content.startswith((b"II*\0", b"MM\0*")):
+            exif = content  # TIFF is what Exif data are written in
+        elif content.startswith(b"RIFF"):
+            exif = _webp_exif(content)
+        else:
+            exif = _png_exif(content) if content.startswith(b"\x89PNG") else _jpeg_exif(content)
         return OF_EXIF.get(_read_tag(exif), AS_STORED) if exif else AS_STORED
     except struct.error:  # cut off or broken, in what is no part of the picture
         return AS_STORED
@@ -104,6 +109,16 @@ def _png_exif(content: bytes) -> bytes:
         if name == b"eXIf":
             return content[place + 8 : place + 8 + size]
         place += 12 + size
+    return b""
+
+
+def _webp_exif(content: bytes) -> bytes:
+    place = 12
+    while place + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, place)
+        if name == b"EXIF":
+            return content[place + 8 : place + 8 + size].removeprefix(b"Exif\0\0")
+        place += 8 + size + size % 2
     return b""
 
 

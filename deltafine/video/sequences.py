@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2"})
+_JPEG = (".jpg", ".jpeg")
 
 _OTHERS = {
     "optical flow": ("flow", "flows", "flowx", "flowy", "opticalflow"),
@@ -109,7 +110,7 @@ def _one_of_each(names: list[str]) -> list[str]:
     if len(set(stems)) == len(names):
         return names
     count = Counter(suffixes)
-    order = sorted(count, key=lambda suffix: (-count[suffix], suffix.lower() == ".png", suffix))
+    order = sorted(count, key=lambda suffix: (-count[suffix], suffix.lower() not in _JPEG, suffix))
     best: dict[str, str] = {}
     for suffix in order:
         for stem, of_stem in zip(stems, suffixes, strict=True):
@@ -196,13 +197,14 @@ def _folders(folder: Path, changed: int) -> tuple[str, ...]:
 
 
 def image_area(path: Path) -> int:
-    """Pixels of a JPEG or PNG file, by its header; 0 where that does not tell."""
+    """Pixels of a JPEG, PNG or BMP file, by its header; 0 where that does not tell."""
     try:
         with path.open("rb") as file:
             beginning = file.read(1 << 16)
-        if beginning.startswith(b"\x89PNG"):
-            width, height = struct.unpack_from(">II", beginning, 16)
-            return int(width * height)
+        if beginning.startswith((b"\x89PNG", b"BM")):
+            form, place = (">II", 16) if beginning.startswith(b"\x89PNG") else ("<ii", 18)
+            width, height = struct.unpack_from(form, beginning, place)
+            return int(abs(width * height))
         place = 2
         while beginning[place] == 0xFF:
             marker = beginning[place + 1]

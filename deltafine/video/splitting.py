@@ -20,7 +20,8 @@ def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Vi
     """Mark a share of the videos of every class for validation.
 
     Copies and segments of one file count as one and stay together, and so do UCF101's clips of one recording. A
-    class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1.
+    class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1. A single video
+    validates: it can only be split in time.
 
     Args:
         videos: All videos; labels may be None.
@@ -29,6 +30,8 @@ def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Vi
     """
     if not 0 <= validation <= 1:
         raise DeltafineError(f"The validation share is {validation}: it must lie between 0 and 1.")
+    if len(videos) == 1 and 0 < validation < 1:  # nothing to draw: as a file that is given itself
+        return [replace(videos[0], split="validation")]
     recording = _recordings(videos)
     groups: dict[int | None, dict[str, None]] = defaultdict(dict)
     first_label: dict[str, int | None] = {}

@@ -77,7 +77,7 @@ def test_videos_of_one_class_alone(how: dict[str, Any], of_one_class: Path, tmp_
 
 def test_videos_of_one_class_say_nothing_of_the_order_of_two(of_one_class: Path, tmp_path: Path) -> None:
     model = write_small_model(tmp_path / "model.keras")
-    with pytest.raises(DeltafineError, match=r"has 2 outputs but .* has 1 classes"):
+    with pytest.raises(DeltafineError, match=r"has 2 outputs but .* has 1 class "):
         refine(model, of_one_class, tmp_path / "run", frames=4, **FAST)
 
 

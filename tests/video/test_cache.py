@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_not_fatal(root: Path, tmp_p
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     assert len(frames_of(open_cached(root, tmp_path / "file", said)))
-    assert said[0].startswith("Frames are decoded again in every epoch. The folder ")
+    assert said[0].startswith("Frames are decoded again in every epoch: The folder ")
     assert "cannot be made" in said[0]
 
 
@@ -252,3 +252,26 @@ def test_the_cache_serves_when_the_videos_are_gone(root: Path, cache: Path) -> N
     before = np.concatenate([batch.frames for batch in source])
     shutil.rmtree(root)
     np.testing.assert_array_equal(np.concatenate([batch.frames for batch in source]), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs limits of POSIX")
+def test_a_disk_that_fills_meanwhile_is_said_in_one_sentence_and_the_frames_are_decoded(
+    root: Path, cache: Path
+) -> None:
+    import resource
+
+    plain = frames_of(open_dataset(root, validation=0))
+    said: list[str] = []
+    data = open_cached(root, cache, said)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        frames = frames_of(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    np.testing.assert_array_equal(frames, plain)
+    assert said[1:] == [sentence for sentence in said[1:] if sentence.startswith("Frames are decoded again in every")]
+    assert len(said) == 2
+    assert "cannot be written: File too large" in said[1]
+    assert said[1].count(". ") == 0
+    assert list(cache.iterdir()) == []

@@ -98,9 +98,22 @@ def test_ucf101_numbers_classes_by_its_list(tmp_path: Path, lists: str, videos: 
         open_dataset(tmp_path)
 
 
-def test_a_list_that_names_missing_files_says_how_many_and_which(ucf: Path) -> None:
+def test_files_that_a_list_names_and_that_are_missing_count_as_bad_videos(ucf: Path) -> None:
     (ucf / "testlist01.txt").write_text("walk/v1.avi\nwalk/gone.avi\nrun/lost.avi\n")
-    with pytest.raises(DeltafineError, match=r"3 videos of which 2 are not .*walk/gone.avi, run/lost.avi"):
+    data = open_dataset(ucf)
+    missing = [(problem.video, problem.reason) for problem in data.problems]
+    why = "is listed in testlist01.txt but not there"
+    assert missing == [("walk/gone.avi", why), ("run/lost.avi", why)]
+    with pytest.raises(DeltafineError, match=r"2 of 3 videos .* 1 allowed \(walk/gone.avi is listed in testlist01.txt"):
+        data.check(1, split="validation")
+    data.check(0, split="train")
+    data.check(2)
+    assert len(data.scan()) == 2
+
+
+def test_a_list_of_which_no_file_is_there_is_refused(ucf: Path) -> None:
+    (ucf / "testlist01.txt").write_text("walk/gone.avi\nrun/lost.avi\n")
+    with pytest.raises(DeltafineError, match=r"2 videos of which 2 are not .*walk/gone.avi, run/lost.avi"):
         open_dataset(ucf)
 
 

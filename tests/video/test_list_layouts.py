@@ -45,10 +45,15 @@ def test_hmdb51_takes_the_use_of_each_video_from_its_lists(root: Path, folder: s
         open_dataset(root, split=3)
 
 
-def test_hmdb51_refuses_missing_videos_and_odd_lines(root: Path) -> None:
+def test_hmdb51_lists_missing_videos_and_refuses_odd_lines(root: Path) -> None:
     (root / "run_test_split1.txt").write_text("v0.avi 1\nv9.avi 2\n")
-    with pytest.raises(DeltafineError, match=r"names 2 videos of which 1 are not .*run/v9.avi"):
-        open_dataset(root)
+    data = open_dataset(root)
+    assert [(problem.video, problem.reason) for problem in data.problems] == [
+        ("run/v9.avi", "is listed in run_test_split1.txt but not there")
+    ]
+    data.check(1)
+    with pytest.raises(DeltafineError, match=r"1 of 2 videos .* 0 allowed"):
+        data.check(0)
     (root / "run_test_split1.txt").write_text("v0.avi 7\n")
     with pytest.raises(DeltafineError, match=r"has the line 'v0.avi 7'"):
         open_dataset(root)
@@ -364,7 +369,10 @@ def test_hdf5_groups_may_differ_in_length_and_label_their_frames(tmp_path: Path)
     [
         ({"other": np.zeros(3)}, "holds neither frames"),
         ({"frames": np.zeros((2, 3, 4, 4, 3), np.uint8), "labels": np.zeros(5)}, "as many labels"),
-        ({"frames": np.zeros((1, 3, 4, 4, 3), np.uint8), "labels": [4], "classes": ["a"]}, "label 4, but names only 1"),
+        (
+            {"frames": np.zeros((1, 3, 4, 4, 3), np.uint8), "labels": [4], "classes": ["a"]},
+            "label 4, but names only 1 of the classes 0 to 4",
+        ),
     ],
 )
 def test_broken_hdf5_says_what_is_wrong(tmp_path: Path, content: dict[str, Any], message: str) -> None:

@@ -61,15 +61,31 @@ def test_a_file_that_is_no_video(tmp_path: Path, good: Path, content: bytes) -> 
     assert reason(tmp_path).startswith("cannot be decoded (")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}])
-def test_a_truncated_file(tmp_path: Path, good: Path, share: float, options: dict[str, str]) -> None:
-    whole = write_video(
-        tmp_path / "whole.mp4", 100, codec="libx264", container_options=options, size=(64, 128), group=50
-    )
-    content = whole.read_bytes()
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_a_truncated_file_without_its_table(tmp_path: Path, good: Path, share: float) -> None:
+    content = write_video(tmp_path / "whole.mp4", 100, codec="libx264", size=(64, 128), group=50).read_bytes()
     beside_a_good_one(tmp_path, good, "bad.mp4", content[: int(share * len(content))])
     assert reason(tmp_path).startswith(("cannot be decoded ", "ends after ", "is damaged"))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8])
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "3"}])
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
+def test_a_truncated_file_is_used_up_to_the_cut(
+    tmp_path: Path, share: float, options: dict[str, str], name: str
+) -> None:
+    front = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    whole = write_video(tmp_path / name, 100, codec="libx264", options=options, container_options=front, group=50)
+    content = whole.read_bytes()
+    whole.write_bytes(content[: int(share * len(content))])
+    data = open_dataset(whole)
+    ((_, stream),) = data.streams(None, size=SIZE)
+    shown = numbers_of(np.concatenate([frames for frames, _ in stream]))
+    assert shown == list(range(len(shown)))
+    assert 0 < len(shown) < 100
+    (problem,) = data.problems
+    assert problem.kind == "cut"
+    assert problem.reason.endswith(", and is used up to there")
 
 
 def test_an_avi_cut_between_two_frames_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -89,8 +105,14 @@ def test_noise_in_the_middle_of_a_stream(tmp_path: Path, good: Path) -> None:
     content = bytearray(write_video(tmp_path / "whole.mp4", pictures=pictures, codec="libx264").read_bytes())
     middle = len(content) // 2
     content[middle : middle + 20_000] = rng.bytes(20_000)
-    beside_a_good_one(tmp_path, good, "bad.mp4", bytes(content))
-    assert reason(tmp_path).startswith(("cannot be decoded ", "is damaged at frame "))
+    bad = beside_a_good_one(tmp_path, good, "bad.mp4", bytes(content))
+    data = open_dataset(bad)
+    index = data.index(data.videos[0])
+    assert index is not None
+    assert 0 < index.count < 30
+    (problem,) = data.scan()
+    assert problem.kind == "cut"
+    assert problem.reason.startswith(("cannot be decoded ", "is damaged at frame "))
 
 
 def test_sound_without_pictures(tmp_path: Path, good: Path) -> None:

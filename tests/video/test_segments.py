@@ -73,7 +73,7 @@ def damage(path: Path, number: int = 100) -> None:
     ("name", "codec", "options"),
     [("v.mp4", "libx264", {"bf": "2"}), ("v.avi", "mpeg4", {}), ("v.mkv", "libx264", {})],
 )
-def test_segments_that_are_cut_around_damage_are_used(
+def test_damage_costs_segments_the_pictures_that_it_damages(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], cached: bool
 ) -> None:
     path = write_video(tmp_path / name, 200, codec=codec, group=20, options=options)
@@ -84,9 +84,20 @@ def test_segments_that_are_cut_around_damage_are_used(
     used = {
         video.name: numbers for (video, _), numbers in zip(data.streams("train", size=SIZE), shown(data), strict=True)
     }
-    assert list(used) == [f"{name} [0.4-0.8 s]", f"{name} [6.4-6.8 s]"]
-    assert list(used.values()) == [list(range(10, 20)), list(range(160, 170))]
-    assert {problem.video for problem in data.problems} == {f"{name} [3-5 s]", f"{name} [0-8 s]"}
+    assert list(used) == [f"{name} [{segment} s]" for segment in ("0.4-0.8", "3-5", "6.4-6.8", "0-8")]
+    first, around, last, whole = used.values()
+    late = 160 if name != "v.avi" else last[0]  # whose times are counted, and some that were counted are lost
+    assert (first, last) == (list(range(10, 20)), list(range(late, late + 10)))
+    assert late < 166
+    lost = sorted(set(range(200)) - set(whole))
+    assert whole == [number for number in range(200) if number not in lost]
+    assert 0 < len(lost) < 40
+    assert set(lost) == set(range(min(lost), max(lost) + 1)) <= set(range(97, 140))
+    assert around == [number for number in range(75, 125 + late - 160) if number not in lost]
+    assert {(problem.video, problem.kind) for problem in data.problems} == {
+        (f"{name} [3-5 s]", "cut"),
+        (f"{name} [0-8 s]", "cut"),
+    }
     if cached:
         again = open_dataset(tmp_path)
         again.use_cache(tmp_path / "cache")
@@ -94,7 +105,7 @@ def test_segments_that_are_cut_around_damage_are_used(
         assert set(again.problems) == set(data.problems)
 
 
-def test_a_damaged_cache_of_a_damaged_file_gives_right_frames_or_a_reason(tmp_path: Path) -> None:
+def test_a_damaged_cache_of_a_damaged_file_gives_right_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
     damage(path)
     write_segments(tmp_path, "v.mp4", [(0.4, 0.8), (6.4, 6.8)]).use_cache(tmp_path / "cache")
@@ -109,8 +120,8 @@ def test_a_damaged_cache_of_a_damaged_file_gives_right_frames_or_a_reason(tmp_pa
     cache.write_bytes(content)
     again = open_dataset(tmp_path)
     again.use_cache(tmp_path / "cache")
-    assert shown(again)[0] == list(range(10, 20))
-    assert [problem.video for problem in again.problems] == ["v.mp4 [6.4-6.8 s]"]
+    assert shown(again) == [list(range(10, 20)), list(range(160, 170))]
+    assert again.problems == []
 
 
 def test_segments_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) -> None:
@@ -118,15 +129,27 @@ def test_segments_before_the_place_where_a_file_is_cut_are_used(tmp_path: Path) 
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     data = write_segments(tmp_path, "v.mkv", [(0.4, 0.8), (7.0, 7.4), (1.0, 7.0)])
-    assert shown(data) == [list(range(10, 20))]
-    assert {problem.video for problem in data.problems} == {"v.mkv [7-7.4 s]", "v.mkv [1-7 s]"}
+    first, cut = shown(data)
+    assert first == list(range(10, 20))
+    assert cut == list(range(25, 25 + len(cut)))  # none of those that are shown after lost ones
+    assert 50 < len(cut) < 100
+    found = {problem.video: problem for problem in data.problems}
+    assert set(found) == {"v.mkv [7-7.4 s]", "v.mkv [1-7 s]"}
+    assert found["v.mkv [7-7.4 s]"].kind == "unreadable"
+    assert found["v.mkv [1-7 s]"].kind == "cut"
+    assert found["v.mkv [1-7 s]"].reason.endswith(", and is used up to there")
 
 
-def test_a_whole_video_is_not_used_beside_its_sound_segments(tmp_path: Path) -> None:
+def test_a_damaged_video_is_used_as_a_whole_and_in_segments(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 200, codec="libx264", group=20)
     damage(path)
     rows = [{"path": "v.mp4", "split": "train"}, {"path": "v.mp4", "start": 0.4, "end": 0.8, "split": "train"}]
     (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     data = open_dataset(tmp_path)
-    assert shown(data) == [list(range(10, 20))]
-    assert [problem.video for problem in data.problems] == ["v.mp4"]
+    whole, segment = shown(data)
+    assert segment == list(range(10, 20))
+    lost = sorted(set(range(200)) - set(whole))
+    assert set(lost) == set(range(min(lost), max(lost) + 1)) <= set(range(97, 140))
+    assert whole == [number for number in range(200) if number not in lost]
+    assert [(problem.video, problem.kind) for problem in data.problems] == [("v.mp4", "cut")]
+    assert "is used without the damaged pictures" in data.problems[0].reason

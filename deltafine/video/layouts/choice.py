@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,16 @@ LAYOUTS: Registry[Layout] = Registry(
 ``first=True`` to have it tried at all."""
 
 
+def refuse_live(path: Path) -> None:
+    """Raise where the user means a camera or a stream of the network and not a file."""
+    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(.*)", str(path))
+    record = "record it into a file, such as with ffmpeg, and give that file or its folder"
+    if address and not path.exists():
+        raise DeltafineError(f"{address[1]}://{address[2]} is an address and no file: {record}.")
+    if (path.name.isdigit() and str(path) == path.name and not path.exists()) or path.is_char_device():
+        raise DeltafineError(f"{path} is a camera and no file: {record}.")
+
+
 def find(
     path: Path,
     layout: str | Layout | None,
@@ -55,6 +66,7 @@ def find(
     """
     if isinstance(layout, str) and layout not in LAYOUTS.names:
         raise DeltafineError(f"There is no layout '{layout}': choose one of {', '.join(LAYOUTS.names)}.")
+    refuse_live(path)
     if not path.exists():
         raise DeltafineError(f"There is nothing at {path}: give a folder of videos or a video file.")
     named = None if layout is None else LAYOUTS.get(layout)

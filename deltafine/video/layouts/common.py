@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from deltafine.errors import DeltafineError
+from deltafine.video.catalogue import Problem
 from deltafine.video.finding import is_video, relative_name, subfolders
 from deltafine.video.sequences import is_image
 
@@ -124,13 +125,32 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return some(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known, most=10)
 
 
-def refuse_missing(missing: Sequence[str], total: int, listed_in: Path, root: Path) -> None:
-    """Raise when a list names videos that are not there, saying how many and which come first."""
-    if missing:
+def expected(root: Path, name: str) -> Path:
+    """Where a video would lie that a list names and that is not there."""
+    return root / PurePosixPath(name.replace("\\", "/"))
+
+
+def note_missing(
+    missing: Sequence[Path], total: int, listed_in: Path, root: Path, *, beside: bool = False
+) -> list[Problem]:
+    """What is wrong with videos that a list names and that are not there: they count among the unreadable ones.
+
+    Args:
+        missing: Where they would lie.
+        total: How many videos the list names.
+        listed_in, root: The list, and the data folder.
+        beside: Whether the list lies beside the data folder, of which it may only be by name.
+
+    Raises:
+        DeltafineError: None of all the videos is there, or one is not and the list lies beside the data folder.
+    """
+    names = [relative_name(path, root) for path in missing]
+    if names and (beside or len(names) == total):
         raise DeltafineError(
-            f"{listed_in} names {total} videos of which {len(missing)} are not below {root} "
-            f"({some(missing)}): add the missing files or take them off the list."
+            f"{listed_in} names {total} videos of which {len(names)} are not below {root} "
+            f"({some(names)}): add the missing files or take them off the list."
         )
+    return [Problem(name, f"is listed in {listed_in.name} but not there") for name in dict.fromkeys(names)]
 
 
 def number_classes(names: Iterable[str]) -> tuple[str, ...]:

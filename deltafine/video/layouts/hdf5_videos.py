@@ -52,7 +52,7 @@ def find_hdf5(path: Path, *, allow_outside: bool = False) -> Found | None:
         raise DeltafineError(f"{path} is not a sound HDF5 file.") from error
     top = max((int(np.max(labels, initial=-1)) for _, _, labels, _ in entries), default=-1)
     if classes and top >= len(classes):
-        raise DeltafineError(f"{path} has the label {top}, but names only {len(classes)} classes.")
+        raise DeltafineError(f"{path} has the label {top}, but names only {len(classes)} of the classes 0 to {top}.")
     classes = classes or tuple(str(number) for number in range(top + 1))
     known = [split is not None for *_, split in entries]
     if any(known) and not all(known):

@@ -10,9 +10,16 @@ import re
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
-from deltafine.video.catalogue import Found, Split, Video
+from deltafine.video.catalogue import Found, Problem, Split, Video
 from deltafine.video.finding import relative_name
-from deltafine.video.layouts.common import list_folders, locate_flat, number_classes, read_lines, refuse_missing
+from deltafine.video.layouts.common import (
+    expected,
+    list_folders,
+    locate_flat,
+    note_missing,
+    number_classes,
+    read_lines,
+)
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 
 OFFICIAL = "testTrainMulti_7030_splits"
@@ -29,7 +36,7 @@ def find_hmdb51(
     The lists lie below ``root``, or else in the folder ``lists_in``.
 
     Raises:
-        DeltafineError: A list is broken, or names files that are not there.
+        DeltafineError: A list is broken, or none of the files that it names is there.
     """
     folders = list_folders(lists_in or root, LIST_FOLDERS, only_usual=lists_in is not None)
     lists = next(filter(None, map(_lists, folders)), None)
@@ -43,9 +50,11 @@ def find_hmdb51(
         )
     classes = number_classes(name for name, _ in chosen)
     videos: list[Video] = []
+    problems: list[Problem] = []
     for class_name, listing in chosen:
         lines = read_lines(listing)
-        missing = []
+        missing: list[Path] = []
+        used = 0
         for line in lines:
             file, _, use = line.rpartition(" ")
             if use not in USES or not file.strip():
@@ -53,12 +62,22 @@ def find_hmdb51(
             use_split = USES[use]
             name = f"{class_name}/{file.strip()}"
             path = locate_flat(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
+            if use_split is None:
+                continue
+            used += 1
             if path is None:
-                missing.append(name)
-            elif use_split is not None:
-                videos.append(Video(path, relative_name(path, root), classes.index(class_name), use_split))
-        refuse_missing(missing, len(lines), listing, root)
-    return Found(f"HMDB51 layout, split {split}", videos, classes, has_splits=True, lists=[path for *_, path in lists])
+                path = expected(root, name)
+                missing.append(path)
+            videos.append(Video(path, relative_name(path, root), classes.index(class_name), use_split))
+        problems += note_missing(missing, used, listing, root, beside=lists_in is not None)
+    return Found(
+        f"HMDB51 layout, split {split}",
+        videos,
+        classes,
+        has_splits=True,
+        problems=problems,
+        lists=[path for *_, path in lists],
+    )
 
 
 def _lists(folder: Path) -> list[tuple[int, str, Path]]:

@@ -9,7 +9,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import relative_name
-from deltafine.video.layouts.common import locate, number_labels, refuse_missing, whole_number
+from deltafine.video.layouts.common import expected, locate, note_missing, number_labels, whole_number
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 from deltafine.video.layouts.tables import FILE_COLUMNS, has_columns, read_table, recognise, say_unknown
@@ -31,7 +31,7 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
     Without a ``split`` column every stream is for validation. Classes are sorted by name.
 
     Raises:
-        DeltafineError: A row is broken, or the file names videos that are not there.
+        DeltafineError: A row is broken, or none of the videos is there.
     """
     listing = root / LABELS
     if not has_columns(listing, COLUMNS, CALLED):
@@ -58,15 +58,17 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
     for name, frames in labels.items():
         path = locate(root, name, listing, folders=(".", "videos"), allow_outside=allow_outside)
         if path is None:
-            missing.append(name)
-            continue
+            path = expected(root, name)
+            missing.append(path)
         numbers = np.full(max(frames) + 1, -1, np.int64)
         for frame, label in frames.items():
             numbers[frame] = numbered[label]
         videos.append(Video(path, relative_name(path, root), None, splits[name], numbers))
-    refuse_missing(missing, len(labels), listing, root)
+    problems = note_missing(missing, len(labels), listing, root)
     notes = say_unknown(listing, table.unknown) + said
-    return Found("streams with frame labels", videos, classes, has_splits=True, notes=notes, lists=[listing])
+    return Found(
+        "streams with frame labels", videos, classes, has_splits=True, problems=problems, notes=notes, lists=[listing]
+    )
 
 
 class LabelledStreams(Layout):

@@ -16,7 +16,7 @@ from deltafine.errors import DeltafineError
 from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
 from deltafine.video.finding import is_image_folder, relative_name
 from deltafine.video.layouts.below import Below
-from deltafine.video.layouts.common import list_name, refuse_missing, some
+from deltafine.video.layouts.common import expected, list_name, note_missing, some
 from deltafine.video.layouts.folders import find_class_folders
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.leftover import looks_like_classes, sounds_like_list
@@ -38,11 +38,11 @@ SEVERAL = "it gives a video several labels"
 
 @dataclass(frozen=True)
 class _Used:
-    """A list that is used, with what it names: the videos that are there, and the names of those that are not."""
+    """A list that is used, with what it names: the videos, and what is wrong with those that are not there."""
 
     listing: Listing
     there: list[tuple[Entry, Path]]
-    missing: list[str]
+    problems: list[Problem]
 
 
 class Lists:
@@ -230,16 +230,21 @@ class Lists:
 
     def _look_up(self, listing: Listing) -> _Used:
         there: list[tuple[Entry, Path]] = []
-        missing: list[str] = []
+        missing: list[Path] = []
+        lacking: list[str] = []
         for entry in listing.entries:
             path = self._below.find(entry.name, listing.path, entry.split or listing.split)
+            if path is None and not Path(entry.name).suffix:  # ids are of collections of which every copy lacks some
+                lacking.append(entry.name)
+                continue
             if path is None:
-                missing.append(entry.name)
-            else:
-                there.append((entry, path))
-        if any(Path(name).suffix for name in missing):  # ids are of collections of which every copy lacks some
-            refuse_missing(missing, len(listing.entries), listing.path, self._root)
-        return _Used(listing, there, missing)
+                path = expected(self._root, entry.name)
+                missing.append(path)
+            there.append((entry, path))
+        beside = self._lists_in is not None
+        problems = note_missing(missing, len(listing.entries), listing.path, self._root, beside=beside)
+        problems += [Problem(name, f"is listed in {listing.path.name} but not there", "missing") for name in lacking]
+        return _Used(listing, there, problems)
 
     def _labels_from(self, listings: list[Listing], chosen: list[Listing]) -> dict[Path, str]:
         """Labels for lists that only divide: those of the only other list, or of the class folders."""
@@ -288,11 +293,7 @@ class Lists:
             for row in rows
         ]
         names = [one.listing.path for one in used]
-        problems = [
-            Problem(name, f"is listed in {one.listing.path.name} but not there", "missing")
-            for one in used
-            for name in one.missing
-        ]
+        problems = [problem for one in used for problem in one.problems]
         for one in used:
             notes += say_unknown(one.listing.path, one.listing.unknown)
         if any(one.listing.several for one in used):

@@ -19,9 +19,10 @@ from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import (
     MOST_CLASSES,
+    expected,
     locate,
+    note_missing,
     number_labels,
-    refuse_missing,
     some,
     whole_number,
 )
@@ -68,7 +69,7 @@ def find_manifest(path: Path, *, allow_outside: bool = False) -> Found | None:
     """Read a manifest: ``path`` itself, or the one in the folder ``path``.
 
     Raises:
-        DeltafineError: A row is broken, or names a file that is not there, or a file has two labels.
+        DeltafineError: A row is broken, none of the files is there, or a file has two labels.
     """
     listing = path if not path.is_dir() else next((path / n for n in NAMES if (path / n).is_file()), None)
     if listing is None or listing.suffix.lower() not in SUFFIXES or not listing.is_file():
@@ -87,20 +88,21 @@ def find_manifest(path: Path, *, allow_outside: bool = False) -> Found | None:
         bounds = _bounds(row, f"{listing}, line {line},")
         found = locate(root, row["path"], listing, allow_outside=allow_outside)
         if found is None:
-            missing.append(row["path"])
-            continue
+            found = expected(root, row["path"])
+            missing.append(found)
         name = relative_name(found, root) + bounds.name
         videos.append(Video(found, name, label, split or "train", **asdict(bounds)))
         lines.append(line)
     if listing is path and len(missing) == len(rows) and path.name not in NAMES:
         return None  # its names may not be relative to its folder: see lists
-    refuse_missing(missing, len(rows), listing, root)
+    problems = note_missing(missing, len(rows), listing, root)
     _refuse_two_labels(videos, lines, classes, listing)
     return Found(
         f"manifest {listing.name}",
         videos,
         classes,
         has_splits=None not in splits,
+        problems=problems,
         notes=say_unknown(listing, table.unknown) + notes,
         lists=[listing],
     )

@@ -9,14 +9,15 @@ import re
 from pathlib import Path
 
 from deltafine.errors import DeltafineError
-from deltafine.video.catalogue import Found, Split, Video
+from deltafine.video.catalogue import Found, Problem, Split, Video
 from deltafine.video.finding import relative_name
 from deltafine.video.layouts.common import (
     MOST_CLASSES,
+    expected,
     list_folders,
     locate_flat,
+    note_missing,
     read_lines,
-    refuse_missing,
     some,
     whole_number,
 )
@@ -37,7 +38,7 @@ def find_ucf101(
     ``root``, or else in the folder ``lists_in``.
 
     Raises:
-        DeltafineError: A list is missing or broken, or names files that are not there.
+        DeltafineError: A list is missing or broken, or none of the files that it names is there.
     """
     folders = list_folders(lists_in or root, LIST_FOLDERS, only_usual=lists_in is not None)
     lists = next((folder for folder in folders if _split_numbers(folder)), None)
@@ -48,19 +49,21 @@ def find_ucf101(
         raise DeltafineError(f"{lists} has no lists for split {split}: choose one of {', '.join(map(str, numbers))}.")
     classes = _read_classes(lists / "classInd.txt")
     videos: list[Video] = []
+    problems: list[Problem] = []
     for kind, kind_split in KINDS.items():
         listing = lists / f"{kind}list{split:02d}.txt"
-        missing = []
+        missing: list[Path] = []
         lines = read_lines(listing)
         for line in lines:
             name, label = _read_entry(line, listing, classes)
             path = locate_flat(root, name, listing, folders=VIDEO_FOLDERS, allow_outside=allow_outside)
             if path is None:
-                missing.append(name)
-            else:
-                videos.append(Video(path, relative_name(path, root), label, kind_split))
-        refuse_missing(missing, len(lines), listing, root)
-    return Found(f"UCF101 layout, split {split}", videos, classes, has_splits=True, lists=_files(lists))
+                path = expected(root, name)
+                missing.append(path)
+            videos.append(Video(path, relative_name(path, root), label, kind_split))
+        problems += note_missing(missing, len(lines), listing, root, beside=lists_in is not None)
+    layout = f"UCF101 layout, split {split}"
+    return Found(layout, videos, classes, has_splits=True, problems=problems, lists=_files(lists))
 
 
 def _files(folder: Path) -> list[Path]:
