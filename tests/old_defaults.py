@@ -11,4 +11,4 @@ DEFAULTS: dict[str, Any] = {"penalty": 20.0, "epochs": 4, "learning_rate": 1e-3,
 
 def as_before(**values: Any) -> RefineSettings:
     """The settings that these values gave before version 0.2."""
-    return resolve(model="m", data="d", **{**DEFAULTS, **values}).model_copy(update={"start": None})
+    return resolve(model="m", data="d", **{**DEFAULTS, **values}).model_copy(update={"start": None, "at": ()})

@@ -71,6 +71,11 @@ def show_plan(plan: Preview, console: Console) -> None:
         f"{totals['selected']} delta layers before {totals['coverage']:.1%} of the {'known ' * (unknown > 0)}MACs, "
         f"thresholds: {totals['thresholds']:,}, state with all sums: {_short(totals['state_bytes'])}B"
     )
+    comparisons, reached = totals["comparisons"], totals["coverage"] * model["dense_macs"]
+    line(
+        f"They compare {_short(comparisons)} values per {model['counted_per']}; each of these can save "
+        f"{reached / comparisons:.3g} MACs on average"
+    )
     skipped = defaultdict(list)
     for site in plan["sites"]:
         if not site["selected"]:
@@ -80,7 +85,7 @@ def show_plan(plan: Preview, console: Console) -> None:
         line(f"  {_some(names)}")
     apart = 1 - totals["coverage"]
     if apart >= _WORTH_SAYING:
-        advice = " (add: --at default --at uncovered)" if plan["addable"] else ""
+        advice = " (add: --at default)" if plan["addable"] else ""
         line(f"\nNot behind a delta layer: {apart:.1%} of the {'known ' * (unknown > 0)}MACs{advice}", "bold")
         names = [entry["layer"] for entry in plan["not_behind"]]
         line(f"  {_some(names) if names else 'parts of layers, such as those that only see zeros around a picture'}")

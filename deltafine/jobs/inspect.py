@@ -43,7 +43,7 @@ def plan_of(settings: RefineSettings) -> Preview:
     objects = import_objects(settings.custom_objects)
     loaded = load(settings.model, custom_objects=objects, unsafe_lambda=settings.unsafe_lambda)
     fits = fitting(loaded, size=settings.size, frames=settings.frames, clip_output=settings.clip_output)
-    sites, deltas = fits.sites(settings.at, settings.skip), DeltaSettings(threshold_per=settings.threshold_per)
+    sites, deltas = fits.sites(settings.places, settings.skip), DeltaSettings(threshold_per=settings.threshold_per)
     fits.clip_model(sites, deltas)  # whatever stands in the way is found here
     set_trainable(loaded, unfreeze=settings.unfreeze, freeze=settings.freeze)
     return preview_insertion(loaded, sites, deltas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deltafine.model.default_choice import find_activations
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.fan_out_counts import dense_macs, fan_out
 from deltafine.model.graph import run
@@ -10,7 +11,7 @@ from deltafine.model.loading import load
 from deltafine.model.macs import MacLayer, mac_layers
 from deltafine.model.preview import preview_insertion
 from deltafine.model.site_patterns import select_sites
-from deltafine.model.sites import Site, coverage, find_activations
+from deltafine.model.sites import Site, coverage
 
 __all__ = [
     "DeltaSettings",

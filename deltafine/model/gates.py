@@ -28,7 +28,7 @@ def gate_calls(trace: Trace) -> set[Call]:
             continue
         for value in dict.fromkeys(call.inputs):
             maker = _maker_of_gate(trace, value)
-            if maker is not None or _is_stretched(value, call.outputs[0]):
+            if maker is not None or is_stretched(value, call.outputs[0]):
                 gates |= _branch(trace, value, call, maker)
     return gates
 
@@ -40,7 +40,7 @@ def _multiplies_tensors(call: Call) -> bool:
     return named and len(set(call.inputs)) > 1
 
 
-def _is_stretched(value: Value, product: Value) -> bool:
+def is_stretched(value: Value, product: Value) -> bool:
     """Whether the value is 1x1 in space and the product is not."""
     return len(value.shape) > 2 and _spatial_size(value) == 1 and _spatial_size(product) > 1
 

@@ -14,7 +14,8 @@ from deltafine.model import graph, recurrent
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.freezing import frozen_weights
 from deltafine.model.site_patterns import addable
-from deltafine.model.sites import Site, SitePlan, covered
+from deltafine.model.site_plan import SitePlan
+from deltafine.model.sites import Site, covered, share_covered
 from deltafine.model.time_axis import takes_clips
 
 if TYPE_CHECKING:
@@ -72,10 +73,11 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
 
     Returns:
         ``model`` (name, shapes, parameters, which of them are frozen, dense MACs per frame as far as they are known,
-        and how many layers' are not), ``sites``, ``totals`` (coverage, threshold count and state in bytes),
-        ``not_behind`` (layers with MACs that no delta layer feeds, and the share of all MACs that is in them and fed by
-        none), ``addable`` (places where more delta layers would feed them) and ``not_counted`` (layers with MACs that
-        the measurement does not cover). For a model that takes clips, counts are per clip.
+        and how many layers' are not), ``sites``, ``totals`` (coverage, threshold count, state in bytes, and how many
+        values the selected sites compare per frame), ``not_behind`` (layers with MACs that no delta layer feeds, and
+        the share of all MACs that is in them and fed by none), ``addable`` (places that the default choice has beyond
+        these) and ``not_counted`` (layers with MACs that the measurement does not cover). For a model that takes
+        clips, counts are per clip.
 
     Raises:
         DeltafineError: there are no sites.
@@ -85,6 +87,7 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
     settings = settings or DeltaSettings()
     union, plan = covered(sites)
     listed = [_site(site, settings) for site in sites]
+    not_behind = _not_behind(plan, union)
     frozen = frozen_weights(model)
     chosen = [entry for entry in listed if entry["selected"]]
     sums = sum(math.prod(entry.output_shape) * entry.repeats for entry in plan.macs.values())
@@ -103,12 +106,13 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
         "sites": listed,
         "totals": {
             "selected": len(chosen),
-            "coverage": union.macs(plan.macs) / plan.dense_macs if plan.dense_macs else 0.0,
+            "coverage": share_covered(union, plan),
+            "comparisons": sum(math.prod(site.shape) for site in sites if site.selected),
             "thresholds": sum(entry["thresholds"] for entry in chosen),
             "state_bytes": sum(entry["state_bytes"] for entry in chosen) + sums * BYTES_PER_VALUE,
         },
-        "not_behind": _not_behind(plan, union),
-        "addable": addable(sites),
+        "not_behind": not_behind,
+        "addable": addable(sites) if not_behind else [],
         "not_counted": [
             {
                 "layer": entry.path,
@@ -152,7 +156,7 @@ def _not_behind(plan: SitePlan, union: Reach) -> list[NotBehind]:
     for call, entry in plan.macs.items():
         if not entry.dense_macs:
             continue
-        reached = union.macs_at(call, plan.macs)
+        reached = union.macs_at(call, plan.macs) + plan.still_macs.get(call, 0)
         state = 0 < reached < entry.dense_macs and recurrent.is_recurrent(entry.layer)
         if state or reached < _REACHED * entry.dense_macs:
             name = f"{entry.path}/state" if state else entry.path

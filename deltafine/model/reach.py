@@ -70,7 +70,7 @@ class Reach:
     def macs_at(self, call: Call, entries: Mapping[Call, MacLayer]) -> int:
         """Those of one call; 0 where it is not reached."""
         mask = self.masks.get(call)
-        return 0 if mask is None else _macs_of(entries[call], mask)
+        return 0 if mask is None else macs_of(entries[call], mask)
 
 
 def reach(
@@ -106,7 +106,8 @@ def _joined_input_mask(call: Call, masks: Masks) -> np.ndarray:
     return np.ones(first.sample_shape, bool)
 
 
-def _macs_of(entry: MacLayer, mask: np.ndarray) -> int:
+def macs_of(entry: MacLayer, mask: np.ndarray) -> int:
+    """MACs per sample on the marked elements of the input."""
     layer, total = entry.counted_as, 0
     if entry.covered and recurrent.is_recurrent(entry.layer):
         # What the layer keeps from step to step is behind no delta layer, whatever comes in.
@@ -143,7 +144,7 @@ def _passed_on(call: Call, masks: Masks) -> list[np.ndarray]:
     if isinstance(call.operation, UnfoldFrames):
         made = [masks.get(value, np.zeros(value.sample_shape, bool)) for value in call.inputs]
         return [np.broadcast_to(mask, shape) for mask, shape in zip(made, shapes, strict=True)]
-    if _only_moves(call.operation):
+    if only_moves(call.operation):
         if all(value in masks and masks[value].all() for value in call.inputs) and not _makes_zeros(call):
             return [np.ones(shape, bool) for shape in shapes]
         return _called_on_masks(call, masks)
@@ -167,7 +168,8 @@ def _elementwise(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, bool(mask.any()))
 
 
-def _only_moves(operation: keras.Operation) -> bool:
+def only_moves(operation: keras.Operation) -> bool:
+    """Whether its outputs are elements of its inputs, or means and maxima of some of them."""
     if isinstance(operation, layers.Layer):
         return isinstance(operation, _MOVING_LAYERS)
     return type(operation).__name__ in _MOVING_OPERATIONS and ".ops." in type(operation).__module__

@@ -9,28 +9,34 @@ from fnmatch import fnmatchcase
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.model.default_choice import activation_sites, default_sites
 from deltafine.model.reach import PADDINGS
-from deltafine.model.sites import Site, SitePlan, covered, make_sites
+from deltafine.model.site_plan import SitePlan
+from deltafine.model.sites import Site, covered, make_sites
 from deltafine.model.trace import FoldFrames, UnfoldFrames
 
 DEFAULT = "default"
+WORTHWHILE = "worthwhile"
+ACTIVATIONS_ONLY = "activations-only"
 UNCOVERED = "uncovered"
 
-# A delta layer stands better before these: without a border of zeros, with its channels, without noise in training.
-# What TimeDistributed does around its layer is no place at all.
 _LOOKED_THROUGH = (
     *PADDINGS, keras.layers.Flatten, keras.layers.Dropout, keras.layers.SpatialDropout2D, FoldFrames, UnfoldFrames,
 )  # fmt: skip
+"""By the word ``uncovered``, since before there was a default choice that covers more."""
 
 
 def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Site]:
     """Apply the user's patterns to the sites that ``find_activations`` gave.
 
     Patterns are shell patterns on site names (``*`` also spans ``/``). A pattern that matches activations means
-    those; only one that matches none is looked up among all other layers, which then become sites of kind
-    ``"chosen"``. Two words have a meaning among ``at``: ``default`` stands for the default choice, to add to it;
-    ``uncovered`` for the inputs of those layers with MACs that the default choice leaves without a delta layer
-    before them, such as linear bottlenecks.
+    those (for ``skip``, also what else is chosen by default); only one that matches none is looked up among all other
+    layers, which then become sites too.
+
+    Some words have a meaning of their own among ``at``: ``default`` stands for the default choice, to add to it, and so
+    does ``worthwhile``, which runs write down; ``activations-only`` for the default choice of earlier versions, the
+    inputs and the hidden activations; ``uncovered`` for the inputs of those layers with MACs that this one leaves
+    without a delta layer before them, such as linear bottlenecks.
 
     Args:
         sites: from ``find_activations``.
@@ -52,16 +58,28 @@ def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[s
     sites = list(sites)
     if not sites:
         raise DeltafineError("The model has no activation and no input where a delta layer could stand.")
-    plan, listed = sites[0].plan, [site.name for site in sites]
+    plan, usual = sites[0].plan, _names_selected(sites)
+    words = {DEFAULT: usual, WORTHWHILE: usual}
+    if ACTIVATIONS_ONLY in at:
+        sites = activation_sites(plan)  # what is chosen so is listed so, too: as earlier versions did
+        words[ACTIVATIONS_ONLY] = _names_selected(sites)
+    listed = [site.name for site in sites]
     reasons = {site.name: site.reason for site in sites}
-    if at:
-        chosen = {name for pattern in at for name in _matches(pattern, sites, "--at")}
+    activations = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
+    if set(at) - {ACTIVATIONS_ONLY}:
+        chosen = {
+            name
+            for pattern in at
+            for name in (words[pattern] if pattern in words else _matches(pattern, plan, activations, "--at"))
+        }
         reasons = {
-            name: _why_not(plan, name) if name in chosen else reasons.get(name) or "not named by --at"
+            name: plan.why_impossible(name) if name in chosen else reasons.get(name) or "not named by --at"
             for name in {*listed, *chosen}
         }
+    if not at or any(pattern in words for pattern in at if pattern != ACTIVATIONS_ONLY):
+        activations = [name for name in plan.places if name in {*activations, *usual}]
     for pattern in skip:
-        for name in _matches(pattern, sites, "--skip"):
+        for name in _matches(pattern, plan, activations, "--skip"):
             reasons[name] = "named by --skip"
     names = [name for name in plan.places if name in reasons and (name in listed or not reasons[name])]
     result = make_sites(plan, names, reasons)
@@ -75,23 +93,16 @@ def select_sites(sites: Sequence[Site], at: Sequence[str] = (), skip: Sequence[s
     return result
 
 
-def _why_not(plan: SitePlan, name: str) -> str:
-    """Why a place cannot be chosen, whatever the user says: a delta layer there would compare no frames."""
-    return "" if plan.places[name][0] in plan.with_frames else plan.without_frames
-
-
-def _matches(pattern: str, sites: Sequence[Site], option: str) -> list[str]:
-    if pattern == DEFAULT and option == "--at":
-        return [site.name for site in sites if site.selected]
-    if pattern == UNCOVERED and option == "--at":
-        return _inputs_of_uncovered(sites)
-    listed = [site.name for site in sites]
-    everything = list(sites[0].plan.places)
-    for names in (listed, everything):
+def _matches(pattern: str, plan: SitePlan, first: Sequence[str], option: str) -> list[str]:
+    """The places that a pattern means: those among the first ones, or else among all."""
+    if option == "--at" and pattern == UNCOVERED:
+        return _inputs_of_uncovered(activation_sites(plan))
+    everything = list(plan.places)
+    for names in (first, everything):
         found = [name for name in names if fnmatchcase(name, pattern)]
         if found:
             return found
-    near = difflib.get_close_matches(pattern, everything, n=3, cutoff=0.3) or listed[:3]
+    near = difflib.get_close_matches(pattern, everything, n=3, cutoff=0.3) or list(first[:3])
     raise DeltafineError(
         f"{option} '{pattern}' matches no layer of the model; the nearest names are "
         + ", ".join(f"'{name}'" for name in near)
@@ -100,9 +111,13 @@ def _matches(pattern: str, sites: Sequence[Site], option: str) -> list[str]:
 
 
 def addable(sites: Sequence[Site]) -> list[str]:
-    """The places that the word ``uncovered`` would add to the selected sites."""
-    selected = {site.name for site in sites if site.selected}
-    return [name for name in _inputs_of_uncovered(sites) if name not in selected]
+    """The places that the word ``default`` would add to the selected sites."""
+    selected = set(_names_selected(sites))
+    return [name for name in _names_selected(default_sites(sites[0].plan)) if name not in selected]
+
+
+def _names_selected(sites: Sequence[Site]) -> list[str]:
+    return [site.name for site in sites if site.selected]
 
 
 def _inputs_of_uncovered(sites: Sequence[Site]) -> list[str]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from deltafine.settings.commands import TAKES
 from deltafine.settings.declaring import Declared, choices_shown, is_ambiguous, share_of
 from deltafine.settings.recipes import TRUSTING, GivenSettings, assigned, checked, given_names, resolve
-from deltafine.settings.refine_settings import ADDED_LATER, CHANGEABLE, DECLARED, RENAMED, RefineSettings, digest
+from deltafine.settings.refine_settings import (
+    ADDED_LATER,
+    CHANGEABLE,
+    DECLARED,
+    RENAMED,
+    TODAYS_DEFAULT,
+    RefineSettings,
+    digest,
+)
 
 __all__ = [
     "ADDED_LATER",
@@ -13,6 +21,7 @@ __all__ = [
     "DECLARED",
     "RENAMED",
     "TAKES",
+    "TODAYS_DEFAULT",
     "TRUSTING",
     "Declared",
     "GivenSettings",

@@ -135,12 +135,15 @@ class Declarations(BaseModel):
     )
 
     at: Names = setting(
-        (),
-        help="Insert only after these layers. The pattern `default` stands for the default choice, to add to it, and "
-        "`uncovered` for the inputs of layers that it leaves out.",
+        ("worthwhile",),
+        help="Insert only after these layers. The pattern `default` stands for [the default "
+        "choice](refine.md#where-delta-layers-go), to add to it; a run writes it down as `worthwhile`. "
+        "`activations-only` stands for the default of earlier versions, and `uncovered` for the inputs of layers that "
+        "this one leaves out.",
         panel=DELTAS,
         common=True,
         metavar="PATTERN",
+        unset="default",
     )
     skip: Names = setting((), help="Do not insert after these layers.", panel=DELTAS, common=True, metavar="PATTERN")
     method: Literal["deltafine", "paper", "l1"] = setting(

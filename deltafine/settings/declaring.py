@@ -161,7 +161,7 @@ def choices_shown(choices: tuple[str, ...]) -> str:
 def _default(field: FieldInfo, unset: str) -> str:
     if field.is_required():
         return "required"
-    if field.default is None or field.default == ():
+    if field.default is None or isinstance(field.default, tuple):
         return unset or "none"
     if isinstance(field.default, str):
         return field.default

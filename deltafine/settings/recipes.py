@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.settings.declaring import is_ambiguous
-from deltafine.settings.refine_settings import DECLARED, RENAMED, RefineSettings
+from deltafine.settings.refine_settings import DECLARED, RENAMED, TODAYS_DEFAULT, RefineSettings
 from deltafine.storage import run_files
 from deltafine.storage.files import read_small
 
@@ -109,6 +109,9 @@ def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection
     given = _by_new_names({name: value for name, value in values.items() if value is not None}, "The call")
     for name, value in (*(read.items() if not _kept_by_a_run(recipe) else ()), *given.items()):
         _refuse_one(name, value)
+    # A run always says it: where it does not, that is older than the default of today.
+    read = {"at": [], **read} if _kept_by_a_run(recipe) else _with_todays_default(read)
+    given = _with_todays_default(given)
     for name, what in TRUSTING.items():
         asked = ":" in str(read.get(name)) if name in ("rule", "score") else read.get(name)
         if asked and not given.get(name) and name not in trusted:
@@ -117,6 +120,16 @@ def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection
                 f"--{name.replace('_', '-')} as well."
             )
     return {**read, **given}
+
+
+def _with_todays_default(values: GivenSettings) -> GivenSettings:
+    """The values with the word ``default``, and no word, written as what they mean today."""
+    at = values.get("at")
+    if isinstance(at, str):
+        at = [word.strip() for word in at.split(",")]
+    if not isinstance(at, list | tuple):
+        return values
+    return {**values, "at": [TODAYS_DEFAULT if word == "default" else word for word in at] or [TODAYS_DEFAULT]}
 
 
 def _kept_by_a_run(recipe: str | Path | None) -> bool:

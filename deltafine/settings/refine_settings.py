@@ -29,6 +29,10 @@ RENAMED = {
     "step_learning_rate": "threshold_learning_rate",
 }
 """Old names of settings, still understood in recipes, runs and on the command line, and what they are called now."""
+TODAYS_DEFAULT = "worthwhile"
+"""How the word ``default`` of ``at`` is written down, so that it means the same when the default is another one."""
+EARLIER_DEFAULT = "activations-only"
+"""What it meant in runs that have written it down as it is."""
 CHANGEABLE: dict[str, Any] = {"on_nan": None, "checkpoint_minutes": None, "control": False}
 """What may be changed when a run is resumed, and what stands for it in the hash."""
 
@@ -68,6 +72,11 @@ class RefineSettings(Declarations):
     def of_an_earlier_version(self) -> bool:
         """Whether these are of a run from before ``start`` was always said; its defaults were others."""
         return self.start is None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where delta layers go; runs of earlier versions had another default choice, and keep it."""
+        return tuple(EARLIER_DEFAULT if word == "default" else word for word in self.at) or (EARLIER_DEFAULT,)
 
     @property
     def recalibrations(self) -> int | None:

@@ -32,7 +32,17 @@ def test_the_plan_fits_80_columns_and_gives_every_reason(saved):
 
 def test_a_wide_terminal_names_the_layers_that_are_fed(saved):
     assert "project" not in run(saved).stdout
-    assert "reduce, project" in run(saved, columns="160").stdout
+    assert "reduce, project" in run(saved, "--at", "stem", columns="160").stdout
+
+
+def test_the_plan_says_what_the_delta_layers_cost_and_what_that_can_save(saved):
+    plan = json.loads(run(saved, "--json").stdout)
+    compared = plan["totals"]["comparisons"]
+    assert compared == 12 * 10 * 3 + 2 * 12 * 10 * 4 + 10 * 8 * 4
+    each = plan["totals"]["coverage"] * plan["model"]["dense_macs"] / compared
+    shown = " ".join(run(saved).stdout.split())
+    assert f"They compare 1.64 k values per frame; each of these can save {each:.3g} MACs on average" in shown
+    assert "Skipped, costs more than it saves" in shown
 
 
 def test_json_holds_the_same_plan(saved):

@@ -1,10 +1,14 @@
 """The models of ``keras.applications``, small, without downloads, and what the default choice makes of them.
 
 ``python -m tests.model.applications`` writes the snapshots anew; read the difference before keeping it.
+``python -m tests.model.applications coverage`` prints the table of ``docs/results.md``: the share of the MACs that is
+behind a delta layer, with the default choice of earlier versions and with today's.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model import find_activations
+from deltafine.model import coverage, find_activations, select_sites
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SIZES = (32, 71, 75, 96, 224, 331)
@@ -54,6 +58,20 @@ def default_choice(model: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def coverage_row(name: str) -> str:
+    """Coverage, delta layers and values compared per frame, before and after, at the smallest size."""
+    model = build(name)
+    sites = find_activations(model)
+    cells = [name, str(model.input_shape[1])]
+    for choice in (select_sites(sites, at=["activations-only"]), sites):
+        selected = [site for site in choice if site.selected]
+        cells += [f"{coverage(choice):.1%}", str(len(selected)), f"{sum(math.prod(site.shape) for site in selected):,}"]
+    return "| " + " | ".join(cells) + " |"
+
+
 if __name__ == "__main__":
-    for family in FAMILIES:
-        (SNAPSHOTS / f"{family}.txt").write_text(default_choice(build(family)))
+    for family in sys.argv[2:] or FAMILIES:
+        if "coverage" in sys.argv:
+            print(coverage_row(family), flush=True)
+        else:
+            (SNAPSHOTS / f"{family}.txt").write_text(default_choice(build(family)))

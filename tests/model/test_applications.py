@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from deltafine.model import coverage, find_activations
 from tests.model import small_models
 from tests.model.applications import EVERY, FAMILIES, SNAPSHOTS, build, cached, default_choice
 from tests.model.comparing import assert_identical_also_when_reloaded, with_identity_deltas
@@ -12,6 +13,11 @@ from tests.model.comparing import assert_identical_also_when_reloaded, with_iden
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_default_choice_of_each_family_is_as_it_was(name):
     assert default_choice(cached(name)) == (SNAPSHOTS / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_default_choice_covers_nearly_all_macs_of_each_family(name):
+    assert coverage(find_activations(cached(name))) >= 0.95
 
 
 @pytest.mark.parametrize("name", FAMILIES)

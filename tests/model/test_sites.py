@@ -6,6 +6,7 @@ from keras import layers
 
 from deltafine.errors import DeltafineError
 from deltafine.model import coverage, find_activations, mac_layers, select_sites
+from deltafine.model.default_choice import COSTS_MORE
 from tests.model import small_models
 
 
@@ -47,17 +48,19 @@ def test_delta_layers_are_named_after_their_site():
     assert [names[f"relu{index}"] for index in ("", "#1", "#2")] == ["relu_delta", "relu_delta_1", "relu_delta_2"]
 
 
-def test_gates_are_skipped_whole_and_say_so():
+def test_behind_a_gate_the_product_is_sent_and_what_only_feeds_the_gate_is_not():
     sites = find_activations(small_models.gated())
-    assert selected(sites) == ["input", "stem", "after_sum"]
+    assert selected(sites) == ["input", "excite", "after_sum", "swish"]
     gate = "gate: its result only scales another tensor"
     assert reasons(sites) == {
-        "reduce": gate, "expand": gate, "swish_gate": gate, "head": "head: no layer with MACs follows",
+        "stem": COSTS_MORE, "reduce": gate, "expand": gate, "swish_gate": gate,
+        "head": "head: no layer with MACs follows",
     }  # fmt: skip
 
 
 def test_a_branching_site_lists_every_consumer():
-    by_name = {site.name: site for site in find_activations(small_models.gated())}
+    sites = select_sites(find_activations(small_models.gated()), at=["activations-only"])
+    by_name = {site.name: site for site in sites}
     assert set(by_name["stem"].consumers) == {"reduce", "project"}
 
 
@@ -104,10 +107,10 @@ def test_choosing_by_pattern_takes_exactly_the_named_sites():
 
 
 def test_the_word_default_adds_to_the_default_choice():
-    sites = select_sites(find_activations(small_models.gated()), at=["default", "swish"])
-    assert selected(sites) == ["input", "stem", "after_sum", "swish"]
+    sites = select_sites(find_activations(small_models.gated()), at=["default", "squeeze"])
+    assert selected(sites) == ["input", "squeeze", "excite", "after_sum", "swish"]
     by_name = {site.name: site for site in sites}
-    assert by_name["swish"].kind == "chosen"
+    assert (by_name["swish"].kind, by_name["squeeze"].kind) == ("product", "pooling")
     assert by_name["swish"].consumers == ("head",)
 
 
@@ -117,7 +120,8 @@ def test_a_pattern_means_activations_before_other_layers():
 
 
 def test_a_skipped_site_lets_the_one_before_it_reach_further():
-    by_name = {site.name: site for site in select_sites(find_activations(small_models.gated()), skip=["after_sum"])}
+    sites = select_sites(find_activations(small_models.gated()), at=["activations-only"], skip=["after_sum"])
+    by_name = {site.name: site for site in sites}
     assert by_name["after_sum"].reason == "named by --skip"
     assert by_name["stem"].consumers == ("reduce", "project", "last")
 

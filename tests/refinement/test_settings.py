@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
+from deltafine.refinement.run.directory import settings_of
 from deltafine.settings import DECLARED, RefineSettings, assigned, checked, given_names, resolve
 from deltafine.settings.settings_page import RENEW, page
 from tests.old_defaults import as_before
@@ -205,6 +206,52 @@ def test_some_settings_are_checked_without_a_model_and_data() -> None:
 
 def test_the_hash_of_settings_is_that_of_runs_made_before_settings_were_renamed() -> None:
     assert as_before().hash() == "8eec024ba09d4c02ed9b79c28b463e086c157548ab14be513284b78b741b0bc5"
+
+
+@pytest.mark.parametrize(
+    ("kept", "places"),
+    [
+        ("at = []\n", ("activations-only",)),
+        ("", ("activations-only",)),
+        ('at = ["default", "uncovered"]\n', ("activations-only", "uncovered")),
+        ('at = ["relu*"]\n', ("relu*",)),
+        ('at = ["worthwhile", "relu*"]\n', ("worthwhile", "relu*")),
+    ],
+)
+def test_a_run_of_an_earlier_version_keeps_its_delta_layers(kept: str, places: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'model = "m"\ndata = "d"\n{kept}', "utf-8")
+    assert resolve(tmp_path / "settings.toml").places == places
+
+
+@pytest.mark.parametrize(
+    ("at", "places"),
+    [
+        (None, ("worthwhile",)),
+        ([], ("worthwhile",)),
+        ("default", ("worthwhile",)),
+        (["default", "sum*"], ("worthwhile", "sum*")),
+        (["activations-only"], ("activations-only",)),
+        (["relu*"], ("relu*",)),
+    ],
+)
+def test_the_default_choice_is_written_down_as_what_it_is_today(
+    at: Any, places: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = resolve(model="m", data="d", at=at)
+    assert settings.places == places
+    (tmp_path / "settings.toml").write_text(settings.to_toml(), "utf-8")
+    assert resolve(tmp_path / "settings.toml").places == places
+    if at is not None:
+        (tmp_path / "by_hand.toml").write_text(f'model = "m"\ndata = "d"\nat = {json.dumps(at)}\n', "utf-8")
+        assert resolve(tmp_path / "by_hand.toml").places == places
+
+
+def test_a_run_is_resumed_with_the_words_that_started_it_whatever_they_mean_today(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('model = "m"\ndata = "d"\nat = ["default", "sum*"]\n', "utf-8")
+    wanted = resolve(model="m", data="d", at=["default", "sum*"])
+    assert settings_of(tmp_path, wanted, {"at"}).places == ("activations-only", "sum*")
+    with pytest.raises(DeltafineError, match="was started with at = "):
+        settings_of(tmp_path, resolve(model="m", data="d", at=["sum*"]), {"at"})
 
 
 def test_the_recipes_on_the_page_are_some() -> None:

@@ -101,6 +101,21 @@ def sums() -> Any:
     return _ended(y, inputs, "sums")
 
 
+def blocks() -> Any:
+    """What delta layers stand behind besides activations: a product with a gate, a residual sum, a normalisation."""
+    inputs, x = _start()
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu6", name="stem")(x)
+    y = layers.Conv2D(16, 1, activation="silu", name="expand")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="silu", name="depthwise")(y)
+    g = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(y)
+    g = layers.Conv2D(4, 1, activation="relu", name="reduce")(g)
+    g = layers.Conv2D(16, 1, activation="sigmoid", name="excite")(g)
+    y = layers.Conv2D(8, 1, use_bias=False, name="project")(layers.Multiply(name="product")([y, g]))
+    x = layers.Add(name="sum")([x, layers.BatchNormalization(name="linear")(y)])
+    x = layers.LayerNormalization(name="norm")(layers.Conv2D(12, 3, padding="same", name="next")(x))
+    return _ended(layers.Dense(10, activation="gelu", name="wide")(x), inputs, "blocks")
+
+
 def with_unknown_layers() -> Any:
     """Layers that only Keras computes, in the middle and on rows of another rank."""
     inputs, x = _start()
@@ -130,7 +145,7 @@ def mostly_left_to_keras() -> Any:
 MODELS: dict[str, Callable[[], Any]] = {
     "plain": plain, "sequential": sequential, "nested": nested, "shared_layer": shared_layer,
     "convolutions": convolutions, "depthwise": depthwise, "pools": pools, "sums": sums,
-    "with_unknown_layers": with_unknown_layers,
+    "blocks": blocks, "with_unknown_layers": with_unknown_layers,
 }  # fmt: skip
 
 

@@ -122,6 +122,8 @@ def test_deep_networks_are_as_close_to_double_precision_as_tensorflow_is(make: A
         ("depthwise", "quantize", "element", "neuron", "numba"),
         ("sums", "send-on-delta", "pixel", "layer", "numba"),
         ("sums", "paper", "pixel", "channel", "numba"),
+        ("blocks", "send-on-delta", "element", "layer", "numba"),
+        ("blocks", "send-on-delta", "pixel", "layer", "numba"),
         ("convolutions", "send-on-delta", "element", "layer", "numpy"),
         ("sums", "send-on-delta", "pixel", "channel", "numpy"),
     ],
@@ -186,6 +188,7 @@ def compare_from_the_same_state(
         ("depthwise", "identity"),
         ("pools", "quantize"),
         ("sums", "identity"),
+        ("blocks", "quantize"),
     ],
 )
 def test_the_state_equals_a_full_recompute_to_the_bit(name: str, rule: str) -> None:

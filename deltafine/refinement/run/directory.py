@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltafine.errors import DeltafineError
-from deltafine.settings import CHANGEABLE, TRUSTING, RefineSettings, given_names, resolve
+from deltafine.settings import CHANGEABLE, TODAYS_DEFAULT, TRUSTING, RefineSettings, given_names, resolve
 from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished, remove_unfinished
 
@@ -37,6 +37,8 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
         raise DeltafineError(f"{recipe} is damaged, so the run cannot be resumed. {error}") from error
     for name in sorted(given - set(CHANGEABLE)):
         before, now = getattr(started_with, name), getattr(wanted, name)
+        if name == "at":  # the same words, which may have meant something else when the run was started
+            now = before if _words(before) == _words(now) else now
         if before != now and not (name in PATHS and before and Path(before).resolve() == Path(now).resolve()):
             raise DeltafineError(
                 f"The run in {directory} was started with {name} = {before!r}, not {now!r}: resume it without that, or "
@@ -46,6 +48,11 @@ def settings_of(directory: Path, wanted: RefineSettings, given: set[str]) -> Ref
     if "start" not in given_names(recipe, trusted=TRUSTING):
         changed["start"] = None  # a run of an earlier version
     return started_with.model_copy(update=changed)
+
+
+def _words(at: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns as a user gives them."""
+    return tuple("default" if word == TODAYS_DEFAULT else word for word in at) or ("default",)
 
 
 def entries_of(directory: Path) -> list[Path]:

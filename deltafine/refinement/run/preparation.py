@@ -202,7 +202,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     sample, frames, window = fits.sample, fits.frames, fits.window
     if settings.recalibrations and (why_not := _why_not_recalibrated(window)):
         raise DeltafineError(why_not)
-    sites = fits.sites(settings.at, settings.skip)
+    sites = fits.sites(settings.places, settings.skip)
     scoring = None if settings.score is None else scoring_of(settings.score)
     data = open_data(
         settings.data,
