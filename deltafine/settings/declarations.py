@@ -181,13 +181,14 @@ class Declarations(BaseModel):
         panel=BUDGET,
         metavar="NATS",
     )
-    training_divergence: float = setting(
-        0.05,
+    training_divergence: float | None = setting(
+        None,
         gt=0,
         help="The same for the thresholds that training starts from. It may be more, since training regains what "
         "they lose.",
         panel=BUDGET,
         metavar="NATS",
+        unset="0.02 for classes, 0.05 for numbers",
     )
     penalty: float | None = setting(
         None,
@@ -261,16 +262,18 @@ class Declarations(BaseModel):
     start: Literal["auto", "carried", "noise", "exact"] | None = setting(
         "auto",
         help="State that training clips start from. `carried`: what the clip before left; `noise`: one generated for "
-        "each clip; `exact`: none. Only for a rule with memory. `auto`: carried, and noise for the baselines.",
+        "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classes with labels and for the "
+        "baselines, else carried; per-pixel: carried.",
         panel=TRAINING,
     )
     batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
-    learning_rate: float = setting(
-        5e-4,
+    learning_rate: float | None = setting(
+        None,
         gt=0,
         help="Learning rate of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
         panel=TRAINING,
         common=True,
+        unset="0.001 for classes, 0.0005 for numbers",
     )
     threshold_learning_rate: float = setting(
         0.0, ge=0, help="Of the thresholds' logarithms. 0 keeps them as calibrated.", panel=TRAINING

@@ -45,7 +45,7 @@ class RefineSettings(Declarations):
     Examples:
         >>> settings = RefineSettings(model="model.keras", data="videos/", target_macs="5%", skip=("conv2",))
         >>> settings.target_macs, settings.learning_rate
-        (0.05, 0.0005)
+        (0.05, None)
     """
 
     @model_validator(mode="after")
@@ -86,9 +86,22 @@ class RefineSettings(Declarations):
         return self.recalibrate
 
     @property
+    def of_classes(self) -> bool:
+        """Whether the defaults are those for labelled classes, per-element: clips from generated states and a large λ.
+
+        Of classes, that gave more than clips that go on from each other and recalibrations, which are for the rest.
+        """
+        # In the directory of a run all of these are given; there "auto" means what it meant when the run was started.
+        decided = None not in (self.epochs, self.learning_rate, self.training_divergence)
+        wanted = self.start == "noise" or (self.start == "auto" and not decided and not self.recalibrate)
+        fits = self.task == "classification" and self.granularity == "element" and self.layer_rule == "send-on-delta"
+        return wanted and fits
+
+    @property
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
         carried = self.granularity == "pixel" if self.of_an_earlier_version else self.start in ("auto", "carried")
+        carried = carried and not self.of_classes
         return carried and self.layer_rule not in WITHOUT_MEMORY
 
     @property
@@ -101,12 +114,22 @@ class RefineSettings(Declarations):
     @property
     def rate_of_thresholds(self) -> float:
         """Learning rate of the thresholds' logarithms; the authors of the paper train them as everything else."""
-        return self.threshold_learning_rate or (self.learning_rate if self.method == "paper" else 0.0)
+        return self.threshold_learning_rate or (self.rate if self.method == "paper" else 0.0)
 
     @property
     def first_penalty(self) -> float:
         """λ that a training begins with, and keeps if nothing steers it."""
-        return 2.0 if self.penalty is None else self.penalty
+        return (60.0 if self.of_classes else 2.0) if self.penalty is None else self.penalty
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the weights."""
+        return (1e-3 if self.of_classes else 5e-4) if self.learning_rate is None else self.learning_rate
+
+    @property
+    def divergence_to_train_from(self) -> float:
+        """Of the thresholds that training starts from, in nats per frame."""
+        return (0.02 if self.of_classes else 0.05) if self.training_divergence is None else self.training_divergence
 
     @property
     def teaching(self) -> float:

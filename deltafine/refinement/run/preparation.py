@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
-STEPS = 1500
-"""That a training takes where no epochs are given, but in no fewer and no more than these epochs."""
-FEWEST_EPOCHS, MOST_EPOCHS = 12, 30
+STEPS, OF_CLASSES = (1500, 12, 30), (600, 4, 12)
+"""That a training takes where no epochs are given, but in no fewer and no more than these epochs; with the defaults for
+classes."""
 
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
@@ -111,8 +111,8 @@ class Prepared:
         """Passes over the training clips."""
         if self.settings.epochs is not None:
             return self.settings.epochs
-        wanted = math.ceil(STEPS / len(self.clips("train", epoch=1)))
-        return max(FEWEST_EPOCHS, min(MOST_EPOCHS, wanted))
+        steps, fewest, most = OF_CLASSES if self.settings.of_classes else STEPS
+        return max(fewest, min(most, math.ceil(steps / len(self.clips("train", epoch=1)))))
 
     @property
     def recalibrations(self) -> int:
@@ -250,7 +250,13 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams.check(settings.max_bad_videos, split="validation")
     for split in TRAINED:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
-    prepared.settings = settings.model_copy(update={"epochs": prepared.epochs})
+    resolved: dict[str, Any] = {
+        "learning_rate": settings.rate,
+        "training_divergence": settings.divergence_to_train_from,
+    }
+    if settings.of_classes:
+        resolved["start"] = "noise"
+    prepared.settings = settings.model_copy(update={"epochs": prepared.epochs, **resolved})
     return prepared
 
 

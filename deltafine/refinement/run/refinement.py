@@ -357,7 +357,7 @@ class Refinement:
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         if self.trains:
             self._try_divergences(search, videos)
-        search.allocate(settings.training_divergence)
+        search.allocate(settings.divergence_to_train_from)
         wake(self.calibrated, videos)
         self._give_thresholds_to_student()
         search.allocate(settings.max_divergence)

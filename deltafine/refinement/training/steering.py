@@ -90,7 +90,7 @@ class AccuracyController:
     """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent. The end of the training, with its small learning rates, wins back some of
+    comes to rest where the drop is spent, or at ``most``. The end of the training, with its small learning rates, wins back some of
     what was lost: before, more is tolerated. Where no recalibration lets λ move the thresholds, a factor on all of them
     leads the accuracy to where the drop is spent.
     """
@@ -98,6 +98,7 @@ class AccuracyController:
     floor: float
     scale: float
     penalty: float
+    most: float = math.inf
 
     RANGE = 16.0
     TOLERANCE = 2.0
@@ -127,7 +128,7 @@ class AccuracyController:
             done: share of the training that is over.
         """
         self.penalty *= 2.0 ** self.left(accuracy, done)
-        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.penalty))
+        self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.most, self.penalty))
 
 
 class Steering:
@@ -149,7 +150,8 @@ class Steering:
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
-            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first)
+            most = self._first if settings.of_classes else math.inf  # it is large from the beginning
+            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, most)
 
     @property
     def strength(self) -> float:

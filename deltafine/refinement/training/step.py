@@ -64,7 +64,7 @@ class Trainer:
         own = {id(layer.log_threshold) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
-        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.learning_rate), steps)
+        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.rate), steps)
         self._workers = workers
         # The optimisers change the first copy of each variable; it is then copied to the other devices.
         self._own_weights = [workers.own(variable) for variable in self._weight_variables]
