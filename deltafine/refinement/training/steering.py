@@ -90,9 +90,9 @@ class AccuracyController:
     """λ from validation accuracy: up while accuracy can be spared, down when it is overspent.
 
     The factor is 2 to the power of the accuracy left over, in units of the allowed drop, at most 2 either way; so λ
-    comes to rest where the drop is spent, or at ``most``. The end of the training, with its small learning rates, wins back some of
-    what was lost: before, more is tolerated. Where no recalibration lets λ move the thresholds, a factor on all of them
-    leads the accuracy to where the drop is spent.
+    comes to rest where the drop is spent, or at ``most``. The end of the training, with its small learning rates,
+    wins back some of what was lost: before, more is tolerated. Where no recalibration lets λ move the thresholds, a
+    factor on all of them leads the accuracy to where the drop is spent.
     """
 
     floor: float
