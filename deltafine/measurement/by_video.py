@@ -18,21 +18,25 @@ from deltafine.measurement.window_accuracy import WindowAccuracy
 
 
 class ByVideo(Metric):
-    """On streams: each video by itself. On clips it is only counted of how many recordings they are."""
+    """On streams: each video by itself. On clips it is only counted of how many recordings they are.
+
+    Pieces of several videos at once cannot be told apart, and are counted as clips are.
+    """
 
     name = "by-video"
 
     def begin(self, subject: Subject) -> None:
         self._subject = subject
         self._videos: dict[int, _OneVideo] = {}
+        self._together = subject.as_clips
 
     def update(self, shown: Shown) -> None:
-        if self._subject.as_clips:
-            for video in set(shown.answers.videos.tolist()) - self._videos.keys():
-                self._videos[video] = _OneVideo(self._subject)
-            return
-        (video,) = shown.answers.videos.tolist()
-        self._videos.setdefault(video, _OneVideo(self._subject)).update(shown)
+        videos = shown.answers.videos.tolist()
+        self._together = self._together or len(videos) > 1
+        for video in videos:
+            one = self._videos.setdefault(video, _OneVideo(self._subject))
+            if not self._together:
+                one.update(shown)
 
     def record(self) -> Record:
         records = {str(video): one.record() for video, one in self._videos.items()}
@@ -44,7 +48,7 @@ class ByVideo(Metric):
 
     def result(self, beside: Beside) -> Result:
         recordings = {self._subject.recording(video) for video in self._videos}
-        by_video = [] if self._subject.as_clips else list(self._by_video(beside))
+        by_video = [] if self._together else list(self._by_video(beside))
         return Result({"recordings": len(recordings), "by_video": by_video})
 
     def _by_video(self, beside: Beside) -> Iterable[VideoFigures]:

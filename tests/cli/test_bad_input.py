@@ -204,7 +204,7 @@ def test_an_empty_argument_is_not_the_current_folder(refuse: Refine, arguments: 
         ("data",),
         ("report",),
         ("export",),
-        ("run", "video.mp4"),
+        ("run", __file__),
         ("report", "--baseline", "x" * 300),
     ],
 )
