@@ -114,14 +114,18 @@ def test_batches_that_shrink_grow_or_are_empty_keep_each_place_apart() -> None:
     assert Carried(student).arrays == []
 
 
-def test_clips_go_on_from_each_other_unless_something_else_is_wanted() -> None:
+def test_clips_go_on_from_each_other_but_for_classes_unless_something_else_is_wanted() -> None:
     def carried(**values: Any) -> bool:
         return resolve(model="m", data="d", **values).carried
 
-    assert carried()
+    assert carried(task="regression")
+    assert carried(task="distill")
+    assert carried(recalibrate=2)
     assert carried(granularity="pixel")
     assert carried(start="carried")
     others = (
+        {},
+        {"learning_rate": 0.01, "epochs": 3},
         {"granularity": "pixel", "rule": "quantize"},
         {"method": "paper"},
         {"granularity": "pixel", "start": "noise"},
@@ -130,7 +134,29 @@ def test_clips_go_on_from_each_other_unless_something_else_is_wanted() -> None:
     assert not any(carried(**values) for values in others)
     for noisy in ({"start": "noise"}, {"method": "l1"}, {"rule": "quantize"}):
         assert resolve(model="m", data="d", **noisy).noisy
-    assert not any(resolve(model="m", data="d", start=start).noisy for start in ("auto", "carried", "exact"))
+    assert resolve(model="m", data="d").noisy
+    assert not any(resolve(model="m", data="d", start=start).noisy for start in ("carried", "exact"))
+    assert not resolve(model="m", data="d", task="regression").noisy
+
+
+def test_what_a_run_has_resolved_means_the_same_when_it_is_read_again() -> None:
+    """A run that was begun when clips of classes went on from each other has written "auto" with all the rest."""
+    resolved = {"epochs": 16, "learning_rate": 0.0005, "training_divergence": 0.05}
+    before = resolve(model="m", data="d", start="auto", **resolved)
+    assert before.carried
+    assert before.first_penalty == 2.0
+    today = resolve(model="m", data="d")
+    again = today.model_copy(
+        update={
+            "start": "noise",
+            "epochs": 7,
+            "learning_rate": today.rate,
+            "training_divergence": today.divergence_to_train_from,
+        }
+    )
+    for one in (today, again):
+        assert (one.first_penalty, one.rate, one.noisy, one.carried) == (60.0, 0.001, True, False)
+        assert one.recalibrations == 0
 
 
 def test_runs_of_an_earlier_version_start_their_clips_as_they_did() -> None:
