@@ -6,7 +6,9 @@ from typing import Any
 
 from deltafine.settings import RefineSettings, resolve
 
-DEFAULTS: dict[str, Any] = {"penalty": 20.0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0.1, "recalibrate": 0}
+DEFAULTS: dict[str, Any] = {
+    "penalty": 20.0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0.1, "recalibrate": 0, "training_divergence": 0.05
+}  # fmt: skip
 
 
 def as_before(**values: Any) -> RefineSettings:

@@ -369,7 +369,7 @@ class Declarations(BaseModel):
     )
     control: bool = setting(
         False,
-        help="Also train the original without delta layers, for as long, and report what that reaches. See [the same "
+        help="Also train the original without delta layers, to compare with. See [the same "
         "training without delta layers](metrics/held-control.md#the-same-training-without-delta-layers).",
         panel=RUN,
         common=True,
