@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.runtime.output_structure import Structure
 from deltafine.storage import run_files
 
@@ -115,8 +115,11 @@ def _told_by_report(run: Path) -> tuple[tuple[str, ...], bool]:
     folder = run if run.is_dir() else run.parent
     if not (folder / run_files.REPORT).is_file() or not (run.is_dir() or run.name == run_files.REFINED):
         return (), False
-    with suppress(DeltafineError):  # the model runs all the same
+    try:
         report = load_report(folder)
+    except DeltafineError as error:  # the model runs all the same
+        warnings.warn(f"Classes are shown by their numbers: {error}", DeltafineWarning, stacklevel=2)
+    else:
         data = [report.reference, report.data, report.stream_data]  # the first in the order of the outputs, if any
         names = next((one.classes for one in data if one is not None and one.classes), [])
         return tuple(names), report.model.outputs is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tomllib
 import warnings
@@ -19,7 +20,7 @@ from deltafine.refinement.thresholds.budget import Budget
 from tests.cli.running import Command, Done
 from tests.refinement.test_killed import assert_identical
 from tests.refinement.test_mishaps import SignalAt
-from tests.small_runs import FAST, small_model, write_small_model, write_small_video, write_small_videos
+from tests.small_runs import CLASSES, FAST, small_model, write_small_model, write_small_video, write_small_videos
 
 DAMAGES = ("empty", "one byte", "1000 bytes", "half", "all but a byte", "flipped", "text", "a folder")
 TO_RESUME = (
@@ -263,7 +264,11 @@ def test_a_command_makes_do_without_a_damaged_file_or_names_it_in_one_sentence(
             assert file.name in outcome
         else:
             assert done.code == 0, (of, done)
-            assert outcome == outcome_of(command(*commands(whole, material)[of]))
+            sound = outcome_of(command(*commands(whole, material)[of]))
+            if (of, name) == ("run", "report.json") and not is_valid(file):  # which names the classes
+                sound = re.sub(r"\b(dark|light)\b", lambda found: f"class {CLASSES.index(found[0])}", sound)
+                assert str(file) in done.errors
+            assert outcome == sound
             if (of, name.partition("/")[0]) in (("run", "runtime"), ("report", "pictures")) and not harmless:
                 assert str(file) in done.errors or str(file.parent) in done.errors
 
