@@ -61,6 +61,7 @@ class Watched:
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
+        self.classes = data.classes
         self.shown: list[str] = []
 
     def select(self, split: Any) -> Any:

@@ -98,7 +98,7 @@ def test_reading_late_frames_does_not_decode_from_the_beginning(
     source = EncodedVideo(made(folder, name))
     index = source.scan(Limits())
     decoded = []
-    monkeypatch.setattr("deltafine.video.decoding._check_pixels", lambda *args: decoded.append(args))
+    monkeypatch.setattr("deltafine.video.decoding.check_pixels", lambda *args: decoded.append(args))
     read_frames(source, index, [35], Converter(SIZE, 3), Limits())
     assert len(decoded) < 20
 

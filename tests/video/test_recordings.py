@@ -63,7 +63,7 @@ def read_through(path: Path) -> tuple[FrameIndex, list[int]]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows by one with every frame that is decoded."""
     frames: list[object] = []
-    monkeypatch.setattr("deltafine.video.decoding._check_pixels", lambda *args: frames.append(args))
+    monkeypatch.setattr("deltafine.video.decoding.check_pixels", lambda *args: frames.append(args))
     return frames
 
 

@@ -150,7 +150,8 @@ class Steering:
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
-            most = self._first if settings.of_classes else math.inf  # it is large from the beginning
+            large = settings.of_classes and settings.penalty is None  # the default for classes: it only falls
+            most = self._first if large else math.inf
             self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, most)
 
     @property
