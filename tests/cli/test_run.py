@@ -98,10 +98,12 @@ def test_every_and_frames_hold_and_stop(deltafine: Command, model: Path, tmp_pat
 
 
 def test_fps_plays_a_recording_in_its_time(deltafine: Command, model: Path, tmp_path: Path) -> None:
-    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=6)
+    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=16)
     *frames, _ = objects(deltafine("run", model, film, "--json", "--fps", 10).output)
-    assert [frame["frame"] for frame in frames] == list(range(6))
-    assert frames[-1]["arrived"] - frames[0]["arrived"] >= 0.49
+    assert [frame["frame"] for frame in frames] == list(range(16))
+    assert (
+        frames[-1]["arrived"] - frames[0]["arrived"] >= 0.7
+    )  # 1.5 s, but for a first frame that a busy machine delays
     assert "above 0" in deltafine("run", model, film, "--fps", 0).refusal
 
 
