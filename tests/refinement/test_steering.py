@@ -169,8 +169,8 @@ def test_steering_goes_on_from_its_state_as_if_never_stopped(given: dict[str, fl
 
 
 def test_the_large_default_for_classes_only_falls_and_one_that_was_given_may_rise() -> None:
-    for given, after in (({}, 60.0), ({"penalty": 4.0, "max_accuracy_drop": 0.02}, 8.0)):
-        settings = resolve(model="m", data="d", **given)
+    for changes, after in (({}, 60.0), ({"penalty": 4.0, "max_accuracy_drop": 0.02}, 8.0)):
+        settings = resolve(model="m", data="d", **changes)
         one = Steering(settings, Budget.of(settings), floor=0.8, steps=100, warmup=10)
         one.after_epoch(point(0.99, 0.3), 0.5)
         assert one.strength == after
