@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from deltafine.jobs.refine import refine
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds import allocation
 from deltafine.refinement.thresholds.trials import AllocationTrial, Trials
-from tests.small_runs import small_model, write_small_model, write_small_video, write_small_videos
+from tests.small_runs import small_model, write_small_model, write_small_videos
 
 HOW: dict[str, Any] = {"epochs": 0, "frames": 4, "batch": 4, "task": "distill"}
 
@@ -77,10 +76,6 @@ def test_a_later_run_tries_only_what_is_new_and_finds_the_same(tmp_path: Path, c
     run("alone", max_divergence=0.08, cache=None)
     assert thresholds(tmp_path / "larger") == thresholds(tmp_path / "alone")
     assert 1 <= plays["larger"] < plays["alone"] / 2
-    assert run("coarse", granularity="pixel") == []
-    write_small_video(videos / "dark" / "dark9.avi", light=False, seed=99)
-    shutil.rmtree(videos / "light")
-    assert run("others") == []
 
 
 def test_another_model_of_the_same_name_is_tried_anew(tmp_path: Path) -> None:
@@ -93,6 +88,25 @@ def test_another_model_of_the_same_name_is_tried_anew(tmp_path: Path) -> None:
         assert not [words for words in heard.said if "earlier calibration" in words]
         model.get_layer("conv2").kernel.assign(2 * np.asarray(model.get_layer("conv2").kernel))
     assert len(list(cache.glob("calibration-*.json"))) == 2
+
+
+def test_what_was_tried_with_something_else_is_not_used(tmp_path: Path) -> None:
+    videos = [np.zeros((2, 4, 4, 3), "float32"), np.ones((3, 4, 4, 3), "float32")]
+    what = {"model": "1f", "rule": ["send-on-delta", "element"]}
+    Trials.of(tmp_path, what, videos).put((1.0,), AllocationTrial(0.0, 1.0, 0.0))
+    kept = Trials.of(tmp_path, what, videos)
+    kept.put((1.0,), AllocationTrial(0.0, 1.0, 0.0))
+    kept.keep()
+    assert Trials.of(tmp_path, dict(reversed(what.items())), videos).known == 1
+    others = [
+        ({**what, "model": "2f"}, videos),
+        ({**what, "rule": ["send-on-delta", "pixel"]}, videos),
+        (what, videos[::-1]),
+        (what, [videos[0], videos[1] * 2]),
+        (what, [videos[0].reshape(4, 2, 4, 3), videos[1]]),
+    ]
+    assert [Trials.of(tmp_path, *other).known for other in others] == [0] * len(others)
+    assert Trials.of(None, what, videos).known == 0
 
 
 numbers = st.floats(0, allow_nan=False)
