@@ -262,8 +262,8 @@ class Declarations(BaseModel):
     start: Literal["auto", "carried", "noise", "exact"] | None = setting(
         "auto",
         help="State that training clips start from. `carried`: what the clip before left; `noise`: one generated for "
-        "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classes with labels and for the "
-        "baselines, else carried; per-pixel: carried.",
+        "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classification per-element and for "
+        "the baselines, else carried.",
         panel=TRAINING,
     )
     batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from deltafine.document.report import Report
-from deltafine.errors import Interrupted
+from deltafine.errors import DeltafineWarning, Interrupted
 from deltafine.jobs.refine import refine
 from deltafine.model import delta_layers
 from deltafine.report.holding import control_tables
@@ -99,6 +100,18 @@ def test_a_finished_run_gets_it_later(material: tuple[Path, Path], tmp_path: Pat
     assert refine(*material, out, **HOW).controls is not None
     later = refine(*material, out, **HOW, control=True, resume=True)
     assert later.controls == controlled[0].controls
+
+
+def test_a_damaged_checkpoint_of_it_is_said_and_it_is_trained_again(
+    controlled: tuple[Report, Path], material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = shutil.copytree(controlled[1], tmp_path / "run")
+    (out / "checkpoints" / "control.h5").write_bytes(b"damaged")
+    with pytest.warns(
+        DeltafineWarning, match=r"The control without delta layers is trained again, since .*control\.h5"
+    ):
+        again = refine(*material, out, **HOW, control=True, resume=True)
+    assert again.controls == controlled[0].controls
 
 
 def test_without_labels_it_is_not_trained_and_that_is_said(material: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import keras
 from deltafine import model as models
 from deltafine.document.controls import TrainedControl
 from deltafine.document.figures import Figures
-from deltafine.errors import DeltafineError
+from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.measurement.side_by_side import measure_with_controls
 from deltafine.model.freezing import set_trainable
 from deltafine.refinement.listener import Listener
@@ -23,6 +24,7 @@ from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.trainable import prepare_batchnorm
 from deltafine.storage import run_files
+from deltafine.storage.files import discard
 
 
 def trained_control(
@@ -49,7 +51,7 @@ def trained_control(
         requests: what stops it.
 
     Raises:
-        DeltafineError: the checkpoint belongs to other settings, or no training video can be read any more.
+        DeltafineError: the checkpoint belongs to another model, or no training video can be read any more.
         KeyboardInterrupt: on Ctrl-C or SIGTERM.
     """
     settings = prepared.settings
@@ -62,9 +64,16 @@ def trained_control(
     file = out / run_files.CHECKPOINTS / run_files.CONTROL
     variables, done = [*student.variables, *trainer.state], 0
     if file.exists():
-        done = int(checkpoints.read_facts(file)["epoch"])
-        trainer.step = done * batches
-        checkpoints.restore(file, variables)
+        try:
+            facts = checkpoints.read_facts(file)
+            checkpoints.restore(file, variables)
+        except checkpoints.Damaged as error:
+            discard(file)
+            said = f"The control without delta layers is trained again, since {error.reason}."
+            warnings.warn(said, DeltafineWarning, stacklevel=2)
+        else:
+            done = int(facts["epoch"])
+            trainer.step = done * batches
     for epoch in range(done + 1, prepared.epochs + 1):
         total, steps = 0.0, 0
         for batch in prepared.clips("train", epoch=epoch):
