@@ -128,3 +128,14 @@ def test_so_do_classes(refined: float, follows: bool) -> None:
         for value in (0.8, refined)
     )
     assert better_than_held(original, found) is follows
+
+
+def test_a_score_is_compared_with_the_score_of_held_answers_and_not_with_their_accuracy() -> None:
+    def estimate(value: float) -> Estimate:
+        return Estimate(value=value, low=value, high=value)
+
+    made = some_figures("refined", "streams").model_copy(update={"frozen_accuracy": estimate(0.1)})
+    original, found = (made.model_copy(update={"score": estimate(value)}) for value in (0.9, 0.85))
+    assert not better_than_held(original, found.model_copy(update={"frozen_score": estimate(0.84)}))
+    assert better_than_held(original, found.model_copy(update={"frozen_score": estimate(0.3)}))
+    assert not better_than_held(original, found.model_copy(update={"frozen_score": None}))

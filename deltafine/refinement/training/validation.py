@@ -144,6 +144,8 @@ def better_than_held(original: Figures, refined: Figures) -> bool:
 
 def frozen_quality(figures: Figures) -> float | None:
     """As :func:`quality`, of the original's first answer, held; None where it was not measured."""
+    if figures.score is not None:
+        return None if figures.frozen_score is None else figures.frozen_score.value
     if figures.frame_accuracy is not None or figures.window_accuracy is not None:
         return None if figures.frozen_accuracy is None else figures.frozen_accuracy.value
     if figures.label_error is not None or figures.relative_error is not None:
