@@ -64,7 +64,7 @@ def test_a_legacy_model_that_takes_clips_is_rewritten_and_saved(tmp_path):
 
 def test_operations_of_tensorflow_become_operations_of_keras():
     kinds = [site.kind for site in find_activations(load(fixture("operators")))]
-    assert kinds == ["input", "hard_sigmoid", "sigmoid", "relu", "softmax"]
+    assert kinds == ["input", "hard_sigmoid", "sigmoid", "relu", "pooling", "softmax"]
 
 
 def test_a_saved_copy_of_a_legacy_model_loads_in_keras_3_alone(tmp_path):
