@@ -91,9 +91,11 @@ def refine(
         raise DeltafineError("To resume goes on with a run, and to overwrite replaces it: ask for one of them.")
     if pick is not None and not resume:
         raise DeltafineError("An epoch can be picked from a finished run only: give --resume as well.")
+    given = given_names(recipe, model=model, data=data, **settings)
+    if resolved.epochs is not None and "time" in given_names(**settings):
+        raise DeltafineError("The epochs follow from the time that a run may take: give --time or --epochs, not both.")
     cluster = cluster_of(workers, worker_index)
     team = ALONE if cluster is None else join(cluster)
-    given = given_names(recipe, model=model, data=data, **settings)
     with Requests() as requests, ExitStack() as locks:
         was_there = ours = team.chief and directory.exists()
         try:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deltafine.settings.declaring import Names, PathText, Share, setting
+from deltafine.settings.declaring import Names, PathText, Seconds, Share, setting
 from deltafine.settings.rule_names import RuleText
 from deltafine.settings.score_names import ScoreText
 
@@ -197,7 +197,7 @@ class Declarations(BaseModel):
         "[budget](refine.md#budgets), this is what it begins with.",
         panel=BUDGET,
         common=True,
-        unset="steered from 2",
+        unset="steered from 60 for classes, 2 for numbers",
     )
     target_macs: Share | None = setting(
         None, gt=0, lt=1, help="MAC density to reach. On the validation streams.", panel=BUDGET, common=True
@@ -224,7 +224,16 @@ class Declarations(BaseModel):
         help="Passes over the clips; 0 only calibrates.",
         panel=TRAINING,
         common=True,
-        unset="as many as take 1500 steps, 12 to 30",
+        unset="as many as take 600 steps for classes (4 to 12), 1500 for numbers (12 to 30); or `time`",
+    )
+    time: Seconds | None = setting(
+        None,
+        gt=0,
+        help="How long the whole run may take, such as 20m. The epochs follow from it; it is no deadline that cuts a "
+        "run short. Not together with `epochs`.",
+        panel=TRAINING,
+        common=True,
+        unset="as long as the epochs take",
     )
     seed: int = setting(
         0, ge=0, lt=2**32, help="Seed of the split and of everything random.", panel=TRAINING, common=True

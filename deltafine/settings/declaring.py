@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -24,6 +25,21 @@ def share_of(value: Any) -> Any:
     return float(number / 100) if number is not None and number.is_finite() and number > 1 else value
 
 
+def seconds_of(value: Any) -> Any:
+    """A length of time in seconds: ``"20m"``, ``"1h30m"`` and ``"90s"`` as 1200, 5400 and 90; a number as it is.
+
+    Raises:
+        ValueError: text that is neither; a number without a unit, which could be seconds or minutes.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _TIME.fullmatch(value.strip().lower())
+    if found is None or not any(found.groups()):
+        raise ValueError(f"{value!r} is no length of time: write 90s, 20m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
 def is_ambiguous(value: Any) -> bool:
     """Whether a share is given as 1, which could be 1% or 100%; a number that is written 1.0 is the whole."""
     if isinstance(value, str):
@@ -42,11 +58,15 @@ def _path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+_TIME = re.compile(r"(?:([\d.]+)h)?\s*(?:([\d.]+)m(?:in)?)?\s*(?:([\d.]+)s)?")
 _NARROW = 22
 """Characters of a column of ``--help``."""
 _A_SHARE = BeforeValidator(share_of)
 Share = Annotated[float, _A_SHARE]
 """A share of a whole, written ``0.05``, ``"5%"`` or ``5``."""
+_A_TIME = BeforeValidator(seconds_of)
+Seconds = Annotated[float, _A_TIME]
+"""A length of time, written ``"20m"``; as a number, in seconds."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 """Several names: a list, or text with commas."""
 PathText = Annotated[str, BeforeValidator(_path)]
@@ -94,7 +114,7 @@ class Declared:
     """
 
     name: str
-    kind: Literal["flag", "whole number", "number", "fraction", "text", "list", "choice"]
+    kind: Literal["flag", "whole number", "number", "fraction", "time", "text", "list", "choice"]
     help: str
     panel: str
     common: bool
@@ -108,7 +128,13 @@ class Declared:
         """What the declaration of a field says."""
         shown: Any = field.json_schema_extra["shown"]  # type: ignore[call-overload,index]
         kind, choices = _kind(field)
-        metavars = {"whole number": "N", "number": "NUMBER", "fraction": "FRACTION", "choice": choices_shown(choices)}
+        metavars = {
+            "whole number": "N",
+            "number": "NUMBER",
+            "fraction": "FRACTION",
+            "time": "TIME",
+            "choice": choices_shown(choices),
+        }
         return cls(
             name=name,
             kind=kind,
@@ -141,6 +167,8 @@ def _kind(field: FieldInfo) -> tuple[Any, tuple[str, ...]]:
         return "list", ()
     if any(one is _A_SHARE for one in declared):
         return "fraction", ()
+    if any(one is _A_TIME for one in declared):
+        return "time", ()
     words = {bool: "flag", int: "whole number", float: "number", str: "text"}
     return next(word for kind, word in words.items() if kind in declared), ()
 

@@ -183,6 +183,8 @@ def _one_sentence(error: ValidationError) -> str:
         return unknown(name)
     if first["type"] == "missing":
         return f"The setting '{name}' is missing: give it."
+    if first["type"] == "value_error" and first["loc"]:
+        return f"The setting '{name}' cannot be used: {first['ctx']['error']}."
     if first["type"] == "value_error":
         return f"The settings do not go together: {first['ctx']['error']}."
     value = repr(first["input"])

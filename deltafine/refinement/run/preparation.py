@@ -115,6 +115,11 @@ class Prepared:
         return max(fewest, min(most, math.ceil(steps / len(self.clips("train", epoch=1)))))
 
     @property
+    def fills_time(self) -> bool:
+        """Whether the epochs are still to be found, by the time that the run may take."""
+        return self.settings.time is not None and self.settings.epochs is None
+
+    @property
     def recalibrations(self) -> int:
         """How often thresholds are calibrated again while training."""
         times = self.settings.recalibrations
@@ -256,7 +261,9 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     }
     if settings.of_classes:
         resolved["start"] = "noise"
-    prepared.settings = settings.model_copy(update={"epochs": prepared.epochs, **resolved})
+    if settings.time is None:  # else they follow when it is known how long a step takes
+        resolved["epochs"] = prepared.epochs
+    prepared.settings = settings.model_copy(update=resolved)
     return prepared
 
 

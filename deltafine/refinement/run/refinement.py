@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,6 +102,7 @@ class Refinement:
         self.requests = requests or Requests()
         self.workers = workers
         self._started_with: dict[str, str] = {}
+        self._started = time.monotonic()
         self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
@@ -414,9 +416,11 @@ class Refinement:
             self.workers,
             started_with=self._started_with,
             calibrated=self._candidates,
+            started=self._started,
         )
         try:
             training.run(resume=resume)
+            self.settings = self.prepared.settings
         except KeyboardInterrupt as stop:
             saved = None
             if self.workers.chief and training.choice.best_so_far():

@@ -27,6 +27,7 @@ from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.calibration import calibration_videos
 from deltafine.refinement.thresholds.following import scale_that_follows
 from deltafine.refinement.training.carried_state import by_name
+from deltafine.refinement.training.epochs_in_time import epochs_in, frames_of, seconds_per_step
 from deltafine.refinement.training.stability import MOST_ROLLBACKS, LossWatch, Unsound
 from deltafine.refinement.training.steering import Steering
 from deltafine.refinement.training.step import Trainer
@@ -69,6 +70,7 @@ class Training:
         workers: who train; the first of them measures, decides and writes.
         started_with: digests of the model and the videos, for the checkpoint of the first worker.
         calibrated: thresholds of models that need no training, see :class:`Choice`.
+        started: when the run was, by ``time.monotonic``.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Training:
         *,
         started_with: Mapping[str, str],
         calibrated: Mapping[float, Sequence[np.ndarray]],
+        started: float,
     ) -> None:
         self.prepared = prepared
         self.settings = prepared.settings
@@ -96,7 +99,9 @@ class Training:
         self.choice = Choice(
             student, self._validation, self.budget, self.checkpoint.parent, calibrated, self._scale_that_follows
         )
-        self._variables = [*student.variables, *trainer.state]
+        self._student_variables = list(student.variables)
+        self._variables = [*self._student_variables, *trainer.state]
+        self._started = started
         self._steering: Steering  # made once the original is measured
         self._requests = requests
         self._workers = workers
@@ -119,10 +124,13 @@ class Training:
             Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written; the student is then the best so far.
         """
         resuming = self._workers.lead(lambda: resume and self._can_go_on())
+        began = time.monotonic()
         measured = self._measured(
             lambda: self._validation.measure(["original"] if resuming else ["original", "refined"])
         )
         self._validation.original = measured["original"]  # for all workers, of which one has measured it
+        if self.prepared.fills_time:
+            self._plan_epochs(time.monotonic() - began)
         trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
         self.choice.floor = floor
         self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
@@ -138,6 +146,29 @@ class Training:
                 self._one_epoch()
             except Unsound as error:
                 self._go_back(error)
+
+    def _plan_epochs(self, validated: float) -> None:
+        """Find how many epochs fit into the time that the run may take, and keep that with its settings.
+
+        Args:
+            validated: seconds in which the original and the student were measured.
+        """
+        prepared, settings = self.prepared, self.settings
+        assert settings.time is not None
+        self.listener.say("Timing the first steps, for the number of epochs.")
+        step = seconds_per_step(self._trainer, prepared)
+        left = settings.time - (time.monotonic() - self._started)
+        per_frame = validated / max(1, frames_of(prepared.data))
+        epochs = self._workers.lead(lambda: epochs_in(left, prepared, step=step, per_frame=per_frame))
+        self.listener.say(
+            f"A step takes {step:.2g} s, and {left / 60:.1f} of {settings.time / 60:g} minutes are left: "
+            f"{epochs} {'epoch' if epochs == 1 else 'epochs'}."
+        )
+        prepared.settings = self.settings = settings.model_copy(update={"epochs": epochs})
+        self._trainer.plan(len(prepared.clips("train", epoch=1)) * epochs)
+        self._variables = [*self._student_variables, *self._trainer.state]
+        if self._workers.chief:  # a run that is resumed goes on with as many
+            write_atomically(self.out / run_files.SETTINGS, self.settings.to_toml().encode("utf-8"))
 
     def _can_go_on(self) -> bool:
         """Whether there is a sound checkpoint with anything to choose from; why not is said."""

@@ -51,8 +51,6 @@ class Trainer:
         workers: Workers = ALONE,
     ) -> None:
         self.settings = settings
-        self.steps = steps
-        self.warmup_steps = optimizers.warmup_steps(settings.warmup, steps)
         self.student = student
         by_path = delta_layers(student)
         self.layers = list(by_path.values())
@@ -64,20 +62,28 @@ class Trainer:
         own = {id(layer.log_threshold) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
         self._rate = keras.Variable(1.0, trainable=False, dtype="float32", name="rate")
-        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.rate), steps)
         self._workers = workers
         # The optimisers change the first copy of each variable; it is then copied to the other devices.
         self._own_weights = [workers.own(variable) for variable in self._weight_variables]
         self._own_thresholds = [workers.own(variable) for variable in self._threshold_variables]
+        self.stopping, self.saving = 0, False
+        self.plan(steps)
+
+    def plan(self, steps: int) -> None:
+        """Begin a training of so many optimiser steps; the student stays as it is."""
+        settings = self.settings
+        self.steps = steps
+        self.warmup_steps = optimizers.warmup_steps(settings.warmup, steps)
+        self._optimizer = optimizers.of_weights(settings, self._schedule(settings.rate), steps)
         self._optimizer.build(self._own_weights)
         self._threshold_optimizer = optimizers.of_thresholds(
             settings, self._schedule(settings.rate_of_thresholds or 1.0), steps
         )
         self._threshold_optimizer.build(self._own_thresholds)
-        self._averages = Averages(student, settings.averaged * steps) if settings.averaged * steps > 1 else None
+        horizon = settings.averaged * steps
+        self._averages = Averages(self.student, horizon) if horizon > 1 else None
         self.step = 0
         self.set_penalty(0.0)
-        self.stopping, self.saving = 0, False
         self.carried = Carried(self._student) if settings.carried and self.layers else None
         self._compiled: Any = None
 

@@ -1,0 +1,58 @@
+"""How many epochs a training may have, so that the whole run takes about as long as it may."""
+
+from __future__ import annotations
+
+import time
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.training.step import Trainer
+
+if TYPE_CHECKING:
+    from deltafine.video import Dataset
+
+TRIED = 3
+"""Steps that are timed, after one in which TensorFlow compiles the step."""
+RESERVE = 0.15
+"""Of the time: for new thresholds, for the choice among the epochs, and for what else the machine does."""
+ON_STREAMS, ON_CLIPS = 2.0, 1.5
+"""What the report measures on a frame of a stream and of a clip, as against a measurement of two models: it has three,
+and the controls."""
+
+
+def seconds_per_step(trainer: Trainer, prepared: Prepared) -> float:
+    """Seconds of a training step on this machine, the reading of its clips included; the student stays as it is."""
+    before = [np.array(variable) for variable in trainer.student.variables]
+    batches = islice(cycle(prepared.clips("train", epoch=1)), TRIED + 1)
+    took, began = [], time.monotonic()
+    for batch in batches:
+        targets = batch.targets if prepared.window is None else batch.labels
+        trainer.train_on_batch(batch.frames, targets, trainer.settings.first_penalty, first=batch.first)
+        took.append(time.monotonic() - began)
+        began = time.monotonic()
+    for variable, value in zip(trainer.student.variables, before, strict=True):
+        variable.assign(value)
+    return sum(took[1:]) / len(took[1:])
+
+
+def epochs_in(left: float, prepared: Prepared, *, step: float, per_frame: float) -> int:
+    """Epochs that fit into the time that is left; at least one.
+
+    Args:
+        left: seconds that the run may still take.
+        prepared: what the run trains and is measured on.
+        step: seconds of a training step.
+        per_frame: seconds in which the original and the student are measured on a frame.
+    """
+    validation = frames_of(prepared.data)
+    measuring = per_frame * (ON_STREAMS * frames_of(prepared.streams) + ON_CLIPS * frames_of(prepared.reported))
+    training = left * (1 - RESERVE) - measuring
+    return max(1, int(training / (len(prepared.clips("train", epoch=1)) * step + validation * per_frame)))
+
+
+def frames_of(data: Dataset) -> int:
+    """Frames of the videos that a run is validated, or measured, on."""
+    return sum(0 if (index := data.index(video)) is None else index.count for video in data.select("validation"))
