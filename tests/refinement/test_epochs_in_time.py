@@ -74,8 +74,7 @@ def test_time_and_epochs_together_are_refused(material: tuple[Path, Path], tmp_p
 
 @pytest.fixture(scope="module")
 def prepared(material: tuple[Path, Path]) -> Prepared:
-    settings: dict[str, Any] = {name: value for name, value in FAST.items()}
-    return prepare(RefineSettings(model=str(material[0]), data=str(material[1]), time="1h", **settings), Quiet())
+    return prepare(RefineSettings(model=str(material[0]), data=str(material[1]), time=3600, **FAST), Quiet())
 
 
 @given(st.floats(1, 1e5), st.floats(1e-4, 10), st.floats(1e-5, 1))
