@@ -98,7 +98,7 @@ class _Watch:
 
     def _wait(self) -> None:
         with self._reader:
-            while numbers := self._reader.recv(64):
+            while numbers := self._noted():
                 if signal.SIGTERM in numbers:
                     break
             else:
@@ -106,3 +106,10 @@ class _Watch:
         if not self._over.wait(SECONDS_TO_STOP):
             os.write(2, b"Interrupted in the middle of something long: go on with --resume from the last checkpoint.\n")
             os._exit(128 + signal.SIGTERM)
+
+    def _noted(self) -> bytes:
+        """Numbers of signals; nothing once the other end is closed, which is an error where it held any unread."""
+        try:
+            return self._reader.recv(64)
+        except ConnectionResetError:
+            return b""
