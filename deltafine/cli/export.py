@@ -18,6 +18,7 @@ _READING = "Model and videos (defaults: those of the run)"
 class Form(StrEnum):
     stripped = "stripped"
     quantized = "quantized"
+    streaming = "streaming"
 
 
 @takes_settings("export", panel=_READING, defaults=False)
@@ -25,7 +26,10 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its refined.keras.")],
     form: Annotated[
         Form,
-        typer.Option(metavar="[stripped | quantized]", help="stripped: no thresholds; quantized: rounds or holds."),
+        typer.Option(
+            metavar="[stripped | quantized | streaming]",
+            help="stripped: no thresholds; quantized: rounds or holds; streaming: frame and state in, new state out.",
+        ),
     ] = Form.stripped,
     format: Annotated[
         str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="What to write.")
@@ -38,12 +42,22 @@ def export(
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare the written file with Keras on real frames.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="Write nothing: show what there is, what it is for, and what was checked.")
+    ] = False,
     **settings: Any,
 ) -> None:
-    """Write the refined model with plain Keras layers, as TFLite, or its thresholds as JSON."""
+    """Write the refined model in a format that others read."""
     from deltafine.cli.console import printable, quiet_standard_error
     from deltafine.jobs.export import export as write
 
+    if show:
+        from deltafine.jobs.export_record import listing
+
+        with quiet_standard_error():
+            shown = listing(run)
+        typer.echo(printable(shown))
+        return
     how: dict[str, Any] = {"form": form.value, "format": format, "output": output, "data": data, "check": check}
     with quiet_standard_error():
         done = write(run, overwrite=overwrite, **how, **settings)

@@ -10,6 +10,12 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.exporting.export_format import Agreement
+from deltafine.layers.stream import Stream
+from deltafine.model import graph
+from deltafine.model.clip_model import frame_layers
+
+_PIECE = 16
+"""Frames that the refined model is given at a time."""
 
 
 def compare_answers(
@@ -37,3 +43,44 @@ def compare_answers(
         largest = float(np.maximum(largest, np.abs(found - expected).max()))  # NaN stays
         same += int(found.reshape(-1).argmax() == expected.reshape(-1).argmax())
     return Agreement(len(inputs), largest, same / len(inputs), "clips" if by_clip else "frames")
+
+
+def compare_streams(
+    step: Callable[[np.ndarray, bool], Sequence[np.ndarray]], refined: keras.Model, clips: np.ndarray
+) -> Agreement:
+    """Play clips frame by frame, and compare with what the refined model answers for every frame.
+
+    Args:
+        step: the outputs for a frame (height, width, channels) of a stream, flat and without batch axis; and whether
+            the frame is the first.
+        refined: a clip model of a per-frame network.
+        clips: (clips, time, height, width, channels), each a stream.
+    """
+    largest, same, count = 0.0, 0, 0
+    for clip in clips:
+        for number, (frame, expected) in enumerate(zip(clip, answers_of(refined, clip), strict=True)):
+            found = [np.asarray(value, "float32") for value in step(frame, number == 0)]
+            for one, other in zip(found, expected, strict=True):
+                largest = float(np.maximum(largest, np.abs(one.reshape(other.shape) - other).max()))  # NaN stays
+            same += int(found[0].reshape(-1).argmax() == expected[0].reshape(-1).argmax())
+            count += 1
+    if not count:
+        raise DeltafineError("An exported model can only be checked on at least one frame.")
+    return Agreement(count, largest, same / count, of="frames", stream=True)
+
+
+def answers_of(refined: keras.Model, clip: np.ndarray) -> list[list[np.ndarray]]:
+    """The outputs of a refined model for each frame of a stream (time, height, width, channels), flat, float32."""
+    frames = keras.Model(graph.input_structure(refined), [layer.output for layer in frame_layers(refined)])
+    length = refined.inputs[0].shape[1] or _PIECE
+    state, pieces = None, []
+    for start in range(0, len(clip), length):
+        piece = clip[start : start + length]
+        missing = length - len(piece) if refined.inputs[0].shape[1] else 0
+        padded = np.concatenate([piece, *[piece[-1:]] * missing]) if missing else piece
+        with Stream(state, measuring=True) as stream:
+            outputs = keras.tree.flatten(frames(padded[None], training=False))
+        state = stream.state
+        given = [keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))[0] for output in outputs]
+        pieces += [[output[place] for output in given] for place in range(len(piece))]
+    return pieces

@@ -7,8 +7,9 @@ Forms:
 - ``quantized``: the per-frame network that sends what its rule sends, for rules without memory (``quantize``).
 - ``quantized`` for rules with memory (``send-on-delta``), which hold values from frame to frame: a clip network of
   fixed length that holds them with plain operations, one frame after the other.
+- ``streaming``: one frame and the state in, one prediction and the new state out (``streaming.py``).
 
-A network that takes clips takes clips in both forms.
+A network that takes clips takes clips in the first two forms, and has no streaming one.
 
 The quantized forms predict what the refined model predicts, to the last bit on the same machine; in mixed precision
 only as far as TensorFlow fuses both graphs alike.
@@ -24,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from deltafine.errors import DeltafineError
+from deltafine.exporting.export_format import FORMS
 from deltafine.layers import DeltaActivation
 from deltafine.layers.rules import EventRule
 from deltafine.layers.rules.identity import Identity
@@ -34,29 +36,33 @@ from deltafine.model.cloning import clone
 from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
 
-FORMS = ("stripped", "quantized")
-
 
 def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> keras.Model:
     """A copy of a refined clip model that loads without deltafine.
 
     Args:
         refined: a clip model with delta layers.
-        form: ``"stripped"`` or ``"quantized"``.
+        form: ``"stripped"``, ``"quantized"`` or ``"streaming"``.
         frames: clip length of the quantized form of a rule with memory; that of the model if it has one.
 
     Returns:
         A Keras model of one frame, ``(batch, ...)`` in, one prediction per frame out; for a rule with memory,
         quantized, and for a network that takes clips, of one clip, with the refined model's own input and output.
+        Streaming, what ``deltafine.exporting.streaming.export_streaming`` gives.
 
     Raises:
-        DeltafineError: unknown form, no delta layers, or the clip length is needed and missing.
+        DeltafineError: unknown form, no delta layers, the clip length is needed and missing, or the network takes
+            clips and is to be streaming.
     """
     if form not in FORMS:
         raise DeltafineError(f"The form must be one of {', '.join(FORMS)}, not '{form}'.")
     deltas = delta_layers(refined)
     if not deltas:
         raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
+    if form == "streaming":
+        from deltafine.exporting.streaming import export_streaming
+
+        return export_streaming(refined)
     whole = not frame_layers(refined)
     length = None
     holding = [layer.rule.name for layer in deltas.values() if form == "quantized" and layer.rule.has_memory]
@@ -67,12 +73,12 @@ def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | 
                 f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
                 if whole
                 else f"The rule {holding[0]} holds values from frame to frame, so its quantized form needs a clip "
-                "length: give --frames, or use --form stripped."
+                "length: give --frames, or use --form streaming or stripped."
             )
-    return _Exporter(form, length).export(refined)
+    return PlainCopy(form, length).export(refined)
 
 
-class _Exporter:
+class PlainCopy:
     """Walks the clip model and calls clones of everything but deltafine's own layers."""
 
     def __init__(self, form: str, length: int | None) -> None:
@@ -89,10 +95,13 @@ class _Exporter:
             keras.tree.pack_sequence_as(graph.output_structure(refined), self._outputs(refined, inputs, names)),
             refined.name,
         )
+        self._give_weights()
+        return model
+
+    def _give_weights(self) -> None:
         for old, new in self._clones.values():
             for source, target in zip(old.weights, new.weights, strict=True):
                 target.assign(source)
-        return model
 
     def _input(self, tensor: keras.KerasTensor, names: Names) -> keras.KerasTensor:
         shape = (self._length, *tensor.shape[2:]) if self._length else tensor.shape[2:]
@@ -100,9 +109,13 @@ class _Exporter:
 
     def _outputs(self, model: keras.Model, inputs: list[keras.KerasTensor], names: Names) -> list[keras.KerasTensor]:
         """What the operations of a graph give, called on other inputs; those that are the user's keep their names."""
-        return graph.walk(model, inputs, lambda name, node, args, kwargs: self._call(node, args, kwargs, names))
 
-    def _call(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Names) -> Any:
+        def call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._call(name, node, args, kwargs, names)
+
+        return graph.walk(model, inputs, call)
+
+    def _call(self, name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Names) -> Any:
         operation = node.operation
         # In place of the clock goes the number of frames, None where all there is are frames.
         if isinstance(operation, FoldTime):
@@ -113,14 +126,18 @@ class _Exporter:
         if isinstance(operation, TimeMean | TimeLast):
             return self._end(operation, args[0])
         if isinstance(operation, DeltaActivation):
-            return self._delta(operation, *args)
+            return self._delta(name, operation, *args)
         if graph.is_graph(operation):
-            return self._call_nested(operation, graph.nested_inputs(operation, args, kwargs), kwargs, names)
+            return self._call_nested(name, operation, graph.nested_inputs(operation, args, kwargs), kwargs, names)
+        return self._copy(operation, names)(*args, **kwargs)
+
+    def _copy(self, operation: Any, names: Names) -> Any:
+        """The operation that is called in place of one: a clone of a layer; what has no weights, itself."""
         if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
-            return names.keep(operation)(*args, **kwargs)
+            return names.keep(operation)
         if id(operation) not in self._clones:
             self._clones[id(operation)] = (operation, clone(operation))
-        return names.keep(self._clones[id(operation)][1])(*args, **kwargs)
+        return names.keep(self._clones[id(operation)][1])
 
     def _end(self, layer: TimeMean | TimeLast, value: keras.KerasTensor) -> keras.KerasTensor:
         if not self._length:
@@ -128,7 +145,9 @@ class _Exporter:
         value = ops.cast(value, layer.compute_dtype)
         return ops.mean(value, axis=1) if isinstance(layer, TimeMean) else value[:, -1]
 
-    def _call_nested(self, model: keras.Model, values: list[Any], kwargs: dict[str, Any], names: Names) -> Any:
+    def _call_nested(
+        self, name: str, model: keras.Model, values: list[Any], kwargs: dict[str, Any], names: Names
+    ) -> Any:
         """A nested model without its clock."""
         tensors = graph.input_tensors(model)
         kept = [index for index, value in enumerate(values) if isinstance(value, keras.KerasTensor)]
@@ -142,10 +161,12 @@ class _Exporter:
         outputs = keras.tree.flatten(names.keep(self._nested[id(model)])([values[index] for index in kept], **called))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _delta(self, layer: DeltaActivation, value: keras.KerasTensor, frames: int | None = None) -> keras.KerasTensor:
+    def _delta(
+        self, name: str, layer: DeltaActivation, value: keras.KerasTensor, frames: int | None = None
+    ) -> keras.KerasTensor:
         if self._form == "stripped" or isinstance(layer.rule, Identity):
             return value
-        rule, threshold = layer.rule, _constant(layer.threshold)
+        rule, threshold = layer.rule, constant(layer.threshold)
         x = value if value.dtype == "float32" else ops.cast(value, "float32")
         if self._length:
             held = _held(rule, layer.granularity, _unfolded(x, frames), threshold)
@@ -169,7 +190,7 @@ def _unfolded(frames: keras.KerasTensor, length: int | None) -> keras.KerasTenso
     return ops.reshape(frames, (-1, length, *frames.shape[1:])) if length else frames
 
 
-def _constant(threshold: keras.Variable) -> float | np.ndarray:
+def constant(threshold: keras.Variable) -> float | np.ndarray:
     """The thresholds as a constant that a saved graph can hold: a number, or an array."""
     values = np.asarray(threshold, "float32")
     return float(values) if values.ndim == 0 else values

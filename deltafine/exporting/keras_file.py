@@ -5,43 +5,46 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from deltafine.errors import DeltafineWarning
-from deltafine.exporting.comparing import compare_answers
-from deltafine.exporting.export_format import Agreement, ExportFormat
-from deltafine.exporting.forms import export_plain, frames_of
+from deltafine.exporting.export_format import Agreement
+from deltafine.exporting.network_format import Network, NetworkFormat, model_of
 from deltafine.storage.files import write_atomically
 
 
-class KerasFile(ExportFormat):
+class KerasFile(NetworkFormat):
     """For any program with Keras 3."""
 
     name = "keras"
+    purpose = "any program with Keras 3, without deltafine"
     suffix = ".keras"
     endings = (".keras", ".h5")  # by which Keras tells what to write
     compared = "may"  # the file holds the very numbers
 
-    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> keras.Model:
-        return export_plain(refined, form, frames=frames)
+    def write(self, made: Network, file: Path) -> None:
+        write_atomically(file, model_of(made).save)
 
-    def write(self, made: keras.Model, file: Path) -> None:
-        write_atomically(file, made.save)
-
-    def check(self, made: keras.Model, file: Path, clips: np.ndarray | None) -> Agreement | None:
+    def check(self, made: Network, file: Path, clips: np.ndarray | None) -> Agreement | None:
         if clips is None:
             return None
+        classes = dict(_classes(model_of(made)))
         try:
-            read = keras.saving.load_model(file, custom_objects=dict(_classes(made)), compile=False, safe_mode=False)
+            read = keras.saving.load_model(file, custom_objects=classes, compile=False, safe_mode=False)
         except (ValueError, TypeError, OSError) as error:  # whatever functions of one's own, which Keras asks for
             reason = " ".join(str(error).split())[:200]
             warnings.warn(f"{file} needs more than Keras to be read back ({reason}).", DeltafineWarning, stacklevel=2)
             return None
-        inputs = frames_of(clips, made)
-        by_clip = clips.ndim == inputs[0].ndim
-        return compare_answers(lambda value: read(value, training=False), made, inputs, by_clip=by_clip)
+
+        import tensorflow as tf
+
+        def answer(value: Any) -> Any:
+            return read(value, training=False)
+
+        return self.agreement(made, clips, tf.function(answer), answer)
 
 
 def _classes(model: keras.Model) -> Iterator[tuple[str, type]]:

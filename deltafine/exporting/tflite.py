@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,33 +17,45 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.exporting.comparing import compare_answers
-from deltafine.exporting.export_format import Agreement, ExportFormat
-from deltafine.exporting.forms import export_plain, frames_of
+from deltafine.exporting.comparing import compare_answers, compare_streams
+from deltafine.exporting.export_format import Agreement
+from deltafine.exporting.forms import frames_of
+from deltafine.exporting.network_format import Network, NetworkFormat, model_of
+from deltafine.exporting.streaming import Streaming
 from deltafine.model.precision import in_single_precision
 from deltafine.storage.files import write_atomically
 
 _CLIP_RANK = 5
+SIGNATURE = "step"
+"""Of a streaming network."""
 
 
-class TFLite(ExportFormat):
+class TFLite(NetworkFormat):
     """For phones and boards with LiteRT; operations that TFLite has not are refused when it is written."""
 
     name = "tflite"
+    purpose = "phones and boards with LiteRT"
     suffix = ".tflite"
 
-    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> keras.Model:
-        return export_plain(refined, form, frames=frames)
+    def write(self, made: Network, file: Path) -> None:
+        write_atomically(file, to_tflite(model_of(made), signature=isinstance(made, Streaming)))
 
-    def write(self, made: keras.Model, file: Path) -> None:
-        write_atomically(file, to_tflite(made))
+    def check(self, made: Network, file: Path, clips: np.ndarray | None) -> Agreement | None:
+        if clips is None:
+            return None
+        content = file.read_bytes()
+        if not isinstance(made, Streaming):
+            return compare(content, made, frames_of(clips, made))
+        runner = interpreter_of(content).get_signature_runner(SIGNATURE)
+        return compare_streams(made.player(lambda given: runner(**given)), made.refined, clips)
 
-    def check(self, made: keras.Model, file: Path, clips: np.ndarray | None) -> Agreement | None:
-        return None if clips is None else compare(file.read_bytes(), made, frames_of(clips, made))
 
-
-def to_tflite(model: keras.Model) -> bytes:
+def to_tflite(model: keras.Model, *, signature: bool = False) -> bytes:
     """Convert a plain Keras model; one in half precision is converted in single, which is what TFLite has.
+
+    Args:
+        model: with one input and one output; or with named ones, in dictionaries.
+        signature: whether inputs and outputs keep their names, in a signature ``step`` for a batch of one.
 
     Raises:
         DeltafineError: an operation of the model has no TFLite form.
@@ -51,19 +64,29 @@ def to_tflite(model: keras.Model) -> bytes:
 
     model = in_single_precision(model)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             warnings.simplefilter("ignore")
-            content = _converter(tf, model).convert()
+            converter = _with_signature(tf, model, folder) if signature else _converter(tf, model)
+            content = converter.convert()
     except Exception as error:  # The converter raises whatever the operation at fault raises.
-        missing = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", str(error)))
-        if missing:
-            raise DeltafineError(
-                f"Model '{model.name}' has operations that TFLite has not: {', '.join(missing)}; export it as keras, "
-                "or replace the layers that need them."
-            ) from error
-        text = " ".join(str(error).split())[:300]
-        raise DeltafineError(f"TensorFlow cannot convert model '{model.name}' to TFLite ({text}).") from error
+        raise refused_by_tflite(model, error) from error
     return bytes(content)
+
+
+def refused_by_tflite(model: keras.Model, error: Exception) -> DeltafineError:
+    """What to say where TensorFlow cannot convert a model."""
+    missing = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", str(error)))
+    if missing:
+        return DeltafineError(
+            f"Model '{model.name}' has operations that TFLite has not: {', '.join(missing)}; export it as keras, "
+            "or replace the layers that need them."
+        )
+    text = " ".join(str(error).split())[:300]
+    return DeltafineError(f"TensorFlow cannot convert model '{model.name}' to TFLite ({text}).")
 
 
 def _converter(tf: Any, model: keras.Model) -> Any:
@@ -74,6 +97,26 @@ def _converter(tf: Any, model: keras.Model) -> Any:
     one = tf.TensorSpec((1, *shape[1:]), model.inputs[0].dtype)
     function = tf.function(lambda clips: model(clips, training=False), input_signature=[one])
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+
+
+def _with_signature(tf: Any, model: keras.Model, folder: str) -> Any:
+    """Weights are made constants first: a converter that reads a saved model leaves Keras' variables without values."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    specs = {tensor.name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs}
+    named = tf.function(lambda **given: model(given, training=False)).get_concrete_function(**specs)
+    frozen = convert_variables_to_constants_v2(named)
+    order = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
+    outputs = list(tf.nest.flatten({name: name for name in named.structured_outputs}))
+
+    def step(**given: Any) -> dict[str, Any]:
+        return dict(zip(outputs, tf.nest.flatten(frozen(*[given[name] for name in order])), strict=True))
+
+    module = tf.Module()
+    module.step = tf.function(step)
+    signatures = {SIGNATURE: module.step.get_concrete_function(**specs)}
+    tf.saved_model.save(module, folder, signatures=signatures)
+    return tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
 
 
 def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) -> Agreement:
@@ -89,7 +132,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     """
     if not inputs:
         raise DeltafineError("A TFLite model can only be checked on at least one frame.")
-    runner = _interpreter(content)
+    runner = interpreter_of(content)
     source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     runner.resize_tensor_input(source["index"], inputs[0].shape)
     runner.allocate_tensors()
@@ -102,7 +145,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     return compare_answers(answer, model, inputs, by_clip=inputs[0].ndim == _CLIP_RANK)
 
 
-def _interpreter(content: bytes) -> Any:
+def interpreter_of(content: bytes) -> Any:
     """LiteRT's own package where it is installed; else the interpreter that TensorFlow still has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

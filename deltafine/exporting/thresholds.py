@@ -22,6 +22,7 @@ class ThresholdTable(ExportFormat):
     """A table of the delta layers; no network."""
 
     name = "thresholds"
+    purpose = "a hardware toolchain that has the network itself: the thresholds of all delta layers"
     suffix = ".json"
     forms = ()
     compared = "no"

@@ -1,29 +1,30 @@
-"""The refined model for use without deltafine: written, and compared on real frames."""
+"""The refined model for others: written, compared on real frames, and noted."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.jobs.export_record import keep
 from deltafine.jobs.model_files import check_clip_output, trust_in
-from deltafine.jobs.opened_videos import frames_of_videos
+from deltafine.jobs.opened_videos import frames_of_videos, how_to_open
 from deltafine.jobs.origin import HOW_IT_SPLIT, origin_of
 from deltafine.settings import GivenSettings, checked
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
-    import keras
-
     from deltafine.exporting import Agreement, ExportFormat
+    from deltafine.exporting.export_format import LabelledFrames, WantedFrames
+    from deltafine.video.catalogue import Split
 
 _VIDEOS_CHECKED = 4
-_FRAMES_PER_VIDEO = 16
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ def export(
     overwrite: bool = False,
     **settings: Any,
 ) -> Exported:
-    """Write a refined model with plain Keras layers, as TFLite, or its thresholds as JSON.
+    """Write a refined model in a format that others read.
 
     Args:
         run: a run directory, or its ``refined.keras``.
-        form: ``"stripped"``: no thresholds; ``"quantized"``: rounds or holds.
-        format: ``"keras"``, ``"tflite"``, ``"thresholds"``, or one of your own.
+        form: ``"stripped"``: no thresholds; ``"quantized"``: rounds or holds; ``"streaming"``: frame by frame, with
+            its state as inputs and outputs.
+        format: ``"keras"``, ``"tflite"``, ``"onnx"``, ``"int8"``, ``"int8-onnx"``, ``"plan"``, ``"fixed-plan"``,
+            ``"thresholds"``, ``"neurobench"``, or one of your own.
         output: the file; default: one in ``RUN/export``.
         data: videos to compare the file with Keras on; default: those of the run.
         check: whether to compare.
@@ -73,9 +76,10 @@ def export(
         >>> keras.models.load_model(done.file).input_shape
         (None, 16, 16, 3)
     """
-    from deltafine.exporting import FORMATS
+    from deltafine.exporting import FORMATS, Source
     from deltafine.exporting.writing import write_export
     from deltafine.model import load
+    from deltafine.report import load_report
 
     chosen = FORMATS.get(format)
     run, given = Path(run), checked(**settings)
@@ -85,18 +89,27 @@ def export(
         raise DeltafineError(f"{target} is a folder: name the file as well.")
     if data is not None and check and not Path(data).exists():
         raise DeltafineError(f"There is nothing at {data}: give a folder of videos or a video file.")
-    if target.exists() and not overwrite:
-        raise DeltafineError(f"{target} exists already: give --overwrite to replace it, or another --output.")
+    if not overwrite and (there := [file for file in chosen.files(target) if file.exists()]):
+        raise DeltafineError(f"{there[0]} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path, **trust_in(given))
     check_clip_output(refined, given.get("clip_output"))
-    real_frames = partial(_clips, model=path, data=data, given=given) if check else None
-    frames = given.get("frames")
-    agreement, why = write_export(refined, target, chosen, form=form, frames=frames, real_frames=real_frames)
+    read: dict[str, Any] = {"model": path, "data": data, "given": given}
+    agreement, why = write_export(
+        refined,
+        target,
+        chosen,
+        form=form,
+        frames=given.get("frames"),
+        real_frames=partial(_clips, **read) if check else None,
+        source=Source(path, streams=partial(_judged, **read), report=partial(load_report, path.parent)),
+    )
+    said = agreement.sentence if agreement is not None else why
+    keep(path.parent / run_files.EXPORT, target, format=chosen.name, form=form if chosen.forms else "", checked=said)
     return Exported(target, agreement, why)
 
 
-def _clips(plain: keras.Model, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings) -> np.ndarray:
-    """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
+def _videos(model: Path, data: str | os.PathLike[str] | None, given: GivenSettings) -> tuple[Path, GivenSettings]:
+    """Where the videos are, and how they are read: as in the run, if they are its own."""
     try:
         origin = origin_of(model, needed=data is None)
     except DeltafineError as error:
@@ -108,12 +121,39 @@ def _clips(plain: keras.Model, model: Path, data: str | os.PathLike[str] | None,
         )
     if origin is not None and data is None:
         left_aside = ("classes",) if origin.settings.task == "distill" else ()
-        run = {name: value for name, value in origin.reading.items() if name in HOW_IT_SPLIT and name not in left_aside}
+        taken = {*HOW_IT_SPLIT, "fps"}.difference(left_aside)
+        run = {name: value for name, value in origin.reading.items() if name in taken}
         given = {**run, **given}
-    shape = plain.inputs[0].shape
-    by_clip = len(shape) == 5
-    height, width, channels = shape[2 if by_clip else 1 :]
-    length = shape[1] if by_clip else _FRAMES_PER_VIDEO
+    return where, given
+
+
+def _judged(
+    shape: tuple[int | None, ...], *, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings
+) -> Iterator[LabelledFrames]:
+    """All frames that the run's model was judged on, with their labels; none where the videos have no labels."""
+    from deltafine.video import open_dataset
+
+    where, given = _videos(model, data, given)
+    try:
+        opened = open_dataset(where, **how_to_open(given))
+    except DeltafineError:  # they can be looked at, as was done before, but have no classes
+        return
+    if not opened.classes:
+        return
+    height, width, channels = cast("tuple[int, int, int]", shape[1:])
+    split: Split = "test" if opened.select("test") else "validation"
+    for _, stream in opened.streams(split, size=(height, width), channels=channels, fps=given.get("fps")):
+        yield from stream
+
+
+def _clips(
+    wanted: WantedFrames, *, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings
+) -> np.ndarray:
+    """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
+    where, given = _videos(model, data, given)
+    by_clip = len(wanted.shape) == 5
+    height, width, channels = cast("tuple[int, int, int]", wanted.shape[2 if by_clip else 1 :])
+    length = cast(int, wanted.shape[1]) if by_clip else wanted.per_video
     found = []
     for _, stream in frames_of_videos(where, given, size=(height, width), channels=channels, chunk=length):
         first = next(iter(stream), None)

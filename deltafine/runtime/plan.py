@@ -2,7 +2,7 @@
 
 A plan knows nothing of Keras or TensorFlow. It is what both engines run, what is kept between starts, and the
 description for whoever writes firmware: ``plan.json`` with the operations in order of computation, ``plan.npz`` with
-the arrays that they name. docs/runtime.md explains every field.
+the arrays that they name. docs/plan.md explains every field.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class Plan:
                 raise DeltafineError(f"The plan in {folder} is of another version: compile the model again.")
             with np.load(folder / run_files.PLAN_ARRAYS) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            return _plan(document, arrays)
+            return plan_of(document, arrays)
         except DeltafineError:
             raise
         except Exception as error:  # whatever JSON, zip and NumPy make of a file that is damaged
@@ -232,7 +232,8 @@ class Plan:
             raise DeltafineError(f"The plan in {folder} cannot be read ({reason}): compile the model again.") from error
 
 
-def _plan(document: JsonObject, arrays: dict[str, np.ndarray]) -> Plan:
+def plan_of(document: JsonObject, arrays: dict[str, np.ndarray]) -> Plan:
+    """The plan that a JSON document and its arrays describe; other exceptions than ours where they describe none."""
     tensors = [Tensor(t["name"], tuple(t["shape"]), tuple(t["sample_shape"])) for t in document["tensors"]]
     outputs, structure = tuple(document["outputs"]), document["structure"]
     packed(structure, outputs)  # fails here, not in the first step

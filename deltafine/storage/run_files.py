@@ -10,7 +10,7 @@
       checkpoints/         calibrated.h5, the thresholds; last.h5, to go on from; epoch-0001.h5 ..., to choose from
       cache/               decoded frames, until the run is over
       runtime/             the compiled plan, and how this machine runs it best
-      export/              what `deltafine export` has written
+      export/              what `deltafine export` has written; exports.json says how it was checked
       tensorboard/         logs, where they were asked for
 """
 
@@ -43,6 +43,7 @@ PLAN_SOURCE = "source.sha256"
 CHOICE = "choice.json"
 
 EXPORT = "export"
+EXPORTS = "exports.json"
 
 _EPOCH = re.compile(r"epoch-(\d{4,9})\.h5")
 

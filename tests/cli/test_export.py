@@ -98,7 +98,7 @@ def test_a_keras_file_is_written_where_there_are_no_videos_to_check_it_on(finish
 
 
 def test_an_unknown_format_is_refused_and_the_old_word_for_thresholds_is_understood(finished, tmp_path):
-    refused("There is no export format 'onnxx': choose keras, tflite, thresholds.", finished, "--format", "onnxx")
+    refused("There is no export format 'onnxx': choose onnx.", finished, "--format", "onnxx")
     with pytest.warns(DeltafineWarning, match="'steps' is called 'thresholds' now"):
         shown = run(finished, "--format", "steps", "--output", tmp_path / "thresholds.json")
     assert shown.exit_code == 0, shown.exception
@@ -110,6 +110,35 @@ def test_the_thresholds_are_written_as_json(finished):
     table = json.loads((finished / "export" / "thresholds.json").read_text())
     assert [layer["name"] for layer in table["layers"]] == ["input_delta", "relu1_delta", "conv2_delta"]
     assert table["layers"][0]["threshold"] == pytest.approx(4.0)
+
+
+def test_the_list_shows_what_there_is_and_how_what_was_written_compares(finished, tmp_path):
+    (tmp_path / "refined.keras").write_bytes((finished / "refined.keras").read_bytes())
+    nothing = run(tmp_path, "--list").stdout
+    assert "Written: nothing yet" in nothing
+    for word in ("stripped", "quantized", "streaming", "keras", "tflite", "onnx", "int8", "plan", "neurobench"):
+        assert f"\n  {word} " in nothing
+    data = ("--data", finished / "videos")
+    assert run(tmp_path, "--format", "plan", *data).exit_code == 0
+    assert run(tmp_path, "--form", "streaming", "--no-check").exit_code == 0
+    assert run(tmp_path, "--output", tmp_path / "else.keras", *data).exit_code == 0
+    _, _, shown = run(tmp_path, "--list").stdout.partition("\nWritten\n")
+    assert "  plan.json (plan)\n    on 40 frames of the videos, one by one, the largest difference" in shown
+    assert "  streaming.keras (keras, streaming)\n    not compared with the Keras model\n" in shown
+    assert f"  {tmp_path / 'else.keras'} (keras, stripped)\n    on 32 frames of the videos the largest" in shown
+    (tmp_path / "else.keras").unlink()
+    (tmp_path / "export" / "streaming.keras").write_bytes(b"other")
+    _, _, shown = run(tmp_path, "--list").stdout.partition("\nWritten\n")
+    assert "streaming.keras (keras, streaming)\n    the file is another than the one that was checked\n" in shown
+    assert "else.keras (keras, stripped)\n    the file is gone\n" in shown
+    assert not (tmp_path / "else.keras").exists()
+    refused("There is no model at", tmp_path / "nowhere", "--list")
+
+
+def test_arrays_beside_a_plan_are_not_replaced_unless_told(finished, tmp_path):
+    (tmp_path / "plan.npz").write_text("mine")
+    refused("plan.npz exists already", finished, "--format", "plan", "--output", tmp_path / "plan.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.npz"]
 
 
 def test_an_existing_file_is_not_replaced_unless_told(finished, tmp_path):

@@ -30,6 +30,9 @@ EXCEPTED = {
     "model/loading.py:_loaded": "the temporary folder for it",
     "model/model_file.py:named_for_keras": "a link or copy in a temporary folder, for Keras to load",
     "model/safety.py:_member": "a temporary file without a name",
+    "exporting/tflite.py:to_tflite": "a temporary folder, for a converter to read from",
+    "exporting/tflite.py:_with_signature": "what it is to read, in that folder",
+    "exporting/int8_onnx.py:_in_integers": "a temporary folder, for a quantiser to write to",
     "jobs/dense_runtimes.py:_onnx_runtime": "a temporary folder, for a runtime to load from",
     "jobs/dense_runtimes.py:_openvino": "the same",
 }
