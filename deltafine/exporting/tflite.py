@@ -41,8 +41,13 @@ class TFLite(ExportFormat):
         return None if clips is None else compare(file.read_bytes(), made, frames_of(clips, made))
 
 
-def to_tflite(model: keras.Model) -> bytes:
+def to_tflite(model: keras.Model, frames: Sequence[np.ndarray] = ()) -> bytes:
     """Convert a plain Keras model; one in half precision is converted in single, which is what TFLite has.
+
+    Args:
+        model: of frames or of clips.
+        frames: (1, ...) float32 as the model takes them, to quantise on: the file then computes in 8 bits wherever it
+            can, between inputs and outputs in 32-bit floating point. Without any it computes in those.
 
     Raises:
         DeltafineError: an operation of the model has no TFLite form.
@@ -53,7 +58,11 @@ def to_tflite(model: keras.Model) -> bytes:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = _converter(tf, model).convert()
+            converter = _converter(tf, model)
+            if len(frames):
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.representative_dataset = lambda: ([frame] for frame in frames)
+            content = converter.convert()
     except Exception as error:  # The converter raises whatever the operation at fault raises.
         missing = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", str(error)))
         if missing:
@@ -89,7 +98,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     """
     if not inputs:
         raise DeltafineError("A TFLite model can only be checked on at least one frame.")
-    runner = _interpreter(content)
+    runner = interpreter(content)
     source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     runner.resize_tensor_input(source["index"], inputs[0].shape)
     runner.allocate_tensors()
@@ -102,7 +111,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     return compare_answers(answer, model, inputs, by_clip=inputs[0].ndim == _CLIP_RANK)
 
 
-def _interpreter(content: bytes) -> Any:
+def interpreter(content: bytes, threads: int | None = None) -> Any:
     """LiteRT's own package where it is installed; else the interpreter that TensorFlow still has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -110,4 +119,4 @@ def _interpreter(content: bytes) -> Any:
             lite: Any = importlib.import_module("ai_edge_litert.interpreter")
         else:
             lite = importlib.import_module("tensorflow").lite
-        return lite.Interpreter(model_content=content)
+        return lite.Interpreter(model_content=content, num_threads=threads)

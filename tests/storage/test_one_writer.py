@@ -32,6 +32,8 @@ EXCEPTED = {
     "model/safety.py:_member": "a temporary file without a name",
     "jobs/dense_runtimes.py:_onnx_runtime": "a temporary folder, for a runtime to load from",
     "jobs/dense_runtimes.py:_openvino": "the same",
+    "jobs/int8_runtimes.py:_onnx_runtime": "the same",
+    "jobs/int8_runtimes.py:_openvino": "the same",
 }
 """Where something else than the writer writes to disk, and why."""
 
