@@ -58,7 +58,7 @@ class SensitivityRuns:
         self._name = REFINED if REFINED in subjects else list(subjects)[-1]
         subject = subjects[self._name]
         follow = any(layer.rule.follows_sensitivity for layer in subject.probe.delta_layers)
-        if not self._most or not follow:
+        if not (self._most and streams and follow):
             return
         self._apart = max(1, -(-streams * piece // max(self._most, piece)))
         self._quota = max(piece, self._most // -(-streams // self._apart))

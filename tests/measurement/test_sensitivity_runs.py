@@ -9,6 +9,7 @@ import pytest
 
 from deltafine import measure, open_dataset
 from deltafine.measurement import side_by_side as comparison
+from deltafine.measurement.metric import Subject
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.score import Score
 from deltafine.measurement.scoring import scoring_of
@@ -83,6 +84,12 @@ def test_there_is_no_curve_without_frames_or_without_thresholds_that_can_be_mult
     most: int, rule: str, data: Any
 ) -> None:
     assert curve_of({"refined": with_thresholds(rule=rule)}, data, most)[0] is None
+
+
+def test_there_is_no_curve_without_streams(models: dict[str, Any]) -> None:
+    runs = SensitivityRuns(100)
+    runs.start({"refined": Subject(Probe(models["refined"]))}, (), 0, 4)
+    assert runs.curve() is None
 
 
 def test_answers_are_judged_as_the_report_judges_them(models: dict[str, Any], data: Any) -> None:
