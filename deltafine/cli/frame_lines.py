@@ -26,6 +26,7 @@ class FrameLines:
         self._playing, self._quiet = playing, quiet
         self._several = len(playing.tallies) > 1
         self._dense = playing.runtime.plan.dense_macs()
+        self._budget = playing.runtime.budget_ms or playing.runtime.budget_macs
 
     def begin(self) -> None:
         """Say what no kernel runs, once."""
@@ -70,6 +71,18 @@ class FrameLines:
     def _named(self, source: str) -> str:
         return f"{source} " if self._several else ""
 
+    def _kept(self, tally: Tally) -> str:
+        """How a budget was kept."""
+        runtime = self._playing.runtime
+        if runtime.budget_ms is not None:
+            mean, budget = f"{tally.network / tally.rest:.2f}", f"{runtime.budget_ms:g} ms"
+        else:
+            mean, budget = (
+                _share(tally.needed, self._dense * tally.rest),
+                f"{100 * (runtime.budget_macs or 0):g}% of dense",
+            )
+        return f"mean {mean} for a budget of {budget}, sensitivity {tally.sensitivities / tally.rest:.2f} in the mean"
+
     def _summed(self, tally: Tally) -> str:
         from deltafine.report.text import counted
 
@@ -80,6 +93,8 @@ class FrameLines:
             said[0] += f"{',' if tally.times.count else ':'} first {tally.first:.2f} ms"
         if tally.rest:
             said.append(f"MACs after the first {_share(tally.needed, self._dense * tally.rest)} of dense")
+        if tally.rest and self._budget:
+            said.append(self._kept(tally))
         said += [f"{count} {name}" for name, count in (("skipped", tally.skipped), ("dropped", tally.dropped)) if count]
         if tally.reconnections:
             said.append(counted(tally.reconnections, "reconnection"))
@@ -109,6 +124,7 @@ class JsonLines(FrameLines):
                 "held": frame.held,
                 "events": {"sent": frame.sent, "of": frame.values},
                 "macs": {"needed": frame.macs, "dense": self._dense},
+                "sensitivity": round(frame.sensitivity, 3),
                 "ms": {
                     "decode": round(frame.decoding, 3),
                     "scale": round(frame.scaling, 3),
@@ -142,9 +158,11 @@ class JsonLines(FrameLines):
             "ms": {
                 "p50": tally.times.percentile(50) if tally.times.count else None,
                 "p95": tally.times.percentile(95) if tally.times.count else None,
+                "mean": round(tally.network / tally.rest, 3) if tally.rest else None,
                 "first": None if tally.first is None else round(tally.first, 3),
             },
             "mac_density": tally.needed / of_dense if of_dense else None,
+            "sensitivity": tally.sensitivities / tally.rest if tally.rest else None,
         }
 
 

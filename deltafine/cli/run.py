@@ -34,6 +34,13 @@ def run(
     every: Annotated[
         int, typer.Option(min=1, metavar="K", help="Run on every K-th frame, and hold the prediction between.")
     ] = 1,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Keep the mean time of a frame there, by multiplying all thresholds."),
+    ] = None,
+    budget_macs: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="The same for the share of the dense MACs, such as 5%.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(metavar="N", help="Play at most N frames in a second.")] = None,
     raw: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="What - reads: 640x480:bgr24, or float32 (default bytes).")
@@ -51,6 +58,7 @@ def run(
     if fps is not None and not fps > 0:
         raise DeltafineError(f"--fps is {fps:g}: give a number above 0.")
     how: dict[str, Any] = {"frames": frames, "every": every, "fps": fps, "raw": raw, "calibrate": calibrate}
+    how |= {"budget_ms": budget_ms, "budget_macs": _share(budget_macs)}
     with _stopped_by_sigterm():
         try:
             with quiet_standard_error():  # TensorFlow is loaded only where no plan is kept
@@ -58,6 +66,22 @@ def run(
         except KeyboardInterrupt as stop:
             _leave(stop)
         _show(playing, (JsonLines if json else FrameLines)(playing, quiet))
+
+
+def _share(given: str | None) -> float | None:
+    """A share as settings take them: 5%, 5 or 0.05."""
+    from deltafine.settings.declaring import is_ambiguous, share_of
+
+    if given is None:
+        return None
+    share = share_of(given)
+    try:
+        number = float(share)
+    except ValueError:
+        number = -1.0
+    if is_ambiguous(given) or not 0 < number <= 1:
+        raise DeltafineError(f"--budget-macs is {given}: give a share of the dense MACs, such as 5% or 0.05.")
+    return number
 
 
 def _show(playing: Playing, lines: FrameLines) -> None:

@@ -26,6 +26,7 @@ from deltafine.document.figures import (
     VideoFigures,
 )
 from deltafine.document.history import Epoch, FrontPoint
+from deltafine.document.sensitivity import SensitivityCurve
 
 __all__ = [
     "DOCUMENT_VERSION",
@@ -51,6 +52,7 @@ __all__ = [
     "Report",
     "RuntimeTimes",
     "ScoreInfo",
+    "SensitivityCurve",
     "SiteInfo",
     "Timing",
     "Uncovered",
@@ -185,6 +187,14 @@ class RuntimeTimes(DocumentObject):
     p50: float = Field(description="median of the time that passed")
     p95: float = Field(description="95th percentile of the time that passed")
     processor_p50: float = Field(description="median of the processor time of all threads")
+    fidelity: float | None = Field(
+        None,
+        description="share of the answers that are those of TensorFlow, in float32 and without thresholds; None: "
+        "numbers, several outputs, or not measured",
+    )
+    relative_error: float | None = Field(
+        None, description="of numbers: error to those answers / their spread, root mean square"
+    )
 
 
 class Timing(DocumentObject):
@@ -249,6 +259,9 @@ class Report(DocumentObject):
     sites: list[SiteInfo]
     models: dict[str, Measurement] = Field(description="original, and calibrated and refined where they exist")
     controls: Controls | None = Field(None, description="None where there is nothing to judge answers by")
+    sensitivity: SensitivityCurve | None = Field(
+        None, description="the subject model with multiplied thresholds; None: not measured"
+    )
     history: list[Epoch] = []
     energy_table: EnergyTable | None = Field(None, description="what the estimates of energy are made with")
     front: list[FrontPoint] = []

@@ -50,12 +50,14 @@ class TFLite(NetworkFormat):
         return compare_streams(made.player(lambda given: runner(**given)), made.refined, clips)
 
 
-def to_tflite(model: keras.Model, *, signature: bool = False) -> bytes:
+def to_tflite(model: keras.Model, *, signature: bool = False, frames: Sequence[np.ndarray] = ()) -> bytes:
     """Convert a plain Keras model; one in half precision is converted in single, which is what TFLite has.
 
     Args:
         model: with one input and one output; or with named ones, in dictionaries.
         signature: whether inputs and outputs keep their names, in a signature ``step`` for a batch of one.
+        frames: (1, ...) float32 as the model takes them, to quantise on: the file then computes in 8 bits wherever it
+            can, between inputs and outputs in 32-bit floating point. Without any it computes in those.
 
     Raises:
         DeltafineError: an operation of the model has no TFLite form.
@@ -71,6 +73,9 @@ def to_tflite(model: keras.Model, *, signature: bool = False) -> bytes:
         ):
             warnings.simplefilter("ignore")
             converter = _with_signature(tf, model, folder) if signature else _converter(tf, model)
+            if len(frames):
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.representative_dataset = lambda: ([frame] for frame in frames)
             content = converter.convert()
     except Exception as error:  # The converter raises whatever the operation at fault raises.
         raise refused_by_tflite(model, error) from error
@@ -145,7 +150,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     return compare_answers(answer, model, inputs, by_clip=inputs[0].ndim == _CLIP_RANK)
 
 
-def interpreter_of(content: bytes) -> Any:
+def interpreter_of(content: bytes, threads: int | None = None) -> Any:
     """LiteRT's own package where it is installed; else the interpreter that TensorFlow still has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,4 +158,4 @@ def interpreter_of(content: bytes) -> Any:
             lite: Any = importlib.import_module("ai_edge_litert.interpreter")
         else:
             lite = importlib.import_module("tensorflow").lite
-        return lite.Interpreter(model_content=content)
+        return lite.Interpreter(model_content=content, num_threads=threads)

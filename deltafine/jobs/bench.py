@@ -20,6 +20,7 @@ from deltafine.storage import run_files
 
 if TYPE_CHECKING:
     from deltafine.document.report import Timing
+    from deltafine.jobs.agreement import RuntimeAgreement
 
 CALIBRATION_FRAMES = 20
 
@@ -35,8 +36,9 @@ class Benchmark:
         by_events: how many layers the delta runtime computes by events.
         left_out: dense runtimes that were not timed, and why.
         notes: what the delta runtime leaves to Keras.
-        fastest: the dense runtime with the smallest processor time.
+        fastest: the dense runtime in 32 bits with the smallest processor time.
         ratio: its median processor time per frame, divided by that of the delta runtime.
+        fastest_int8, ratio_int8: the same of those in 8 bits; "" and None where there is none.
     """
 
     timing: Timing
@@ -45,6 +47,8 @@ class Benchmark:
     notes: tuple[str, ...]
     fastest: str
     ratio: float
+    fastest_int8: str = ""
+    ratio_int8: float | None = None
 
 
 def bench(
@@ -57,7 +61,10 @@ def bench(
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     **settings: Any,
 ) -> Benchmark:
-    """Time a refined model frame by frame beside TensorFlow, ONNX Runtime and OpenVINO, where installed.
+    """Time a refined model frame by frame beside dense runtimes, where installed.
+
+    TensorFlow, ONNX Runtime and OpenVINO in 32 bits; ONNX Runtime, OpenVINO and LiteRT in 8 bits, calibrated on some of
+    the frames.
 
     Args:
         run: a run directory, into whose report the figures go; or a model file.
@@ -86,7 +93,10 @@ def bench(
             f"The delta runtime is timed with numba, which cannot be used ({why}); in NumPy it is slower than any "
             f"dense runtime: {MEND_NUMBA}."
         )
+    from deltafine.jobs.agreement import RuntimeAgreement
+    from deltafine.jobs.answers import outputs_of
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
+    from deltafine.jobs.int8_runtimes import int8_runtimes
     from deltafine.model import load
     from deltafine.runtime.runtime import DeltaRuntime
 
@@ -101,19 +111,41 @@ def bench(
     videos = _videos(data, runtime.plan.input_shape, frames, every, given)
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
-        dense, left_out = dense_runtimes(per_frame(model), threads)
+        plain = per_frame(model)
+        dense, left_out = dense_runtimes(plain, threads)
+        int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame in video])
     first = [pixels for pixels, _ in videos[0][:CALIBRATION_FRAMES]]
     by_events = runtime.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
     runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
-    for name, dense_run in dense.items():
+    for name, dense_run in (dense | int8).items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
-    times = merged(take_turns(runs, video, runtime.reset) for video in videos)
-    timing = _timing(times, threads, every, runtime.engine, data, len(videos))
+    outputs = outputs_of(runtime.plan, run)
+    agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=outputs[0].kind != "numbers")
+    heard = agreement.heard if len(outputs) == 1 else _nobody_hears
+    times = merged(take_turns(runs, video, runtime.reset, heard) for video in videos)
+    timing = _timing(times, agreement, threads, every, runtime.engine, data, len(videos))
     if run.is_dir():
         _keep(run, timing)
-    best = fastest_dense(times)
-    ratio = times[best].processor_median / times[DELTA].processor_median
-    return Benchmark(timing, len(by_events), left_out, tuple(runtime.plan.notes()), best, ratio)
+
+    def ratio(name: str) -> float:
+        return times[name].processor_median / times[DELTA].processor_median
+
+    best = fastest_dense({name: times[name] for name in dense})
+    best_int8 = fastest_dense({name: times[name] for name in int8}) if int8 else ""
+    return Benchmark(
+        timing,
+        len(by_events),
+        left_out | not_int8,
+        tuple(runtime.plan.notes()),
+        best,
+        ratio(best),
+        best_int8,
+        ratio(best_int8) if best_int8 else None,
+    )
+
+
+def _nobody_hears(name: str, answer: object) -> None:
+    """Of several outputs, some runtimes give one alone."""
 
 
 def _threads_of_tensorflow(wanted: int | None) -> int:
@@ -161,7 +193,15 @@ def _videos(data: Path, shape: tuple[int, ...], most: int, every: int, settings:
     return videos
 
 
-def _timing(times: Mapping[str, Times], threads: int, every: int, engine: str, data: Path, videos: int) -> Timing:
+def _timing(
+    times: Mapping[str, Times],
+    agreement: RuntimeAgreement,
+    threads: int,
+    every: int,
+    engine: str,
+    data: Path,
+    videos: int,
+) -> Timing:
     """The figures as the report holds them, the delta runtime first."""
     from deltafine.document.report import RuntimeTimes, Timing
     from deltafine.jobs.facts import versions
@@ -183,6 +223,8 @@ def _timing(times: Mapping[str, Times], threads: int, every: int, engine: str, d
                 p50=taken.wall_percentile(50),
                 p95=taken.wall_percentile(95),
                 processor_p50=taken.processor_median,
+                fidelity=agreement.fidelity(name),
+                relative_error=agreement.error(name),
             )
             for name, taken in times.items()
         ],

@@ -61,7 +61,8 @@ def _tensorflow(model: keras.Model) -> DenseRun:
     return predict
 
 
-def _onnx(model: keras.Model, folder: Path) -> Path:
+def onnx_file(model: keras.Model, folder: Path) -> Path:
+    """Write a model as ONNX."""
     import tf2onnx
 
     shape = (1, *model.inputs[0].shape[1:])
@@ -73,20 +74,30 @@ def _onnx(model: keras.Model, folder: Path) -> Path:
     return path
 
 
-def _onnx_runtime(model: keras.Model, threads: int) -> DenseRun:
+def onnx_session(path: Path, threads: int) -> Any:
+    """ONNX Runtime with a file loaded."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _onnx_runtime(model: keras.Model, threads: int) -> DenseRun:
     with tempfile.TemporaryDirectory() as folder:
-        path = _onnx(model, Path(folder))
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnx_session(onnx_file(model, Path(folder)), threads)
     name = session.get_inputs()[0].name
     return lambda frame: session.run(None, {name: frame[None]})[0][0]
 
 
 def _openvino(model: keras.Model, threads: int) -> DenseRun:
+    with tempfile.TemporaryDirectory() as folder:
+        return openvino_run(onnx_file(model, Path(folder)), threads)
+
+
+def openvino_run(path: Path, threads: int) -> DenseRun:
+    """OpenVINO with an ONNX file."""
     import openvino
 
     settings = {
@@ -94,9 +105,8 @@ def _openvino(model: keras.Model, threads: int) -> DenseRun:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bfloat16 where the processor can
     }
-    with tempfile.TemporaryDirectory() as folder:
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(_onnx(model, Path(folder))), "CPU", settings)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
     request = compiled.create_infer_request()
     return lambda frame: request.infer({0: frame[None]})[compiled.output(0)][0]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ORIGINAL, REFINED, MEASURED = "original", "refined", "measured"
 SETTINGS = (
     *("model", "data", "streams", "task", "clip_output", "classes", "layout", "split", "validation", "seed"),
-    *("frames", "size", "fps", "rescale", "score", "allow_outside"),
+    *("frames", "size", "fps", "rescale", "score", "allow_outside", "sensitivity_frames"),
 )
 """What the report of a measurement says of its settings."""
 
@@ -79,6 +79,7 @@ def measure_model(
     from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.score import Score
     from deltafine.measurement.scoring import scoring_of
+    from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
@@ -185,6 +186,7 @@ def measure_model(
 
     reference = team.together(check)
     listener.say(reference.broken or sentence_of(reference))
+    runs = SensitivityRuns(used.sensitivity_frames)
     figures, controls = measure_with_controls(
         models,
         held or opened,
@@ -193,6 +195,7 @@ def measure_model(
         refined_held=REFINED_HELD if streams is not None and not every_kth else (),
         fps=fps,
         output=output,
+        sensitivity=runs,
         metrics=[] if scoring is None else [Score(scoring, with_labels)],
         every={list(models)[-1]: every},
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
@@ -214,6 +217,7 @@ def measure_model(
         streams=continuous,
         models=figures,
         controls=controls,
+        sensitivity=runs.curve(),
         warnings=warnings,
         seconds=time.monotonic() - started,
         pictures=[picture for picture, _ in pictures],

@@ -22,6 +22,7 @@ class Played:
         sent: values that were sent, of so many values.
         values: that could have been sent.
         macs: multiply-accumulates that were needed.
+        sensitivity: that the thresholds were multiplied with in it.
         decoding, scaling, milliseconds: that passed to decode it, to scale it, and in the network.
     """
 
@@ -34,6 +35,7 @@ class Played:
     sent: int
     values: int
     macs: int
+    sensitivity: float
     decoding: float
     scaling: float
     milliseconds: float
@@ -77,6 +79,8 @@ class Tally:
         first: milliseconds of the first frame.
         needed: MACs of all frames but the first of each source.
         rest: how many frames these are.
+        network: milliseconds in the network of these frames, held ones included.
+        sensitivities: of these frames, summed up.
     """
 
     frames: int = 0
@@ -87,6 +91,8 @@ class Tally:
     first: float | None = None
     needed: int = 0
     rest: int = 0
+    network: float = 0.0
+    sensitivities: float = 0.0
 
     def add(self, frame: Played, whole: Tally) -> None:
         """Count a frame of this source, which is counted in the ``whole`` of all sources as well."""
@@ -98,5 +104,7 @@ class Tally:
                 continue
             tally.rest += 1
             tally.needed += frame.macs
+            tally.network += frame.milliseconds
+            tally.sensitivities += frame.sensitivity
             if not frame.held:
                 tally.times.add(frame.milliseconds)

@@ -219,6 +219,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
         streams=prepared.streams,
         models=outcome.measurements,
         controls=outcome.controls,
+        sensitivity=outcome.sensitivity,
         warnings=outcome.warnings,
         seconds=seconds,
         sites=[

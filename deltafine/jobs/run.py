@@ -171,6 +171,7 @@ class _Player:
             if not held:
                 self._pixels = frame.shot.pixels()
             scaled = time.perf_counter()
+            sensitivity = self._stream.sensitivity  # a budget moves it behind the frame
             prediction = self._stream.step(self._pixels)
         except (DeltafineError, UnreadableVideo) as error:
             return Dropped(self._label, frame.number, str(error).rstrip("."))
@@ -190,6 +191,7 @@ class _Player:
             sent,
             values,
             counts.total("needed_macs"),
+            sensitivity,
             frame.shot.decoding,
             1e3 * (scaled - begin),
             1e3 * (done - scaled),
@@ -203,6 +205,8 @@ def play(
     raw: str | None = None,
     frames: int | None = None,
     every: int = 1,
+    budget_ms: float | None = None,
+    budget_macs: float | None = None,
     fps: float | None = None,
     calibrate: bool = True,
     **settings: Any,
@@ -216,6 +220,7 @@ def play(
         raw: what the raw frames are, as ``640x480:bgr24`` or ``float32``; default: bytes of the model's size.
         frames: stop after so many of each source.
         every: run on every k-th frame, and hold the prediction between.
+        budget_ms, budget_macs: what a frame of each source may take in the mean, as for ``DeltaRuntime``.
         fps: play at most so many frames in a second: recordings take their time, of live sources others are left out.
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
@@ -235,7 +240,8 @@ def play(
     if form is not None and STANDARD_INPUT not in sources:
         raise DeltafineError("--raw says what standard input holds, which is not played: give - as a source.")
     named = named_sources(list(sources))
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **trust_in(given))
+    budgets: Any = {"budget_ms": budget_ms, "budget_macs": budget_macs}
+    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **budgets, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from deltafine.jobs.frame_times import percentile
 
@@ -38,6 +38,7 @@ def take_turns(
     runs: Mapping[str, Callable[[Frame], object]],
     frames: Iterable[Frame],
     reset: Callable[[], None] = lambda: None,
+    heard: Callable[[str, Any], None] = lambda name, answer: None,
 ) -> dict[str, Times]:
     """Time every runtime on every frame of one video, some frames at a time, one runtime after the other.
 
@@ -45,6 +46,7 @@ def take_turns(
         runs: by name; each takes a frame, or whatever stands for it.
         frames: of one video, in order; the first of each turn is computed by all and not timed.
         reset: called before the first frame.
+        heard: told the answer of each of them to each frame; that is not timed.
     """
     times = {name: Times() for name in runs}
     reset()
@@ -53,11 +55,12 @@ def take_turns(
         for name, run in runs.items():
             for number, frame in enumerate(block):
                 begin, begin_processor = time.perf_counter(), time.process_time()
-                run(frame)
+                answer = run(frame)
                 processor, wall = time.process_time() - begin_processor, time.perf_counter() - begin
                 if number >= 1:
                     times[name].wall.append(1e3 * wall)
                     times[name].processor.append(1e3 * processor)
+                heard(name, answer)
     return times
 
 

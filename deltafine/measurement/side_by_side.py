@@ -18,6 +18,7 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.recordings import Known, recording_of
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.sensitivity_runs import SensitivityRuns
 from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
@@ -93,6 +94,7 @@ def measure_with_controls(
     *,
     streams: Dataset | None = None,
     refined_held: Sequence[int] = (),
+    sensitivity: SensitivityRuns | None = None,
     **how: Any,
 ) -> tuple[dict[str, Measurement], Controls | None]:
     """As :func:`measure`, and what simpler ways to save reach on the streams; None without anything to judge by.
@@ -101,8 +103,10 @@ def measure_with_controls(
         models, data, frames, streams, how: as for :func:`measure`.
         refined_held: for which k the refined model is measured on every k-th frame as well, which takes 1/k of the
             time that it takes on all.
+        sensitivity: filled with what multiplied thresholds give on some of the frames.
     """
-    return _measure(models, data, frames, streams or data, {"controlled": True, "refined_held": refined_held}, how)
+    controls = {"controlled": True, "refined_held": refined_held, "sensitivity": sensitivity}
+    return _measure(models, data, frames, streams or data, controls, how)
 
 
 def _measure(
@@ -161,6 +165,7 @@ def _on_streams(
     every: Mapping[str, int] | None = None,
     controlled: bool = False,
     refined_held: Sequence[int] = (),
+    sensitivity: SensitivityRuns | None = None,
     original: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: Progress | None = None,
     workers: Workers = ALONE,
@@ -172,6 +177,8 @@ def _on_streams(
         labelled = any(video.label is not None or video.frame_labels is not None for video in videos)
         comparison.control(labelled=labelled, refined_held=refined_held)
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
+    if sensitivity is not None:
+        comparison.multiply_thresholds(sensitivity, metrics, len(videos), chunk)
     size = (height, width)
     streams = data.streams(split, size=size, channels=channels, chunk=chunk, fps=fps, continued=spliced)
 
@@ -261,6 +268,7 @@ class _Comparison:
         self._collectors = {name: Collector(subject, metrics) for name, subject in self._subjects.items()}
         self._every = every or {}
         self._controls: SimpleControls | None = None
+        self._sensitivity: SensitivityRuns | None = None
         self._videos: set[int] = set()
 
     def know(self, number: int, video: Video, classes: Sequence[str]) -> None:
@@ -271,6 +279,11 @@ class _Comparison:
     def control(self, *, labelled: bool, refined_held: Sequence[int]) -> None:
         """Find what simpler ways to save reach, too."""
         self._controls = SimpleControls(self._subjects, labelled=labelled, refined_held=refined_held)
+
+    def multiply_thresholds(self, runs: SensitivityRuns, metrics: Sequence[Metric], streams: int, piece: int) -> None:
+        """Find what multiplied thresholds give, too."""
+        runs.start(self._subjects, metrics, streams, piece)
+        self._sensitivity = runs
 
     def share_out(self, measure: Callable[[], None], workers: Workers) -> None:
         """Let every worker measure its share, and add up."""
@@ -283,6 +296,8 @@ class _Comparison:
     def _record(self) -> Record:
         models = {f"model {number}": one.record() for number, one in enumerate(self._collectors.values())}
         controls = {} if self._controls is None else {"controls": self._controls.record()}
+        if self._sensitivity is not None:
+            controls["sensitivity"] = self._sensitivity.record()
         return nested({**models, **controls, "videos": {"numbers": np.array(sorted(self._videos), np.int64)}})
 
     def _add_record(self, record: Record) -> None:
@@ -290,6 +305,8 @@ class _Comparison:
             collector.add(inner_record(record, f"model {number}"))
         if self._controls is not None:
             self._controls.add(inner_record(record, "controls"))
+        if self._sensitivity is not None:
+            self._sensitivity.add(inner_record(record, "sensitivity"))
         self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
@@ -299,6 +316,8 @@ class _Comparison:
         held: np.ndarray | None = None
         if self._controls is not None:
             self._controls.begin()
+        if self._sensitivity is not None:
+            self._sensitivity.begin(index)
         for number, (frames, labels) in enumerate(pieces):
             if self.window is not None and len(frames) < self.window:
                 break
@@ -317,6 +336,12 @@ class _Comparison:
             self._update(shown, answers, control)
             if self._controls is not None:
                 self._controls.update(frames, answers, index)
+            if self._sensitivity is not None:
+
+                def run(model: str, state: Any, shown: np.ndarray = frames[None]) -> tuple[Piece, Any]:
+                    return self._run(model, shown, state)
+
+                self._sensitivity.update(run, answers, control, len(frames), index)
 
     def _run(self, name: str, frames: np.ndarray, state: Any, *, after_cut: bool = False) -> tuple[Piece, Any]:
         """What a model does with frames, and the state to go on with."""

@@ -20,6 +20,7 @@ from deltafine.report.gate import Check
 from deltafine.report.health import movement
 from deltafine.report.holding import control_tables
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
+from deltafine.report.sensitivity_table import sensitivity_tables
 from deltafine.report.summary import (
     cautions,
     delta_rules,
@@ -44,7 +45,7 @@ def show(report: Report, console: Console) -> None:
     _show_headline(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
-    for found in (*listings(report, MOST_PARTS), *control_tables(report)):
+    for found in (*listings(report, MOST_PARTS), *control_tables(report), *sensitivity_tables(report)):
         _show_listing(found, console)
     for timing in report.timings:
         show_timing(timing, console)
@@ -117,7 +118,7 @@ def show_timing(timing: Timing, console: Console) -> None:
     """Print what the runtimes took per frame."""
     made = table(console)
     add_words(made, "")
-    add_figures(made, *timings.HEADINGS[1:])
+    add_figures(made, *timings.headings(timing)[1:])
     for cells in timings.lines(timing):
         made.add_row(*map(Text, cells))
     section(console, timings.title(timing), made, timings.sentence(timing))

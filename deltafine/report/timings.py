@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from deltafine.document.report import Timing
-from deltafine.report.text import clean, counted, ordinal, significant, times
+from deltafine.report.text import clean, counted, ordinal, shown, significant, times
 
-HEADINGS = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
+_TIMES = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
 
 
 def title(timing: Timing) -> str:
@@ -14,9 +14,17 @@ def title(timing: Timing) -> str:
     return f"Milliseconds per frame{held}, {counted(timing.threads, 'thread')}"
 
 
+def headings(timing: Timing) -> tuple[str, ...]:
+    """Of the columns of ``lines``: with how far answers agree, where that was looked at."""
+    if any(one.fidelity is not None for one in timing.runtimes):
+        return (*_TIMES, "agrees")
+    return (*_TIMES, "error") if any(one.relative_error is not None for one in timing.runtimes) else _TIMES
+
+
 def lines(timing: Timing) -> list[tuple[str, ...]]:
-    """A line for each runtime, in the columns of ``HEADINGS``: ratios of medians, above 1 where deltafine is faster."""
+    """A line for each runtime below ``headings``: ratios of medians, above 1 where deltafine is faster."""
     ours = timing.runtimes[0]
+    agrees = len(headings(timing)) > len(_TIMES)
     return [
         (
             clean(one.name),
@@ -25,6 +33,7 @@ def lines(timing: Timing) -> list[tuple[str, ...]]:
             significant(one.processor_p50),
             "" if one is ours else _ratio(one.p50, ours.p50),
             "" if one is ours else _ratio(one.processor_p50, ours.processor_p50),
+            *([shown(one.relative_error if one.fidelity is None else one.fidelity, "share")] if agrees else []),
         )
         for one in timing.runtimes
     ]

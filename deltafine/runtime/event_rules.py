@@ -26,6 +26,17 @@ def require_rules(plan: Plan) -> None:
             )
 
 
+def follows_sensitivity(plan: Plan, operation: Operation) -> bool:
+    """Whether the thresholds of the delta layer that finishes an operation may be multiplied while it runs.
+
+    The answer of ``EventRule.follows_sensitivity``, without loading the rules that are known here.
+    """
+    delta, own = operation.finish.delta, plan.own_rule(operation)
+    if own is not None:
+        return own.follows_sensitivity
+    return delta is not None and delta.rule == "send-on-delta"
+
+
 def sent(delta: Delta, rows: np.ndarray, before: np.ndarray | None, threshold: np.ndarray) -> np.ndarray:
     """What a delta layer with a known rule sends, float32 (rows, channels).
 
@@ -44,7 +55,9 @@ def sent(delta: Delta, rows: np.ndarray, before: np.ndarray | None, threshold: n
     return np.asarray(values, np.float32)
 
 
-def sent_by_own_rule(plan: Plan, operation: Operation, frame: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+def sent_by_own_rule(
+    plan: Plan, operation: Operation, frame: np.ndarray, before: np.ndarray | None, sensitivity: float
+) -> np.ndarray:
     """What a delta layer with a rule of the user's own sends, float32 (height, width, channels).
 
     The rule sees what it sees in Keras: one whole frame of a batch of one. It is asked in every frame and everywhere,
@@ -55,6 +68,7 @@ def sent_by_own_rule(plan: Plan, operation: Operation, frame: np.ndarray, before
         operation: which it finishes.
         frame: (height, width, channels), the true values.
         before: likewise what was sent last; None in a first frame.
+        sensitivity: of the stream.
 
     Raises:
         DeltafineError: the rule gives values of another shape.
@@ -65,6 +79,8 @@ def sent_by_own_rule(plan: Plan, operation: Operation, frame: np.ndarray, before
     shape = plan.tensors[operation.output].sample_shape
     threshold = plan.arrays[delta.threshold]
     threshold = threshold.reshape(shape) if threshold.ndim == 3 else threshold
+    if follows_sensitivity(plan, operation):
+        threshold = threshold * np.float32(sensitivity)
     x = frame.reshape(1, *shape)
     if before is None:
         values = rule.first(x, threshold, delta.granularity, np)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.event_rules import sent_by_own_rule
+from deltafine.runtime.event_rules import follows_sensitivity, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
@@ -35,6 +35,7 @@ class NumbaState(NotCopied):
 
     def __init__(self, program: Program, keras_call: KerasCall) -> None:
         self.program = program
+        self._sensitivity = 1.0
         self._keras_call = keras_call
         shapes = [tensor.shape for tensor in program.plan.tensors]
         widest = max(channels for _, _, channels in shapes)
@@ -58,6 +59,7 @@ class NumbaState(NotCopied):
             links=program.links,
             tensors=program.tensors,
             levels=program.levels,
+            thresholds=program.thresholds,
             arena=aligned(np.zeros(program.arena_size, np.float32)),
             masks=np.zeros(program.mask_size, np.uint8),
             counts=np.zeros(program.mask_size, np.int32),
@@ -80,6 +82,7 @@ class NumbaState(NotCopied):
         )
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._table = addresses(self.memory_arrays)
+        self._follows = [follows_sensitivity(program.plan, operation) for operation in program.plan.operations]
         self._in_python = [program.plan.runs_in_python(operation) for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._reader = FrameReader(
@@ -93,7 +96,15 @@ class NumbaState(NotCopied):
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
         self._reader.reset()
-        self.fresh = True
+        self.fresh, self._compare_all = True, False
+
+    def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
+        """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
+        thresholds, levels = self.program.limits(sensitivity)
+        self.memory_arrays = self.memory_arrays._replace(thresholds=thresholds, levels=levels)
+        self._table = addresses(self.memory_arrays)
+        self._sensitivity = sensitivity
+        self._compare_all |= compare_all
 
     @staticmethod
     def is_finite(pixels: np.ndarray) -> bool:
@@ -104,7 +115,10 @@ class NumbaState(NotCopied):
     @property
     def memory(self) -> int:
         """Bytes of all arrays that are not the program's."""
-        own = [getattr(self.memory_arrays, name) for name in OWN]
+        arrays = self.memory_arrays
+        own = [getattr(arrays, name) for name in OWN]
+        if arrays.thresholds is not self.program.thresholds:
+            own += [arrays.thresholds, arrays.levels]
         return owned_bytes([*own, self.counters, self._table, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
@@ -124,10 +138,14 @@ class NumbaState(NotCopied):
         """Advance by one frame (height, width, channels), any number type."""
         self.counters.fill(0)
         self.take_in(frame)
-        for first, last in self.program.sections:
-            self.run(first, last)
+        if self._compare_all and not self.fresh:
+            for place in range(len(self.program.operations)):
+                self._run_comparing_all(place)
+        else:
+            for first, last in self.program.sections:
+                self.run(first, last)
         self._reader.release()
-        self.fresh = False
+        self.fresh = self._compare_all = False
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
@@ -147,6 +165,22 @@ class NumbaState(NotCopied):
             frame = (self._reader.numbers, self._reader.pixels)
             run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
 
+    def _run_comparing_all(self, place: int) -> None:
+        """Advance an operation; where a delta layer finishes it, as if all of its inputs had changed."""
+        operation, arrays = self.program.plan.operations[place], self.memory_arrays
+        before = []
+        if self._follows[place] and not self._in_python[place]:
+            for index in operation.inputs:
+                height, width, _, _, _, mask = self.program.tensors[index]
+                masks = arrays.masks[mask : mask + height * width]
+                before.append((index, arrays.changed[index], masks, masks.copy()))
+                masks[:] = 1
+                arrays.changed[index] = height * width
+        self.run(place, place + 1)
+        for index, changed, masks, as_it_was in reversed(before):  # for whatever reads them next, and for the counts
+            masks[:] = as_it_was
+            arrays.changed[index] = changed
+
     def _run_in_python(self, place: int, operation: Operation) -> None:
         arrays, plan = self.memory_arrays, self.program.plan
         height, width, channels, _, _, mask = self.program.tensors[operation.output]
@@ -159,7 +193,7 @@ class NumbaState(NotCopied):
             return
         if own_rule:
             before = None if self.fresh else self.value(operation.output)
-            result = sent_by_own_rule(plan, operation, self.value(operation.inputs[0]), before)
+            result = sent_by_own_rule(plan, operation, self.value(operation.inputs[0]), before, self._sensitivity)
         else:
             given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
             result = self._keras_call(operation, given).reshape(height, width, channels)

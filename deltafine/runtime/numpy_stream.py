@@ -12,7 +12,7 @@ import numpy as np
 
 from deltafine.runtime.activation_functions import ACTIVATIONS
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.event_rules import require_rules, sent, sent_by_own_rule
+from deltafine.runtime.event_rules import follows_sensitivity, require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, Operation, Plan
 from deltafine.runtime.single_thread import NotCopied
@@ -28,6 +28,7 @@ class NumpyState(NotCopied):
         self.plan = plan
         self._keras_call = keras_call
         self._weights = matrices(plan) if weights is None else weights
+        self._sensitivity = np.float32(1)
         self.reset()
 
     def reset(self) -> None:
@@ -35,7 +36,12 @@ class NumpyState(NotCopied):
         self.values = [np.zeros(tensor.shape, np.float32) for tensor in self.plan.tensors]
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
         self._counts = FrameCounts(self.plan)
-        self.fresh = True
+        self.fresh, self._compare_all = True, False
+
+    def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
+        """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
+        self._sensitivity = np.float32(sensitivity)
+        self._compare_all |= compare_all
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -57,7 +63,7 @@ class NumpyState(NotCopied):
         self._counts = FrameCounts(self.plan)
         for place, operation in enumerate(self.plan.operations):
             self._advance(place, operation, frame, self._counts)
-        self.fresh = False
+        self.fresh = self._compare_all = False
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
@@ -87,6 +93,8 @@ class NumpyState(NotCopied):
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
         if self.fresh or not operation.inputs or self.plan.own_rule(operation) is not None:
+            return everywhere
+        if self._compare_all and follows_sensitivity(self.plan, operation):
             return everywhere
         masks = [self.changed[index] > 0 for index in operation.inputs]
         if not any(mask.any() for mask in masks):
@@ -150,13 +158,14 @@ class NumpyState(NotCopied):
             return rows
         if self.plan.own_rule(operation) is not None:
             shape = self.plan.tensors[operation.output].shape
-            whole = sent_by_own_rule(
-                self.plan, operation, rows.reshape(shape), None if self.fresh else old.reshape(shape)
-            )
+            before = None if self.fresh else old.reshape(shape)
+            whole = sent_by_own_rule(self.plan, operation, rows.reshape(shape), before, float(self._sensitivity))
             return whole.reshape(rows.shape)
         threshold = arrays[finish.delta.threshold]
         if threshold.ndim == 3:
             threshold = threshold[active]
+        if follows_sensitivity(self.plan, operation):
+            threshold = threshold * self._sensitivity
         return sent(finish.delta, rows, None if self.fresh else old, threshold)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deltafine.runtime.activation_functions import CODES
-from deltafine.runtime.event_rules import require_rules
+from deltafine.runtime.event_rules import follows_sensitivity, require_rules
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
@@ -45,20 +45,33 @@ class Program:
         self._fan_count = 0
         self._rescaling = _rescaling(plan)
         self.tensors = self._tensor_table()
-        self._zeros = self._put(np.zeros(max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)))
+        longest = max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)
+        self._zeros = self._put(np.zeros(longest))
+        self._thresholds = [np.zeros(round_up(longest, ALIGNED), np.float32)]  # zeros for all without a delta layer
+        self._multiplied: list[slice] = []
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
         self.levels = _levels(plan)
         self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
         self.weights = aligned(np.concatenate(self._weights))
+        self.thresholds = aligned(np.concatenate([*self._thresholds, np.zeros(8 * LANES, np.float32)]))
         self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
         self.links = np.array(self._links, np.int64)
-        self._weights, self._fans = [], []
+        self._weights, self._fans, self._thresholds = [], [], []
         self.sections = self._sections()
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Weights and tables."""
-        return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels)
+        return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels, self.thresholds)
+
+    def limits(self, sensitivity: float) -> tuple[np.ndarray, np.ndarray]:
+        """``thresholds`` times a number, where their rules allow it, and the ``levels`` that go with them."""
+        if sensitivity == 1:
+            return self.thresholds, self.levels
+        thresholds = aligned(self.thresholds)
+        for piece in self._multiplied:
+            thresholds[piece] *= np.float32(sensitivity)
+        return thresholds, _levels(self.plan, sensitivity)
 
     def _sections(self) -> list[tuple[int, int]]:
         """Runs of operations between those that no kernel computes; these stand alone."""
@@ -107,6 +120,15 @@ class Program:
         padded[: len(flat)] = flat
         self._weights.append(padded)
         self._weight_count += len(padded)
+        return begin
+
+    def _put_thresholds(self, operation: Operation, values: np.ndarray) -> int:
+        """Append thresholds; returns where they begin."""
+        flat = np.asarray(values, np.float32).ravel()
+        begin = sum(map(len, self._thresholds))
+        self._thresholds.append(np.pad(flat, (0, -len(flat) % ALIGNED)))
+        if follows_sensitivity(self.plan, operation):
+            self._multiplied.append(slice(begin, begin + len(flat)))
         return begin
 
     def _link(self, values: Sequence[int]) -> int:
@@ -169,10 +191,12 @@ class Program:
         _, width, channels = self.plan.tensors[operation.output].shape
         copies = width if operation.kind == "input" else 1  # a frame is read by whole lines
 
-        def put(name: str) -> int:
+        def spread(name: str) -> np.ndarray:
             values = arrays[name]
-            by_neuron = values.ndim == 3
-            return self._put(values if by_neuron else np.tile(np.broadcast_to(values, (channels,)), copies))
+            return values if values.ndim == 3 else np.tile(np.broadcast_to(values, (channels,)), copies)
+
+        def put(name: str) -> int:
+            return self._put(spread(name))
 
         row = {
             layout.ZEROS: self._zeros,
@@ -181,7 +205,7 @@ class Program:
             layout.ACTIVATION: CODES[finish.activation],
             layout.PARAMETERS: self._put([*finish.parameters, 0.0, 0.0, 0.0][:3]),
             layout.RULE: layout.R_NONE,
-            layout.THRESHOLD: self._zeros,
+            layout.THRESHOLD: 0,
         }
         if operation.kind == "input" and not finish.scale:
             row[layout.SCALE] = self._put(np.ones(width * channels))
@@ -189,7 +213,7 @@ class Program:
             row |= {
                 layout.RULE: layout.RULE_CODES[finish.delta.rule],
                 layout.PIXEL: int(finish.delta.granularity == "pixel"),
-                layout.THRESHOLD: put(finish.delta.threshold),
+                layout.THRESHOLD: self._put_thresholds(operation, spread(finish.delta.threshold)),
                 layout.THRESHOLD_BY_NEURON: int(arrays[finish.delta.threshold].ndim == 3),
             }
         return row
@@ -270,7 +294,7 @@ def _rescaling(plan: Plan) -> Operation | None:
     return second if plain and same and by_channel and few and second.inputs == (first.output,) else None
 
 
-def _levels(plan: Plan) -> np.ndarray:
+def _levels(plan: Plan, sensitivity: float = 1.0) -> np.ndarray:
     """How far apart two bytes of a frame have to be at least for the event rule to send one after the other.
 
     Rather too little than too much: by more than what single precision can be wrong by.
@@ -288,6 +312,7 @@ def _levels(plan: Plan) -> np.ndarray:
     threshold = plan.arrays[finish.delta.threshold].astype(float) if finish.delta is not None else np.zeros(())
     if finish.delta is None or layout.RULE_CODES.get(finish.delta.rule) != layout.R_SEND_ON_DELTA:
         threshold = np.zeros_like(threshold)
+    threshold *= float(np.float32(sensitivity))
     wrong = 1e-5 * threshold + 4 * np.finfo(np.float32).eps * (255 * scale + shift)
     with np.errstate(divide="ignore", invalid="ignore"):
         levels = np.clip(np.nan_to_num(np.ceil((threshold - wrong) / scale), nan=1.0), 1, 255).astype(np.uint8)

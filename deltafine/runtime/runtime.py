@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.controller import Controller, check_budgets, checked_sensitivity
+from deltafine.runtime.event_rules import follows_sensitivity
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.runtime.output_structure import packed
@@ -38,7 +41,16 @@ class DeltaStream(NotCopied):
     It cannot be copied or pickled. Any method raises a DeltafineError while another thread is within one.
     """
 
-    def __init__(self, plan: Plan, state: NumbaState | NumpyState, every: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        state: NumbaState | NumpyState,
+        every: int = 1,
+        *,
+        sensitivity: float = 1.0,
+        budget_ms: float | None = None,
+        budget_macs: float | None = None,
+    ) -> None:
         self._lock = threading.Lock()
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
@@ -46,6 +58,39 @@ class DeltaStream(NotCopied):
         self._every, self._number = every, 0  # of the next frame
         self._counts: FrameCounts | None = None
         self._underway = False
+        self._sensitivity = 1.0
+        self._by_time = budget_ms is not None
+        budget = budget_ms if budget_macs is None else budget_macs * plan.dense_macs()
+        self._controller = None if budget is None else Controller(budget)
+        if sensitivity != 1:
+            self.sensitivity = sensitivity
+
+    @property
+    def sensitivity(self) -> float:
+        """What all thresholds of this stream are multiplied with: above 1, less is sent, and answers are less exact.
+
+        It may be set between frames, to a number above 0; a budget moves it by itself. Where it becomes smaller, the
+        next frame compares every value anew, also what stands still, which costs as much as a frame that changes
+        whole. A budget does without that: what was held under a larger number is compared when it is computed again.
+        Rules that quantise keep their thresholds, see docs/runtime.md.
+
+        Raises:
+            DeltafineError: it is not such a number, the model has no thresholds that can be multiplied, or a budget
+                moves it.
+        """
+        return self._sensitivity
+
+    @sensitivity.setter
+    @alone
+    def sensitivity(self, value: float) -> None:
+        value = checked_sensitivity(value)
+        if self._controller is not None:
+            raise DeltafineError("A budget moves the sensitivity of this stream: it cannot be set as well.")
+        if value != 1:
+            require_sensitivity(self._plan)
+        if value != self._sensitivity:
+            self.state.set_sensitivity(value, compare_all=value < self._sensitivity)
+            self._sensitivity = value
 
     @property
     @alone
@@ -81,6 +126,8 @@ class DeltaStream(NotCopied):
             )
         if self._underway:  # the step before broke off, and left values of two frames
             self._reset()
+        first = self.state.fresh
+        begin = time.perf_counter()
         if self._number % self._every:
             self._counts = FrameCounts(self._plan)
         else:
@@ -89,7 +136,19 @@ class DeltaStream(NotCopied):
             self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
             self._underway = False
         self._number += 1
+        if self._controller is not None and not first:  # which is computed whole, whatever the thresholds are
+            self._keep_budget(self._controller, 1e3 * (time.perf_counter() - begin))
         return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
+
+    def _keep_budget(self, controller: Controller, milliseconds: float) -> None:
+        """Multiply thresholds as a budget asks for, now that a frame has cost what it has."""
+        cost = milliseconds
+        if not self._by_time:
+            self._counts = self._counts or self.state.counts()
+            cost = self._counts.total("needed_macs")
+        if controller.saw(cost):
+            self._sensitivity = controller.sensitivity
+            self.state.set_sensitivity(self._sensitivity, compare_all=False)
 
     def _finite(self, pixels: np.ndarray) -> np.ndarray:
         if pixels.dtype.kind != "f":
@@ -153,6 +212,9 @@ class DeltaRuntime(NotCopied):
             ``DeltafineWarning`` says so, and NumPy computes.
         frame_size: (height, width), for a model that takes any size.
         every: k: run on every k-th frame of a video from its first on, and hold the prediction between.
+        budget_ms, budget_macs: what a frame of a stream may take in the mean, in milliseconds, or as a share of the
+            dense MACs: each stream keeps its mean there by moving its ``sensitivity``, from 0.25 to 8. First frames
+            do not count, held ones do. One of the two.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
@@ -161,7 +223,8 @@ class DeltaRuntime(NotCopied):
     Attributes:
         plan: what is computed, operation by operation.
         engine: the engine in use.
-        every: as given.
+        every, budget_ms, budget_macs: as given.
+        sensitivity: of the runtime's own stream, see ``DeltaStream``; what it is set to, further streams begin with.
 
     Raises:
         DeltafineError: the model cannot be found, loaded or run frame by frame, or the engine cannot be used.
@@ -181,13 +244,17 @@ class DeltaRuntime(NotCopied):
         engine: str = "auto",
         frame_size: tuple[int, int] | None = None,
         every: int = 1,
+        budget_ms: float | None = None,
+        budget_macs: float | None = None,
         cache: bool = True,
         custom_objects: Mapping[str, Any] | None = None,
         unsafe_lambda: bool = False,
     ) -> None:
         if every < 1:
             raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
+        check_budgets(budget_ms, budget_macs)
         self.engine, self.every = _engine(engine), every
+        self.budget_ms, self.budget_macs, self._set_to = budget_ms, budget_macs, 1.0
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
         self._source = ""
@@ -198,6 +265,10 @@ class DeltaRuntime(NotCopied):
             self.plan = self._from_path(Path(source), frame_size, cache and not own_code, trust)
         else:
             self.plan = self._compile(source, frame_size)
+        if budget_ms is not None or budget_macs is not None:
+            require_sensitivity(self.plan)
+        if budget_macs is not None and not self.plan.dense_macs():
+            raise DeltafineError(f"Model '{self.plan.name}' has no MACs that could be kept at a budget.")
         self._choose(kept.choice(self._folder, self._source, self.plan))
 
     def calibrate(self, frames: Iterable[np.ndarray]) -> dict[str, float]:
@@ -249,9 +320,29 @@ class DeltaRuntime(NotCopied):
         """See ``DeltaStream.sent``."""
         return self._stream.sent()
 
+    @property
+    def sensitivity(self) -> float:
+        """What all thresholds of the runtime's own stream are multiplied with, see ``DeltaStream.sensitivity``.
+
+        Streams that are made later begin with what it was set to.
+        """
+        return self._stream.sensitivity
+
+    @sensitivity.setter
+    def sensitivity(self, value: float) -> None:
+        self._stream.sensitivity = value
+        self._set_to = self._stream.sensitivity
+
     def stream(self) -> DeltaStream:
         """Another stream of the same model. Safe to call, and to run, from several threads."""
-        return DeltaStream(self.plan, self._new_state(), self.every)
+        return DeltaStream(
+            self.plan,
+            self._new_state(),
+            self.every,
+            sensitivity=self._set_to,
+            budget_ms=self.budget_ms,
+            budget_macs=self.budget_macs,
+        )
 
     @property
     def memory(self) -> dict[str, int]:
@@ -317,6 +408,21 @@ class DeltaRuntime(NotCopied):
         program = Program(self.plan, choice)
         self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras
         return lambda: NumbaState(program, self._calls_keras)
+
+
+def require_sensitivity(plan: Plan) -> None:
+    """Refuse a model whose thresholds cannot be multiplied.
+
+    Raises:
+        DeltafineError: there are no delta layers, or none with a rule that allows it.
+    """
+    rules = {operation.finish.delta.rule for operation in plan.operations if operation.finish.delta is not None}
+    if not any(follows_sensitivity(plan, operation) for operation in plan.operations):
+        why = f"its delta layers have the rule {', '.join(sorted(rules))}" if rules else "it has no delta layers"
+        raise DeltafineError(
+            f"Model '{plan.name}' has no thresholds that can be multiplied while it runs, since {why}: sensitivity and "
+            "budgets need a rule such as send-on-delta."
+        )
 
 
 def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:

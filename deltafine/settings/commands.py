@@ -17,7 +17,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "data": ("layout", "split", "classes", *SPLIT, "allow_outside", *LIMITS),
     "refine": tuple(name for name in DECLARED if name not in ("model", "data")),
     "report": (
-        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale", "score"),
+        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale", "score", "sensitivity_frames"),
         *(*VIDEOS, *SPLIT, *LIMITS, *FILE),
     ),
     "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", *LIMITS, *FILE),

@@ -383,6 +383,13 @@ class Declarations(BaseModel):
         panel=RUN,
         common=True,
     )
+    sensitivity_frames: int = setting(
+        256,
+        ge=0,
+        help="Frames that quality against sensitivity is measured on. Of the streams, for each of 6 numbers that "
+        "multiply all [thresholds](runtime.md#sensitivity); 0 leaves it out.",
+        panel=RUN,
+    )
     tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
 
     flip: bool = setting(

@@ -20,6 +20,7 @@ ADDED_LATER: dict[str, Any] = {
     "max_frames": None,
     "max_seconds": None,
     "time": None,
+    "sensitivity_frames": 256,
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
@@ -34,7 +35,7 @@ TODAYS_DEFAULT = "worthwhile"
 """How the word ``default`` of ``at`` is written down, so that it means the same when the default is another one."""
 EARLIER_DEFAULT = "activations-only"
 """What it meant in runs that have written it down as it is."""
-CHANGEABLE: dict[str, Any] = {"on_nan": None, "checkpoint_minutes": None, "control": False}
+CHANGEABLE: dict[str, Any] = {"on_nan": None, "checkpoint_minutes": None, "control": False, "sensitivity_frames": 256}
 """What may be changed when a run is resumed, and what stands for it in the hash."""
 
 

@@ -46,6 +46,7 @@ def test_a_refined_model_is_compared_with_its_original(place: Path) -> None:
     assert 0 < refined.operations.mac_density < report.models["original"].streams.operations.mac_density
     assert [delta.name for delta in refined.deltas] == ["input_delta", "relu1_delta", "conv2_delta"]
     assert report.model.coverage == 1
+    assert [point.sensitivity for point in report.sensitivity.points] == [0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
     assert len({picture.video for picture, _ in pictures}) == 2
     assert all(drawn.startswith(b"\x89PNG") for _, drawn in pictures)
 
@@ -86,9 +87,11 @@ def test_a_refined_model_alone_has_accuracy_and_a_control_but_no_fidelity(place:
 def test_what_is_measured_can_be_saved_and_read_again(place: Path, deltafine: Command) -> None:
     file = place / "fresh.json"
     arguments = ("report", place / "refined.keras", "--data", place / "videos", "--frames", "4")
-    done = deltafine(*arguments, "--format", "json", "--output", file)
+    done = deltafine(*arguments, "--sensitivity-frames", "0", "--format", "json", "--output", file)
     assert done.code == 0, done.errors
-    assert json.loads(file.read_text("utf-8"))["settings"]["frames"] == 4
+    written = json.loads(file.read_text("utf-8"))
+    assert written["settings"]["frames"] == 4
+    assert written["sensitivity"] is None
     again = deltafine("report", file)
     assert again.code == 0, again.errors
     assert "refined.keras on videos" in again.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from deltafine.jobs.frame_times import FrameTimes, percentile
 from deltafine.report import write_report
-from deltafine.runtime.plan import Finish
+from deltafine.runtime.plan import Delta, Finish
 from tests.cli.running import Command
 from tests.kept_plans import SIZE, small_plan, write_played_run
 from tests.report.builders import make_report
@@ -95,6 +96,34 @@ def test_every_and_frames_hold_and_stop(deltafine: Command, model: Path, tmp_pat
     assert [frame["held"] for frame in frames] == [False, True, True, False, True]
     assert frames[1]["outputs"] == frames[0]["outputs"] != frames[3]["outputs"]
     assert summary["summary"]["frames"] == 5
+
+
+def test_a_budget_is_kept_for_each_source_and_the_summary_says_how(deltafine: Command, tmp_path: Path) -> None:
+    plan = small_plan()
+    plan.arrays["threshold"] = np.array(0.01, np.float32)
+    plan.operations[0].finish = Finish(scale="scale", delta=Delta("delta", "send-on-delta", "element", "threshold"))
+    model = write_played_run(tmp_path / "run", plan)
+    for name, seed in (("a", 0), ("b", 1)):
+        write_small_video(tmp_path / "films" / f"{name}.avi", light=True, seed=seed, frames=150)
+    *frames, summary = objects(deltafine("run", model, tmp_path / "films", "--json", "--budget-macs", "10%").output)
+    for source in summary["sources"]:
+        own = [frame for frame in frames if frame["source"] == source]
+        late = [frame["macs"]["needed"] / frame["macs"]["dense"] for frame in own[50:]]
+        assert np.mean(late) == pytest.approx(0.1, rel=0.2)
+        assert own[0]["sensitivity"] == own[1]["sensitivity"] == 1
+        assert own[-1]["sensitivity"] > 1.5
+        of_source = summary["sources"][source]
+        assert of_source["sensitivity"] == pytest.approx(np.mean([one["sensitivity"] for one in own[1:]]), abs=1e-3)
+    film = tmp_path / "films" / "a.avi"
+    said = deltafine("run", model, film, "--quiet", "--budget-ms", "1e4").output
+    assert re.search(r"mean \d+\.\d\d for a budget of 10000 ms, sensitivity 0\.\d+ in the mean", said)
+    assert "budget" not in deltafine("run", model, film, "--quiet", "--frames", 3).output
+    for wrong in ("1", "0", "ten", "-5%"):
+        assert (
+            f"--budget-macs is {wrong}: give a share" in deltafine("run", model, film, f"--budget-macs={wrong}").refusal
+        )
+    refused = deltafine("run", model, film, "--budget-ms", 5, "--budget-macs", "5%").refusal
+    assert "cannot both be kept" in refused
 
 
 def test_fps_plays_a_recording_in_its_time(deltafine: Command, model: Path, tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def test_the_report_on_disk_is_the_one_that_is_returned(finished: tuple[Report, 
     assert (report.data.train_videos, report.data.validation_videos) == (8, 2)
 
 
+def test_the_report_has_the_curve_against_sensitivity(finished: tuple[Report, Path]) -> None:
+    report, _ = finished
+    curve, streams = report.sensitivity, report.models["refined"].streams
+    assert curve is not None
+    assert (curve.model, curve.videos, curve.frames) == ("refined", streams.videos, streams.frames)
+    (as_refined,) = [point for point in curve.points if point.sensitivity == 1]
+    assert as_refined.mac_density == streams.operations.mac_density
+    assert curve.points[0].mac_density > curve.points[-1].mac_density
+
+
 def test_steps_are_said_to_have_moved_from_where_training_started(material: tuple[Path, Path], tmp_path: Path) -> None:
     searched = {"relative_threshold": None, "max_divergence": 0.0001, "training_divergence": 10.0, "epochs": 1}
     report = refine(*material, tmp_path / "run", **{**SETTINGS, **searched})

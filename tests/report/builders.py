@@ -26,6 +26,7 @@ from deltafine.document.report import (
     Versions,
     VideoProblem,
 )
+from deltafine.document.sensitivity import SensitivityCurve, SensitivityPoint
 
 VIDEOS = {"streams": 24, "clips": 24}
 FRAMES = {"streams": 24 * 60, "clips": 24 * 6 * 8}
@@ -254,6 +255,15 @@ def controls(judged_by: str = "accuracy", **changes: Any) -> Controls:
         ],
     }
     return Controls(**{**fields, **changes})
+
+
+def sensitivity_curve() -> SensitivityCurve:
+    """Sparser and less accurate, the larger the number is."""
+    points = [
+        SensitivityPoint(sensitivity=number, quality=0.767 - 0.016 * number, mac_density=0.11 * number**-0.5)
+        for number in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    ]
+    return SensitivityCurve(model="refined", judged_by="accuracy", videos=8, frames=256, points=points)
 
 
 def timing(threads: int = 1, **names: str) -> Timing:

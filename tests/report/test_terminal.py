@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from deltafine.document.report import Report
-from deltafine.report import terminal
+from deltafine.report import render, terminal
 from deltafine.report.compare import compare
 from deltafine.report.gate import Gate, check
 from deltafine.report.quantities import FEEDINGS
 from deltafine.report.summary import rows
-from tests.report.builders import make_report
+from tests.report.builders import make_report, sensitivity_curve
 from tests.report.test_compare import cheaper
 
 HOSTILE = ["[bold]a[/bold]", "<b>b</b>", "c|`d`", "\x1b[31me\x07", "f" * 120, "g\nh"]
@@ -123,3 +124,19 @@ def test_a_comparison_and_a_gate_fit_80_columns_and_are_plain() -> None:
     assert "\x1b" not in out
     assert "NOT MET" in out
     assert "worse" in out
+
+
+def test_the_curve_against_sensitivity_is_two_lines_in_every_form() -> None:
+    report = make_report(sensitivity=sensitivity_curve())
+    out = printed(report)
+    assert max(len(line) for line in out.splitlines()) <= 80
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "All thresholds times a number (refined model, 256 frames of 8 streams)" in lines
+    figures = ["accuracy 75.9% 75.5% 75.1% 74.3% 73.5% 71.9%", "MACs 15.6% 12.7% 11.0% 9.0% 7.8% 6.4%"]
+    assert [line for line in figures if line in lines] == figures
+    for form in ("markdown", "html"):
+        words = " ".join(re.sub(r"<[^>]+>|[|\\]", " ", str(render(report, form))).split())
+        assert all(line in words for line in figures)
+    table = str(render(report, "csv"))
+    assert "refined,streams,sensitivity,,5,quality,0.719" in table
+    assert "All thresholds" not in printed(make_report())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 
+from deltafine.document.report import Timing
 from deltafine.report import load_report, render, timings, write_report
 from deltafine.report.store import json_text
 from tests.report.builders import make_report, timing
@@ -76,3 +77,24 @@ def test_times_of_every_kth_frame_say_so() -> None:
         text = " ".join(str(render(report, form)).split())
         assert "Milliseconds per frame, of every 4th frame, 1 thread" in text
         assert "per frame of the video each time is divided by 4" in text
+
+
+def test_how_far_answers_agree_has_a_column_where_it_was_measured() -> None:
+    def with_agreement(field: str) -> Timing:
+        given = timing()
+        found = [
+            one.model_copy(update={field: value})
+            for one, value in zip(given.runtimes, (0.971, 1.0, 0.995), strict=True)
+        ]
+        return given.model_copy(update={"runtimes": found})
+
+    for field, heading in (("fidelity", "agrees"), ("relative_error", "error")):
+        timed = with_agreement(field)
+        assert timings.headings(timed)[-1] == heading
+        assert [line[-1] for line in timings.lines(timed)] == ["97.1%", "100.0%", "99.5%"]
+        report = make_report(timings=[timed])
+        assert max(len(line) for line in printed(report).splitlines()) <= 80
+        for form in ("table", "html", "markdown"):
+            assert "97.1%" in str(render(report, form))
+            assert heading in str(render(report, form))
+    assert "agrees" not in timings.headings(timing())

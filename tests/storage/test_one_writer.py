@@ -35,6 +35,8 @@ EXCEPTED = {
     "exporting/int8_onnx.py:_in_integers": "a temporary folder, for a quantiser to write to",
     "jobs/dense_runtimes.py:_onnx_runtime": "a temporary folder, for a runtime to load from",
     "jobs/dense_runtimes.py:_openvino": "the same",
+    "jobs/int8_runtimes.py:_onnx_runtime": "the same",
+    "jobs/int8_runtimes.py:_openvino": "the same",
 }
 """Where something else than the writer writes to disk, and why."""
 

@@ -52,6 +52,15 @@ class EventRule(ABC):
     has_memory: ClassVar[bool] = True
     quantises: ClassVar[bool] = False
 
+    @property
+    def follows_sensitivity(self) -> bool:
+        """Whether its thresholds may be multiplied while a model runs, see ``DeltaStream.sensitivity``.
+
+        Those of a rule with memory say how far off a value may be. Those of one that quantises are the grid that the
+        network was trained on.
+        """
+        return self.uses_threshold and self.has_memory and not self.quantises
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable(package=cls.__module__)(cls)

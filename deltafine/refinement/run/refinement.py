@@ -17,10 +17,12 @@ from deltafine.document.controls import Controls
 from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
 from deltafine.document.report import Activity, Reference
+from deltafine.document.sensitivity import SensitivityCurve
 from deltafine.errors import DeltafineWarning, Interrupted
 from deltafine.measurement.activity import activity_of
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.reference import check_reference, sentence_of
+from deltafine.measurement.sensitivity_runs import SensitivityRuns
 from deltafine.measurement.side_by_side import measure_with_controls
 from deltafine.measurement.simple_controls import REFINED_HELD
 from deltafine.model import DeltaSettings
@@ -72,6 +74,7 @@ class Outcome:
     kept_budget: bool | None = None  # None where none was asked for
     reference: Reference | None = None  # of the chief
     activity: Activity | None = None  # the same
+    sensitivity: SensitivityCurve | None = None
 
 
 class Refinement:
@@ -176,6 +179,7 @@ class Refinement:
             warnings += about_no_training(self.frozen, self.settings)
             self.refined = self.calibrated
         self.workers.lead(lambda: str(self._save_refined()))
+        runs = SensitivityRuns(self.settings.sensitivity_frames)
         measured, controls = measure_with_controls(
             models_by_name,
             self.prepared.reported,
@@ -184,6 +188,7 @@ class Refinement:
             refined_held=REFINED_HELD if self.settings.streams is not None else (),
             fps=self.settings.fps,
             output=self.prepared.output,
+            sensitivity=runs,
             metrics=self.prepared.scores,
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
@@ -208,6 +213,7 @@ class Refinement:
             kept if budget is not None and budget.asked_for else None,
             self.reference,
             self.activity,
+            runs.curve(),
         )
 
     def _control(self, controls: Controls | None, loss: Loss) -> list[str]:

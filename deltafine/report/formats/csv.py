@@ -69,6 +69,7 @@ def _report_lines(report: Report) -> Iterator[Sequence[Cell]]:
                         if isinstance(value, int | float):
                             yield model, feeding, scope, entry.name, position, figure, value, None, None
     yield from _control_lines(report)
+    yield from _sensitivity_lines(report)
 
 
 def _control_lines(report: Report) -> Iterator[Sequence[Cell]]:
@@ -87,6 +88,14 @@ def _control_lines(report: Report) -> Iterator[Sequence[Cell]]:
         for figure in ("changes", "followed", "median", "p95"):
             if (value := getattr(age, figure)) is not None:
                 yield age.model, "streams", "answer_age", "", age.every, figure, value, None, None
+
+
+def _sensitivity_lines(report: Report) -> Iterator[Sequence[Cell]]:
+    if (curve := report.sensitivity) is None:
+        return
+    for place, point in enumerate(curve.points):
+        for figure, value in point:
+            yield curve.model, "streams", "sensitivity", "", place, figure, value, None, None
 
 
 def _comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[Sequence[Cell]]:

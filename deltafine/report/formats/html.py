@@ -20,6 +20,7 @@ from deltafine.report.holding import control_tables
 from deltafine.report.plots import plots
 from deltafine.report.quantities import FEEDINGS, columns, figures_of, subject
 from deltafine.report.savings import savings
+from deltafine.report.sensitivity_table import sensitivity_tables
 from deltafine.report.summary import (
     cautions,
     delta_rules,
@@ -149,6 +150,7 @@ def _page(
             plots=[plot for plot in plots(report) if plot.key != "front" or not there],
             controls_plot=controlled,
             control_tables=control_tables(report),
+            sensitivity_tables=sensitivity_tables(report),
             parts=listings(report, MOST_PARTS),
             savings=savings(report),
             timings=timings,

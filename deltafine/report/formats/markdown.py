@@ -12,6 +12,7 @@ from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.holding import control_tables
 from deltafine.report.quantities import FEEDINGS, Feeding, Quantity, columns, subject
+from deltafine.report.sensitivity_table import sensitivity_tables
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
 from deltafine.report.text import ABSENT, clean, scaled, share, shown
 from deltafine.report.whom import listings
@@ -49,12 +50,14 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
-    for listing in (*listings(report, MOST_PARTS), *control_tables(report)):
+    for listing in (*listings(report, MOST_PARTS), *control_tables(report), *sensitivity_tables(report)):
         lines = [[prose(cell) for cell in cells] for cells in listing.lines]
         table = grid([prose(heading) for heading in listing.headings], lines, left=listing.names or 1)
         parts.append(f"## {prose(listing.title)}\n\n{table}")
     for timing in report.timings:
-        table = grid(list(timings.HEADINGS), [[prose(cell) for cell in cells] for cells in timings.lines(timing)])
+        table = grid(
+            list(timings.headings(timing)), [[prose(cell) for cell in cells] for cells in timings.lines(timing)]
+        )
         parts.append(f"## {timings.title(timing)}\n\n{table}\n\n{prose(timings.sentence(timing))}")
     if report.energy_table:
         parts.append(prose(report.energy_table.sentence))

@@ -39,8 +39,8 @@ def _sender(size: str) -> Any:
         pitch: int, first: int, fresh: bool,
     ) -> int:  # fmt: skip
         memory = unpack(table)
-        values, weights, arena, masks, counts = (
-            memory.scratch, memory.weights, memory.arena, memory.masks, memory.counts
+        values, weights, limits, arena, masks, counts = (
+            memory.scratch, memory.weights, memory.thresholds, memory.arena, memory.masks, memory.counts
         )  # fmt: skip
         active, targets, output = memory.active, memory.targets, operation[at.OUTPUT]
         channels, mask = memory.tensors[output, at.CHANNELS], memory.tensors[output, at.MASK]
@@ -48,22 +48,22 @@ def _sender(size: str) -> Any:
         rule = operation[at.RULE]
         if rule == at.R_QUANTIZE:
             return quantize(
-                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
-                first, channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, limits, thresholds, threshold_pitch, arena, targets,
+                active, first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         if rule == at.R_NONE or fresh:
             return keep(
-                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
-                first, channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, limits, thresholds, threshold_pitch, arena, targets,
+                active, first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         if operation[at.PIXEL]:
             return by_position(
-                values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
-                first, channels, fresh, masks, mask, counts,
+                values, pitch, rows, weights, shift, least, most, limits, thresholds, threshold_pitch, arena, targets,
+                active, first, channels, fresh, masks, mask, counts,
             )  # fmt: skip
         return by_element(
-            values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
-            first, channels, fresh, masks, mask, counts,
+            values, pitch, rows, weights, shift, least, most, limits, thresholds, threshold_pitch, arena, targets,
+            active, first, channels, fresh, masks, mask, counts,
         )  # fmt: skip
 
     return send

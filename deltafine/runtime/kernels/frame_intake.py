@@ -39,8 +39,9 @@ def _reader(channels: int) -> Any:
         table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
     ) -> None:  # fmt: skip
         memory = unpack(table)
-        weights, arena, masks, counts, tensors, sent_bytes, levels = (
-            memory.weights, memory.arena, memory.masks, memory.counts, memory.tensors, memory.sent_bytes, memory.levels
+        weights, limits, arena, masks, counts, tensors, sent_bytes, levels = (
+            memory.weights, memory.thresholds, memory.arena, memory.masks, memory.counts, memory.tensors,
+            memory.sent_bytes, memory.levels,
         )  # fmt: skip
         output, pixel = operation[at.OUTPUT], operation[at.PIXEL]
         rule = operation[at.RULE]
@@ -62,37 +63,40 @@ def _reader(channels: int) -> Any:
                 count, mask = min(LANES, width - x), marks + y * width + x
                 if rule == at.R_NONE:
                     some = differing(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, levels,
+                        of_thresholds,
                     )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
                     some = quantized(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, levels,
+                        of_thresholds,
                     )  # fmt: skip
                 else:
                     some = moved(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, levels, of_thresholds
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, levels,
+                        of_thresholds,
                     )  # fmt: skip
                 if not (some or fresh):
                     continue
                 if rule == at.R_NONE:
                     sent = keep(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
-                        mask, counts,
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, count, fresh,
+                        masks, mask, counts,
                     )  # fmt: skip
                 elif rule == at.R_QUANTIZE:
                     sent = quantize(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
-                        mask, counts,
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, count, fresh,
+                        masks, mask, counts,
                     )  # fmt: skip
                 elif pixel:
                     sent = by_position(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
-                        mask, counts,
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, count, fresh,
+                        masks, mask, counts,
                     )  # fmt: skip
                 else:
                     sent = by_element(
-                        frame, flat, weights, scale, shift, thresholds, arena, begin, sent_bytes, count, fresh, masks,
-                        mask, counts,
+                        frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent_bytes, count, fresh,
+                        masks, mask, counts,
                     )  # fmt: skip
                 changed = sent & LOW_BITS
                 rows += count_bits(changed)
@@ -129,6 +133,7 @@ def _any(
     """For frames of any number of channels, position by position."""
     memory = unpack(table)
     weights, arena, tensors, rule = memory.weights, memory.arena, memory.tensors, operation[at.RULE]
+    limits = memory.thresholds
     output = operation[at.OUTPUT]
     height, width, channels = tensors[output, at.HEIGHT], tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
     holds = rule == at.R_SEND_ON_DELTA and not fresh
@@ -144,7 +149,7 @@ def _any(
             total = np.float32(0)
             for c in range(channels):
                 value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
-                change = (value - arena[begin + c]) / weights[thresholds + c]
+                change = (value - arena[begin + c]) / limits[thresholds + c]
                 total += change * change
             if total < least:
                 continue
@@ -152,8 +157,8 @@ def _any(
         for c in range(channels):
             value = np.float32(frame[flat + c]) * weights[scale + c] + weights[shift + c]
             if rule == at.R_QUANTIZE:
-                value = np.rint(value / weights[thresholds + c]) * weights[thresholds + c]
-            elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < weights[thresholds + c]:
+                value = np.rint(value / limits[thresholds + c]) * limits[thresholds + c]
+            elif holds and not operation[at.PIXEL] and abs(value - arena[begin + c]) < limits[thresholds + c]:
                 value = arena[begin + c]
             changed += value != arena[begin + c]
             arena[begin + c] = value

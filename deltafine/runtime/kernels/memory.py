@@ -14,12 +14,13 @@ class Memory(NamedTuple):
     """What one stream computes with. The first group is the model's and shared by its streams, the second its state.
 
     Attributes:
-        weights: float32, packed weights, scales, shifts, thresholds and parameters.
+        weights: float32, packed weights, scales, shifts and parameters.
         fans: int32 fan-outs.
         links: int64, lists of inputs and of offsets.
         tensors: int64 (tensors, TENSOR_COLUMNS).
         levels: uint8, for the values of a line of the input, or of the frame if their thresholds differ: bytes that are
             less apart are not sent.
+        thresholds: float32, of delta layers. A stream that multiplies them has its own, and its own ``levels``.
         arena: float32, every value with the zeros around it.
         masks: uint8, 1 for each position that changed in this frame.
         counts: int32, how many channels of it changed.
@@ -45,6 +46,7 @@ class Memory(NamedTuple):
     links: np.ndarray
     tensors: np.ndarray
     levels: np.ndarray
+    thresholds: np.ndarray
     arena: np.ndarray
     masks: np.ndarray
     counts: np.ndarray
@@ -68,9 +70,9 @@ OWN = Memory._fields[Memory._fields.index("arena") :]
 """The second group."""
 
 _TYPES = (
-    types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.uint8, types.int32,
-    types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64, types.int64,
-    types.int64, types.float64, types.uint8, types.int64, types.float64,
+    types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.float32, types.uint8,
+    types.int32, types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64,
+    types.int64, types.int64, types.float64, types.uint8, types.int64, types.float64,
     types.int64,
 )  # fmt: skip
 _ARRAYS: list[Any] = [

@@ -16,24 +16,26 @@ from deltafine.runtime.kernels.vectors import I8, LANES, Emitter, number
 def may_send(rule: str, channels: int) -> Any:
     """Whether a rule could send any of ``LANES`` neighbours, not 0 if so; nothing is kept.
 
-    Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with thresholds ``weights[thresholds:]`` and state
+    Of numbers, ``frame[flat:] * weights[scale:] + weights[shift:]``, with thresholds ``limits[thresholds:]`` and state
     ``arena[begin:]``, it is the rule itself for single values. Bytes are compared with those that were ``sent[flat:]``:
     what is less than ``levels[level:]`` away cannot be sent, of what is further away most is.
     """
 
     @intrinsic
     def look(
-        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, thresholds: Any, arena: Any,
-        begin: Any, sent: Any, levels: Any, level: Any,
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, limits: Any, thresholds: Any,
+        arena: Any, begin: Any, sent: Any, levels: Any, level: Any,
     ) -> Any:  # fmt: skip
-        signature = types.int64(frame, flat, weights, scale, shift, thresholds, arena, begin, sent, levels, level)
+        signature = types.int64(
+            frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent, levels, level
+        )
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
             row, kept, bytes_sent, far = (
-                builder.gep(emit.data(array), [args[first]]) for array, first in ((0, 1), (6, 7), (8, 1), (9, 10))
+                builder.gep(emit.data(array), [args[first]]) for array, first in ((0, 1), (7, 8), (9, 1), (10, 11))
             )
-            scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            scales, shifts, thresholds = _of_a_line(emit)
 
             def one_vector(at: list[ir.Value]) -> ir.Value:
                 if row.type.pointee == I8:
@@ -43,7 +45,7 @@ def may_send(rule: str, channels: int) -> Any:
                     return builder.icmp_unsigned(">=", distance, least)
                 x = _scaled(emit, row, scales, shifts, at)
                 old = emit.load(builder.gep(kept, at))
-                held = sent_value(emit, rule, x, old, emit.load(builder.gep(all_thresholds, at)))
+                held = sent_value(emit, rule, x, old, emit.load(builder.gep(thresholds, at)))
                 return builder.fcmp_unordered("!=", held, old)
 
             some = one_vector([number(0)])
@@ -59,7 +61,7 @@ def may_send(rule: str, channels: int) -> Any:
 def send_neighbours(rule: str, channels: int) -> Any:
     """Apply a rule to ``LANES`` neighbours in a frame, of few channels; keep, mark and count what is sent.
 
-    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with thresholds ``weights[thresholds:]`` and state
+    For ``frame[flat:] * weights[scale:] + weights[shift:]`` with thresholds ``limits[thresholds:]`` and state
     ``arena[begin:]``, and ``sent[flat:]`` where the frame is bytes. The first ``count`` neighbours are there, their
     marks at ``masks[mask:]``. In a fresh state the rule has to be NONE, and all has changed. Returns two numbers of 32
     bits: which neighbours changed, as bits, above it how many values.
@@ -67,32 +69,33 @@ def send_neighbours(rule: str, channels: int) -> Any:
 
     @intrinsic
     def send(
-        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, thresholds: Any, arena: Any,
-        begin: Any, sent: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
+        typing_context: Any, frame: Any, flat: Any, weights: Any, scale: Any, shift: Any, limits: Any, thresholds: Any,
+        arena: Any, begin: Any, sent: Any, count: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
     ) -> Any:  # fmt: skip
         signature = types.int64(
-            frame, flat, weights, scale, shift, thresholds, arena, begin, sent, count, fresh, masks, mask, counts
-        )
+            frame, flat, weights, scale, shift, limits, thresholds, arena, begin, sent, count, fresh, masks, mask,
+            counts,
+        )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
             emit = Emitter(context, builder, signature, args)
-            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(6), [args[7]])
-            scales, shifts, all_thresholds = (builder.gep(emit.data(2), [args[place]]) for place in (3, 4, 5))
+            row, kept = builder.gep(emit.data(0), [args[1]]), builder.gep(emit.data(7), [args[8]])
+            scales, shifts, thresholds = _of_a_line(emit)
             news, olds, squares = [], [], []
             for vector in range(channels):
                 at = [number(vector * LANES)]
                 x = _scaled(emit, row, scales, shifts, at)
-                old, threshold = emit.load(builder.gep(kept, at)), emit.load(builder.gep(all_thresholds, at))
+                old, threshold = emit.load(builder.gep(kept, at)), emit.load(builder.gep(thresholds, at))
                 if rule == PIXEL:
                     change = builder.fdiv(builder.fsub(x, old), threshold)
                     squares.append(builder.fmul(change, change))
                 news.append(sent_value(emit, rule, x, old, threshold))
                 olds.append(old)
-            mine = emit.lanes_below(args[9])
-            of_bytes = (row, builder.gep(emit.data(8), [args[1]])) if row.type.pointee == I8 else None
+            mine = emit.lanes_below(args[10])
+            of_bytes = (row, builder.gep(emit.data(9), [args[1]])) if row.type.pointee == I8 else None
 
             def keep() -> list[ir.Value]:
-                return [_keep_neighbours(emit, kept, news, olds, mine, args[10], (args[12], 11, 13), of_bytes)]
+                return [_keep_neighbours(emit, kept, news, olds, mine, args[11], (args[13], 12, 14), of_bytes)]
 
             if rule != PIXEL:
                 return keep()[0]
@@ -134,6 +137,14 @@ def rescale_neighbours(channels: int) -> Any:
         return signature, generate
 
     return rescale
+
+
+def _of_a_line(emit: Emitter) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Scales, shifts and thresholds, as the arguments 2 to 6 say where they stand."""
+    scales, shifts, thresholds = (
+        emit.builder.gep(emit.data(array), [emit.args[place]]) for array, place in ((2, 3), (2, 4), (5, 6))
+    )
+    return scales, shifts, thresholds
 
 
 def _scaled(emit: Emitter, row: ir.Value, scales: ir.Value, shifts: ir.Value, at: list[ir.Value]) -> ir.Value:

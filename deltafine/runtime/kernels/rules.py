@@ -54,19 +54,19 @@ def send_rows(rule: str, size: str) -> Any:
 
     Of ``rows`` rows, number i stands at ``values[i * pitch:]``. With ``weights[shift:]`` added and clipped to ``least``
     and ``most`` it goes to ``arena[targets[first + i]:]``, its mark to ``masks[mask + active[first + i]]``. Its
-    thresholds are ``weights[thresholds + active[first + i] * threshold_pitch:]``. In a fresh state, whose rule must not
+    thresholds are ``limits[thresholds + active[first + i] * threshold_pitch:]``. In a fresh state, whose rule must not
     hold values, all has changed. Returns two numbers of 32 bits: how many rows changed, and above it how many values.
     """
 
     @intrinsic
     def send(
         typing_context: Any, values: Any, pitch: Any, rows: Any, weights: Any, shift: Any, least: Any, most: Any,
-        thresholds: Any, threshold_pitch: Any, arena: Any, targets: Any, active: Any, first: Any, channels: Any,
-        fresh: Any, masks: Any, mask: Any, counts: Any,
+        limits: Any, thresholds: Any, threshold_pitch: Any, arena: Any, targets: Any, active: Any, first: Any,
+        channels: Any, fresh: Any, masks: Any, mask: Any, counts: Any,
     ) -> Any:  # fmt: skip
         signature = types.int64(
-            values, pitch, rows, weights, shift, least, most, thresholds, threshold_pitch, arena, targets, active,
-            first, channels, fresh, masks, mask, counts,
+            values, pitch, rows, weights, shift, least, most, limits, thresholds, threshold_pitch, arena, targets,
+            active, first, channels, fresh, masks, mask, counts,
         )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
@@ -96,13 +96,12 @@ class _Rows:
         self.rule, self.size = rule, size
         self.wide, self.narrow, self.builder = emit, emit.halved, emit.builder
         (
-            _, self.pitch, self.count, _, shift, self.least, self.most, self.thresholds, self.threshold_pitch, _, _, _,
-            first, self.channels, self.fresh, _, self.mask, _,
+            _, self.pitch, self.count, _, shift, self.least, self.most, _, self.thresholds, self.threshold_pitch, _, _,
+            _, first, self.channels, self.fresh, _, self.mask, _,
         ) = emit.args  # fmt: skip
-        self.scratch, self.arena, self.marks, self.numbers = (emit.data(place) for place in (0, 9, 15, 17))
-        self.weights = emit.data(3)
-        self.shifts = self.builder.gep(self.weights, [shift])
-        self.targets, self.active = (self.builder.gep(emit.data(place), [first]) for place in (10, 11))
+        self.scratch, self.arena, self.marks, self.numbers = (emit.data(place) for place in (0, 10, 16, 18))
+        self.shifts, self.limits = self.builder.gep(emit.data(3), [shift]), emit.data(7)
+        self.targets, self.active = (self.builder.gep(emit.data(place), [first]) for place in (11, 12))
         self.vectors = self.builder.sdiv(self.channels, number(LANES))
         self.of_row = self.narrow.lanes_below(self.channels)
         self.least_total = self.builder.sitofp(self.channels, F32)  # of a root mean square of 1
@@ -129,7 +128,7 @@ class _Rows:
             position,
             builder.gep(self.scratch, [builder.mul(i, self.pitch)]),
             builder.gep(self.arena, [builder.load(builder.gep(self.targets, [i]))]),
-            builder.gep(self.weights, [builder.add(self.thresholds, builder.mul(position, self.threshold_pitch))]),
+            builder.gep(self.limits, [builder.add(self.thresholds, builder.mul(position, self.threshold_pitch))]),
         )
 
     def _values(self, emit: Emitter, row: _Row, at: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
