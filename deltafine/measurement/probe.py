@@ -121,9 +121,9 @@ class Probe:
         sample = (1, *self.frame_shape) if self.window is None else None
         self._entries = {entry.path: entry for entry in all_entries(self.model, sample)}
         frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
-        self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames])
+        self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames], autograph=False)
         self._fresh.get_concrete_function()
-        self._continued = tf.function(self._run, reduce_retracing=True)
+        self._continued = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def run(self, frames: np.ndarray, state: list[tf.Tensor] | None = None, *, after_cut: bool = False) -> Piece:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
@@ -188,7 +188,6 @@ class Probe:
             self.layers.append(place if self._times is None else replace(place, step_macs=(macs,) * steps))
             tensors.append(pair)
 
-        @tf.autograph.experimental.do_not_convert
         def observe(
             path: str, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
         ) -> None:

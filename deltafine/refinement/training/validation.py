@@ -49,7 +49,7 @@ class Validation:
         self._listener, self._requests = listener, requests
         answers = with_time(original)
         self._answer = tf.function(
-            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True
+            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True, autograph=False
         )
 
     @property
