@@ -99,6 +99,7 @@ class Probe:
         in_graph: count on the device that the model runs on; default: where there is a GPU.
 
     Attributes:
+        clip_model: the model as it was given.
         layers: places with MACs, in the order in which they run.
         deltas: delta layers, in the order in which they run.
         window: frames that a network that takes clips sees at once, which are then counted as one; None for a
@@ -109,6 +110,7 @@ class Probe:
     """
 
     def __init__(self, clip_model: keras.Model, *, in_graph: bool | None = None) -> None:
+        self.clip_model = clip_model
         self.window = window_of(clip_model)
         self.model = with_time(clip_model)
         self._times = None if self.window is None else times_of_calls(self.model)
@@ -253,6 +255,11 @@ class Probe:
         else:
             steps = [int(macs.sum(dtype=np.int64))] * (1 if time is None else time.steps)
         return replace(place, dense_macs=sum(steps), step_macs=tuple(steps))
+
+
+def probe_of(model: keras.Model | Probe) -> Probe:
+    """A probe of a clip model; one that is there already is taken, since to make one traces the whole model."""
+    return model if isinstance(model, Probe) else Probe(model)
 
 
 class _Tensor:
