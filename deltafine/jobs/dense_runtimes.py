@@ -53,7 +53,7 @@ def dense_runtimes(model: keras.Model, threads: int) -> tuple[dict[str, DenseRun
 
 
 def _tensorflow(model: keras.Model) -> DenseRun:
-    run = tf.function(lambda frames: model(frames, training=False), jit_compile=False)
+    run = tf.function(lambda frames: model(frames, training=False), jit_compile=False, autograph=False)
 
     def predict(frame: np.ndarray) -> Any:
         return tf.nest.map_structure(lambda output: output.numpy()[0], run(tf.constant(frame[None])))

@@ -107,12 +107,14 @@ def _figure(frames: np.ndarray, maps: Mapping[str, Sequence[EventMap]]) -> Figur
     block = len(shown) * TILE
     size = (MARGIN + len(maps) * (block + GAP), HEADER + (1 + len(layers)) * (tile_height + 0.06))
     figure = Figure(figsize=size)
+    inches = figure.add_axes((0, 0, 1, 1))  # one for all tiles: each takes longer to make than its tile to draw
+    inches.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    inches.axis("off")
 
     def place(column: float, row: int, picture: np.ndarray) -> None:
         bottom = size[1] - HEADER - (row + 1) * (tile_height + 0.06)
-        axes = figure.add_axes((column / size[0], bottom / size[1], (TILE - 0.04) / size[0], tile_height / size[1]))
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
-        axes.axis("off")
+        extent = (column, column + TILE - 0.04, bottom, bottom + tile_height)
+        inches.imshow(picture, interpolation="nearest", aspect="auto", extent=extent)
 
     def write(x: float, row: float, text: str, **style: Any) -> None:
         y = size[1] - HEADER - row * (tile_height + 0.06)

@@ -99,6 +99,7 @@ class Probe:
         in_graph: count on the device that the model runs on; default: where there is a GPU.
 
     Attributes:
+        clip_model: the model as it was given.
         layers: places with MACs, in the order in which they run.
         deltas: delta layers, in the order in which they run.
         window: frames that a network that takes clips sees at once, which are then counted as one; None for a
@@ -109,6 +110,7 @@ class Probe:
     """
 
     def __init__(self, clip_model: keras.Model, *, in_graph: bool | None = None) -> None:
+        self.clip_model = clip_model
         self.window = window_of(clip_model)
         self.model = with_time(clip_model)
         self._times = None if self.window is None else times_of_calls(self.model)
@@ -121,9 +123,9 @@ class Probe:
         sample = (1, *self.frame_shape) if self.window is None else None
         self._entries = {entry.path: entry for entry in all_entries(self.model, sample)}
         frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
-        self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames])
+        self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames], autograph=False)
         self._fresh.get_concrete_function()
-        self._continued = tf.function(self._run, reduce_retracing=True)
+        self._continued = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def run(self, frames: np.ndarray, state: list[tf.Tensor] | None = None, *, after_cut: bool = False) -> Piece:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
@@ -188,7 +190,6 @@ class Probe:
             self.layers.append(place if self._times is None else replace(place, step_macs=(macs,) * steps))
             tensors.append(pair)
 
-        @tf.autograph.experimental.do_not_convert
         def observe(
             path: str, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
         ) -> None:
@@ -254,6 +255,11 @@ class Probe:
         else:
             steps = [int(macs.sum(dtype=np.int64))] * (1 if time is None else time.steps)
         return replace(place, dense_macs=sum(steps), step_macs=tuple(steps))
+
+
+def probe_of(model: keras.Model | Probe) -> Probe:
+    """A probe of a clip model; one that is there already is taken, since to make one traces the whole model."""
+    return model if isinstance(model, Probe) else Probe(model)
 
 
 class _Tensor:

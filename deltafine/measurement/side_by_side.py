@@ -15,7 +15,7 @@ from deltafine.measurement.collector import Collector
 from deltafine.measurement.held_runs import run_held
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
-from deltafine.measurement.probe import Piece, Probe
+from deltafine.measurement.probe import Piece, Probe, probe_of
 from deltafine.measurement.recordings import Known, recording_of
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.sensitivity_runs import SensitivityRuns
@@ -88,7 +88,7 @@ def measure(
 
 
 def measure_with_controls(
-    models: Mapping[str, keras.Model],
+    models: Mapping[str, keras.Model | Probe],
     data: Dataset,
     frames: int,
     *,
@@ -100,7 +100,7 @@ def measure_with_controls(
     """As :func:`measure`, and what simpler ways to save reach on the streams; None without anything to judge by.
 
     Args:
-        models, data, frames, streams, how: as for :func:`measure`.
+        models, data, frames, streams, how: as for :func:`measure`; probes are taken for models.
         refined_held: for which k the refined model is measured on every k-th frame as well, which takes 1/k of the
             time that it takes on all.
         sensitivity: filled with what multiplied thresholds give on some of the frames.
@@ -110,14 +110,14 @@ def measure_with_controls(
 
 
 def _measure(
-    models: Mapping[str, keras.Model],
+    models: Mapping[str, keras.Model | Probe],
     data: Dataset,
     frames: int,
     streams: Dataset,
     controls: Mapping[str, Any],
     how: Mapping[str, Any],
 ) -> tuple[dict[str, Measurement], Controls | None]:
-    probes = {name: Probe(model) for name, model in models.items()}
+    probes = {name: probe_of(model) for name, model in models.items()}
     streamed, found = _on_streams(probes, streams, **how, **controls)
     clipped = measure_clips(probes, data, frames=frames, **how)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}, found

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from deltafine import bench, load_report
 from tests.cli.every_model import FRAMES, KINDS
 from tests.cli.running import Command, Done
 
@@ -56,7 +57,11 @@ def test_every_command_takes_it(name: str, deltafine: Command, videos: Path, tmp
             assert "MACs after the first" in done(ran).output
         else:
             assert ran.refusal
-    if kind.runs:  # in a process of its own, since TensorFlow's number of threads is fixed once it has computed
+    if kind.runs:
+        timed = bench(out, videos, frames=24, threads=None)
+        assert timed.ratio > 0, timed
+        assert load_report(out).timings == [timed.timing]
+    if name == "functional":  # in a process, since TensorFlow's number of threads is fixed once it has computed
         command = ["bench", out, "--data", videos, "--frames", "24", "--threads", "1"]
         ended = subprocess.run([sys.executable, "-m", "deltafine", *map(str, command)], capture_output=True, text=True)
         assert "Against the best dense runtime" in ended.stdout, ended.stdout + ended.stderr

@@ -54,14 +54,15 @@ def test_answers_are_measured_in_single_precision_and_are_those_of_the_model(pol
 @pytest.mark.parametrize("policy", POLICIES)
 def test_counts_are_the_same_on_every_device_and_those_of_the_values(policy):
     clip_model = refined(policy, initial_threshold=0.2)
-    pieces = [Probe(clip_model, in_graph=in_graph).run(clips()) for in_graph in (False, True)]
+    probes = [Probe(clip_model, in_graph=in_graph) for in_graph in (False, True)]
+    pieces = [probe.run(clips()) for probe in probes]
     for one, other in zip(pieces[0].counts, pieces[1].counts, strict=True):
         np.testing.assert_array_equal(one.macs_delta, other.macs_delta)
         np.testing.assert_array_equal(one.nonzero, other.nonzero)
     second = keras.Model(clip_model.inputs, clip_model.get_layer("conv1_delta").output)
     values = np.asarray(second.predict_on_batch(clips()), np.float32).reshape(2, 3, -1)
-    delta = next(i for i, place in enumerate(Probe(clip_model).deltas) if place.name == "conv1_delta")
-    found = pieces[0].counts[len(Probe(clip_model).layers) + delta].changed
+    delta = next(i for i, place in enumerate(probes[0].deltas) if place.name == "conv1_delta")
+    found = pieces[0].counts[len(probes[0].layers) + delta].changed
     np.testing.assert_array_equal(found[:, 1:], (values[:, 1:] != values[:, :-1]).sum(-1))
 
 

@@ -195,10 +195,11 @@ def test_calibration_spends_what_is_allowed_without_jumps() -> None:
     search = Allocation(student, original, activation_rms(student, [videos[0][None]]), videos, loss)
     search.explore(lambda done, total: None)
     target = play(Probe(original), videos)[0].predictions[0]
+    probe = Probe(student)
     spent = []
     for allowed in np.geomspace(0.002, 0.1, 12):
         search.allocate(float(allowed))
-        found = play(Probe(student), videos)[0].predictions[0]
+        found = play(probe, videos)[0].predictions[0]
         spent.append(loss.divergence(target, found) / allowed)
     assert max(spent) <= 1 + 1e-6
     assert float(np.median(spent)) > 0.8

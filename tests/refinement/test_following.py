@@ -84,24 +84,23 @@ def students(model: Any, **settings: Any) -> tuple[Any, Any]:
     return original, insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e-6, **settings))
 
 
-def calibrated(model: Any, loss: Loss, divergence: float, **settings: Any) -> tuple[Any, Any]:
-    """The original and the network with steps that were searched for, as clip models."""
-    original, student = students(model, **settings)
-    rms = activation_rms(student, [video[None] for video in moving()])
+def calibrated(model: Any, loss: Loss, divergence: float, **settings: Any) -> tuple[Probe, Probe]:
+    """Of the original and of the network with steps that were searched for."""
+    original, student = (Probe(one) for one in students(model, **settings))
+    rms = activation_rms(student.clip_model, [video[None] for video in moving()])
     search = Allocation(student, original, rms, moving(), loss)
     search.explore(lambda done, total: None)
     search.allocate(divergence)
     return original, student
 
 
-def apart(original: Any, student: Any, loss: Loss = LOSS) -> float:
+def apart(original: Probe, student: Probe, loss: Loss = LOSS) -> float:
     videos = moving(seed=1)
-    seen = [Seen.of(play(Probe(model), videos), loss) for model in (original, student)]
+    seen = [Seen.of(play(probe, videos), loss) for probe in (original, student)]
     return seen[0].apart(seen[1])
 
 
-def events(student: Any) -> list[int]:
-    probe = Probe(student)
+def events(probe: Probe) -> list[int]:
     pieces = [probe.run(video[None]) for video in moving(seed=1)]
     return [sum(int(p.counts[len(probe.layers) + n].changed.sum()) for p in pieces) for n in range(len(probe.deltas))]
 
@@ -156,7 +155,7 @@ def test_where_the_answers_say_enough_what_is_inside_changes_nothing(monkeypatch
     assert apart(original, student, loss) < MOST_APART
     monkeypatch.setattr(allocation, "MOST_APART", math.inf)
     without_limit = calibrated(model, loss, 0.02)[1]
-    for layer, other in zip(delta_layers(student).values(), delta_layers(without_limit).values(), strict=True):
+    for layer, other in zip(student.delta_layers, without_limit.delta_layers, strict=True):
         assert float(layer.threshold) == float(other.threshold)
 
 

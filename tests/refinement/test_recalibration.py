@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,13 @@ def recalibration(run: Refinement) -> Recalibration:
     return Recalibration(run.student, with_time(run.original), LOSS, run.prepared.weights, clips)
 
 
+probe_of = functools.lru_cache(maxsize=2)(Probe)
+"""The original and the student of a test are played again and again; making a probe takes longer than that."""
+
+
 def played_by_keras(run: Refinement) -> ReplayTrial:
     """The same, with all places of the batches as streams of the clip model; the share is that of events."""
-    student, original = Probe(run.student), Probe(run.original)
+    student, original = probe_of(run.student), probe_of(run.original)
     predictions, answers, labels = [], [], []
     sent, seen = dict.fromkeys(run.prepared.weights, 0.0), 0
     state: Any = None

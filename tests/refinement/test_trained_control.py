@@ -31,6 +31,13 @@ def controlled(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
     return refine(*material, out, **HOW, control=True), out
 
 
+@pytest.fixture(scope="module")
+def plain(material: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """The same run without the control."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    return refine(*material, out, **HOW), out
+
+
 class Stops:
     """A user who presses Ctrl-C when some words come up."""
 
@@ -72,13 +79,10 @@ def test_it_has_the_weights_of_a_training_that_is_no_refinement(
     assert not [value for value in trained if not np.isfinite(value.astype("float64")).all()]
 
 
-def test_the_refined_model_is_the_same_without_it(
-    controlled: tuple[Report, Path], material: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_refined_model_is_the_same_without_it(controlled: tuple[Report, Path], plain: tuple[Report, Path]) -> None:
     import keras
 
-    refine(*material, tmp_path / "run", **HOW)
-    with_it, without = (keras.models.load_model(out / "refined.keras") for out in (controlled[1], tmp_path / "run"))
+    with_it, without = (keras.models.load_model(out / "refined.keras") for _, out in (controlled, plain))
     assert delta_layers(without)
     for one, other in zip(with_it.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -95,9 +99,11 @@ def test_stopped_within_it_a_resumed_run_comes_to_the_same(
     assert resumed.controls == controlled[0].controls
 
 
-def test_a_finished_run_gets_it_later(material: tuple[Path, Path], tmp_path: Path, controlled: Any) -> None:
-    out = tmp_path / "run"
-    assert refine(*material, out, **HOW).controls is not None
+def test_a_finished_run_gets_it_later(
+    material: tuple[Path, Path], tmp_path: Path, controlled: tuple[Report, Path], plain: tuple[Report, Path]
+) -> None:
+    out = shutil.copytree(plain[1], tmp_path / "run")
+    assert plain[0].controls is not None
     later = refine(*material, out, **HOW, control=True, resume=True)
     assert later.controls == controlled[0].controls
 

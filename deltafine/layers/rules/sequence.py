@@ -21,17 +21,19 @@ def send_frame_by_frame(
 ) -> tf.Tensor:
     """What ``EventRule.send`` gives by default."""
     frames = x.shape[1]
+    unrolled = frames is not None and frames <= UNROLL_LIMIT
+    one_by_one = tf.unstack(x, axis=1) if unrolled else [x[:, 0]]  # a slice per frame takes long to trace
     held = (
-        rule.first(x[:, 0], threshold, granularity, ops)
+        rule.first(one_by_one[0], threshold, granularity, ops)
         if start is None
-        else rule.advance(start, x[:, 0], threshold, granularity, ops)
+        else rule.advance(start, one_by_one[0], threshold, granularity, ops)
     )
     _check_shape(rule, held, x)
-    if frames is None or frames > UNROLL_LIMIT:
+    if not unrolled:
         return _in_a_loop(rule, x, threshold, granularity, held)
     sequence = [held]
-    for frame in range(1, frames):
-        held = rule.advance(held, x[:, frame], threshold, granularity, ops)
+    for frame in one_by_one[1:]:
+        held = rule.advance(held, frame, threshold, granularity, ops)
         _check_shape(rule, held, x)
         sequence.append(held)
     return tf.stack(sequence, axis=1)
@@ -50,7 +52,7 @@ def _in_a_loop(rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity:
         lambda frame, held, sequence: frame < frames,
         one_frame,
         (tf.constant(1), held, sequence),
-        shape_invariants=(tf.TensorShape([]), x[:, 0].shape, None),
+        shape_invariants=(tf.TensorShape([]), _frame_shape(x), None),
     )
     by_time = sequence.stack()
     by_clip = [1, 0, *range(2, len(x.shape))]
@@ -63,8 +65,13 @@ def _in_a_loop(rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity:
 
 
 def _check_shape(rule: EventRule, held: tf.Tensor, x: tf.Tensor) -> None:
-    if not held.shape.is_compatible_with(x[:, 0].shape):
+    frame_shape = _frame_shape(x)
+    if not held.shape.is_compatible_with(frame_shape):
         raise DeltafineError(
             f"The rule '{rule.name}' gives values of shape {tuple(held.shape)} for frames of shape "
-            f"{tuple(x[:, 0].shape)}: they must be alike."
+            f"{tuple(frame_shape)}: they must be alike."
         )
+
+
+def _frame_shape(x: tf.Tensor) -> Any:
+    return tf.TensorShape([x.shape[0], *x.shape[2:]])

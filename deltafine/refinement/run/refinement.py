@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,10 @@ class Refinement:
         own_cache = self.out / run_files.FRAMES
         if not self.workers.chief:
             self._keep_frames()
-        models_by_name = {"original": self.original, "calibrated": self.calibrated}
+        measuring: dict[str, keras.Model | Probe] = {
+            "original": self._probe_of_original,
+            "calibrated": self._probe_of_calibrated,
+        }
         history, front, warnings = [], [], list(self.prepared.warnings)
         start_thresholds = {}
         budget, kept = None, True
@@ -173,7 +177,8 @@ class Refinement:
             warnings += [*training.progress.mishaps, *said]
             if pick is None:
                 budget, kept = training.budget, self.workers.lead(training.choice.reached)
-            models_by_name["refined"] = self._taken_from_training()
+            refined = self._taken_from_training()
+            measuring["refined"] = training.probe_of_student if refined is self.student else refined
             history, front = training.progress.history, training.choice.front
         else:
             warnings += about_no_training(self.frozen, self.settings)
@@ -181,7 +186,7 @@ class Refinement:
         self.workers.lead(lambda: str(self._save_refined()))
         runs = SensitivityRuns(self.settings.sensitivity_frames)
         measured, controls = measure_with_controls(
-            models_by_name,
+            measuring,
             self.prepared.reported,
             self.prepared.frames,
             streams=self.prepared.streams,
@@ -215,6 +220,14 @@ class Refinement:
             self.activity,
             runs.curve(),
         )
+
+    @cached_property
+    def _probe_of_original(self) -> Probe:
+        return Probe(self.original)
+
+    @cached_property
+    def _probe_of_calibrated(self) -> Probe:
+        return Probe(self.calibrated)
 
     def _control(self, controls: Controls | None, loss: Loss) -> list[str]:
         """Train and measure the control without delta layers, where that says anything; or say why not."""
@@ -284,8 +297,7 @@ class Refinement:
                 fingerprint.refuse_others(before, self.prepared, self.out)
             calibrated = resume and self._is_calibrated(calibration)
             videos = calibrate.calibration_videos(self.prepared)
-            probe = Probe(self.original)
-            pieces = [probe.run(video[None]).predictions[0] for video in videos]
+            pieces = [self._probe_of_original.run(video[None]).predictions[0] for video in videos]
             answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
             self.activity = activity_of(videos, pieces, numbers=self.prepared.output.numbers)
@@ -361,7 +373,7 @@ class Refinement:
         trials = self._trials(videos, loss)
         if trials.known:
             self.listener.say(f"{trials.known} trials of an earlier calibration are used, from {settings.cache}.")
-        search = Allocation(self.calibrated, self.original, rms, videos, loss, trials)
+        search = Allocation(self._probe_of_calibrated, self._probe_of_original, rms, videos, loss, trials)
         search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
         if self.trains:
             self._try_divergences(search, videos)
@@ -413,7 +425,7 @@ class Refinement:
         )
         training = Training(
             self.prepared,
-            self.original,
+            self._probe_of_original,
             self.student,
             trainer,
             self.out,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from deltafine.measurement.probe import Probe
+from deltafine.measurement.probe import Probe, probe_of
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds.calibration import threshold_unit
 from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_THRESHOLD, Seen, play
@@ -44,8 +44,8 @@ class Allocation:
     """Searches thresholds for a clip model with delta layers on a little video.
 
     Args:
-        clip_model: its thresholds are changed by the search.
-        original: clip model without delta layers, to compare with.
+        clip_model: its thresholds are changed by the search; or a probe of it.
+        original: clip model without delta layers, to compare with; or a probe of it.
         rms: of each delta layer's activations, from ``activation_rms``.
         videos: arrays (time, height, width, channels), each one continuous, at least 2 frames long.
         loss: says how far predictions are from the original's, and what stands behind them.
@@ -54,21 +54,20 @@ class Allocation:
 
     def __init__(
         self,
-        clip_model: keras.Model,
-        original: keras.Model,
+        clip_model: keras.Model | Probe,
+        original: keras.Model | Probe,
         rms: dict[str, np.ndarray],
         videos: Sequence[np.ndarray],
         loss: Loss,
         trials: Trials | None = None,
     ) -> None:
-        self._layers = delta_layers(clip_model)
+        self._probe = probe_of(clip_model)
+        self._layers = delta_layers(self._probe.clip_model)
         self._units = {path: threshold_unit(layer, rms[path]) for path, layer in self._layers.items()}
         self._thresholds = COARSE_STEPS if len(self._layers) > MANY_LAYERS else RELATIVE_STEPS
-        self._probe = Probe(clip_model)
         self._videos = videos
         self._loss = loss
-        probe = Probe(original)
-        pieces = play(probe, videos, carried=False)
+        pieces = play(probe_of(original), videos, carried=False)
         self._targets = [piece.predictions[0] for piece in pieces]
         self._seen = Seen.of(pieces, loss)
         self._alone: dict[str, list[AllocationTrial]] = {}

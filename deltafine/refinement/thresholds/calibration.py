@@ -56,7 +56,7 @@ def activation_rms(clip_model: keras.Model, clips: Iterable[np.ndarray]) -> dict
         One array of shape (channels,) per delta layer.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def squares(frames: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
 

@@ -147,7 +147,7 @@ def wake(clip_model: keras.Model, videos: Sequence[np.ndarray]) -> list[str]:
 def _peaks(model: keras.Model, layers: dict[str, DeltaActivation]) -> Any:
     """A function that gives the largest change of each layer's input in a video, in thresholds; 1 if it fired."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def inputs(frames: Any, before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         largest: dict[str, Any] = {}
         starts: dict[str, Any] = {}
@@ -158,9 +158,10 @@ def _peaks(model: keras.Model, layers: dict[str, DeltaActivation]) -> Any:
             folded = len(args) > 1  # (frames, ...), and all of them are of one clip
             values = (tf.cast(x, tf.float32) for x in (args[0], outputs))
             sequence, sent = (x[None] if folded else x for x in values)
-            starts[path] = sequence[:, 0]
-            # Where a window is a single step of time, nothing changes but from one window to the next.
-            start = before[path] if before and sequence.shape[1] == 1 else sequence[:, 0]
+            start = sequence[:, 0]
+            if sequence.shape[1] == 1:  # a window is a single step: it changes from one window to the next alone
+                starts[path] = start
+                start = before.get(path, start)
             change = tf.abs(sequence - start[:, None])
             size = tf.sqrt(tf.reduce_mean(tf.square(sequence)))
             moved = tf.where(tf.reduce_max(change) > SMALLEST_CHANGE * size, change / operation.threshold, 0.0)

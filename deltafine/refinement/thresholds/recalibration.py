@@ -183,7 +183,9 @@ class Recalibration:
         return self._plan.tensors[self._plan.outputs[0]].sample_shape
 
     def _answered(self, teacher: Any) -> Any:
-        answer = tf.function(lambda frames: teacher(tf.cast(frames, tf.float32), training=False), reduce_retracing=True)
+        answer = tf.function(
+            lambda frames: teacher(tf.cast(frames, tf.float32), training=False), reduce_retracing=True, autograph=False
+        )
         return tf.concat([answer(tf.constant(batch.frames)) for batch in self._batches], axis=0)
 
 

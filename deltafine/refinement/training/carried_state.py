@@ -28,7 +28,7 @@ class Carried:
     def __init__(self, student: keras.Model) -> None:
         self._student = student
         self._state: list[Any] | None = None
-        self._seen = tf.function(self._see, reduce_retracing=True)
+        self._seen = tf.function(self._see, reduce_retracing=True, autograph=False)
 
     def restart(self) -> None:
         """Forget everything: the next clips come from elsewhere."""

@@ -16,6 +16,7 @@ import numpy as np
 from deltafine.document.figures import Figures
 from deltafine.document.history import Epoch, FrontPoint, to_csv
 from deltafine.errors import DeltafineError, DeltafineWarning, Interrupted
+from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
@@ -61,7 +62,7 @@ class Training:
 
     Args:
         prepared: model, data and settings of the run.
-        original: clip model to compare with.
+        original: clip model to compare with, or a probe of it.
         student: clip model with delta layers, changed in place.
         trainer: of the student.
         out: the run directory.
@@ -76,7 +77,7 @@ class Training:
     def __init__(
         self,
         prepared: Prepared,
-        original: keras.Model,
+        original: keras.Model | Probe,
         student: keras.Model,
         trainer: Trainer,
         out: Path,
@@ -116,6 +117,10 @@ class Training:
     def penalty(self) -> float:
         """λ now."""
         return self._trainer.penalty
+
+    @property
+    def probe_of_student(self) -> Probe:
+        return self._validation.probe_of_student
 
     def run(self, *, resume: bool = False) -> None:
         """Train all epochs, from the last checkpoint on where there is one to resume from.

@@ -166,7 +166,7 @@ class Trainer:
 
     def _alone(self, frames: Any, labels: Any) -> Any:
         if self._compiled is None:
-            self._compiled = tf.function(self._train_on_batch, reduce_retracing=True)
+            self._compiled = tf.function(self._train_on_batch, reduce_retracing=True, autograph=False)
         state = self.carried.before(frames) if self.carried is not None else []
         figures, state = self._compiled(state, tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
         if self.carried is not None:
@@ -182,6 +182,7 @@ class Trainer:
             self._compiled = tf.function(
                 self._train_on_shard,
                 input_signature=[of_state, *(tf.TensorSpec(shape, dtype) for shape, dtype in shapes)],
+                autograph=False,
             )
         asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM), float(saving)]
         with self._workers.guarded():

@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from deltafine.document.figures import Figures
 from deltafine.document.history import FrontPoint
-from deltafine.measurement.probe import Probe
+from deltafine.measurement.probe import Probe, probe_of
 from deltafine.measurement.side_by_side import measure_streams
-from deltafine.model.clip_model import with_time
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
@@ -31,7 +30,7 @@ class Validation:
 
     Args:
         prepared: data and settings of the run.
-        original: clip model to compare with.
+        original: clip model to compare with, or a probe of it.
         student: clip model with delta layers.
         listener: told how far it is.
         requests: what stops it.
@@ -41,15 +40,20 @@ class Validation:
     """
 
     def __init__(
-        self, prepared: Prepared, original: keras.Model, student: keras.Model, listener: Listener, requests: Requests
+        self,
+        prepared: Prepared,
+        original: keras.Model | Probe,
+        student: keras.Model,
+        listener: Listener,
+        requests: Requests,
     ) -> None:
         self.original: Figures | None = None
         self._prepared = prepared
-        self._probes = {"original": Probe(original), "refined": Probe(student)}
+        self._probes = {"original": probe_of(original), "refined": Probe(student)}
         self._listener, self._requests = listener, requests
-        answers = with_time(original)
+        answers = self._probes["original"].model
         self._answer = tf.function(
-            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True
+            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True, autograph=False
         )
 
     @property
