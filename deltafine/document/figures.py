@@ -149,7 +149,7 @@ class VideoFigures(DocumentObject):
     """One model on one video, a stream of its own."""
 
     video: str = Field(description="its name in the data")
-    recording: str = Field(description="the same for all videos of one recording, as far as their names tell")
+    recording: str = Field(description="the same for all videos of one recording, as far as their names or the data's `group` tell")
     frames: int = Field(description="frames measured")
     labelled: int = Field(0, description="answers that have a label")
     label_changes: int = Field(0, description="labelled answers whose label is another than that of the one before")
@@ -187,7 +187,7 @@ class Figures(DocumentObject):
     """What was measured of one model in one way of feeding the video."""
 
     videos: int
-    recordings: int | None = Field(None, description="of which the videos are, as far as their names tell")
+    recordings: int | None = Field(None, description="of which the videos are, as far as their names or the data's `group` tell")
     frames: int = Field(description="frames measured, first frames included")
     frame_accuracy: Estimate | None = None
     window_accuracy: Estimate | None = Field(None, description="windows of T frames, predictions averaged")
