@@ -37,7 +37,8 @@ class HeldAnswers:
         self._phase = np.concatenate([np.arange(every) for every in EVERY])[:, None]
         self.judge = Judge(output, labelled, len(self._every))
         self._age = AnswerAge(len(self._every))
-        self._scored, self._judged = None, [range(of.start, of.stop) for _, of in _phases()]
+        self._scored: ScoredWays | None = None
+        self._judged: list[Sequence[int]] = [range(of.start, of.stop) for _, of in _phases()]
         if scoring is not None:
             self._judged = [spread(of, MOST_SCORED) for of in self._judged]
             self._scored = ScoredWays(scoring, labelled, output, sum(map(len, self._judged)))

@@ -55,11 +55,11 @@ def mean_with_interval(
         seed: of the resampling.
     """
     numbers = np.asarray(values, np.float64)
-    sums, of = numbers, np.ones(len(numbers))
+    sums, of = numbers, np.ones(len(numbers), np.float64)
     if recordings is not None:
         number = {recording: place for place, recording in enumerate(dict.fromkeys(recordings))}
         places = [number[recording] for recording in recordings]
-        sums, of = np.bincount(places, numbers), np.bincount(places).astype(np.float64)
+        sums, of = (np.asarray(np.bincount(places, one), np.float64) for one in (numbers, of))
     drawn = len(sums)
     weights = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=RESAMPLES)
     low, high = np.quantile((weights @ sums) / (weights @ of), [0.025, 0.975])

@@ -20,8 +20,8 @@ def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Vi
     """Mark a share of the videos of every class for validation.
 
     Copies and segments of one file count as one and stay together, and so do videos of one group, and UCF101's clips
-    of one recording. A class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1. A single video
-    validates: it can only be split in time.
+    of one recording. A class with two or more of these has at least one on each side, unless ``validation`` is 0 or
+    1. A single video validates: it can only be split in time.
 
     Args:
         videos: All videos; labels may be None.

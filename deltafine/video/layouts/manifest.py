@@ -2,7 +2,8 @@
 
 Only the path is needed. Paths are relative to the list's folder. ``label`` is a class name, ``target`` a
 class number from 0. ``start`` and ``end`` are seconds, ``start_frame`` and ``end_frame`` frames from 0, to use a
-segment of a file, which ends before its end. ``group`` is the recording that a video is a part of. Columns may be called otherwise, see ``tables.COLUMNS``.
+segment of a file, which ends before its end. ``group`` is the recording that a
+video is a part of. Columns may be called otherwise, see ``tables.COLUMNS``.
 """
 
 from __future__ import annotations
