@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPoint:
     """A point at (x, y) of the drawing, its name, and its colour class."""
 
     x: float
@@ -25,7 +25,7 @@ class Named:
     colour: str
 
 
-def labels(points: Sequence[Named], inside: Box) -> list[Markup]:
+def labels(points: Sequence[NamedPoint], inside: Box) -> list[Markup]:
     """A text for each point: to its right, left, above or below, whichever is free first."""
     taken: list[Box] = [(one.x - 7, one.y - 7, one.x + 7, one.y + 7) for one in points]
     parts = []
@@ -43,7 +43,7 @@ def labels(points: Sequence[Named], inside: Box) -> list[Markup]:
     return parts
 
 
-def _around(one: Named) -> list[Box]:
+def _around(one: NamedPoint) -> list[Box]:
     wide = _CHARACTER * len(one.name)
     left, top = one.x - wide / 2, one.y - _LINE / 2
     corners = [

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from deltafine.document.report import Epoch, FrontPoint, Report
 from deltafine.report.control import judged_by, of_epoch
-from deltafine.report.plot_labels import Named, labels
+from deltafine.report.plot_labels import NamedPoint, labels
 from deltafine.report.text import judged, share, significant
 
 WIDTH, HEIGHT = 420, 250
@@ -174,7 +174,9 @@ def draw(
         parts.extend(_drawn(one, across, down, x_text, y_text))
     first = [(one, *one.points[0]) for one in series if one.name and one.points]
     named = [
-        Named(across(x), down(y), one.name, one.colour) for one, x, y in first if math.isfinite(x) and math.isfinite(y)
+        NamedPoint(across(x), down(y), one.name, one.colour)
+        for one, x, y in first
+        if math.isfinite(x) and math.isfinite(y)
     ]
     parts.extend(labels(named, (_LEFT, 0, WIDTH - 2, HEIGHT - _BOTTOM)))
     parts.append(Markup("</svg>"))

@@ -94,6 +94,16 @@ def test_pictures_of_the_worst_frames_stand_with_their_captions() -> None:
     assert 'alt="v.mp4: Frame 3 (the first is 0): &lt;b&gt;"' in page
 
 
+def test_terminal_and_markdown_list_the_worst_frames() -> None:
+    report = make_report()
+    worst = {"video": "cone/v.mp4", "frame": 12, "answer": 1.0, "original": 0.0, "truth": 0.0, "lost": 0.613}
+    report.models["refined"].streams.worst_answers = [WorstAnswer(**worst)]  # type: ignore[arg-type]
+    shown = [line.split() for line in str(render(report, "table")).splitlines() if "cone/v.mp4" in line]
+    assert shown == [["cone/v.mp4", "12", "cone", "cone", "kerb", "0.61"]]
+    assert "| cone/v.mp4 | 12 | cone | cone | kerb | 0.61 |" in str(render(report, "markdown"))
+    assert "Worst answers" not in str(render(make_report(), "table"))
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
