@@ -125,7 +125,7 @@ def _answers(answers: Answered, output: Output) -> tuple[np.ndarray, np.ndarray,
         return _of_numbers(own, original, labels, output)
     answer = classes_of(own).astype(np.float64)
     same = nothing if original is None else classes_of(original).astype(np.float64)
-    truth = np.where(labels >= 0, labels, np.nan) if (labels >= 0).any() else same
+    truth = np.where(labels >= 0, labels, same)
     right = np.nan_to_num(truth).astype(np.int64)
     lost = (1.0 if original is None else _probability(original, right, output)) - _probability(own, right, output)
     return answer, same, truth, np.where(np.isnan(truth), np.nan, lost)
@@ -135,18 +135,14 @@ def _of_numbers(
     own: np.ndarray, original: np.ndarray | None, labels: np.ndarray, output: Output
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     nothing = np.full(len(own), np.nan)
-    right = original
-    if output.values and (labels >= 0).any():
-        right = np.where(labels[:, None] >= 0, output.targets(np.maximum(labels, 0)), np.nan)
-    if right is None:
-        lost = nothing
-    else:
-        lost = np.abs(own - right).mean(-1)
-        if original is not None:
-            lost = lost - np.abs(original - right).mean(-1)
+    right = np.full(own.shape, np.nan) if original is None else np.asarray(original, np.float64)
+    if output.values:
+        right = np.where(labels[:, None] >= 0, output.targets(np.maximum(labels, 0)), right)
+    lost = np.abs(own - right).mean(-1)
+    if original is not None:
+        lost = lost - np.abs(original - right).mean(-1)
     shown = [nothing if one is None or one.shape[-1] != 1 else one[:, 0].astype(np.float64) for one in (own, original)]
-    truth = nothing if right is None or right.shape[-1] != 1 else np.asarray(right[:, 0], np.float64)
-    return shown[0], shown[1], truth, np.asarray(lost, np.float64)
+    return shown[0], shown[1], right[:, 0] if right.shape[-1] == 1 else nothing, np.asarray(lost, np.float64)
 
 
 def _differing(own: np.ndarray, original: np.ndarray, output: Output) -> np.ndarray:

@@ -89,13 +89,29 @@ def test_numbers_lose_the_error_that_they_make_more_than_the_original(models):
     output = Output("numbers", values=(0.0, 1.0))
     labels = np.array([0, 1, 1, -1])
     original = np.array([[0.1], [0.8], [1.0], [0.5]])
-    own = np.array([[0.1], [0.4], [0.9], [0.9]])
+    own = np.array([[0.1], [0.4], [0.9], [0.6]])
     found = of_course(models, [own], [original], [labels], output).result(None).figures
     (worst,) = found["worst_answers"]
     assert (worst.frame, worst.answer, worst.original, worst.truth) == (1, 0.4, 0.8, 1.0)
     assert worst.lost == pytest.approx(0.6 - 0.2)
     (course,) = found["timelines"]
-    assert course.truth == [0.0, 1.0, 1.0, None]
+    assert course.truth == [0.0, 1.0, 1.0, 0.5]  # what has no label is compared with the original
+
+
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_it_does_not_matter_in_which_pieces_a_stream_comes(models, size):
+    generator = np.random.default_rng(1)
+    own, original = (generator.dirichlet([1, 1], 40) for _ in range(2))
+    labels = np.where(np.arange(40) < 9, -1, generator.integers(0, 2, 40))  # none in the first pieces
+    metric, probe, state = AnswersOverTime(), Probe(models["refined"]), None
+    metric.begin(Collector(probe).subject)
+    for begin in range(0, 40, size):
+        part = slice(begin, begin + size)
+        piece = probe.run(np.zeros((1, len(labels[part]), *SIZE, 3), np.uint8), state)
+        state = piece.state
+        answers = Answered(own[None, part], labels[None, part], np.array([0]), 0, original[None, part])
+        metric.update(Shown(piece, answers))
+    assert metric.result(None) == of_course(models, [own], [original], [labels]).result(None)
 
 
 def test_maps_are_worst_where_most_positions_differ_and_have_no_answer(models):
