@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -25,15 +25,23 @@ class NamedPoint:
     colour: str
 
 
-def labels(points: Sequence[NamedPoint], inside: Box) -> list[Markup]:
-    """A text for each point: to its right, left, above or below, whichever is free first."""
+def labels(points: Sequence[NamedPoint], inside: Box, others: Iterable[tuple[float, float]] = ()) -> list[Markup]:
+    """A text for each point: to its right, left, above or below, whichever is free first.
+
+    Args:
+        points: with their names.
+        inside: where names may stand.
+        others: (x, y) of points without names, which are covered only where there is no other place.
+    """
+    small: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in others]
     taken: list[Box] = [(one.x - 7, one.y - 7, one.x + 7, one.y + 7) for one in points]
     parts = []
     for number, one in enumerate(points):
-        others = [box for place, box in enumerate(taken) if place != number]
+        kept = [box for place, box in enumerate(taken) if place != number]
         boxes = _around(one)
-        free = [box for box in boxes if _within(box, inside) and not any(_overlap(box, other) for other in others)]
-        box = (free or [box for box in boxes if _within(box, inside)] or boxes)[0]
+        free = [box for box in boxes if _within(box, inside) and not any(_overlap(box, other) for other in kept)]
+        clear = [box for box in free if not any(_overlap(box, other) for other in small)]
+        box = (clear or free or [box for box in boxes if _within(box, inside)] or boxes)[0]
         taken.append(box)
         parts.append(
             Markup('<text class="name {}" x="{}" y="{}">{}</text>').format(

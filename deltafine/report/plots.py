@@ -172,13 +172,14 @@ def draw(
             )
     for one in series:
         parts.extend(_drawn(one, across, down, x_text, y_text))
-    first = [(one, *one.points[0]) for one in series if one.name and one.points]
-    named = [
-        NamedPoint(across(x), down(y), one.name, one.colour)
-        for one, x, y in first
+    there = [
+        (one, number, across(x), down(y))
+        for one in series
+        for number, (x, y) in enumerate(one.points)
         if math.isfinite(x) and math.isfinite(y)
     ]
-    parts.extend(labels(named, (_LEFT, 0, WIDTH - 2, HEIGHT - _BOTTOM)))
+    named = [NamedPoint(x, y, one.name, one.colour) for one, number, x, y in there if one.name and number == 0]
+    parts.extend(labels(named, (_LEFT, 0, WIDTH - 2, HEIGHT - _BOTTOM), [(x, y) for _, _, x, y in there]))
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
 
