@@ -60,7 +60,7 @@ def _drawn(
         Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, height, clean(title))
     ]
     legend: list[tuple[str, str]] = []
-    if numbers:
+    if numbers and rows:
         parts += _lines(rows, across, answers)
         legend = [(_line_colour(label), label) for label, _ in rows]
     else:
