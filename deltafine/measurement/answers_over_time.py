@@ -68,7 +68,7 @@ class AnswersOverTime(Metric):
         """The worst frame of each video, the worst of all first; then the second of each, and so on."""
         found: list[tuple[int, float, int, int]] = []
         for video, frames in videos.items():
-            lost = np.where(_is_wrong(frames, self._subject.output), np.nan_to_num(frames[_LOST]), 0.0)
+            lost = np.where(_is_wrong(frames, self._subject.output), _rounded(np.nan_to_num(frames[_LOST])), 0.0)
             for turn in range(MOST_WORST):
                 frame = int(lost.argmax())
                 if lost[frame] <= 0:
@@ -79,12 +79,17 @@ class AnswersOverTime(Metric):
             at = videos[video][:, frame]
             answer, original, truth = (_number(at[row]) for row in (_ANSWER, _ORIGINAL, _TRUTH))
             yield WorstAnswer(
-                video=self._name(video), frame=frame, answer=answer, original=original, truth=truth, lost=-minus_lost
+                video=self._name(video),
+                frame=frame,
+                answer=answer,
+                original=original,
+                truth=truth,
+                lost=float(f"{-minus_lost:.4g}"),
             )
 
     def _timelines(self, videos: dict[int, np.ndarray]) -> Iterator[Timeline]:
         """Of those that lose most in the mean, the worst first, and of the first video."""
-        lost = {video: float(np.nan_to_num(frames[_LOST]).mean()) for video, frames in videos.items()}
+        lost = {video: float(_rounded(np.nan_to_num(frames[_LOST]).mean())) for video, frames in videos.items()}
         worst = sorted((video for video in videos if lost[video] > 0), key=lambda video: (-lost[video], video))
         chosen = dict.fromkeys([*worst[: MOST_TIMELINES - 1], *list(videos)[:1]])
         for video in chosen:
@@ -170,6 +175,12 @@ def _is_wrong(frames: np.ndarray, output: Output) -> np.ndarray:
     return np.isnan(frames[_ANSWER]) | (frames[_ANSWER] != frames[_TRUTH])
 
 
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To four digits: the last bits of a prediction, which may differ from run to run, decide nothing."""
+    size = 10.0 ** (np.floor(np.log10(np.maximum(np.abs(values), 1e-30))) - 3)
+    return np.asarray(np.round(np.round(values / size) * size, 34))
+
+
 def _parts(values: np.ndarray, each: int) -> list[np.ndarray]:
     return [values[begin : begin + each] for begin in range(0, len(values), each)]
 
@@ -186,4 +197,4 @@ def _in_short(values: np.ndarray, mean: bool) -> float | None:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return None if np.isnan(value) else float(f"{value:.6g}")

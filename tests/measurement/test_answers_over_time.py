@@ -47,7 +47,7 @@ def test_the_course_of_a_stream_is_that_of_a_plain_loop(streams, models, data):
         probe = Probe(models["refined"])
         macs = sum(counts.macs_delta[0] for counts in pieces["refined"].counts[: len(probe.layers)])
         dense = sum(place.dense_macs for place in probe.layers)
-        assert found.macs == pytest.approx([1.0, *(macs[1:] / dense)], abs=1e-5)
+        assert found.macs == pytest.approx([1.0, *(macs[1:] / dense)], abs=1e-4)
 
 
 def test_the_worst_answers_are_wrong_ones_that_lose_most_and_have_a_picture_of_their_frame(streams, models, data):
@@ -57,13 +57,13 @@ def test_the_worst_answers_are_wrong_ones_that_lose_most_and_have_a_picture_of_t
         frames, labels = by_name[found.video]
         own, original = (Probe(models[name]).run(frames[None]).predictions[0] for name in ("refined", "original"))
         lost = original[np.arange(len(labels)), labels] - own[np.arange(len(labels)), labels]
-        assert found.lost == pytest.approx(lost[found.frame], abs=1e-5)
+        assert found.lost == pytest.approx(lost[found.frame], abs=1e-4)
         assert found.truth == labels[found.frame] != found.answer == own[found.frame].argmax()
     first = streams.worst_answers[0]
     frames, labels = by_name[first.video]
     own, original = (Probe(models[name]).run(frames[None]).predictions[0] for name in ("refined", "original"))
     lost = original[np.arange(len(labels)), labels] - own[np.arange(len(labels)), labels]
-    assert first.lost == pytest.approx(lost[own.argmax(-1) != labels].max(), abs=1e-5)
+    assert first.lost == pytest.approx(lost[own.argmax(-1) != labels].max(), abs=1e-4)
     drawn = worst_pictures("refined", streams, data, shape=(*SIZE, 3))
     assert [picture.video for picture, _ in drawn] == [one.video for one in streams.worst_answers]
     assert all(picture.kind == "worst" and png.startswith(b"\x89PNG") for picture, png in drawn)
