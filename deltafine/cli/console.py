@@ -6,21 +6,26 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.console import RenderableType
+    from rich.progress import Task, TaskID
+    from rich.text import Text
 
     from deltafine.document.history import Epoch
 
 
 SECONDS_BETWEEN_LINES = 10.0
+_BAR, _ROOMY = 16, 90
+"""Width of a bar; the terminal's from which on there is one."""
 
 
 def print_error(sentence: str) -> None:
@@ -75,17 +80,72 @@ def _file_descriptor(stream: TextIO) -> int | None:
         return None
 
 
-def load_tensorflow() -> None:
-    """Import TensorFlow without its start-up notes."""
-    with quiet_standard_error():
+def load_tensorflow(talk: Talk | None = None) -> None:
+    """Import TensorFlow without its start-up notes.
+
+    Args:
+        talk: tells the user; default: one of its own.
+    """
+    with nullcontext(talk) if talk is not None else Talk() as told, quiet_standard_error():
+        told.progress("loading TensorFlow", 0, 0)
         import tensorflow  # noqa: F401
+
+
+class _DoneOfTotal(ProgressColumn):
+    """Such as 3/40; nothing where the total is not known."""
+
+    def render(self, task: Task) -> Text:
+        from rich.text import Text
+
+        return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left, where it can be told; else the time that has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left, self._passed = TimeRemainingColumn(compact=True), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        from rich.text import Text
+
+        passed = self._passed.render(task)
+        if task.total is None or task.time_remaining is None:
+            return passed
+        return Text.assemble(passed, " ", self._left.render(task), " left")
+
+
+class _Figures(ProgressColumn):
+    """The latest figures, "loss 0.1  accuracy 0.9", as many as have room beside the others: none is cut."""
+
+    def __init__(self, width: int, others: Sequence[ProgressColumn]) -> None:
+        super().__init__()
+        self._width, self._others = width, others
+
+    def render(self, task: Task) -> Text:
+        from rich.text import Text
+
+        left = self._width - sum(_cells(column(task)) + 1 for column in self._others)
+        kept: list[str] = []
+        for figure in task.fields["figures"].split("  "):
+            if len("  ".join([*kept, figure])) > left:
+                break
+            kept.append(figure)
+        return Text("  ".join(kept))
+
+
+def _cells(drawn: RenderableType) -> int:
+    from rich.text import Text
+
+    return drawn.cell_len if isinstance(drawn, Text) else _BAR
 
 
 class Talk:
     """Tells the user how far a run is; a context manager.
 
-    On a terminal, a bar with the latest figures and the time left; without one, a line now and then. A quiet one
-    leaves that to another process.
+    On a terminal, a bar with the latest figures, the time that has passed and the time left; without one, a line now
+    and then. A quiet one leaves that to another process.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -98,12 +158,12 @@ class Talk:
 
     def __enter__(self) -> Talk:
         if self._console.is_terminal and not self._quiet:
+            roomy = self._console.width >= _ROOMY
+            bar = [BarColumn(bar_width=_BAR)] if roomy else []
+            columns = [TextColumn("{task.description}"), *bar, _DoneOfTotal(), _TimeLeft()]
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[figures]}"),
+                *columns,
+                _Figures(self._console.width - 1, columns),
                 console=self._console,
                 transient=True,
             )
@@ -125,12 +185,13 @@ class Talk:
             if self._task is None or what != self._what:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
-                self._task = self._bar.add_task(what, total=total, figures=figures)
-            self._bar.update(self._task, completed=done, total=total, figures=figures)
+                self._task = self._bar.add_task(what, total=total or None, figures=figures)
+            self._bar.update(self._task, completed=done, total=total or None, figures=figures)
         else:
             now = time.monotonic()
-            if (what != self._what and total > 1 and done < total) or now - self._last_line > SECONDS_BETWEEN_LINES:
-                self.say(f"{what}: {done} of {total}  {figures}".rstrip())
+            late = now - self._last_line > SECONDS_BETWEEN_LINES and (total > 0 or self._last_line > 0)
+            if (what != self._what and total > 1 and done < total) or late:
+                self.say(f"{what}: {done} of {total}  {figures}".rstrip() if total else what)
                 self._last_line = now
         self._what = what
 

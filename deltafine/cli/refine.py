@@ -88,7 +88,7 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
     leads = cluster is None or cluster.index == 0
     with Requests(), Talk(quiet=not leads) as talk:
         try:
-            load_tensorflow()
+            load_tensorflow(talk)
             report = refine_model(model, data, out, listener=talk, **settings)
         except KeyboardInterrupt as stop:
             saved = getattr(stop, "saved", None)

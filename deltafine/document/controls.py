@@ -16,7 +16,7 @@ class HeldPoint(DocumentObject):
     """The original runs on every k-th frame of a stream, and on its first; it costs 1/k of the dense MACs."""
 
     every: int = Field(ge=1, le=MOST_HELD, description="k")
-    quality: float = Field(description="mean over the k phases")
+    quality: float = Field(description="mean over the k phases; of a score, over at most 4 of them")
     low: float = Field(description="of the phase with the lowest figure")
     high: float = Field(description="of the phase with the highest figure")
 

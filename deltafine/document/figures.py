@@ -149,7 +149,9 @@ class VideoFigures(DocumentObject):
     """One model on one video, a stream of its own."""
 
     video: str = Field(description="its name in the data")
-    recording: str = Field(description="the same for all videos of one recording, as far as their names tell")
+    recording: str = Field(
+        description="the same for all videos of one recording, as far as their names or the data's `group` tell"
+    )
     frames: int = Field(description="frames measured")
     labelled: int = Field(0, description="answers that have a label")
     label_changes: int = Field(0, description="labelled answers whose label is another than that of the one before")
@@ -183,11 +185,39 @@ class Confused(DocumentObject):
     count: int
 
 
+class WorstAnswer(DocumentObject):
+    """A frame of a stream at which a model is much worse than the original, or simply wrong where that is unknown."""
+
+    video: str
+    frame: int = Field(ge=0, description="of the frames that were measured, the first is 0")
+    answer: float | None = Field(None, description="class index, or number; null where it is neither, as of maps")
+    original: float | None = Field(None, description="the original's")
+    truth: float | None = Field(None, description="the label; without any, what the original answered")
+    lost: float = Field(
+        description="probability of what is right that it gives less than the original, or error that it makes more; "
+        "of maps the share of positions answered otherwise"
+    )
+
+
+class Timeline(DocumentObject):
+    """One model on one stream, from its first frame to its last, in at most 240 points."""
+
+    video: str
+    frames: int = Field(ge=1, description="of the stream")
+    each: int = Field(ge=1, description="frames that a point stands for")
+    macs: list[float] = Field(description="effective MACs / dense MACs, mean of these frames; a first frame is dense")
+    answers: list[float | None] = Field(description="the most frequent class index, or the mean number")
+    original: list[float | None] = Field(description="the original's")
+    truth: list[float | None] = Field(description="the labels; without any, what the original answered")
+
+
 class Figures(DocumentObject):
     """What was measured of one model in one way of feeding the video."""
 
     videos: int
-    recordings: int | None = Field(None, description="of which the videos are, as far as their names tell")
+    recordings: int | None = Field(
+        None, description="of which the videos are, as far as their names or the data's `group` tell"
+    )
     frames: int = Field(description="frames measured, first frames included")
     frame_accuracy: Estimate | None = None
     window_accuracy: Estimate | None = Field(None, description="windows of T frames, predictions averaged")
@@ -231,6 +261,12 @@ class Figures(DocumentObject):
     by_class: list[ClassFigures] = Field(default=[], description="on streams: classes that labels or answers name")
     confused: list[Confused] = Field(
         default=[], description="on streams: classes that are taken for others, the most frequent first, at most 200"
+    )
+    worst_answers: list[WorstAnswer] = Field(
+        default=[], description="on streams, of a model that answers per frame, beside the original: a few frames"
+    )
+    timelines: list[Timeline] = Field(
+        default=[], description="of the streams on which it loses most, and of the first one"
     )
     named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 

@@ -132,11 +132,14 @@ class DataInfo(DocumentObject):
 
 
 class Picture(DocumentObject):
-    """A picture of where events happen; the PNG itself lies in the run directory, under `pictures/`."""
+    """Where events happen, or a frame that is answered badly; the PNG lies in the run directory, in `pictures/`."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\.png$", description="file name inside `pictures/`")
     video: str
     caption: str
+    kind: Literal["events", "worst"] = Field(
+        default="events", description="where events happen, or a frame of `worst_answers`"
+    )
 
 
 class Versions(DocumentObject):

@@ -76,6 +76,7 @@ def measure_model(
         ['original', 'refined']
     """
     from deltafine.jobs.pictures import draw_pictures
+    from deltafine.jobs.worst_pictures import worst_pictures
     from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.score import Score
     from deltafine.measurement.scoring import scoring_of
@@ -129,6 +130,7 @@ def measure_model(
         cut, said = cut_as_in_run(origin, labelled)
         return by_name, output, cut, cut if continuous is labelled else continuous, said
 
+    listener.progress("loading the model and looking for videos", 0, 0)
     by_name, output, opened, continuous, cut = team.together(look)
     with_labels = _has_labels(output, opened, continuous)
     if scoring is not None and not with_labels and ORIGINAL not in by_name:
@@ -184,6 +186,7 @@ def measure_model(
         of_clips: Any = {"frames": measured.frames, "fps": fps, "rescale": read_as.rescale, "rescaled": rescaled}
         return check_reference(name, first.clip_model, looked_at, output, **of_clips)
 
+    listener.progress("looking at the answers", 0, 0)
     reference = team.together(check)
     listener.say(reference.broken or sentence_of(reference))
     runs = SensitivityRuns(used.sensitivity_frames)
@@ -201,9 +204,14 @@ def measure_model(
         progress=lambda what, done, total: listener.progress(f"measuring {what}", done, total),
         workers=team,
     )
+    listener.progress("drawing pictures", 0, 0)
     # To a network that takes clips, a window is one picture.
     with_pictures = team.chief and measured.window is None and measured.frames > 1
     pictures = draw_pictures(models, opened, frames=measured.frames) if with_pictures else []
+    if team.chief:
+        shape, last = measured.clip_model.inputs[0].shape[2:], list(models)[-1]
+        of_frames: Any = {"shape": tuple(shape), "fps": fps, "numbers": output.numbers}
+        pictures += worst_pictures(last, figures[last].streams, continuous, **of_frames)
     told = {name: value for name, value in used.model_dump(mode="json").items() if name in SETTINGS}
     report = assemble(
         settings={

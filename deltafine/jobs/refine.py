@@ -133,6 +133,7 @@ def refine(
 
             team.lead(make)
             outcome = run.run(resume=resume, pick=pick)
+            listener.progress("drawing pictures and writing the report", 0, 0)
             report = _told(team, lambda: _write_report(outcome, directory, started))
             if not team.chief:
                 _remove_own_frames(outcome.own_cache)
@@ -186,14 +187,23 @@ def _remove_own_frames(cache: Path) -> None:
 
 
 def _pictures(outcome: Outcome) -> list[tuple[Picture, bytes]]:
-    """Where events happen in a few validation clips, in the original and in the refined model."""
+    """Where events happen in a few validation clips, and the frames of the streams at which the model is worst."""
     from deltafine.jobs.pictures import draw_pictures
+    from deltafine.jobs.worst_pictures import worst_pictures
 
     prepared = outcome.prepared
     if prepared.window is not None:
         return []  # a window is one picture to such a network
-    models = {"original": outcome.original, list(outcome.measurements)[-1]: outcome.refined}
-    return draw_pictures(models, prepared.data, frames=prepared.frames)
+    last = list(outcome.measurements)[-1]
+    drawn = draw_pictures({"original": outcome.original, last: outcome.refined}, prepared.data, frames=prepared.frames)
+    return drawn + worst_pictures(
+        last,
+        outcome.measurements[last].streams,
+        prepared.streams,
+        shape=(*prepared.size, prepared.channels),
+        fps=prepared.settings.fps,
+        numbers=prepared.output.numbers,
+    )
 
 
 def _document(outcome: Outcome, *, seconds: float) -> Report:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from deltafine.measurement.judging import Judge
 from deltafine.measurement.metric import Answered
 from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.scored_ways import ScoredWays
+from deltafine.measurement.scoring import Scoring
 
 EVERY = (2, 3, 4, 5, 8, 10, 16, 24, 32, 48)
+MOST_SCORED = 4
+"""Phases of a k that are judged by a score, spread over all: what a function of the user's takes is not known."""
 
 
 class HeldAnswers:
@@ -24,13 +29,19 @@ class HeldAnswers:
 
     Args:
         output, labelled: as for ``Judge``.
+        scoring: judges answers in place of accuracy, error and fidelity, if anything does.
     """
 
-    def __init__(self, output: Output, labelled: bool) -> None:
+    def __init__(self, output: Output, labelled: bool, scoring: Scoring | None = None) -> None:
         self._every = np.repeat(EVERY, EVERY)[:, None]
         self._phase = np.concatenate([np.arange(every) for every in EVERY])[:, None]
         self.judge = Judge(output, labelled, len(self._every))
         self._age = AnswerAge(len(self._every))
+        self._scored: ScoredWays | None = None
+        self._judged: list[Sequence[int]] = [range(of.start, of.stop) for _, of in _phases()]
+        if scoring is not None:
+            self._judged = [spread(of, MOST_SCORED) for of in self._judged]
+            self._scored = ScoredWays(scoring, labelled, output, sum(map(len, self._judged)))
         self.begin()
 
     def begin(self) -> None:
@@ -38,6 +49,8 @@ class HeldAnswers:
         self._past: np.ndarray | None = None
         self._seen = 0
         self._age.begin()
+        if self._scored is not None:
+            self._scored.begin()
 
     def update(self, answered: Answered, work_item: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream, one row; with ``window``, its frames went through the network at once."""
@@ -49,15 +62,19 @@ class HeldAnswers:
         past = np.repeat(answers[:1], most, axis=0) if self._past is None else self._past
         frames, runs = len(answers), 1 if window else len(answers)
         line = np.concatenate([past, answers[-runs:]])
-        scores = np.array(
-            [
-                self.judge.scores(answers if ago == 0 else _repeated(line[most - ago :][:runs], frames), truth)
-                for ago in range(most + 1)
-            ]
-        )  # (frames ago, frames, ...)
         ago = self._ago(runs)
-        self.judge.expect(truth, work_item)
-        self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), work_item)
+        if self._scored is not None:
+            ran = self._seen + np.arange(runs) - ago[np.concatenate(self._judged)]
+            self._scored.update(answered.predictions[0], answered, sources(ran, self._seen, frames))
+        else:
+            scores = np.array(
+                [
+                    self.judge.scores(answers if ago == 0 else _repeated(line[most - ago :][:runs], frames), truth)
+                    for ago in range(most + 1)
+                ]
+            )  # (frames ago, frames, ...)
+            self.judge.expect(truth, work_item)
+            self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), work_item)
         if self.judge.has_changes and runs == frames:
             self._age.update(line[most + np.arange(runs) - ago], truth)
         self._past, self._seen = line[runs:], self._seen + runs
@@ -68,20 +85,24 @@ class HeldAnswers:
         return np.minimum((number - self._phase) % self._every, number)
 
     def record(self) -> Record:
-        return nested({"judge": self.judge.record(), "age": self._age.record()})
+        return nested({"judge": self._judges.record(), "age": self._age.record()})
 
     def add(self, record: Record) -> None:
-        self.judge.add(inner_record(record, "judge"))
+        self._judges.add(inner_record(record, "judge"))
         self._age.add(inner_record(record, "age"))
+
+    @property
+    def _judges(self) -> Judge | ScoredWays:
+        return self._scored or self.judge
 
     def points(self) -> list[HeldPoint]:
         """For each k; nothing if no answer was judged."""
-        found = self.judge.results()
-        if found is None:
-            return []
+        found = iter(self._judges.results() or ())
+        by_k = [list(islice(found, len(of))) for of in self._judged]
         return [
-            HeldPoint(every=every, quality=float(np.mean(found[of])), low=min(found[of]), high=max(found[of]))
-            for every, of in _phases()
+            HeldPoint(every=every, quality=float(np.mean(of)), low=min(of), high=max(of))
+            for every, of in zip(EVERY, by_k, strict=True)
+            if of
         ]
 
     def ages(self, model: str) -> list[AnswerAgePoint]:
@@ -93,6 +114,28 @@ def _phases() -> list[tuple[int, slice]]:
     """Each k, with its ways."""
     bounds = pairwise(np.cumsum([0, *EVERY]).tolist())
     return [(every, slice(*of)) for every, of in zip(EVERY, bounds, strict=True)]
+
+
+def spread(of: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, at even distances, the first among them."""
+    return [of[number * len(of) // most] for number in range(most)] if len(of) > most else list(of)
+
+
+def sources(ran: np.ndarray, seen: int, frames: int) -> np.ndarray:
+    """Which answer of a stream stands for each frame of a piece.
+
+    Args:
+        ran: (ways, runs) the run, counted from the first of the stream, whose answer stands for each run of the piece.
+        seen: runs before the piece.
+        frames: answers in the piece: one for each run; or more, of a run that gives several, whose last one is held.
+
+    Returns:
+        (ways, frames), counted from the first answer of the stream.
+    """
+    each = frames // ran.shape[1]
+    own = seen + np.arange(ran.shape[1])
+    held = np.repeat((ran + 1) * each - 1, each, axis=1)
+    return np.where(np.repeat(ran == own, each, axis=1), seen * each + np.arange(frames), held)
 
 
 def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:

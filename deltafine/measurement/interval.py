@@ -44,15 +44,23 @@ def share_with_interval(
     return Estimate(value=value, low=float(low), high=float(high))
 
 
-def mean_with_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Estimate:
+def mean_with_interval(
+    values: Sequence[float] | np.ndarray, *, recordings: Sequence[str] | None = None, seed: int = 0
+) -> Estimate:
     """Mean of one value for each video, with its 95% percentile interval.
 
     Args:
         values: at least one.
+        recordings: per video, the same for all that are drawn together; default: each video is drawn by itself.
         seed: of the resampling.
     """
     numbers = np.asarray(values, np.float64)
-    videos = len(numbers)
-    weights = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
-    low, high = np.quantile(weights @ numbers / videos, [0.025, 0.975])
+    sums, of = numbers, np.ones(len(numbers), np.float64)
+    if recordings is not None:
+        number = {recording: place for place, recording in enumerate(dict.fromkeys(recordings))}
+        places = [number[recording] for recording in recordings]
+        sums, of = (np.asarray(np.bincount(places, one), np.float64) for one in (numbers, of))
+    drawn = len(sums)
+    weights = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=RESAMPLES)
+    low, high = np.quantile((weights @ sums) / (weights @ of), [0.025, 0.975])
     return Estimate(value=float(numbers.mean()), low=float(low), high=float(high))

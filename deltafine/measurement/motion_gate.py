@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from deltafine.document.controls import GatePoint
+from deltafine.measurement.held_answers import sources
 from deltafine.measurement.judging import Judge
 from deltafine.measurement.metric import Answered
 from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.scored_ways import ScoredWays
+from deltafine.measurement.scoring import Scoring
 
 THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 32.0)
 """Mean absolute differences of pixels, 0 to 255."""
@@ -26,11 +29,19 @@ class MotionGate:
     Args:
         output, labelled: as for ``Judge``.
         thresholds: of 0 to 255, ascending.
+        scoring: judges answers in place of accuracy, error and fidelity, if anything does.
     """
 
-    def __init__(self, output: Output, labelled: bool, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
+    def __init__(
+        self,
+        output: Output,
+        labelled: bool,
+        thresholds: tuple[float, ...] = THRESHOLDS,
+        scoring: Scoring | None = None,
+    ) -> None:
         self._thresholds = thresholds
         self.judge = Judge(output, labelled, len(thresholds))
+        self._scored = None if scoring is None else ScoredWays(scoring, labelled, output, len(thresholds))
         self._ran = np.zeros(len(thresholds), np.int64)
         self._of = 0
         self.begin()
@@ -39,6 +50,9 @@ class MotionGate:
         """A new stream."""
         self._last: list[np.ndarray] = []  # by threshold: the frame that the network ran on last
         self._held: np.ndarray | None = None  # (ways, ...) its answers
+        self._seen, self._last_run = 0, np.zeros(len(self._thresholds), np.int64)
+        if self._scored is not None:
+            self._scored.begin()
 
     def update(self, frames: np.ndarray, answered: Answered, work_item: int, *, window: bool = False) -> None:
         """Judge the next piece of a stream.
@@ -65,6 +79,13 @@ class MotionGate:
         self._held = line[last]
         self._ran += (source == ways + np.arange(len(pictures))).sum(axis=1)
         self._of += len(pictures)
+        before, self._last_run = self._last_run, np.where(last < ways, self._last_run, self._seen + last - ways)
+        self._seen += len(pictures)
+        if self._scored is not None:
+            seen = self._seen - len(pictures)
+            ran = np.where(source < ways, before[:, None], seen + source - ways)
+            self._scored.update(answered.predictions[0], answered, sources(ran, seen, len(answers)))
+            return
         self.judge.expect(truth, work_item)
         given = [answers if window and of[0] == ways else _repeated(line[of], len(answers)) for of in source]
         self.judge.add_scores(np.array([self.judge.scores(way, truth).sum(axis=0) for way in given]), work_item)
@@ -82,17 +103,21 @@ class MotionGate:
         return ran
 
     def record(self) -> Record:
-        return nested({"gate": {"ran": self._ran, "of": np.asarray(self._of)}, "judge": self.judge.record()})
+        return nested({"gate": {"ran": self._ran, "of": np.asarray(self._of)}, "judge": self._judges.record()})
 
     def add(self, record: Record) -> None:
         gate = inner_record(record, "gate")
         self._ran += gate["ran"]
         self._of += int(gate["of"])
-        self.judge.add(inner_record(record, "judge"))
+        self._judges.add(inner_record(record, "judge"))
+
+    @property
+    def _judges(self) -> Judge | ScoredWays:
+        return self._scored or self.judge
 
     def points(self) -> list[GatePoint]:
         """For each threshold; nothing if no answer was judged."""
-        found = self.judge.results()
+        found = self._judges.results()
         if found is None:
             return []
         return [

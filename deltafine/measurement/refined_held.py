@@ -14,6 +14,8 @@ from deltafine.measurement.held_runs import HeldState, run_held
 from deltafine.measurement.judging import Judge
 from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.scored_ways import ScoredWays
+from deltafine.measurement.scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class RefinedHeld:
         subject: the model.
         every: k.
         labelled: whether the streams have labels.
+        scoring: judges answers in place of accuracy, error and fidelity, if anything does.
     """
 
-    def __init__(self, subject: Subject, every: int, labelled: bool) -> None:
+    def __init__(self, subject: Subject, every: int, labelled: bool, scoring: Scoring | None = None) -> None:
         self._subject, self.every = subject, every
         self.age = AnswerAge(1)
         self._judge = Judge(subject.output, labelled, 1)
+        self._scored = None if scoring is None else ScoredWays(scoring, labelled, subject.output, 1)
         self._macs = EffectiveMacs()
         self._macs.begin(subject)
         self._frames = self._streams = 0
@@ -61,8 +65,10 @@ class RefinedHeld:
         self._state: Any = None
         self._window_state: HeldState | None = None
         self._held: np.ndarray | None = None
-        self._seen = 0
+        self._seen = self._answered = 0
         self.age.begin()
+        if self._scored is not None:
+            self._scored.begin()
 
     def update(self, frames: np.ndarray, beside: Answered, work_item: int) -> None:
         """The next piece of a stream; ``beside`` has what its answers are judged by."""
@@ -104,6 +110,11 @@ class RefinedHeld:
         if truth is None:
             return
         self.age.look(self._judge, predictions, beside.labels[0])
+        if self._scored is not None:
+            own = self._answered + np.arange(len(predictions))
+            self._answered += len(predictions)
+            self._scored.update(predictions, beside, own[None])
+            return
         answers = self._judge.answers(predictions)
         self._judge.expect(truth, work_item)
         self._judge.add_scores(self._judge.scores(answers, truth).sum(axis=0, keepdims=True), work_item)
@@ -112,23 +123,27 @@ class RefinedHeld:
         """Everything counted, for :meth:`add` of another one."""
         self._flush()
         seen = {"frames": np.asarray(self._frames), "streams": np.asarray(self._streams)}
-        records = {"macs": self._macs.record(), "judge": self._judge.record(), "age": self.age.record()}
+        records = {"macs": self._macs.record(), "judge": self._judges.record(), "age": self.age.record()}
         return nested({**records, "seen": seen})
 
     def add(self, record: Record) -> None:
         """Add what another one has counted."""
         self._flush()
         self._macs.add(inner_record(record, "macs"))
-        self._judge.add(inner_record(record, "judge"))
+        self._judges.add(inner_record(record, "judge"))
         self.age.add(inner_record(record, "age"))
         seen = inner_record(record, "seen")
         self._frames += int(seen["frames"])
         self._streams += int(seen["streams"])
 
+    @property
+    def _judges(self) -> Judge | ScoredWays:
+        return self._scored or self._judge
+
     def points(self) -> list[RefinedHeldPoint]:
         """The one for this k; nothing if no answer was judged, or no frame had one before it."""
         self._flush()
-        found, density = self._judge.results(), self._density()
+        found, density = self._judges.results(), self._density()
         return (
             []
             if found is None or density is None

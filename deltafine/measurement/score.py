@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Score(Metric):
     name = "score"
 
     def __init__(self, scoring: Scoring, labelled: bool) -> None:
-        self._scoring, self._labelled = scoring, labelled
+        self.scoring, self.labelled = scoring, labelled
 
     def begin(self, subject: Subject) -> None:
         self._subject = subject
@@ -43,7 +44,7 @@ class Score(Metric):
             if number != self._number or self._video is None:
                 self._finish()
                 name = answers.name or f"number {number + 1}"
-                self._video, self._number = OneVideo(self._scoring, self._labelled, name), number
+                self._video, self._number = OneVideo(self.scoring, self.labelled, name), number
             original = None if answers.original is None else answers.original[row]
             first = None if shown.control is None else shown.control.predictions[row]
             self._video.add(answers.predictions[row], answers.labels[row], original, first)
@@ -69,11 +70,13 @@ class Score(Metric):
 
     def result(self, beside: Beside) -> Result:
         self._finish()
-        own, original, frozen = np.array([self._scores[video] for video in sorted(self._scores)]).reshape(-1, 3).T
+        videos = sorted(self._scores)
+        own, original, frozen = np.array([self._scores[video] for video in videos]).reshape(-1, 3).T
+        recordings = [self._subject.recording(video) for video in videos]
         found = {"score": own, "frozen_score": frozen}
         if not self._subject.is_original:
             found["score_change"] = own - original
-        return Result({name: _mean(scores) for name, scores in found.items()})
+        return Result({name: _mean(scores, recordings) for name, scores in found.items()})
 
 
 class OneVideo:
@@ -107,19 +110,12 @@ class OneVideo:
     def scores(self, output: Output, *, is_original: bool) -> tuple[float, float, float] | None:
         """Of the model, of the original, and of holding its first answer; NaN where it is not there. None where there
         is nothing to judge by."""
-        labels = np.concatenate(self._labels)
-        predictions = np.concatenate(self._predictions)
-        original = np.concatenate(self._original) if self._original else None
-        if self._labelled:
-            known = labels >= 0
-            if not known.any():
-                return None
-            truth = output.targets(labels[known]) if output.numbers else labels[known]
-            predictions, original = predictions[known], None if original is None else original[known]
-        elif original is None:
+        found = self._truth(output)
+        if found is None:
             return None
-        else:
-            truth = original
+        known, truth = found
+        predictions = np.concatenate(self._predictions)[known]
+        original = np.concatenate(self._original)[known] if self._original else None
 
         def score(answers: np.ndarray | None) -> float:
             return math.nan if answers is None else self._scoring.of_video(answers, truth, self._name)
@@ -128,6 +124,38 @@ class OneVideo:
         frozen = None if self._first is None else np.repeat(self._first, len(truth), axis=0)
         return own, own if is_original else score(original), score(frozen)
 
+    def scores_of(self, output: Output, sources: np.ndarray) -> list[float] | None:
+        """Of several ways to answer, each of which says which prediction stands for each frame.
 
-def _mean(scores: np.ndarray) -> Estimate | None:
-    return mean_with_interval(scores) if len(scores) and not np.isnan(scores).any() else None
+        Args:
+            output: how predictions are read.
+            sources: (ways, frames).
+
+        Returns:
+            One for each way; None where there is nothing to judge by.
+        """
+        found = self._truth(output)
+        if found is None:
+            return None
+        known, truth = found
+        predictions = np.concatenate(self._predictions)
+        scores: dict[bytes, float] = {}  # ways that come to the same are scored once
+        for source in sources:
+            key = source.tobytes()
+            if key not in scores:
+                scores[key] = self._scoring.of_video(predictions[source[known]], truth, self._name)
+        return [scores[source.tobytes()] for source in sources]
+
+    def _truth(self, output: Output) -> tuple[np.ndarray | slice, np.ndarray] | None:
+        """Which frames are judged, (frames,) bool or all, and by what; None where there is nothing."""
+        if not self._labelled:
+            return (slice(None), np.concatenate(self._original)) if self._original else None
+        labels = np.concatenate(self._labels)
+        known = labels >= 0
+        if not known.any():
+            return None
+        return known, output.targets(labels[known]) if output.numbers else labels[known]
+
+
+def _mean(scores: np.ndarray, recordings: Sequence[str]) -> Estimate | None:
+    return mean_with_interval(scores, recordings=recordings) if len(scores) and not np.isnan(scores).any() else None

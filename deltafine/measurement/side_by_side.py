@@ -18,6 +18,7 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe, probe_of
 from deltafine.measurement.recordings import Known, recording_of
 from deltafine.measurement.records import Record, inner_record, nested
+from deltafine.measurement.score import Score
 from deltafine.measurement.sensitivity_runs import SensitivityRuns
 from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
@@ -175,7 +176,12 @@ def _on_streams(
     videos = data.select(split)
     if controlled:
         labelled = any(video.label is not None or video.frame_labels is not None for video in videos)
-        comparison.control(labelled=labelled, refined_held=refined_held)
+        score = next((metric for metric in metrics if isinstance(metric, Score)), None)
+        comparison.control(
+            labelled=labelled if score is None else score.labelled,
+            refined_held=refined_held,
+            scoring=None if score is None else score.scoring,
+        )
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     if sensitivity is not None:
         comparison.multiply_thresholds(sensitivity, metrics, len(videos), chunk)
@@ -273,12 +279,11 @@ class _Comparison:
 
     def know(self, number: int, video: Video, classes: Sequence[str]) -> None:
         """Tell the name of the video of a number, and so its recording."""
-        group: str | None = getattr(video, "group", None)
-        self._known[number] = Known(video.name, recording_of(video.name, classes, group))
+        self._known[number] = Known(video.name, recording_of(video.name, classes, video.group))
 
-    def control(self, *, labelled: bool, refined_held: Sequence[int]) -> None:
-        """Find what simpler ways to save reach, too."""
-        self._controls = SimpleControls(self._subjects, labelled=labelled, refined_held=refined_held)
+    def control(self, **how: Any) -> None:
+        """Find what simpler ways to save reach, too; see ``SimpleControls``."""
+        self._controls = SimpleControls(self._subjects, **how)
 
     def multiply_thresholds(self, runs: SensitivityRuns, metrics: Sequence[Metric], streams: int, piece: int) -> None:
         """Find what multiplied thresholds give, too."""

@@ -13,6 +13,7 @@ from deltafine.measurement.metric import Answered, Subject
 from deltafine.measurement.motion_gate import MotionGate
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.refined_held import RefinedHeld
+from deltafine.measurement.scoring import Scoring
 
 ORIGINAL, REFINED = "original", "refined"
 REFINED_HELD = (8,)
@@ -27,18 +28,27 @@ class SimpleControls:
         subjects: the models, and how they are measured.
         labelled: whether the streams have labels.
         refined_held: for which k the model that the report is about runs on every k-th frame as well.
+        scoring: judges answers in place of accuracy, error and fidelity, if anything does.
     """
 
-    def __init__(self, subjects: Mapping[str, Subject], *, labelled: bool, refined_held: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        subjects: Mapping[str, Subject],
+        *,
+        labelled: bool,
+        refined_held: Sequence[int] = (),
+        scoring: Scoring | None = None,
+    ) -> None:
         output = next(iter(subjects.values())).output
         self._labelled = labelled
         self._window = next(iter(subjects.values())).probe.window is not None
-        self._held = HeldAnswers(output, labelled)
-        self._gate = MotionGate(output, labelled)
+        self._scoring = scoring
+        self._held = HeldAnswers(output, labelled, scoring)
+        self._gate = MotionGate(output, labelled, scoring=scoring)
         self._with_original = ORIGINAL in subjects
         self._name = name = REFINED if REFINED in subjects else list(subjects)[-1]
         judged = name != ORIGINAL and (labelled or self._with_original)
-        self._subset = [RefinedHeld(subjects[name], k, labelled) for k in refined_held if judged]
+        self._subset = [RefinedHeld(subjects[name], k, labelled, scoring) for k in refined_held if judged]
         self._ages = {one: AnswerAge(1) for one in (ORIGINAL, name) if one in subjects}
 
     def begin(self) -> None:
@@ -87,7 +97,7 @@ class SimpleControls:
         if not held and not refined:
             return None
         return Controls(
-            judged_by=self._held.judge.judged_by,
+            judged_by=self._held.judge.judged_by if self._scoring is None else "score",
             held=held,
             motion_gate=gate,
             refined_held=refined,

@@ -14,7 +14,7 @@ class Listener(Protocol):
         """One line about what was found or comes next."""
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
-        """``done`` of ``total`` of something, with the latest figures in words."""
+        """``done`` of ``total`` of something, with the latest figures in words; total 0: nobody knows of how much."""
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """An epoch is over."""

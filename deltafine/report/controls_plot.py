@@ -23,7 +23,7 @@ def controls_plot(report: Report) -> Plot | None:
     if with_checkpoints(report):
         front = [(point.mac_density, of_epoch(point.accuracy, what)) for point in report.front]
         notes = [front_note(point, what) for point in report.front]
-        series.append(Series("checkpoints", front, "refined", line=False, notes=notes))
+        series.append(Series("checkpoints", front, "checkpoint", line=False, notes=notes))
     series = [one for one in (*series, *(_model(report, controls, name) for name in columns(report))) if one.points]
     frozen = _frozen(report, last)
     levels = [] if frozen is None else [Level("never updating", frozen, "control")]
@@ -31,9 +31,37 @@ def controls_plot(report: Report) -> Plot | None:
     return Plot(
         "controls",
         title,
-        draw(title, series, "MACs / dense MACs", levels, _percent, lambda y: judged(y, what), x_log=True),
+        draw(
+            f"{title}: {', '.join(one.label for one in series)}",
+            series,
+            "MACs per frame, of those of the original on every frame",
+            levels,
+            _percent,
+            lambda y: judged(y, what),
+            x_log=True,
+            y_label=f"{what} (lower is better)" if what == "error" else what,
+        ),
         [*((one.colour, one.label) for one in series), *((level.colour, level.label) for level in levels)],
+        f"The further left and {'down' if what == 'error' else 'up'}, the better: less work, "
+        f"{'smaller error' if what == 'error' else f'higher {what}'}.",
     )
+
+
+def curve_terms(report: Report) -> list[tuple[str, str]]:
+    """What stands in the plot, for those who have not heard of it."""
+    noun = "frame" if report.model.window is None else "clip"
+    found = [("original", f"the network as it was given, on every {noun}")]
+    controls, models = report.controls, report.models
+    if controls is not None and controls.held:
+        found.append(("original held", f"it runs on every k-th {noun} only, and its answer stands for those between"))
+    if controls is not None and controls.motion_gate:
+        found.append(("behind a motion gate", "it runs only where the picture has changed enough"))
+    if "calibrated" in models:
+        found.append(("calibrated", "with delta layers, which leave out what hardly changes; not trained"))
+    if "refined" in models:
+        found.append(("refined", "the same after training"))
+    found.append(("never updating", f"the answer to the first {noun}, held for ever: no better is of no use"))
+    return found
 
 
 def with_checkpoints(report: Report) -> bool:
@@ -74,7 +102,7 @@ def _model(report: Report, controls: Controls, name: str) -> Series:
         f"{one}: {controls.judged_by} {judged(quality, controls.judged_by)}, MACs {share(macs)}"
         for one, (macs, quality) in zip(names, points, strict=True)
     ]
-    return Series(f"{name}, and held" if held else name, points, colour, notes=notes, big=frozenset({0}))
+    return Series(f"{name}, and held" if held else name, points, colour, notes=notes, big=frozenset({0}), name=name)
 
 
 def _frozen(report: Report, model: str) -> float | None:

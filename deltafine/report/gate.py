@@ -107,12 +107,15 @@ class Gate:
         accuracy_drop_at: ``"value"``, the estimate, or ``"low"``, its lower end.
         least: of figures by their name in report.json.
         most: the same.
+        gain_of_score: ``min-gain-over-hold`` as it was written, for reports that are judged by a score, which is no
+            share; None: as in ``limits``.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
     accuracy_drop_at: str = "value"
     least: Mapping[str, float] = field(default_factory=dict)
     most: Mapping[str, float] = field(default_factory=dict)
+    gain_of_score: float | None = None
 
 
 def read_gate(file: Path | None, options: Mapping[str, str | Sequence[str] | None]) -> Gate:
@@ -137,7 +140,9 @@ def read_gate(file: Path | None, options: Mapping[str, str | Sequence[str] | Non
     }
     if limits.get(MAX_SCORE_DROP, 0.0) < 0:
         raise DeltafineError(f"{MAX_SCORE_DROP} is {limits[MAX_SCORE_DROP]:g}: write a number from 0 on.")
-    return Gate(limits, at or "value", by_figure["min"], by_figure["max"])
+    gain = given.get(MIN_GAIN_OVER_HOLD)
+    of_score = None if gain is None else _number(MIN_GAIN_OVER_HOLD, gain)
+    return Gate(limits, at or "value", by_figure["min"], by_figure["max"], of_score)
 
 
 def _by_figure(name: str, table: Any, options: str | Sequence[str]) -> dict[str, float]:
@@ -262,7 +267,7 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
     if MAX_SCORE_DROP in limits:
         found.append(_score_check(report, limits[MAX_SCORE_DROP], gate.accuracy_drop_at))
     if MIN_GAIN_OVER_HOLD in limits:
-        found.append(_gain_check(report, limits[MIN_GAIN_OVER_HOLD], why))
+        found.append(_gain_check(report, limits[MIN_GAIN_OVER_HOLD], gate.gain_of_score, why))
     if "max-regression" in limits:
         if not comparisons:
             raise DeltafineError("max-regression needs something to compare with: give --baseline RUN.")
@@ -366,14 +371,16 @@ def _score_check(report: Report, limit: float, at: str) -> Check:
     return Check(MAX_SCORE_DROP, subject_of, measured, f"at least {bound}", -value <= limit + _TOLERANCE, value, -limit)
 
 
-def _gain_check(report: Report, limit: float, why: str) -> Check:
-    """At equal MACs: accuracy or fidelity in points, an error as a share of the error of the original held."""
+def _gain_check(report: Report, limit: float, of_score: float | None, why: str) -> Check:
+    """At equal MACs: accuracy or fidelity in points, an error as a share of the error of the original held, a score."""
     compared = equal_macs(report)
     if compared is None:
         raise DeltafineError(
             f"{MIN_GAIN_OVER_HOLD} cannot be checked: {clean(report.title)!r} has no delta model beside an original "
             "whose answers were held; measure both again."
         )
+    if compared.judged_by == "score" and of_score is not None:
+        limit = of_score
     said = share if compared.judged_by == "error" else lambda value: f"{points(value)} points"
     said = signed if compared.judged_by == "score" else said
     check = Check(

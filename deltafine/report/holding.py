@@ -15,8 +15,8 @@ from deltafine.report.text import ABSENT, clean, judged, points, share, signific
 
 
 @dataclass(frozen=True)
-class EqualMacs:
-    """The subject model and the original held for as many frames as make it as cheap.
+class EqualCost:
+    """The subject model and the original held for as many frames as make it as cheap, in MACs or in time.
 
     Attributes:
         model: the subject.
@@ -51,16 +51,28 @@ class EqualMacs:
 
     @property
     def sentence(self) -> str:
-        """In one line, whichever is better."""
-        k = significant(self.frames, 2) if self.interpolated and self.frames < 10 else f"{self.frames:.0f}"
-        held = "itself" if self.frames == 1 else f"held for {k} {self.noun}s"
-        article = "an" if self.judged_by == "error" else "a"
-        an = "" if self.judged_by == "accuracy" else f"{article} {self.judged_by} of "
-        how = "; interpolated in log cost" if self.interpolated else ""
+        """At equal MACs in one line, whichever is better."""
         cost = f"With {times(self.dearer)} the MACs" if self.dearer > 1 else "At the same MACs"
         if not math.isfinite(self.dearer):
             cost = f"With {share(1 / self.frames)} of the dense MACs"
-        return f"{cost}, the original {held} has {an}{judged(self.held, self.judged_by)} ({self._difference}{how})"
+        return f"{cost}, {self._original(' has')}"
+
+    @property
+    def reaches(self) -> str:
+        """What the original reaches at this cost, as the object of a sentence."""
+        return self._original(":")
+
+    def _original(self, verb: str) -> str:
+        k = significant(self.frames, 2) if self.interpolated and self.frames < 10 else f"{self.frames:.0f}"
+        held = "itself" if self.frames == 1 else f"held for {k} {self.noun}s"
+        return f"the original {held}{verb} {self._reached}"
+
+    @property
+    def _reached(self) -> str:
+        article = "an" if self.judged_by == "error" else "a"
+        an = "" if self.judged_by == "accuracy" else f"{article} {self.judged_by} of "
+        how = "; interpolated in log cost" if self.interpolated else ""
+        return f"{an}{judged(self.held, self.judged_by)} ({self._difference}{how})"
 
     @property
     def _difference(self) -> str:
@@ -86,13 +98,22 @@ def held_curve(report: Report) -> list[tuple[int, float]]:
     return [(1, itself), *((point.every, point.quality) for point in controls.held)]
 
 
-def equal_macs(report: Report) -> EqualMacs | None:
+def equal_macs(report: Report) -> EqualCost | None:
     """The comparison; None where the subject is the original, or one of both was not measured."""
+    return compared_with(report, figures_of(report, subject(report), "streams").operations.mac_density)
+
+
+def compared_with(report: Report, cost: float) -> EqualCost | None:
+    """The subject model, and the original held so that it costs as much.
+
+    Args:
+        report: with held answers; None is returned where it has none.
+        cost: of the subject model / of the original on every frame.
+    """
     curve, name = held_curve(report), subject(report)
     if report.controls is None or not curve or name == "original":
         return None
-    figures = figures_of(report, name, "streams")
-    reached, cost = report.controls.quality_of(figures), figures.operations.mac_density
+    reached = report.controls.quality_of(figures_of(report, name, "streams"))
     if reached is None or not math.isfinite(cost):
         return None
     most, lowest = curve[-1]
@@ -101,7 +122,7 @@ def equal_macs(report: Report) -> EqualMacs | None:
         frames, dearer = max(1.0, 1 / cost), 1.0
         held, interpolated = _between(curve, frames)
     noun = "frame" if report.model.window is None else "clip"
-    return EqualMacs(name, report.controls.judged_by, reached, held, frames, dearer, interpolated, noun)
+    return EqualCost(name, report.controls.judged_by, reached, held, frames, dearer, interpolated, noun)
 
 
 def _between(curve: Sequence[tuple[int, float]], frames: float) -> tuple[float, bool]:

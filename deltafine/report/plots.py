@@ -13,17 +13,19 @@ from markupsafe import Markup, escape
 
 from deltafine.document.report import Epoch, FrontPoint, Report
 from deltafine.report.control import judged_by, of_epoch
+from deltafine.report.plot_labels import NamedPoint, labels
 from deltafine.report.text import judged, share, significant
 
 WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 40
 _DECADES = 4
 """Up to which a logarithmic scale has ticks within a power of ten."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points in data units; `colour` is one of the page's colour classes; notes are shown on hovering."""
+    """Points in data units; `colour` is one of the page's colour classes; notes are shown on hovering and touching;
+    `name` is written beside the first point."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -31,6 +33,7 @@ class Series:
     line: bool = True
     notes: Sequence[str] = ()
     big: frozenset[int] = frozenset()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,12 @@ def draw(
     y_from_zero: bool = False,
     whole_x: bool = False,
     x_log: bool = False,
+    y_label: str = "",
 ) -> Markup:
-    """One plot. Points that are not finite are left out, and break the line; so are those not above 0 with `x_log`."""
+    """One plot, with ``y_label`` along its vertical axis.
+
+    Points that are not finite are left out, and break the line; so are those not above 0 with `x_log`.
+    """
     if x_log:
         series = [replace(one, points=[(x if x > 0 else math.nan, y) for x, y in one.points]) for one in series]
     scale = math.log10 if x_log else float
@@ -138,6 +145,13 @@ def draw(
             (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, x_label
         )
     )
+    if y_label:
+        middle = (_TOP + HEIGHT - _BOTTOM) / 2
+        parts.append(
+            Markup('<text class="axis" text-anchor="middle" transform="translate(11 {}) rotate(-90)">{}</text>').format(
+                middle, y_label
+            )
+        )
     for level in levels:
         if math.isfinite(level.value):
             parts.append(
@@ -151,8 +165,21 @@ def draw(
                     y_text(level.value),
                 )
             )
+            parts.append(
+                Markup('<text class="name {}" x="{}" y="{}" text-anchor="end">{}</text>').format(
+                    level.colour, WIDTH - _RIGHT, round(down(level.value) - 4, 1), level.label
+                )
+            )
     for one in series:
         parts.extend(_drawn(one, across, down, x_text, y_text))
+    there = [
+        (one, number, across(x), down(y))
+        for one in series
+        for number, (x, y) in enumerate(one.points)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+    named = [NamedPoint(x, y, one.name, one.colour) for one, number, x, y in there if one.name and number == 0]
+    parts.extend(labels(named, (_LEFT, 0, WIDTH - 2, HEIGHT - _BOTTOM), [(x, y) for _, _, x, y in there]))
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
 
@@ -236,6 +263,7 @@ def _front(report: Report) -> list[Plot]:
                 share,
                 lambda quality: judged(quality, what),
                 x_from_zero=True,
+                y_label=what,
             ),
             [("refined", "epoch or calibrated (large: chosen)"), *((level.colour, level.label) for level in levels)],
         )

@@ -9,10 +9,12 @@ from typing import TypeVar
 from deltafine.document.figures import Unit
 from deltafine.document.report import DeltaFigures, Estimate, Figures, LayerFigures, Report, SiteInfo
 from deltafine.report.control import TOLERANCE, control_of, quality_of, said_of
+from deltafine.report.equal_time import equal_time
 from deltafine.report.health import health_cautions, listed
 from deltafine.report.holding import equal_macs
 from deltafine.report.quantities import Feeding, Quantity, columns, figures_of, quantities_of, subject
 from deltafine.report.savings import sentence as savings_sentence
+from deltafine.report.short_streams import why_untold
 from deltafine.report.text import ABSENT, clean, counted, interval, points, share, shown, signed, significant, times
 from deltafine.report.whom import cautions_of_parts
 
@@ -34,7 +36,8 @@ class Headline:
         told: whether a saving is claimed.
         doubtful: it is not, or it came from not updating.
         factors: what is saved against more than a dense inference; empty where it is not known.
-        held: how good the original is at the same cost, if it runs on every k-th frame; empty where it is not known.
+        held: how good the original is at the same MACs, if it runs on every k-th frame; empty where it is not known.
+        in_time: the same in the same time; empty where times were not measured.
     """
 
     model: str
@@ -46,11 +49,12 @@ class Headline:
     doubtful: bool
     factors: str = ""
     held: str = ""
+    in_time: str = ""
 
     @property
     def beside(self) -> tuple[str, ...]:
         """What stands below it."""
-        sentences = (self.factors, self.control, self.fidelity, self.held)
+        sentences = (self.factors, self.control, self.fidelity, self.held, self.in_time)
         return tuple(one for one in sentences if one and one not in self.sentence)
 
     @property
@@ -78,8 +82,11 @@ def headline(report: Report) -> Headline:
         why = report.activity.reason if report.activity is not None else "every change counts on these videos"
         said = "Nothing within the budget saves anything"
         return Headline(model, said, why, control="", fidelity=likeness, told=False, doubtful=True)
+    if model != "original" and (why := why_untold(report)):
+        untold = "These videos cannot tell what is saved"
+        return Headline(model, untold, why, control="", fidelity=likeness, told=False, doubtful=True)
     held, frozen, score = figures.frozen_accuracy, figures.frozen_error, figures.frozen_score
-    at_equal_macs = equal_macs(report)
+    at_equal_macs, in_equal_time = equal_macs(report), equal_time(report)
     return Headline(
         model=model,
         saving=saving(figures.operations.mac_density),
@@ -96,6 +103,7 @@ def headline(report: Report) -> Headline:
         fidelity=likeness,
         factors=savings_sentence(report),
         held="" if at_equal_macs is None else at_equal_macs.sentence,
+        in_time="" if in_equal_time is None else in_equal_time.sentence,
         told=True,
         doubtful=control is not None and control.hardly_updates,
     )
@@ -117,10 +125,12 @@ def _accuracy(report: Report, model: str) -> str:
         low, high = signed(figures.score_change.low), signed(figures.score_change.high)
         against = f"{signed(figures.score_change.value)} [{low}, {high}] against the original"
         return f"score {significant(figures.score.value)}{by}, {against}"
+    accuracy = figures.frame_accuracy or figures.window_accuracy or figures.clip_accuracy
     if model != "original" and figures.accuracy_change is not None:
         change = figures.accuracy_change
-        return f"accuracy {points(change.value)} points {_interval(figures, change, 'points')}".rstrip()
-    accuracy = figures.frame_accuracy or figures.window_accuracy or figures.clip_accuracy
+        itself = f"{share(accuracy.value)}, " if accuracy is not None else ""
+        told = f"accuracy {itself}{points(change.value)} points {_interval(figures, change, 'points')}".rstrip()
+        return f"{told} against the original"
     if accuracy is not None:
         return f"accuracy {share(accuracy.value)} {_interval(figures, accuracy, 'share')}".rstrip()
     if figures.label_error is not None:

@@ -32,6 +32,7 @@ from deltafine.report.summary import (
 )
 from deltafine.report.text import ABSENT, clean, duration, scaled, share, shown, significant
 from deltafine.report.whom import listings
+from deltafine.report.worst_answers import worst_answers
 
 _VERDICT_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
 _STREAMS_TITLE = "Continuous streams (the headline)"
@@ -45,7 +46,12 @@ def show(report: Report, console: Console) -> None:
     _show_headline(report, console)
     _show_figures(report, console, "streams", _STREAMS_TITLE, brief=False)
     _show_figures(report, console, "clips", _CLIPS_TITLE, brief=True)
-    for found in (*listings(report, MOST_PARTS), *control_tables(report), *sensitivity_tables(report)):
+    for found in (
+        *listings(report, MOST_PARTS),
+        *worst_answers(report),
+        *control_tables(report),
+        *sensitivity_tables(report),
+    ):
         _show_listing(found, console)
     for timing in report.timings:
         show_timing(timing, console)

@@ -30,6 +30,8 @@ class Video:
         end: Seconds at which it ends in its file; None for the end.
         start_frame: The same as a frame of the file, from 0; None for the beginning.
         end_frame: The first frame of the file that does not belong to it any more; None for the end.
+        group: The recording that it is a part of, where the data says it: videos of one group are on one side of a
+            drawn split, and intervals are over groups.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Video:
     end: float | None = None
     start_frame: int | None = None
     end_frame: int | None = None
+    group: str | None = None
 
     @property
     def is_segment(self) -> bool:

@@ -14,7 +14,7 @@ from deltafine.video.catalogue import SPLITS, Found, Problem, Split, Video
 from deltafine.video.clips import ClipSettings, ClipSource
 from deltafine.video.continuity import Continuity
 from deltafine.video.examination import Examination, count_of
-from deltafine.video.frames import FrameIndex, Limits
+from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo
 from deltafine.video.labels import values_of
 from deltafine.video.layouts.common import some
 from deltafine.video.reading import CachedFrames, DecodedFrames, Reader
@@ -120,10 +120,17 @@ class Dataset:
         self.examination.scan(self.select(split), workers, progress)
         return self.problems
 
-    def check(self, max_bad_videos: int = 0, *, split: Split | None = None, workers: int = 2) -> None:
-        """Read through a split and raise when more than ``max_bad_videos`` of its videos are unreadable."""
+    def check(
+        self,
+        max_bad_videos: int = 0,
+        *,
+        split: Split | None = None,
+        workers: int = 2,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """``scan`` a split, and raise when more than ``max_bad_videos`` of its videos are unreadable."""
         self._refuse_bad(max_bad_videos, split)  # what is known already, as of missing files, need not be waited for
-        self.scan(split, workers=workers)
+        self.scan(split, workers=workers, progress=progress)
         self._refuse_bad(max_bad_videos, split)
 
     def _refuse_bad(self, max_bad_videos: int, split: Split | None) -> None:
@@ -264,6 +271,25 @@ class Dataset:
         elif seed is not None:
             videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
         return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps)
+
+    def frame(
+        self, video: Video, number: int, *, size: tuple[int, int], channels: int = 3, fps: float | None = None
+    ) -> np.ndarray | None:
+        """One frame (H, W, C) uint8 of a video's stream, the first is 0; None if it cannot be read any more.
+
+        Args:
+            video: One of ``videos``.
+            number: Of the frames that are taken at this rate.
+            size, channels, fps: As for ``streams``.
+        """
+        reader = self._reader(video.split, size, channels, 1)
+        out = np.empty((1, *size, channels), np.uint8)
+        try:
+            reader.read(video, self.examination.frame_numbers(video, fps)[number : number + 1], out)
+        except UnreadableVideo as error:
+            self.examination.note_problem(video, str(error))
+            return None
+        return out[0]
 
     def index(self, video: Video) -> FrameIndex | None:
         """What reading through a video has shown: frames, times, size, codec; None when it is bad."""

@@ -20,7 +20,7 @@ from deltafine.video.frames import Limits, default_limits
 from deltafine.video.layouts import Layout, find
 from deltafine.video.layouts.common import nearest, some
 from deltafine.video.sequences import notes_on_images
-from deltafine.video.splitting import draw_split, files_in_several_splits, refuse_shared
+from deltafine.video.splitting import draw_split, files_in_several_splits, groups_in_several_splits, refuse_shared
 
 TEST_VALIDATES = "The data has no validation split: its test split is what is validated on."
 
@@ -76,6 +76,12 @@ def open_dataset(
             if in_time:
                 found.notes.append(
                     f"Segments of {some(in_time)} are in several splits: the figures say little about other videos."
+                )
+            parted = groups_in_several_splits(found.videos)
+            if parted:
+                found.notes.append(
+                    f"Videos of the recording {some(parted)} are in several splits: the figures say little about other "
+                    "recordings."
                 )
         else:
             found = replace(found, videos=draw_split(found.videos, validation, seed))

@@ -19,9 +19,9 @@ from deltafine.video.layouts.common import some
 def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Video]:
     """Mark a share of the videos of every class for validation.
 
-    Copies and segments of one file count as one and stay together, and so do UCF101's clips of one recording. A
-    class with two or more of these has at least one on each side, unless ``validation`` is 0 or 1. A single video
-    validates: it can only be split in time.
+    Copies and segments of one file count as one and stay together, and so do videos of one group, and UCF101's clips
+    of one recording. A class with two or more of these has at least one on each side, unless ``validation`` is 0 or
+    1. A single video validates: it can only be split in time.
 
     Args:
         videos: All videos; labels may be None.
@@ -54,16 +54,31 @@ def draw_split(videos: Sequence[Video], validation: float, seed: int) -> list[Vi
 def _recordings(videos: Sequence[Video]) -> list[str]:
     """For every video a name that is the same for what must stay together.
 
-    These are segments and copies of one file, and UCF101's clips of one recording (v_Run_g07_c01, v_Run_g07_c02).
+    These are segments and copies of one file, videos of one group, and UCF101's clips of one recording
+    (v_Run_g07_c01, v_Run_g07_c02).
     """
-    names = {}
+    names: dict[tuple[str, str | None], str] = {}
+    same: dict[str, str] = {}  # by name: another one that it must stay with
+
+    def last(name: str) -> str:
+        while name in same:
+            name = same[name]
+        return name
+
+    def together(one: str, other: str) -> None:
+        one, other = last(one), last(other)
+        if one != other:
+            same[other] = one
+
     for video in videos:
         cut = re.fullmatch(r"(.*_g\d+)_c\d+", video.path.stem)
-        names[video.source] = f"{video.path.parent / cut[1]}" if cut else repr(video.source)
+        by_name = f"{video.path.parent / cut[1]}" if cut else repr(video.source)
+        name = by_name if video.group is None else repr(("group", video.group))
+        together(names.setdefault(video.source, name), name)
     for twins in _copies(videos):
         for video in twins:
-            names[video.source] = names[twins[0].source]
-    return [names[video.source] for video in videos]
+            together(names[twins[0].source], names[video.source])
+    return [last(names[video.source]) for video in videos]
 
 
 def refuse_shared(videos: Sequence[Video]) -> None:
@@ -93,6 +108,15 @@ def files_in_several_splits(videos: Sequence[Video]) -> list[str]:
     for video in videos:
         sides[video.source].add(video.split)
     return [Path(source).name for (source, _), splits in sides.items() if len(splits) > 1]
+
+
+def groups_in_several_splits(videos: Sequence[Video]) -> list[str]:
+    """Names of the groups of which videos are in several splits."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        if video.group is not None:
+            sides[video.group].add(video.split)
+    return [group for group, splits in sides.items() if len(splits) > 1]
 
 
 def _shared(segments: Sequence[Video]) -> list[tuple[Video, Video]]:

@@ -36,6 +36,45 @@ def test_a_line_of_an_epoch_says_what_the_epoch_is_judged_by(capsys: pytest.Capt
     assert said == ["accuracy 0.462", "error 0.538", "fidelity 0.462", "score 0.462", "accuracy 0.462"]
 
 
+def test_a_phase_of_unknown_length_has_its_name_and_the_time_that_passed_on_a_terminal_and_no_line_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Talk() as talk:
+        talk.progress("loading the model", 0, 0)
+        talk.progress("measuring", 1, 3)
+        talk.progress("drawing pictures", 0, 0)
+    assert capsys.readouterr().out == "measuring: 1 of 3\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with Talk() as talk:
+        talk.progress("loading the model", 0, 0)
+        talk.progress("loading the model", 0, 0)
+    shown = capsys.readouterr().out
+    assert "loading the model" in shown
+    assert "0:00:00" in shown
+    with Talk() as talk:
+        talk.progress("measuring", 1, 3)
+    assert "1/3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_on_a_narrow_terminal_figures_are_left_out_of_a_progress_line_and_none_is_cut(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with Talk() as talk:
+        talk.progress("epoch 12", 3, 340, "loss 0.123  accuracy 0.500  expected MACs 0.020")
+    shown = capsys.readouterr().out
+    assert "epoch 12" in shown
+    assert "3/340" in shown
+    assert "\u2026" not in shown
+    assert "loss 0.123" in shown
+    assert ("accuracy 0.500" in shown) == (width > 40)
+    assert ("expected" in shown) == ("expected MACs 0.020" in shown) == (width > 60)
+
+
 @pytest.mark.parametrize("option", ["-h", "-V"])
 def test_the_usual_short_options_are_known(option: str) -> None:
     done = subprocess.run([sys.executable, "-m", "deltafine", option], capture_output=True, text=True, check=True)

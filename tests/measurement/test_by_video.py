@@ -110,6 +110,16 @@ def test_each_video_has_the_figures_that_it_has_by_itself(models, data, measured
     assert measured["refined"].clips.by_video == []
 
 
+def test_the_column_of_groups_says_what_the_recordings_are(models, tmp_path):
+    for number, name in enumerate(("a.avi", "b.avi", "c.avi")):
+        write_video(tmp_path / name, 6, first=30 * number)
+    (tmp_path / "manifest.csv").write_text("path,label,group\na.avi,x,hall\nb.avi,y,hall\nc.avi,x,\n")
+    grouped = open_dataset(tmp_path, validation=1.0)
+    streams = measure({"original": models["original"]}, grouped, frames=3)["original"].streams
+    assert [one.recording for one in streams.by_video] == ["hall", "hall", "c"]
+    assert streams.recordings == 2
+
+
 def test_classes_and_what_they_are_taken_for_add_up_to_the_accuracy(models, data, measured):
     videos = videos_of(data)
     for name, model in models.items():

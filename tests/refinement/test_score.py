@@ -51,6 +51,12 @@ def test_a_run_is_judged_by_the_score_and_resumed_with_the_same_file_only(
     assert report.history[0].judged_by == "score"
     assert report.score is not None
     assert (report.score.name, report.score.against) == ("my_f1:f1", "labels")
+    assert report.controls is not None
+    assert report.controls.judged_by == "score"
+    assert report.controls.quality_of(original) == original.score.value
+    worst = [picture for picture in report.pictures if picture.kind == "worst"]
+    assert len(worst) == len(streams.worst_answers)
+    assert all((tmp_path / "run" / "pictures" / picture.file).is_file() for picture in worst)
     assert report.models["refined"].clips.score is None
     (chosen,) = [point for point in report.front if point.chosen]
     assert chosen.accuracy == pytest.approx(streams.score.value)  # the same videos, spliced

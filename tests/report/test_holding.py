@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from deltafine.document.report import Report
+from deltafine.document.controls import HeldPoint
+from deltafine.document.report import Estimate, Report
 from deltafine.errors import DeltafineError
 from deltafine.report import load_report, render
 from deltafine.report.controls_plot import controls_plot
-from deltafine.report.gate import Gate, check
+from deltafine.report.gate import Gate, check, read_gate
 from deltafine.report.holding import control_tables, equal_macs, held_curve
 from deltafine.report.plots import log_ticks
 from deltafine.report.store import write_report
@@ -215,3 +216,19 @@ def test_a_logarithmic_scale_halves_the_cost_at_equal_distances() -> None:
     assert log_ticks(math.log10(0.02), 0) == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5, 1])
     assert log_ticks(-6, 0) == pytest.approx([1e-6, 1e-4, 1e-2, 1])
     assert len(log_ticks(-339, 400)) < 8
+
+
+def test_with_a_score_the_least_gain_over_holding_is_a_number_as_it_is_written() -> None:
+    report = make_report(controls=controls().model_copy(update={"judged_by": "score"}))
+    for model, value in (("original", 31.0), ("refined", 33.5)):
+        streams = report.models[model].streams
+        streams.score = streams.frozen_score = Estimate(value=value, low=value, high=value)
+    assert report.controls
+    report.controls.held = [HeldPoint(every=every, quality=30.0, low=29.0, high=31.0) for every in (8, 16)]
+    report.models["refined"].streams.frozen_score = Estimate(value=1.0, low=1.0, high=1.0)
+    report.models["original"].streams.frozen_score = report.models["refined"].streams.frozen_score
+    assert "has a score of 30.0 (3.50 less" in headline(report).held
+    for written, met in (("3.4", True), ("3.6", False), ("50%", True)):
+        (found,) = check(report, read_gate(None, {"min-gain-over-hold": written}))
+        assert found.met is met
+    assert found.subject == "gain of score over the original held at equal MACs"

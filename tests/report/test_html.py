@@ -17,7 +17,7 @@ from deltafine.report import render
 from deltafine.report.compare import compare
 from deltafine.report.formats import html
 from deltafine.report.gate import Gate, check
-from tests.report.builders import LAYERS, estimate, make_report
+from tests.report.builders import LAYERS, controls, estimate, make_report, timing
 from tests.report.test_compare import cheaper
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -69,13 +69,34 @@ def test_names_add_no_element_to_the_page() -> None:
 def test_the_page_addresses_nothing_outside_itself() -> None:
     tags = Tags()
     tags.feed(render(hostile_report(), "html"))
-    assert all(address.startswith("data:") for address in tags.addresses)
+    assert all(address.startswith(("data:", "#")) for address in tags.addresses)
+
+
+class Anchors(Tags):
+    """Collects what may be linked to as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        self.there |= {value or "" for key, value in attrs if key == "id"}
+
+
+@pytest.mark.parametrize("report", [make_report(), make_report(controls=controls(), timings=[timing()])])
+def test_every_link_leads_to_something_on_the_page(report: Report) -> None:
+    page = Anchors()
+    page.feed(render(report, "html"))
+    links = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert links <= page.there
+    assert {"curve", "figures", "meaning-operations-mac_density"} <= links
 
 
 def test_the_headline_comes_before_everything_else() -> None:
     page = render(make_report(), "html")
     assert "<title>road_small_cnn: 9.1x fewer MACs</title>" in page
-    assert page.index("accuracy -0.4 points [-1.2, +0.5]") < page.index("Side by side")
+    assert page.index("accuracy 75.1%, -0.4 points [-1.2, +0.5] against the original") < page.index("<nav")
 
 
 def test_a_page_of_a_large_model_stays_small() -> None:
@@ -127,6 +148,11 @@ def opened(browser: Any, report: Report, tmp_path: Path) -> None:
     file.write_text(render(report, "html"), "utf-8")
     browser.get_log("performance")
     browser.get(file.as_uri())
+    unfold(browser)
+
+
+def unfold(browser: Any) -> None:
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
 
 
 def width(browser: Any, pixels: int) -> None:
@@ -186,6 +212,7 @@ def test_a_gate_and_a_baseline_are_shown_in_colour_and_their_tables_sort(browser
     checks = check(report, Gate({"max-regression": 0.02, "min-sparsity": 0.5}), [comparison])
     (tmp_path / "page.html").write_text(render(report, "html", comparisons=[comparison], checks=checks), "utf-8")
     browser.get((tmp_path / "page.html").as_uri())
+    unfold(browser)
     assert browser.get_log("browser") == []
     assert browser.find_element("css selector", ".comparison h2").text == "Against old <b>run</b>"
     assert len(browser.find_elements("css selector", "#gate-table .worse")) == 1
@@ -264,3 +291,40 @@ def test_print_shows_the_settings_too(browser: Any, tmp_path: Path) -> None:
     opened(browser, make_report(), tmp_path)
     browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.find_element("css selector", "details table").is_displayed()
+
+
+def test_the_page_shows_the_headline_and_one_plot_and_folds_the_rest_until_a_link_opens_it(
+    browser: Any, tmp_path: Path
+) -> None:
+    width(browser, 1400)
+    (tmp_path / "page.html").write_text(render(make_report(controls=controls()), "html"), "utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    assert "75.1%" in browser.find_element("css selector", ".tile.main").text
+    assert "multiply-accumulate" in browser.find_element("css selector", ".tile.main").text
+    shown = [one for one in browser.find_elements("css selector", "figure svg") if one.is_displayed()]
+    assert len(shown) == 1
+    names = [one.text for one in shown[0].find_elements("css selector", ".name")]
+    assert names == ["never updating", "original", "calibrated", "refined"]
+    assert not browser.find_element("id", "layer-table").is_displayed()
+    browser.find_element("css selector", "nav a[href='#layers']").click()
+    assert browser.find_element("id", "layer-table").is_displayed()
+    browser.find_element("css selector", "#figures-streams a[href='#meaning-operations-mac_density']").click()
+    meaning = browser.find_element("css selector", "#meaning-operations-mac_density + dd")
+    assert meaning.is_displayed()
+    assert meaning.text
+
+
+def test_a_touch_near_a_point_says_what_it_is_and_another_one_elsewhere_hides_it(browser: Any, tmp_path: Path) -> None:
+    width(browser, 390)
+    opened(browser, make_report(controls=controls()), tmp_path)
+    tip = browser.find_element("id", "tip")
+    assert not tip.is_displayed()
+    script = (
+        "const c = document.querySelector('circle.refined.big'), b = c.getBoundingClientRect();"
+        "c.ownerSVGElement.dispatchEvent(new MouseEvent('click',"
+        " {bubbles: true, clientX: b.x + b.width / 2 - 3, clientY: b.y}))"
+    )
+    browser.execute_script(script)
+    assert tip.text.startswith("refined: accuracy 75.1%, MACs 11.0%")
+    browser.execute_script("document.querySelector('h1').click()")
+    assert not tip.is_displayed()

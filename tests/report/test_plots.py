@@ -62,6 +62,25 @@ def test_a_plot_of_one_value_or_none_still_stands(points: list[tuple[float, floa
     assert len(list(svg.iter("circle"))) == len(points)
 
 
+def test_names_of_points_cover_neither_each_other_nor_other_points_and_stay_inside() -> None:
+    line = Series("line", [(x / 10, 1.0) for x in range(11)], "held")
+    named = [Series(name, [(x, y)], "refined", name=name) for name, x, y in (("one", 0.5, 1.1), ("two", 0.52, 1.1))]
+    edge = Series("edge", [(1.0, 1.1)], "original", name="at the edge")
+    svg = ElementTree.fromstring(str(draw("d", [line, *named, edge], "x")))
+    boxes = []
+    for text in svg.iter("text"):
+        if "name" in text.attrib.get("class", ""):
+            x, y, wide = float(text.attrib["x"]), float(text.attrib["y"]), 6.4 * len(text.text or "")
+            assert x + wide <= 420
+            boxes.append((x, y - 10, x + wide, y + 3))
+    assert len(boxes) == 3
+    points = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in svg.iter("circle")]
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        assert not any(left < x < right and top < y < bottom for x, y in points)
+        for other in boxes[:number]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
 def test_texts_are_escaped() -> None:
     svg = str(draw("<d>", [Series("<s>", [(0, 1)], "refined")], "<x>", [Level("<l>", 1, "b")]))
     assert "<d>" not in svg

@@ -66,7 +66,7 @@ def test_piped_output_is_plain_ascii() -> None:
 
 
 def test_the_headline_says_saving_and_accuracy_with_its_interval() -> None:
-    assert "9.1x fewer MACs, accuracy -0.4 points [-1.2, +0.5]" in printed(make_report())
+    assert "9.1x fewer MACs, accuracy 75.1%, -0.4 points [-1.2, +0.5] against the original" in printed(make_report())
 
 
 def test_control_and_fidelity_stand_beside_the_headline() -> None:

@@ -130,6 +130,27 @@ def test_short_videos_of_one_label_are_said_to_flatter() -> None:
         assert not any(one.startswith("Short videos") for one in cautions(told))
 
 
+def test_short_videos_of_which_the_first_frames_are_most_of_the_cost_cannot_tell_what_is_saved() -> None:
+    def of_length(frames: int, **changes: int) -> Report:
+        report = report_of(frames=frames, **changes)
+        for measurement in report.models.values():
+            streams = measurement.streams
+            streams.videos, streams.frames = 6, 6 * frames
+            first, later = 1 / frames, streams.operations.mac_density
+            streams.operations.mac_density_with_first = first + (1 - first) * later
+        return report
+
+    found = headline(of_length(8, label_changes=0))  # 1/8 of first frames, 7/8 of frames at 11%
+    assert not found.told
+    assert found.sentence == (
+        "These videos cannot tell what is saved: half of them have at most 8 frames, the label never changes in one, "
+        "and their first frames, which are computed whole, take 56.6% of the MACs; --streams measures on whole "
+        "recordings"
+    )
+    assert headline(of_length(48, label_changes=0)).told
+    assert headline(of_length(8)).told
+
+
 def test_where_the_frozen_control_is_as_good_as_the_original_no_saving_is_told_of_a_better_model() -> None:
     report = report_of()
     report.models["original"].streams.frame_accuracy = estimate(0.74)
@@ -162,7 +183,7 @@ def test_few_recordings_make_rough_intervals_and_one_makes_none() -> None:
     report = report_of()
     for measurement in report.models.values():
         measurement.streams.recordings = 1
-    assert headline(report).accuracy == "accuracy -0.4 points"
+    assert headline(report).accuracy == "accuracy 75.1%, -0.4 points against the original"
     assert any(one.startswith("All 6 videos are of one recording: nothing tells") for one in cautions(report))
     assert not any(row.has_intervals for row in rows(report, "streams"))
     assert "95% interval" in in_terminal(report)  # of the clips

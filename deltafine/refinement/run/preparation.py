@@ -200,6 +200,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
     """
+    listener.progress("loading the model", 0, 0)
     model = models.load(
         settings.model, custom_objects=import_objects(settings.custom_objects), unsafe_lambda=settings.unsafe_lambda
     )
@@ -209,6 +210,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         raise DeltafineError(why_not)
     sites = fits.sites(settings.places, settings.skip)
     scoring = None if settings.score is None else scoring_of(settings.score)
+    listener.progress("looking for videos", 0, 0)
     data = open_data(
         settings.data,
         settings.task,
@@ -250,7 +252,10 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
         for split in TRAINED:
             prepared.clips(split)
-    data.check(settings.max_bad_videos)
+    data.check(
+        settings.max_bad_videos,
+        progress=lambda done, total: listener.progress("reading through the videos", done, total),
+    )
     if streams is not data:
         streams.check(settings.max_bad_videos, split="validation")
     for split in TRAINED:

@@ -296,6 +296,7 @@ class Refinement:
             if before is not None:
                 fingerprint.refuse_others(before, self.prepared, self.out)
             calibrated = resume and self._is_calibrated(calibration)
+            self.listener.progress("looking at the original's answers", 0, 0)
             videos = calibrate.calibration_videos(self.prepared)
             pieces = [self._probe_of_original.run(video[None]).predictions[0] for video in videos]
             answers = np.concatenate(pieces)

@@ -104,6 +104,7 @@ def measured_control(
         streams=prepared.streams,
         fps=prepared.settings.fps,
         output=prepared.output,
+        metrics=prepared.scores,
         progress=lambda what, done, total: listener.progress(f"measuring {what} of the control", done, total),
     )
     quality = quality_of(found["original"].streams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deltafine.document.report import MODEL_NAMES, Report
 from deltafine.report import text, timings
 from deltafine.report.compare import Comparison
-from deltafine.report.controls_plot import controls_plot, with_checkpoints
+from deltafine.report.controls_plot import controls_plot, curve_terms, with_checkpoints
 from deltafine.report.formats.report_format import ReportFormat
 from deltafine.report.gate import Check
 from deltafine.report.health import movement
@@ -31,6 +32,7 @@ from deltafine.report.summary import (
     rows,
     site_state,
 )
+from deltafine.report.timelines import timelines
 from deltafine.report.whom import listings
 
 if TYPE_CHECKING:
@@ -38,6 +40,27 @@ if TYPE_CHECKING:
 
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
+_SECTIONS = (
+    ("gate", "Gate", "checks"),
+    ("curve", "Quality against cost", "curve"),
+    ("pictures", "Where events happen", "pictures"),
+    ("worst", "Worst answers", "worst"),
+    ("courses", "Frame by frame", "timelines"),
+    ("whom", "Whom it hurts", "parts"),
+    ("controls", "Simpler ways to save", "control_tables"),
+    ("sensitivity", "Other thresholds", "sensitivity_tables"),
+    ("figures", "Figures", ""),
+    ("timings", "Times", "timings"),
+    ("layers", "Layers", "layers"),
+    ("frames", "Worst frames", ""),
+    ("plots", "Training", "plots"),
+    ("deltas", "Delta layers", "deltas"),
+    ("sites", "Activations", "sites"),
+    ("problems", "Problems", "problems"),
+    ("meanings", "What figures mean", ""),
+    ("origin", "Origin", ""),
+)
+"""Anchors of the page, what a link to them says, and what must be there for them; "" for nothing."""
 MOST_PARTS = 200
 """Videos, classes and pairs of classes that are shown; report.json has all."""
 
@@ -85,6 +108,11 @@ def bar_width(value: float, whole: float = 1.0) -> str:
     return f"{max(0.5, min(100.0, 100 * value / whole)):.1f}"
 
 
+def anchor_of(key: str) -> str:
+    """Where the page says what a figure means."""
+    return f"meaning-{re.sub(r'[^a-z0-9_]+', '-', key)}"
+
+
 @dataclass(frozen=True)
 class FrameCosts:
     """Effective MACs of the median, the 95th percentile and the worst frame of one model."""
@@ -122,49 +150,57 @@ def _page(
     operations = {model: figures_of(report, model, "streams").operations for model in columns(report)}
     controlled = controls_plot(report)
     there = controlled is not None and with_checkpoints(report)
-    page: str = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            headline=headline(report),
-            frozen=frozen(report),
-            comparisons=comparisons,
-            checks=checks,
-            shown=text.shown,
-            cautions=cautions(report),
-            columns=columns(report),
-            last=last,
-            tables=[(feeding, _TITLES[feeding], rows(report, feeding)) for feeding in FEEDINGS],
-            layers=layers,
-            dense=dense,
-            frame_costs=[
-                FrameCosts(model, o.frame_macs_p50, o.frame_macs_p95, o.frame_macs_worst, o.dense_macs)
-                for model, o in operations.items()
-            ],
-            deltas=[(name, entries[last]) for name, entries in deltas_by_name(report, "streams") if last in entries],
-            rules=delta_rules(report, last),
-            with_even=any(layer.break_even_density is not None for layer in figures_of(report, last, "streams").layers),
-            with_bits=any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
-            moved=movement(report) if last == "refined" else {},
-            plots=[plot for plot in plots(report) if plot.key != "front" or not there],
-            controls_plot=controlled,
-            control_tables=control_tables(report),
-            sensitivity_tables=sensitivity_tables(report),
-            parts=listings(report, MOST_PARTS),
-            savings=savings(report),
-            timings=timings,
-            pictures=[
-                (picture, b64encode(pictures[picture.file]).decode("ascii"))
-                for picture in report.pictures
-                if picture.file in pictures
-            ],
-            problems=[*report.data.problems, *(report.stream_data.problems if report.stream_data else ())],
-            site_state=site_state,
-            settings=sorted(_flat(report.settings)),
-            absent=text.ABSENT,
-        )
-    )
+    drawn = [plot for plot in plots(report) if plot.key != "front" or not there]
+    curve = controlled or next((plot for plot in drawn if plot.key == "front"), None)
+    tables = [(feeding, _TITLES[feeding], rows(report, feeding)) for feeding in FEEDINGS]
+    encoded = [
+        (picture, b64encode(pictures[picture.file]).decode("ascii"))
+        for picture in report.pictures
+        if picture.file in pictures
+    ]
+    shown: dict[str, Any] = {
+        "report": report,
+        "headline": headline(report),
+        "frozen": frozen(report),
+        "comparisons": comparisons,
+        "checks": checks,
+        "shown": text.shown,
+        "cautions": cautions(report),
+        "columns": columns(report),
+        "last": last,
+        "tables": tables,
+        "meanings": list({row.quantity.key: row.quantity for _, _, of in tables for row in of}.values()),
+        "anchor_of": anchor_of,
+        "layers": layers,
+        "dense": dense,
+        "frame_costs": [
+            FrameCosts(model, o.frame_macs_p50, o.frame_macs_p95, o.frame_macs_worst, o.dense_macs)
+            for model, o in operations.items()
+        ],
+        "deltas": [(name, entries[last]) for name, entries in deltas_by_name(report, "streams") if last in entries],
+        "rules": delta_rules(report, last),
+        "with_even": any(layer.break_even_density is not None for layer in figures_of(report, last, "streams").layers),
+        "with_bits": any(delta.bits is not None for delta in figures_of(report, last, "streams").deltas),
+        "moved": movement(report) if last == "refined" else {},
+        "plots": [plot for plot in drawn if plot is not curve],
+        "curve": curve,
+        "curve_terms": curve_terms(report) if controlled else [],
+        "control_tables": control_tables(report),
+        "sensitivity_tables": sensitivity_tables(report),
+        "parts": listings(report, MOST_PARTS),
+        "savings": savings(report),
+        "timings": timings,
+        "pictures": [one for one in encoded if one[0].kind == "events"],
+        "worst": [one for one in encoded if one[0].kind == "worst"],
+        "timelines": timelines(report),
+        "problems": [*report.data.problems, *(report.stream_data.problems if report.stream_data else ())],
+        "site_state": site_state,
+        "settings": sorted(_flat(report.settings)),
+        "absent": text.ABSENT,
+    }
+    parts_there = {**shown, "timings": report.timings, "sites": report.sites}
+    shown["anchors"] = [(anchor, name) for anchor, name, of in _SECTIONS if not of or parts_there[of]]
+    page: str = _environment().get_template("report.html.j2").render(shown)
     return page
 
 

@@ -16,6 +16,7 @@ from deltafine.report.sensitivity_table import sensitivity_tables
 from deltafine.report.summary import cautions, frozen, headline, layers_by_name, rows
 from deltafine.report.text import ABSENT, clean, scaled, share, shown
 from deltafine.report.whom import listings
+from deltafine.report.worst_answers import worst_answers
 
 _TITLES = {"streams": "Continuous streams", "clips": "Clips, as in training"}
 MOST_PARTS = 10
@@ -50,7 +51,12 @@ def _text(report: Report, comparisons: Sequence[Comparison], checks: Sequence[Ch
     parts += [_comparison(comparison) for comparison in comparisons]
     for feeding in FEEDINGS:
         parts.append(f"## {_TITLES[feeding]}\n\n{_figures(report, feeding)}")
-    for listing in (*listings(report, MOST_PARTS), *control_tables(report), *sensitivity_tables(report)):
+    for listing in (
+        *listings(report, MOST_PARTS),
+        *worst_answers(report),
+        *control_tables(report),
+        *sensitivity_tables(report),
+    ):
         lines = [[prose(cell) for cell in cells] for cells in listing.lines]
         table = grid([prose(heading) for heading in listing.headings], lines, left=listing.names or 1)
         parts.append(f"## {prose(listing.title)}\n\n{table}")

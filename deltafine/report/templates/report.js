@@ -33,6 +33,36 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// A link to what is folded opens it.
+const unfold = () => {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const folded = target.closest("details") || target.querySelector(":scope > details");
+  if (folded) folded.open = true;
+  target.scrollIntoView();
+};
+window.addEventListener("hashchange", unfold);
+unfold();
+// What a pointer shows on hovering, a touch or a click shows below: of a plot, the note of the nearest point.
+const tip = document.getElementById("tip");
+const REACH = 30;  // pixels
+const noteAt = (event) => {
+  const plot = event.target.closest("svg.plot");
+  if (!plot) return event.target.closest("[title]:not(a)")?.getAttribute("title");
+  let [nearest, distance] = [event.target.querySelector(":scope > title"), REACH];
+  if (nearest) return nearest.textContent;
+  for (const point of plot.querySelectorAll("circle")) {
+    const box = point.getBoundingClientRect();
+    const away = Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
+    if (away < distance) [nearest, distance] = [point.querySelector("title"), away];
+  }
+  return nearest?.textContent;
+};
+document.addEventListener("click", (event) => {
+  const note = noteAt(event);
+  tip.textContent = note || "";
+  tip.hidden = !note;
+});
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });

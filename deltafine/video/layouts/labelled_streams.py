@@ -1,4 +1,4 @@
-"""Continuous streams with a label per frame: videos beside ``labels.csv`` (video, frame, label[, split])."""
+"""Continuous streams with a label per frame: videos beside ``labels.csv`` (video, frame, label[, split, group])."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CALLED = {
     "frame": ("frame", "frame_number", "frame_index"),
     "label": ("label", "labels", "class", "class_name", "tag", "target"),
     "split": ("split", "subset"),
+    "group": ("group", "recording"),
 }
 MOST_FRAMES = 10_000_000
 
@@ -39,6 +40,7 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
     table = recognise(*read_table(listing), CALLED)
     labels: dict[str, dict[int, str]] = {}
     splits: dict[str, Split] = {}
+    groups: dict[str, str | None] = {}
     for line, row in table.rows:
         where = f"{listing}, line {line},"
         frame = whole_number(row.get("frame", ""), MOST_FRAMES)
@@ -48,6 +50,9 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
         split = read_split(row.get("split", "validation"), where)
         if splits.setdefault(name, split) != split:
             raise DeltafineError(f"{where} puts '{name}' into a second split: give a video one split.")
+        group = row.get("group")
+        if groups.setdefault(name, group) != group:
+            raise DeltafineError(f"{where} puts '{name}' into a second group: give a video one group, in all lines.")
         if frame in labels.setdefault(name, {}):
             raise DeltafineError(f"{where} labels frame {frame} of '{name}' a second time.")
         labels[name][frame] = row["label"]
@@ -63,7 +68,7 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
         numbers = np.full(max(frames) + 1, -1, np.int64)
         for frame, label in frames.items():
             numbers[frame] = numbered[label]
-        videos.append(Video(path, relative_name(path, root), None, splits[name], numbers))
+        videos.append(Video(path, relative_name(path, root), None, splits[name], numbers, group=groups[name]))
     problems = note_missing(missing, len(labels), listing, root)
     notes = say_unknown(listing, table.unknown) + said
     return Found(

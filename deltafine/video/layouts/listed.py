@@ -52,6 +52,7 @@ class Entry:
         split: Where the list has a column for it.
         where: The list and the line, for messages.
         several: Whether there is more than one label.
+        group: The recording that the video is a part of, where the list has a column for it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Entry:
     target: str | None = None
     split: Split | None = None
     several: bool = False
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _of_table(
             )
         several = MULTIPLE in known and "label" not in known
         label = row.get("label") if "label" in known else row.get("target")
-        entries.append(Entry(row["path"], where, label, row.get("target"), split, several))
+        entries.append(Entry(row["path"], where, label, row.get("target"), split, several, row.get("group")))
     return entries, table.unknown
 
 

@@ -265,10 +265,13 @@ class Lists:
 
     def _found(self, used: list[_Used], labels: dict[Path, str]) -> Found:
         rows: list[Labelled] = []
+        groups: dict[Path, str] = {}
         seen: dict[Path, tuple[str | None, Split | None, str]] = {}
         for one in used:
             for entry, path in one.there:
                 label = entry.label if entry.label is not None else labels.get(path)
+                if entry.group is not None:
+                    groups[path] = entry.group
                 split = entry.split or one.listing.split
                 before = seen.setdefault(path, (label, split, entry.where))
                 if before[0] != label:
@@ -289,6 +292,7 @@ class Lists:
                 relative_name(row.path, self._root),
                 None if row.label is None else numbers.get(row.label),
                 row.split or "train",
+                group=groups.get(row.path),
             )
             for row in rows
         ]

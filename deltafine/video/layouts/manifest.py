@@ -1,8 +1,9 @@
-"""A list of videos: ``manifest.csv`` or ``manifest.jsonl`` (path, label or target, split, start, end).
+"""A list of videos: ``manifest.csv`` or ``manifest.jsonl`` (path, label or target, split, start, end, group).
 
 Only the path is needed. Paths are relative to the list's folder. ``label`` is a class name, ``target`` a
 class number from 0. ``start`` and ``end`` are seconds, ``start_frame`` and ``end_frame`` frames from 0, to use a
-segment of a file, which ends before its end. Columns may be called otherwise, see ``tables.COLUMNS``.
+segment of a file, which ends before its end. ``group`` is the recording that a
+video is a part of. Columns may be called otherwise, see ``tables.COLUMNS``.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def find_manifest(path: Path, *, allow_outside: bool = False) -> Found | None:
             found = expected(root, row["path"])
             missing.append(found)
         name = relative_name(found, root) + bounds.name
-        videos.append(Video(found, name, label, split or "train", **asdict(bounds)))
+        videos.append(Video(found, name, label, split or "train", group=row.get("group"), **asdict(bounds)))
         lines.append(line)
     if listing is path and len(missing) == len(rows) and path.name not in NAMES:
         return None  # its names may not be relative to its folder: see lists

@@ -30,6 +30,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "end": ("end",),
     "start_frame": ("start_frame",),
     "end_frame": ("end_frame",),
+    "group": ("group", "recording"),
 }
 """What a column means, and how it may be called, in any case; the first that is there counts."""
 

@@ -1,0 +1,73 @@
+"""Names beside the points of a plot, placed where they cover neither each other nor another named point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+_CHARACTER, _LINE = 6.4, 13.0
+"""Width of a character and height of a line of the plot's writing, in its units."""
+_AWAY = 10.0
+"""From the middle of a point to its name."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class NamedPoint:
+    """A point at (x, y) of the drawing, its name, and its colour class."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+
+
+def labels(points: Sequence[NamedPoint], inside: Box, others: Iterable[tuple[float, float]] = ()) -> list[Markup]:
+    """A text for each point: to its right, left, above or below, whichever is free first.
+
+    Args:
+        points: with their names.
+        inside: where names may stand.
+        others: (x, y) of points without names, which are covered only where there is no other place.
+    """
+    small: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in others]
+    taken: list[Box] = [(one.x - 7, one.y - 7, one.x + 7, one.y + 7) for one in points]
+    parts = []
+    for number, one in enumerate(points):
+        kept = [box for place, box in enumerate(taken) if place != number]
+        boxes = _around(one)
+        free = [box for box in boxes if _within(box, inside) and not any(_overlap(box, other) for other in kept)]
+        clear = [box for box in free if not any(_overlap(box, other) for other in small)]
+        box = (clear or free or [box for box in boxes if _within(box, inside)] or boxes)[0]
+        taken.append(box)
+        parts.append(
+            Markup('<text class="name {}" x="{}" y="{}">{}</text>').format(
+                one.colour, round(box[0], 1), round(box[3] - 3, 1), one.name
+            )
+        )
+    return parts
+
+
+def _around(one: NamedPoint) -> list[Box]:
+    wide = _CHARACTER * len(one.name)
+    left, top = one.x - wide / 2, one.y - _LINE / 2
+    corners = [
+        (one.x + _AWAY, top),
+        (one.x - _AWAY - wide, top),
+        (left, one.y - _AWAY - _LINE),
+        (left, one.y + _AWAY),
+        (one.x + 4, one.y - _AWAY - _LINE),
+        (one.x - 4 - wide, one.y + _AWAY),
+    ]
+    return [(x, y, x + wide, y + _LINE) for x, y in corners]
+
+
+def _within(box: Box, inside: Box) -> bool:
+    return box[0] >= inside[0] and box[1] >= inside[1] and box[2] <= inside[2] and box[3] <= inside[3]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
