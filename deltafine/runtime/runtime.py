@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "numba", "numpy")
 
-KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
 
 
 class DeltaStream(NotCopied):
@@ -319,8 +319,8 @@ class DeltaRuntime(NotCopied):
         return lambda: NumbaState(program, self._calls_keras)
 
 
-def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
-    raise AssertionError(f"'{operation.name}' needs Keras, which this plan does not")
+def _no_keras(operations: Sequence[Operation], given: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    raise AssertionError(f"'{operations[0].name}' needs Keras, which this plan does not")
 
 
 def _engine(name: str) -> str:
