@@ -40,6 +40,10 @@ NORMALISATIONS: dict[str, Callable[[Any], Any]] = {
     "GroupNormalization": lambda x: layers.GroupNormalization(3)(picture(x)),
     "each channel": lambda x: layers.GroupNormalization(-1)(picture(x)),
     "groups of tokens": lambda x: layers.GroupNormalization(4, scale=False)(tokens(x)),
+    "BatchNormalization of rows": lambda x: layers.BatchNormalization(axis=1)(picture(x)),
+    "Normalization of columns": lambda x: layers.Normalization(
+        axis=2, mean=np.arange(8.0), variance=np.arange(1.0, 9.0)
+    )(picture(x)),
     "LayerScale": lambda x: layer_of_applications("LayerScale")(0.5, 6)(picture(x)),
     "Softmax": lambda x: layers.Softmax(axis=1)(picture(x)),
     "softmax of two axes": lambda x: layers.Softmax(axis=(1, 2))(picture(x)),

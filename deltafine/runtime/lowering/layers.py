@@ -17,7 +17,7 @@ from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
-from deltafine.runtime.lowering.merges import affine, elementwise, layer_scale, negative, prelu
+from deltafine.runtime.lowering.merges import affine, elementwise, layer_scale, negative, prelu, spread
 from deltafine.runtime.lowering.moving import moved, only_moves
 from deltafine.runtime.lowering.normalizations import (
     group_normalization,
@@ -122,15 +122,17 @@ def _leave_to_keras(lowering: Lowering, call: Call) -> None:
 
 def _batch_norm(lowering: Lowering, call: Call) -> int | None:
     layer = call.operation
-    if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
-        return None
     scale = 1.0 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
     if layer.gamma is not None:
         scale = scale * np.asarray(layer.gamma, np.float64)
     shift = -np.asarray(layer.moving_mean, np.float64) * scale
     unmasked = replace(call, inputs=call.inputs[:1])
     shift = shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64)
-    return affine(lowering, unmasked, scale, shift)
+    own = layer.axis % len(call.inputs[0].shape)
+    if own == len(call.inputs[0].shape) - 1:
+        return affine(lowering, unmasked, scale, shift)
+    shape = [size if axis == own else 1 for axis, size in enumerate(call.inputs[0].sample_shape, 1)]
+    return spread(lowering, unmasked, scale.reshape(shape), shift.reshape(shape))
 
 
 def _normalization(lowering: Lowering, call: Call) -> int | None:
@@ -138,7 +140,9 @@ def _normalization(lowering: Lowering, call: Call) -> int | None:
     if layer.invert:
         return None
     scale = 1.0 / np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), keras.backend.epsilon())
-    return affine(lowering, call, scale, -np.asarray(layer.mean, np.float64) * scale)
+    shift = -np.asarray(layer.mean, np.float64) * scale
+    by_channel = affine(lowering, call, scale, shift)
+    return spread(lowering, call, scale, shift) if by_channel is None else by_channel
 
 
 def _rescaling(lowering: Lowering, call: Call) -> int | None:

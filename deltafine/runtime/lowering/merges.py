@@ -116,6 +116,19 @@ def _with_constant(lowering: Lowering, call: Call, kind: str, leaves: list[Any])
     return None
 
 
+def spread(lowering: Lowering, call: Call, scale: np.ndarray, shift: np.ndarray) -> int | None:
+    """``scale * x + shift``, each of a shape that broadcasts to that of ``x``."""
+    sample, layer = call.outputs[0].sample_shape, type(call.operation).__name__
+    factors = constant(lowering, f"{call.path}/factors", scale, sample, layer)
+    summands = constant(lowering, f"{call.path}/summands", shift, sample, layer)
+    if factors is None or summands is None or call.inputs[0].sample_shape != sample:
+        return None
+    product = lowering.add(
+        "multiply", f"{call.path}/product", (lowering.known[call.inputs[0]], factors), sample, layer=layer
+    )
+    return lowering.add("add", call.path, (product, summands), sample, layer=layer)
+
+
 def affine(lowering: Lowering, call: Call, scale: Any, shift: Any) -> int | None:
     """``scale * x + shift``, each a number or one per channel; None where they are more, or make more of ``x``."""
     channels = as_image(call.inputs[0].sample_shape)[2]
