@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,13 @@ def _without_ends(plan: Plan) -> Plan:
     return dataclasses.replace(plan, operations=operations)
 
 
+def _no_keras(operations: Sequence[Operation], given: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    raise AssertionError(f"'{operations[0].name}' was refused")
+
+
 def _largest(plan: Plan, clips: np.ndarray) -> list[float]:
     """The largest size of any value of each tensor."""
-    state = NumpyState(plan, lambda operation, inputs: inputs[0])
+    state = NumpyState(plan, _no_keras)
     largest = [0.0] * len(plan.tensors)
     for clip in clips:
         state.reset()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -22,11 +21,20 @@ from deltafine.exporting.export_format import Agreement, ExportFormat, Source
 from deltafine.model.insert import delta_layers
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numpy_stream import NumpyState
-from deltafine.runtime.plan import Operation, Plan, plan_of
+from deltafine.runtime.plan import UNKNOWN, Operation, Plan, plan_of
 from deltafine.storage.files import JsonObject, write_atomically
 
 FORMAT, FORMAT_VERSION = "deltafine plan", 1
 _WITH_MEMORY = ("send-on-delta",)
+_KINDS = frozenset(
+    {"input", "identity", "conv", "depthwise", "max_pool", "average_pool", "global_average", "global_max", "place"}
+    | {"reshape", "concatenate", "add", "subtract", "multiply", "average", "maximum", "minimum"}
+)
+_ACTIVATIONS = frozenset(
+    {"linear", "relu", "sigmoid", "tanh", "silu", "hard_sigmoid", "hard_silu", "elu", "selu", "gelu", "gelu_tanh"}
+    | {"softplus", "softsign", "exponential", "softmax"}
+)
+"""What docs/plan.md describes in this version of the format; the runtime computes more."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +155,13 @@ def require_plain(plan: Plan) -> None:
     Raises:
         DeltafineError: naming the layer.
     """
-    for operation in plan.unknown:
+    for operation in plan.operations:
+        if operation.kind in _KINDS and operation.finish.activation in _ACTIVATIONS:
+            continue
+        why = "left to Keras" if operation.kind == UNKNOWN else "not in the plan's format"
         raise DeltafineError(
-            f"Layer '{operation.name}' ({operation.layer}) of model '{plan.name}' is left to Keras, so no plan holds "
-            "it: export the model as keras, tflite or onnx with --form streaming, or replace the layer."
+            f"Layer '{operation.name}' ({operation.layer}) of model '{plan.name}' is {why}, so no plan holds it: "
+            "export the model as keras, tflite or onnx with --form streaming, or replace the layer."
         )
     for name, rule in plan.own_rules.items():
         raise DeltafineError(
@@ -164,8 +175,13 @@ def _document(plan: Plan) -> JsonObject:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         **described(plan),
-        "operations": [dataclasses.asdict(operation) for operation in plan.operations],
+        "operations": [_without_table(operation) for operation in plan.operations],
     }
+
+
+def _without_table(operation: Operation) -> JsonObject:
+    """An operation, without the name of a table, which none of the kinds in the format has."""
+    return {key: value for key, value in dataclasses.asdict(operation).items() if key != "table"}
 
 
 def described(plan: Plan) -> JsonObject:
@@ -213,5 +229,5 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> Any:
-    raise AssertionError(f"'{operation.name}' was refused")
+def _no_keras(operations: Sequence[Operation], given: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    raise AssertionError(f"'{operations[0].name}' was refused")

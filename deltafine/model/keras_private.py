@@ -7,7 +7,9 @@ it tells operations apart by classes in private modules. A new version of Keras 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -81,6 +83,44 @@ def takes_training(operation: keras.Operation) -> bool:
 def has_fused_attention(layer: keras.layers.Layer) -> bool:
     """Whether an attention layer was told to compute both of its products in one operation."""
     return bool(layer._flash_attention)
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """What an attention layer is made of.
+
+    Attributes:
+        layers: the dense layers of queries, keys, values and of the result.
+        heads: of the queries.
+        size: of a head of the queries.
+        scale: by which queries are multiplied.
+    """
+
+    layers: tuple[keras.layers.Layer, ...]
+    heads: int
+    size: int
+    scale: float
+
+
+def attention_parts(layer: keras.layers.Layer) -> AttentionParts | None:
+    """The parts of a ``MultiHeadAttention`` or ``GroupQueryAttention``; None where it does more than they say."""
+    grouped = type(layer) is keras.layers.GroupQueryAttention
+    if not grouped and type(layer) is not keras.layers.MultiHeadAttention:
+        return None
+    more = [getattr(layer, name, None) for name in ("_use_gate", "_sliding_window")]
+    axes = getattr(layer, "_attention_axes", None)
+    if any(more) or (axes is not None and tuple(axes) != (1,)):
+        return None
+    parts = layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense
+    if any(getattr(part, "quantization_mode", None) is not None for part in parts):
+        return None
+    _, heads, size = parts[0].kernel.shape
+    return AttentionParts(parts, int(heads), int(size), 1.0 / math.sqrt(size))
+
+
+def is_layer_scale(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is the product with a learnt vector of ``keras.applications.convnext``."""
+    return type(layer) is layer_of_applications("LayerScale")
 
 
 def is_keras_operation(operation: keras.Operation) -> bool:

@@ -54,9 +54,11 @@ def _timed(state: NumbaState, video: list[np.ndarray]) -> tuple[np.ndarray, np.n
         if number == WARM_UP:
             seconds[:], state.counters[:] = 0, 0
         state.take_in(frame)
-        for place in range(size):
-            begin = time.thread_time()
-            state.run(place, place + 1)
-            seconds[place] += time.thread_time() - begin
+        for first, last in state.program.sections:
+            together = state.program.plan.runs_in_python(state.program.plan.operations[first])
+            for place in [first] if together else range(first, last):
+                begin = time.thread_time()
+                state.run(place, last if together else place + 1)
+                seconds[place] += time.thread_time() - begin
         state.fresh = False
     return seconds, state.counters

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from deltafine.runtime.plan import MACS, UNKNOWN, Operation, Plan
+from deltafine.runtime.plan import MACS, UNKNOWN, WHOLE, Operation, Plan
 
 COLUMNS = 5
 
@@ -35,19 +35,20 @@ class FrameCounts:
 
     @property
     def executed_macs(self) -> np.ndarray:
-        """Multiply-accumulates carried out: of whole rows, padding included, of single events, and all of Keras."""
-        return self.rows * macs_per_row(self.plan) + self.event_macs + self._of_keras()
+        """Multiply-accumulates carried out: of whole rows, padding included, of single events, and all of Keras
+        and of attention."""
+        return self.rows * macs_per_row(self.plan) + self.event_macs + self._of_whole()
 
     @property
     def needed_macs(self) -> np.ndarray:
         """``effective_macs``, but all MACs of a layer left to Keras whenever it ran, since Keras knows no other way."""
         of_keras = [operation.kind == UNKNOWN for operation in self.plan.operations]
-        return np.where(of_keras, self._of_keras(), self.effective_macs)
+        return np.where(of_keras, self._of_whole(), self.effective_macs)
 
-    def _of_keras(self) -> np.ndarray:
+    def _of_whole(self) -> np.ndarray:
         macs = np.zeros(len(self.plan.operations), np.int64)
         for place, operation in enumerate(self.plan.operations):
-            if operation.kind == UNKNOWN:
+            if operation.kind in WHOLE:
                 height, width, _ = self.plan.tensors[operation.output].shape
                 macs[place] = self.rows[place] // (height * width) * (operation.dense_macs or 0)
         return macs

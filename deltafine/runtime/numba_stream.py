@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUE
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import SLIDING, Program, aligned
-from deltafine.runtime.plan import Operation
+from deltafine.runtime.plan import UNKNOWN, Operation
 from deltafine.runtime.single_thread import NotCopied
 
-KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
 
 
 class NumbaState(NotCopied):
@@ -67,7 +67,9 @@ class NumbaState(NotCopied):
             sums=np.zeros(program.sum_count, np.float64),
             before=np.zeros(program.before_count, np.float32),
             scratch=aligned(
-                np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch, PIECE * pitch, 2 * pitch) + pitch * 8, np.float32)
+                np.zeros(
+                    max(SCRATCH_VALUES, PIECE * pitch, FEWEST_ROWS * pitch, _attention(program)) + pitch * 8, np.float32
+                )
             ),
             active=np.zeros(most + 1, np.int64),
             offsets=np.zeros(most + 1, np.int64),
@@ -83,7 +85,6 @@ class NumbaState(NotCopied):
         self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
         self._table = addresses(self.memory_arrays)
         self._follows = [follows_sensitivity(program.plan, operation) for operation in program.plan.operations]
-        self._in_python = [program.plan.runs_in_python(operation) for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._reader = FrameReader(
             program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
@@ -139,8 +140,7 @@ class NumbaState(NotCopied):
         self.counters.fill(0)
         self.take_in(frame)
         if self._compare_all and not self.fresh:
-            for place in range(len(self.program.operations)):
-                self._run_comparing_all(place)
+            self._run_comparing_all()
         else:
             for first, last in self.program.sections:
                 self.run(first, last)
@@ -158,46 +158,65 @@ class NumbaState(NotCopied):
         self._reader.take_in(frame, self.fresh)
 
     def run(self, first: int, last: int) -> None:
-        """Advance some operations, and add to their counters."""
-        if self._in_python[first]:
-            self._run_in_python(first, self.program.plan.operations[first])
+        """Advance operations of one section of the plan, and add to their counters."""
+        plan = self.program.plan
+        if plan.own_rule(plan.operations[first]) is not None:
+            self._run_own_rule(first, plan.operations[first])
+        elif plan.operations[first].kind == UNKNOWN:
+            self._run_keras(first, last)
         else:
             frame = (self._reader.numbers, self._reader.pixels)
             run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
 
-    def _run_comparing_all(self, place: int) -> None:
-        """Advance an operation; where a delta layer finishes it, as if all of its inputs had changed."""
+    def _run_comparing_all(self) -> None:
+        """Advance all operations; where a delta layer finishes one, as if all of its inputs had changed."""
+        for first, last in self.program.sections:
+            if self.program.plan.runs_in_python(self.program.plan.operations[first]):
+                self.run(first, last)
+                continue
+            for place in range(first, last):
+                self._run_comparing(place)
+
+    def _run_comparing(self, place: int) -> None:
         operation, arrays = self.program.plan.operations[place], self.memory_arrays
         before = []
-        if self._follows[place] and not self._in_python[place]:
-            for index in operation.inputs:
-                height, width, _, _, _, mask = self.program.tensors[index]
-                masks = arrays.masks[mask : mask + height * width]
-                before.append((index, arrays.changed[index], masks, masks.copy()))
-                masks[:] = 1
-                arrays.changed[index] = height * width
+        for index in operation.inputs if self._follows[place] else ():
+            height, width, _, _, _, mask = self.program.tensors[index]
+            masks = arrays.masks[mask : mask + height * width]
+            before.append((index, arrays.changed[index], masks, masks.copy()))
+            masks[:] = 1
+            arrays.changed[index] = height * width
         self.run(place, place + 1)
         for index, changed, masks, as_it_was in reversed(before):  # for whatever reads them next, and for the counts
             masks[:] = as_it_was
             arrays.changed[index] = changed
 
-    def _run_in_python(self, place: int, operation: Operation) -> None:
-        arrays, plan = self.memory_arrays, self.program.plan
+    def _run_own_rule(self, place: int, operation: Operation) -> None:
+        before = None if self.fresh else self.value(operation.output)
+        given = self.value(operation.inputs[0])
+        self._keep(place, operation, sent_by_own_rule(self.program.plan, operation, given, before, self._sensitivity))
+
+    def _run_keras(self, first: int, last: int) -> None:
+        plan, changed = self.program.plan, self.memory_arrays.changed
+        operations, read = plan.operations[first:last], plan.read_by(first, last)
+        results: Sequence[np.ndarray | None] = [None] * len(operations)
+        if self.fresh or changed[read].any():
+            given = {index: self.value(index).reshape(plan.tensors[index].sample_shape) for index in read}
+            results = self._keras_call(operations, given)
+        for place, operation, result in zip(range(first, last), operations, results, strict=True):
+            moved = self.fresh or changed[list(operation.inputs)].any()
+            self._keep(place, operation, result if moved else None)
+
+    def _keep(self, place: int, operation: Operation, result: np.ndarray | None) -> None:
+        """Note the values of an operation that Python has computed, and what of them changed; None: nothing did."""
+        arrays = self.memory_arrays
         height, width, channels, _, _, mask = self.program.tensors[operation.output]
         masks, counts = (array[mask : mask + height * width] for array in (arrays.masks, arrays.counts))
         masks[:] = 0
-        own_rule = plan.own_rule(operation) is not None
-        changed = any(arrays.changed[index] for index in operation.inputs)
         arrays.changed[operation.output] = 0
-        if not (self.fresh or own_rule or changed):
+        if result is None:
             return
-        if own_rule:
-            before = None if self.fresh else self.value(operation.output)
-            result = sent_by_own_rule(plan, operation, self.value(operation.inputs[0]), before, self._sensitivity)
-        else:
-            given = [self.value(index).reshape(plan.tensors[index].sample_shape) for index in operation.inputs]
-            result = self._keras_call(operation, given).reshape(height, width, channels)
-        kept = self._views[operation.output]
+        kept, result = self._views[operation.output], result.reshape(height, width, channels)
         differing = np.full((height, width), channels) if self.fresh else (result != kept).sum(axis=-1)
         kept[:] = result
         counts[:] = differing.ravel()
@@ -205,3 +224,15 @@ class NumbaState(NotCopied):
         arrays.changed[operation.output] = np.count_nonzero(counts)
         self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
         self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
+
+
+def _attention(program: Program) -> int:
+    """Numbers that the largest attention works with: its rows, the keys of a head, and a line of scores."""
+    most = 0
+    for operation in program.plan.operations:
+        if operation.kind == "attention":
+            shapes = [program.plan.tensors[index].shape for index in (*operation.inputs[:2], operation.output)]
+            (_, _, channels), keys, rows = shapes
+            key_count = keys[0] * keys[1]
+            most = max(most, math.prod(rows) + (channels // operation.groups + 1) * key_count + 8 * LANES)
+    return most

@@ -6,7 +6,7 @@ A *row* is all channels of one position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from deltafine.runtime.activation_functions import ACTIVATIONS
 from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
-from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, Operation, Plan
+from deltafine.runtime.numpy_tables import attended, blended, gathered, reached_by_table
+from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan
 from deltafine.runtime.single_thread import NotCopied
 
-KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
+"""Computes neighbouring operations that are left to Keras, see ``deltafine.runtime.keras_calls``."""
 
 
 class NumpyState(NotCopied):
@@ -29,6 +31,7 @@ class NumpyState(NotCopied):
         self._keras_call = keras_call
         self._weights = matrices(plan) if weights is None else weights
         self._sensitivity = np.float32(1)
+        self._sections = plan.sections()
         self.reset()
 
     def reset(self) -> None:
@@ -61,17 +64,32 @@ class NumpyState(NotCopied):
         """Advance by one frame (height, width, channels), any number type."""
         frame = frame.astype(np.float32, copy=False)
         self._counts = FrameCounts(self.plan)
-        for place, operation in enumerate(self.plan.operations):
-            self._advance(place, operation, frame, self._counts)
+        with np.errstate(all="ignore"):  # as in the kernels, and in Keras
+            for first, last in self._sections:
+                results = self._of_keras(first, last)
+                for place in range(first, last):
+                    operation = self.plan.operations[place]
+                    self._advance(place, operation, results.get(operation.output, frame), self._counts)
         self.fresh = self._compare_all = False
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
         return self._counts
 
-    def _advance(self, place: int, operation: Operation, frame: np.ndarray, counts: FrameCounts) -> None:
+    def _of_keras(self, first: int, last: int) -> dict[int, np.ndarray]:
+        """By tensor what Keras makes of operations that are left to it; nothing of others, or if nothing changed."""
+        operations, read = self.plan.operations[first:last], self.plan.read_by(first, last)
+        moved = self.fresh or any(self.changed[index].any() for index in read)
+        if operations[0].kind != UNKNOWN or not moved:
+            return {}
+        given = {index: self.values[index].reshape(self.plan.tensors[index].sample_shape) for index in read}
+        results = self._keras_call(operations, given)
+        return {operation.output: result for operation, result in zip(operations, results, strict=True)}
+
+    def _advance(self, place: int, operation: Operation, given: np.ndarray, counts: FrameCounts) -> None:
+        """Advance one operation; ``given`` is the frame, or what Keras has made of the operation."""
         active = self._reached(operation)
-        rows = self._rows(operation, active, frame) if active.any() else np.zeros((0, 0), np.float32)
+        rows = self._rows(operation, active, given) if active.any() else np.zeros((0, 0), np.float32)
         changed = np.zeros(active.shape, np.int32)
         if len(rows):
             old = self.values[operation.output][active]
@@ -85,14 +103,14 @@ class NumpyState(NotCopied):
         if operation.fan:
             fan = self.plan.arrays[operation.fan]
             counts.effective_macs[place] = (self.changed[operation.inputs[0]].astype(np.int64) * fan).sum()
-        elif operation.kind == UNKNOWN and len(rows):
+        elif operation.kind in WHOLE and len(rows):
             counts.effective_macs[place] = operation.dense_macs or 0
 
     def _reached(self, operation: Operation) -> np.ndarray:
         """(height, width) bool: the output rows that a change of the inputs reaches."""
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
-        if self.fresh or not operation.inputs or self.plan.own_rule(operation) is not None:
+        if self.fresh or operation.kind == "input" or self.plan.own_rule(operation) is not None:
             return everywhere
         if self._compare_all and follows_sensitivity(self.plan, operation):
             return everywhere
@@ -109,13 +127,21 @@ class NumpyState(NotCopied):
             return reached
         if kind == "place":
             return _placed(operation, masks[0][:, :, None], (height, width))[:, :, 0]
+        if kind in ("gather", "blend"):
+            channels = [self.plan.tensors[index].shape[2] for index in operation.inputs]
+            return reached_by_table(kind, self.plan.arrays[operation.table], masks, channels)
         return everywhere
 
-    def _rows(self, operation: Operation, active: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    def _rows(self, operation: Operation, active: np.ndarray, given: np.ndarray) -> np.ndarray:
         """(rows, channels) of the active positions before they are finished."""
         kind, size = operation.kind, active.shape
         if kind == "input":
-            return frame[active]
+            return given[active]
+        if kind == UNKNOWN:
+            return given.reshape(-1, self.plan.tensors[operation.output].shape[2])
+        channels = self.plan.tensors[operation.output].shape[2]
+        if kind == "constant":
+            return self.plan.arrays[operation.weights].reshape(-1, channels)
         inputs = [self.values[index] for index in operation.inputs]
         first = inputs[0]
         if kind == "conv":
@@ -139,12 +165,14 @@ class NumpyState(NotCopied):
         if kind == "concatenate":
             whole = [np.broadcast_to(value, (*size, value.shape[2])) for value in inputs]
             return np.concatenate(whole, axis=2)[active]
-        if kind == UNKNOWN:
-            shapes = [self.plan.tensors[index].sample_shape for index in operation.inputs]
-            given = [value.reshape(shape) for value, shape in zip(inputs, shapes, strict=True)]
-            result = self._keras_call(operation, given)
-            return result.reshape(-1, self.plan.tensors[operation.output].shape[2]).astype(np.float32)
-        channels = self.plan.tensors[operation.output].shape[2]
+        if kind == "gather":
+            return gathered(self.plan.arrays[operation.table], inputs, active, channels)
+        if kind == "blend":
+            return blended(self.plan.arrays[operation.table], self._weights[operation.name], first, active)
+        if kind == "attention":
+            scale = self._weights[operation.name]
+            queries, keys, values = (value.reshape(-1, value.shape[2]) for value in inputs)
+            return attended(queries, keys, values, operation.groups, scale)
         return _combine(kind, [np.broadcast_to(value, (*size, channels))[active] for value in inputs])
 
     def _finished(self, operation: Operation, rows: np.ndarray, old: np.ndarray, active: np.ndarray) -> np.ndarray:
@@ -229,8 +257,9 @@ def _combine(kind: str, rows: list[np.ndarray]) -> np.ndarray:
     """An element-wise operation of two or more, from left to right; an identity of one."""
     if kind == "average":
         return (_combine("add", rows) / np.float32(len(rows))).astype(np.float32)
-    functions = {
+    functions: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
         "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
+        "divide": np.divide, "power": np.power, "prelu": lambda x, slope: np.where(x >= 0, x, x * slope),
     }  # fmt: skip
     result = rows[0]
     for other in rows[1:]:

@@ -40,7 +40,8 @@ class Program:
         self.sum_count = self.before_count = 0
         self._weights: list[np.ndarray] = []
         self._weight_count = 0
-        self._links: list[int] = []
+        self._links: list[np.ndarray] = []
+        self._link_count = 0
         self._fans: list[np.ndarray] = []
         self._fan_count = 0
         self._rescaling = _rescaling(plan)
@@ -55,9 +56,9 @@ class Program:
         self.weights = aligned(np.concatenate(self._weights))
         self.thresholds = aligned(np.concatenate([*self._thresholds, np.zeros(8 * LANES, np.float32)]))
         self.fans = np.concatenate([*self._fans, np.zeros(1, np.int32)])
-        self.links = np.array(self._links, np.int64)
-        self._weights, self._fans, self._thresholds = [], [], []
-        self.sections = self._sections()
+        self.links = np.concatenate([*self._links, np.zeros(1, np.int64)])
+        self._weights, self._fans, self._thresholds, self._links = [], [], [], []
+        self.sections = plan.sections()
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -72,15 +73,6 @@ class Program:
         for piece in self._multiplied:
             thresholds[piece] *= np.float32(sensitivity)
         return thresholds, _levels(self.plan, sensitivity)
-
-    def _sections(self) -> list[tuple[int, int]]:
-        """Runs of operations between those that no kernel computes; these stand alone."""
-        bounds, start = [], 0
-        for place, operation in enumerate(self.plan.operations):
-            if self.plan.runs_in_python(operation):
-                bounds += [(start, place)] * (start < place) + [(place, place + 1)]
-                start = place + 1
-        return [*bounds, (start, len(self.plan.operations))] if start < len(self.plan.operations) else bounds
 
     def _tensor_table(self) -> np.ndarray:
         """Where each tensor stands, with as many zeros around it as its readers need."""
@@ -131,9 +123,10 @@ class Program:
             self._multiplied.append(slice(begin, begin + len(flat)))
         return begin
 
-    def _link(self, values: Sequence[int]) -> int:
-        begin = len(self._links)
-        self._links += [int(value) for value in values]
+    def _link(self, values: Sequence[int] | np.ndarray) -> int:
+        begin = self._link_count
+        self._links.append(np.asarray(values, np.int64))
+        self._link_count += len(values)
         return begin
 
     def _row(self, operation: Operation) -> list[int]:
@@ -166,6 +159,11 @@ class Program:
                 row |= self._pack_events(operation)
         elif operation.kind == "depthwise":
             row |= self._pack_depthwise(operation)
+        elif operation.weights:
+            row[layout.WEIGHTS] = self._put(self.plan.arrays[operation.weights])
+            row[layout.ROW_LENGTH] = operation.dense_macs or 0
+        if operation.table:
+            row |= self._pack_table(operation)
         row |= self._finish(operation)
         if operation is self._rescaling:
             row[layout.KIND] = layout.K_DONE
@@ -261,6 +259,22 @@ class Program:
         self.sum_count += math.prod(target)
         self.before_count += math.prod(source)
         return row
+
+    def _pack_table(self, operation: Operation) -> dict[int, int]:
+        """Where in the arena the values or positions of a table stand, and their marks; -1 for a zero."""
+        table, tensors = self.plan.arrays[operation.table], self.tensors
+        places, marks = [], []
+        for index in operation.inputs:
+            height, width, channels, origin, pitch, mask = tensors[index]
+            y, x, c = np.ogrid[:height, :width, : channels if operation.kind == "gather" else 1]
+            places.append((origin + y * pitch + x * channels + c).ravel())
+            marks.append((mask + y * width + x + 0 * c).ravel())
+        by_value = operation.kind == "gather" and table.ndim == 3
+        return {
+            layout.RUNS: self._link(np.append(np.concatenate(places), -1)[table].ravel()),
+            layout.RUN_COUNT: -1 if by_value else self._link(np.append(np.concatenate(marks), -1)[table].ravel()),
+            layout.RUN_LENGTH: table.shape[2] if operation.kind == "blend" else 1,
+        }
 
     def _pack_depthwise(self, operation: Operation) -> dict[int, int]:
         weights = self.plan.arrays[operation.weights]

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from deltafine.layers import EventRule
 
 _MOST_BYTES = 64 << 20
-VERSION = 2
-"""1 had no structure of outputs, and shapes that were not always the model's."""
+VERSION = 3
+"""1 had no structure of outputs, and shapes that were not always the model's; 2 had fewer kinds of operations."""
 MACS = ("conv", "depthwise")
 """Kinds of operations that multiply and accumulate."""
 
-ELEMENTWISE = ("add", "subtract", "multiply", "average", "maximum", "minimum")
+ELEMENTWISE = ("add", "subtract", "multiply", "average", "maximum", "minimum", "divide", "power", "prelu")
 UNKNOWN = "keras"
+WHOLE = (UNKNOWN, "attention")
+"""Kinds whose multiply-accumulates are carried out, and count, for the whole frame or not at all."""
 
 
 @dataclass
@@ -90,15 +92,20 @@ class Operation:
 
     Attributes:
         kind: ``input``, ``identity``, ``conv``, ``depthwise``, ``max_pool``, ``average_pool``, ``global_average``,
-            ``global_max``, ``place`` (padding, cropping, upsampling), ``reshape``, ``concatenate``, one of
+            ``global_max``, ``place`` (padding, cropping, upsampling), ``reshape``, ``concatenate``, ``gather`` (values
+            in any other order), ``blend`` (weighted sums of positions), ``constant``, ``attention``, one of
             ``ELEMENTWISE``, or ``keras``: a call that only Keras knows.
         name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
         inputs, output: indices of tensors.
         kernel, strides, dilation: (height, width) of a convolution or of pooling.
         padding: (top, left): zeros in front of the input; those behind it follow from the output's size.
-        groups: of a convolution.
+        groups: of a convolution; heads of an attention.
         weights: name of the array: (height, width, input channels / groups, output channels) of a convolution,
-            (height, width, input channels, multiplier) of a depthwise one.
+            (height, width, input channels, multiplier) of a depthwise one; the values of a constant; of a blend the
+            (height, width, terms) factors of its sums; of an attention the () that multiplies the queries.
+        table: name of an array of integers. Of a gather, for each output value (height, width, channels) the place of
+            its value in the inputs, flat, one behind the other, -1 for a zero; or only of the first value of each
+            position (height, width), the others of which follow. Of a blend (height, width, terms) input positions.
         fan: name of the array (height, width) of how many weights each input element meets.
         dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not; None
             for a layer left to Keras that multiplies in a way that no rule counts.
@@ -116,6 +123,7 @@ class Operation:
     padding: tuple[int, int] = (0, 0)
     groups: int = 1
     weights: str = ""
+    table: str = ""
     fan: str = ""
     dense_macs: int | None = 0
     finish: Finish = field(default_factory=Finish)
@@ -168,6 +176,29 @@ class Plan:
     def runs_in_python(self, operation: Operation) -> bool:
         """Whether no kernel computes an operation: it is left to Keras, or its event rule is the user's own."""
         return operation.kind == UNKNOWN or self.own_rule(operation) is not None
+
+    def sections(self) -> list[tuple[int, int]]:
+        """Operations from ... to that run in one go: by kernels, or neighbours that are left to Keras.
+
+        One with an event rule of the user's own stands alone.
+        """
+        bounds: list[tuple[int, int]] = []
+        before: object = None
+        for place, operation in enumerate(self.operations):
+            alone = self.own_rule(operation) is not None
+            kind = place if alone else operation.kind == UNKNOWN
+            if bounds and kind == before and type(kind) is type(before):
+                bounds[-1] = (bounds[-1][0], place + 1)
+            else:
+                bounds.append((place, place + 1))
+            before = kind
+        return bounds
+
+    def read_by(self, first: int, last: int) -> list[int]:
+        """Tensors that operations from ``first`` to ``last - 1`` read, and do not make."""
+        operations = self.operations[first:last]
+        made = {operation.output for operation in operations}
+        return sorted({index for operation in operations for index in operation.inputs} - made)
 
     @property
     def has_own_code(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "numba", "numpy")
 
-KerasCall = Callable[[Operation, list[np.ndarray]], np.ndarray]
+KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
 
 
 class DeltaStream(NotCopied):
@@ -425,8 +425,8 @@ def require_sensitivity(plan: Plan) -> None:
         )
 
 
-def _no_keras(operation: Operation, inputs: list[np.ndarray]) -> np.ndarray:
-    raise AssertionError(f"'{operation.name}' needs Keras, which this plan does not")
+def _no_keras(operations: Sequence[Operation], given: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    raise AssertionError(f"'{operations[0].name}' needs Keras, which this plan does not")
 
 
 def _engine(name: str) -> str:

@@ -92,7 +92,7 @@ def test_the_answers_are_those_of_the_refined_model_but_for_rounding(tmp_path):
     [
         (keras.layers.Activation("silu", name="act"), "has the activation silu before the end"),
         (keras.layers.LeakyReLU(0.1, name="act"), "has a ReLU with a slope or a threshold"),
-        (keras.layers.LayerNormalization(name="act"), "is left to Keras"),
+        (keras.layers.LayerNormalization(name="act"), "no plan holds it"),
     ],
 )
 def test_what_has_no_form_in_whole_numbers_is_refused_by_its_name(layer, said, tmp_path):

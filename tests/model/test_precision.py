@@ -32,7 +32,7 @@ def mixed(policy):
     x = layers.Rescaling(1 / 255, **options)(inputs)
     x = layers.Conv2D(4, 3, strides=2, activation="relu", name="conv1", **options)(x)
     x = layers.BatchNormalization(**options)(x)
-    x = layers.Conv2DTranspose(4, 3, activation="relu", name="left_to_keras", **options)(x)
+    x = layers.EinsumDense("bhwc,wcd->bhwd", (5, 4, 4), activation="relu", name="left_to_keras", **options)(x)
     x = layers.GlobalAveragePooling2D(**options)(x)
     return randomise(keras.Model(inputs, layers.Dense(5, activation="softmax", name="head", **options)(x)))
 

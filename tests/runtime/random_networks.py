@@ -14,17 +14,22 @@ MOST_VALUES = 600
 """Of one tensor of a frame."""
 ACTIVATIONS = (
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "hard_sigmoid", "hard_silu", "elu", "selu",
-    "gelu", "softplus", "softsign", "softmax", "mish", "log_sigmoid", "celu", "glu",
+    "gelu", "softplus", "softsign", "softmax", "mish", "log_sigmoid", "celu", "glu", "hard_tanh", "hard_shrink",
+    "soft_shrink", "tanh_shrink", "squareplus", "sparse_plus", "sparse_sigmoid", "log_softmax", "sparsemax",
 )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="random_networks")
 class Fragile(layers.Layer):
-    """Computes nothing, and breaks off when it is told to."""
+    """Computes nothing, and breaks off when it is told to. It looks at numbers, so that it cannot be compiled."""
 
     breaks: type[BaseException] | None = None
 
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
     def call(self, x: Any) -> Any:
+        np.asarray(x)
         if Fragile.breaks is not None:
             raise Fragile.breaks("broken off")
         return x * 1.0
@@ -166,7 +171,8 @@ def _pool_everything(net: Network, x: Any) -> Any:
 
 def _place(net: Network, x: Any) -> Any:
     inner = [layers.ZeroPadding2D(((1, 0), (2, 1))), layers.UpSampling2D((2, 1)), layers.UpSampling2D(2)]
-    inner += [layers.UpSampling2D(2, interpolation="bilinear"), layers.Conv2DTranspose(2, 2, strides=2)]
+    inner += [layers.UpSampling2D(2, interpolation="bilinear"), _transposed(net, x), _transposed(net, x)]
+    inner += [layers.Resizing(net.number(1, 9), net.number(1, 9), interpolation=net.pick(["bilinear", "bicubic"]))]
     if min(x.shape[1:3]) > 2:
         inner += [layers.Cropping2D(((1, 0), (0, 1)))] * 2
         cropped = layers.RandomCrop(x.shape[1] - 1, x.shape[2] - 1)(x)  # announces what it does in training
@@ -174,12 +180,22 @@ def _place(net: Network, x: Any) -> Any:
     return net.pick(inner)(x)
 
 
+def _transposed(net: Network, x: Any) -> Any:
+    return layers.Conv2DTranspose(
+        net.number(1, 4), _fitting(net, x), strides=net.number(1, 3), padding=net.pick(["same", "valid"]),
+        use_bias=net.flip(), activation=_fused(net),
+    )  # fmt: skip
+
+
 def _normalised(net: Network, x: Any) -> Any:
     axis = net.number(1, len(x.shape) - 1)
     return net.pick(
         [
             lambda: layers.BatchNormalization(axis=net.pick([-1, axis]))(x),
-            lambda: layers.LayerNormalization(epsilon=0.1)(x),
+            lambda: layers.LayerNormalization(axis=net.pick([-1, -1, axis, [*range(1, axis + 1)]]), epsilon=0.1)(x),
+            lambda: layers.RMSNormalization(epsilon=0.1)(x),
+            lambda: layers.GroupNormalization(net.pick([-1, 1, x.shape[-1]]), epsilon=0.1)(x),
+            lambda: ops.log_softmax(x, axis=axis),
             lambda: layers.UnitNormalization(axis=axis)(x + 2.0),
             lambda: layers.Softmax(axis=axis)(x),
             lambda: layers.Normalization(axis=net.pick([-1, axis]), mean=0.2, variance=2.0)(x),
@@ -202,8 +218,17 @@ def _odd(net: Network, x: Any) -> Any:
         lambda: ops.flip(x, axis=axis),
         lambda: ops.mean(x, axis=axis, keepdims=net.flip()) if len(x.shape) > 2 else None,
         lambda: ops.max(x, axis=axis, keepdims=True),
+        lambda: ops.min(x, axis=axis, keepdims=True) + ops.sum(x, axis=axis, keepdims=True),
         lambda: x[:, -1:],
-        lambda: layers.PReLU(alpha_initializer="ones")(x),
+        lambda: ops.roll(x, 1, axis=axis),
+        lambda: ops.stack([x, x * 0.5], axis=axis) if len(x.shape) < 4 else ops.repeat(x, 2, axis=axis),
+        lambda: ops.multiply(*ops.split(x, 2, axis=axis)) if x.shape[axis] % 2 == 0 else None,
+        lambda: ops.pad(x, [(0, 0)] + [(1, 0)] * (len(x.shape) - 1), mode=net.pick(["constant", "symmetric"])),
+        lambda: (
+            layers.RepeatVector(3)(x) if len(x.shape) == 2 else ops.transpose(x, (0, 2, 1, *range(3, len(x.shape))))
+        ),
+        lambda: layers.PReLU(shared_axes=net.pick([None, [axis]]))(x),
+        lambda: ops.sqrt(ops.square(x) + 0.1) + ops.sin(x) - ops.expm1(ops.minimum(x, 1.0)),
         lambda: layers.Permute(tuple(int(one) + 1 for one in net.draw.permutation(len(x.shape) - 1)))(x),
         lambda: layers.RandomFlip()(x) if len(x.shape) == 4 else None,
         lambda: ops.abs(x),
@@ -273,6 +298,8 @@ def _dense(net: Network, x: Any) -> Any:
     if net.flip(0.2) and len(x.shape) > 2:
         letters = "bhwct"[: len(x.shape) - 1]
         units = net.number(1, 5)
+        if net.flip():
+            return layers.EinsumDense(f"{letters}x,xde->{letters}de", (*x.shape[1:-1], units, 2), bias_axes="de")(x)
         return layers.EinsumDense(f"{letters}x,xd->{letters}d", (*[None] * (len(x.shape) - 2), units))(x)
     return layers.Dense(net.number(1, 6), activation=net.pick([None, "relu", "tanh", "mish"]))(x)
 
@@ -293,7 +320,8 @@ def _sequence(net: Network, x: Any) -> Any:
         lambda: layers.Conv1D(3, 2, padding=net.pick(["same", "causal"]), activation=_fused(net))(x),
         lambda: layers.GRU(3, return_sequences=net.flip())(x),
         lambda: layers.LSTM(3, return_state=True)(x)[net.number(0, 2)],
-        lambda: layers.MultiHeadAttention(1, 2)(x, x),
+        lambda: layers.MultiHeadAttention(net.number(1, 3), 2, use_bias=net.flip())(x, x),
+        lambda: layers.GroupQueryAttention(2, 4, net.pick([1, 2, 4]))(x, x, use_causal_mask=net.flip(0.2)),
         lambda: layers.Attention()([x, x]),
         lambda: layers.TimeDistributed(layers.Dense(3, activation="relu"))(x),
         lambda: layers.TimeDistributed(layers.LayerNormalization(epsilon=0.1))(x),

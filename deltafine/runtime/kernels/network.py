@@ -10,6 +10,7 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import entry
+from deltafine.runtime.kernels.by_table import attend, blend, constant, gather
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
 from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
@@ -66,6 +67,14 @@ def run_network(
             reshape(table, operation, fresh, counters[i])
         elif kind == at.K_CONCATENATE:
             concatenate(table, operation, fresh, counters[i])
+        elif kind == at.K_GATHER:
+            gather(table, operation, fresh, counters[i])
+        elif kind == at.K_BLEND:
+            blend(table, operation, fresh, counters[i])
+        elif kind == at.K_CONSTANT:
+            constant(table, operation, fresh, counters[i])
+        elif kind == at.K_ATTENTION:
+            attend(table, operation, fresh, counters[i])
         elif kind != at.K_DONE:
             combine(table, operation, fresh, counters[i])
 

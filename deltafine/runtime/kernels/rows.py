@@ -124,9 +124,19 @@ def _combine_rows(row: np.ndarray, other: np.ndarray, kind: int) -> None:
     elif kind == at.K_MAXIMUM:
         for c in range(len(row)):
             row[c] = max(row[c], other[c])
-    else:
+    elif kind == at.K_MINIMUM:
         for c in range(len(row)):
             row[c] = min(row[c], other[c])
+    elif kind == at.K_DIVIDE:
+        for c in range(len(row)):
+            row[c] /= other[c]
+    elif kind == at.K_POWER:
+        for c in range(len(row)):
+            row[c] = np.float32(row[c] ** other[c])
+    else:
+        for c in range(len(row)):
+            x = row[c]
+            row[c] = x if x >= 0 else x * other[c]
 
 
 @kernel
@@ -143,8 +153,14 @@ def _combine_one(row: np.ndarray, other: np.float32, kind: int) -> None:
             x *= other
         elif kind == at.K_MAXIMUM:
             x = max(x, other)
-        else:
+        elif kind == at.K_MINIMUM:
             x = min(x, other)
+        elif kind == at.K_DIVIDE:
+            x /= other
+        elif kind == at.K_POWER:
+            x = np.float32(x**other)
+        else:
+            x = x if x >= 0 else x * other
         row[c] = x
 
 

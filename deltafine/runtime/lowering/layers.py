@@ -17,10 +17,22 @@ from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
-from deltafine.runtime.lowering.merges import affine, divide, elementwise
+from deltafine.runtime.lowering.merges import affine, elementwise, layer_scale, negative, prelu, spread
+from deltafine.runtime.lowering.moving import moved, only_moves
+from deltafine.runtime.lowering.normalizations import (
+    group_normalization,
+    layer_normalization,
+    reduction,
+    rms_normalization,
+    softmax,
+    unit_normalization,
+)
+from deltafine.runtime.lowering.products import attention, einsum_dense, transposed
+from deltafine.runtime.lowering.resizing import resized
 from deltafine.runtime.plan import Delta, Finish
 
 layers = keras.layers
+Rule = Callable[[Lowering, Call], int | None]
 
 
 def lower(lowering: Lowering, call: Call) -> None:
@@ -33,17 +45,35 @@ def lower(lowering: Lowering, call: Call) -> None:
     if isinstance(operation, FoldTime | UnfoldTime) or (_does_nothing(operation) and _reads_one(call)):
         lowering.alias(call.outputs[0], call.inputs[0])
         return
+    if only_moves(call) and _reads_one(call) and not _has_own_rule(call) and moved(lowering, call):
+        return
     rule = _RULES.get(type(operation))
+    if rule is attention and _in_floating_point(call) and _lowered(lowering, call, attention):
+        return
+    if rule is None and isinstance(operation, layers.Layer) and keras_private.is_layer_scale(operation):
+        rule = layer_scale
     if rule is None and keras_private.is_keras_operation(operation):
         rule = _OPERATIONS.get(type(operation).__name__)
     if rule is None and of_layer(operation) is not None:
         rule = _activation
-    if rule is not None and len(call.outputs) == 1 and _reads_one(call) and _in_floating_point(call):
-        index = rule(lowering, call)
-        if index is not None:
-            lowering.known[call.outputs[0]] = index
-            return
-    _leave_to_keras(lowering, call)
+    known = rule is not None and len(call.outputs) == 1 and _reads_one(call) and _in_floating_point(call)
+    if not (known and rule is not None and _lowered(lowering, call, rule)):
+        _leave_to_keras(lowering, call)
+
+
+def _lowered(lowering: Lowering, call: Call, rule: Rule) -> bool:
+    """Append what a rule makes of a call, if it knows it."""
+    index = rule(lowering, call)
+    if index is not None:
+        lowering.known[call.outputs[0]] = index
+    return index is not None
+
+
+def _has_own_rule(call: Call) -> bool:
+    """Whether rows are laid side by side, which is quicker than by a table."""
+    channels = len(call.inputs[0].shape) - 1
+    axis = getattr(call.operation, "axis", None)
+    return type(call.operation).__name__ == "Concatenate" and axis in (-1, channels) and channels < 4
 
 
 def _does_nothing(operation: keras.Operation) -> bool:
@@ -92,15 +122,17 @@ def _leave_to_keras(lowering: Lowering, call: Call) -> None:
 
 def _batch_norm(lowering: Lowering, call: Call) -> int | None:
     layer = call.operation
-    if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
-        return None
     scale = 1.0 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
     if layer.gamma is not None:
         scale = scale * np.asarray(layer.gamma, np.float64)
     shift = -np.asarray(layer.moving_mean, np.float64) * scale
     unmasked = replace(call, inputs=call.inputs[:1])
     shift = shift if layer.beta is None else shift + np.asarray(layer.beta, np.float64)
-    return affine(lowering, unmasked, scale, shift)
+    own = layer.axis % len(call.inputs[0].shape)
+    if own == len(call.inputs[0].shape) - 1:
+        return affine(lowering, unmasked, scale, shift)
+    shape = [size if axis == own else 1 for axis, size in enumerate(call.inputs[0].sample_shape, 1)]
+    return spread(lowering, unmasked, scale.reshape(shape), shift.reshape(shape))
 
 
 def _normalization(lowering: Lowering, call: Call) -> int | None:
@@ -108,7 +140,9 @@ def _normalization(lowering: Lowering, call: Call) -> int | None:
     if layer.invert:
         return None
     scale = 1.0 / np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), keras.backend.epsilon())
-    return affine(lowering, call, scale, -np.asarray(layer.mean, np.float64) * scale)
+    shift = -np.asarray(layer.mean, np.float64) * scale
+    by_channel = affine(lowering, call, scale, shift)
+    return spread(lowering, call, scale, shift) if by_channel is None else by_channel
 
 
 def _rescaling(lowering: Lowering, call: Call) -> int | None:
@@ -139,7 +173,7 @@ def _delta(lowering: Lowering, call: Call) -> int:
     return lowering.add("identity", call.path, inputs, shape, finish=Finish(delta=delta), layer="DeltaActivation")
 
 
-def _pool(kind: str) -> Callable[[Lowering, Call], int | None]:
+def _pool(kind: str) -> Rule:
     def rule(lowering: Lowering, call: Call) -> int | None:
         layer = call.operation
         ones = (1,) * len(tuple(layer.pool_size))
@@ -148,7 +182,7 @@ def _pool(kind: str) -> Callable[[Lowering, Call], int | None]:
     return rule
 
 
-def _global_pool(kind: str) -> Callable[[Lowering, Call], int | None]:
+def _global_pool(kind: str) -> Rule:
     return lambda lowering, call: add_call(lowering, call, kind)
 
 
@@ -157,7 +191,7 @@ def _mean(lowering: Lowering, call: Call) -> int | None:
     axes = (axes,) if isinstance(axes, int) else tuple(axes or ())
     rank = len(call.inputs[0].shape)
     if rank not in (3, 4) or sorted(axis % rank for axis in axes) != list(range(1, rank - 1)):
-        return None
+        return reduction("mean")(lowering, call)
     return add_call(lowering, call, "global_average")
 
 
@@ -174,7 +208,7 @@ def _place(lowering: Lowering, call: Call) -> int | None:
 def _upsampling(lowering: Lowering, call: Call) -> int | None:
     layer = call.operation
     if getattr(layer, "interpolation", "nearest") != "nearest":
-        return None
+        return resized(lowering, call)
     size = (layer.size,) if isinstance(layer.size, int) else layer.size
     return add_call(lowering, call, "place", strides=pair(size))
 
@@ -191,10 +225,11 @@ def _concatenate(lowering: Lowering, call: Call) -> int | None:
 def _time_distributed(lowering: Lowering, call: Call) -> int | None:
     """What works on each position alone does so without the wrapper, too."""
     inner = call.operation.layer
-    rule = dense if type(inner) is layers.Dense else _activation
+    rule = _BY_POSITION.get(type(inner), _activation)
     return rule(lowering, replace(call, operation=inner))
 
 
+_BY_POSITION: dict[type, Rule] = {layers.Dense: dense}
 _NOTHING = (
     layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.GaussianNoise,
     layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization,
@@ -203,7 +238,7 @@ _MOVE_ONLY = (
     layers.Flatten, layers.Reshape, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D,
 )  # fmt: skip
 _TAKE_INTEGERS = (layers.Rescaling, layers.Normalization)
-_RULES: dict[type, Callable[[Lowering, Call], int | None]] = {
+_RULES: dict[type, Rule] = {
     layers.Conv1D: conv, layers.Conv2D: conv, layers.DepthwiseConv1D: depthwise, layers.DepthwiseConv2D: depthwise,
     layers.SeparableConv1D: separable, layers.SeparableConv2D: separable, layers.Dense: dense,
     layers.BatchNormalization: _batch_norm, layers.Normalization: _normalization, layers.Rescaling: _rescaling,
@@ -220,9 +255,17 @@ _RULES: dict[type, Callable[[Lowering, Call], int | None]] = {
     layers.Add: elementwise("add"), layers.Subtract: elementwise("subtract"),
     layers.Multiply: elementwise("multiply"), layers.Average: elementwise("average"),
     layers.Maximum: elementwise("maximum"), layers.Minimum: elementwise("minimum"),
+    layers.LayerNormalization: layer_normalization, layers.RMSNormalization: rms_normalization,
+    layers.UnitNormalization: unit_normalization, layers.GroupNormalization: group_normalization,
+    layers.Softmax: softmax("softmax"), layers.PReLU: prelu, layers.Resizing: resized,
+    layers.Conv1DTranspose: transposed, layers.Conv2DTranspose: transposed, layers.EinsumDense: einsum_dense,
+    layers.MultiHeadAttention: attention, layers.GroupQueryAttention: attention,
 }  # fmt: skip
-_OPERATIONS: dict[str, Callable[[Lowering, Call], int | None]] = {
+_OPERATIONS: dict[str, Rule] = {
     "Add": elementwise("add"), "Subtract": elementwise("subtract"), "Multiply": elementwise("multiply"),
     "Maximum": elementwise("maximum"), "Minimum": elementwise("minimum"),
-    "Divide": divide, "TrueDivide": divide, "Mean": _mean, "Concatenate": _concatenate,
+    "Divide": elementwise("divide"), "TrueDivide": elementwise("divide"), "Power": elementwise("power"),
+    "Mean": _mean, "Sum": reduction("sum"), "Max": reduction("max"), "Min": reduction("min"),
+    "Concatenate": _concatenate, "Negative": negative, "Resize": resized,
+    "Softmax": softmax("softmax"), "LogSoftmax": softmax("log_softmax"),
 }  # fmt: skip

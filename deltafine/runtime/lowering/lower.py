@@ -25,10 +25,11 @@ from deltafine.runtime.keras_macs import count_left_to_keras
 from deltafine.runtime.lowering.draft import Lowering
 from deltafine.runtime.lowering.layers import lower
 from deltafine.runtime.lowering.masks import Masks
+from deltafine.runtime.lowering.order import neighbours_together
 from deltafine.runtime.output_structure import described
 from deltafine.runtime.plan import MACS, Finish, Operation, Plan
 
-_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "keras")
+_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "constant", "keras")
 """Kinds that move values around and compute no rows that could be finished at once."""
 
 
@@ -89,6 +90,7 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     places = keras.tree.pack_sequence_as(graph.output_structure(model), range(len(outputs)))
     plan.structure = described(places)
     _join(plan)
+    plan.operations = neighbours_together(plan.operations)
     count_left_to_keras(plan, lowering.calls)
     return Compiled(plan, {operation.name: lowering.calls[operation.name] for operation in plan.unknown})
 
@@ -139,9 +141,10 @@ def _join(plan: Plan) -> None:
         operation.inputs = tuple(number[old] for old in operation.inputs)
         operation.output = number[operation.output]
     plan.outputs = tuple(number[old] for old in plan.outputs)
-    names = {operation.weights for operation in plan.operations} | {operation.fan for operation in plan.operations}
+    names: set[str] = set()
     for operation in plan.operations:
         finish = operation.finish
+        names |= {operation.weights, operation.table, operation.fan}
         names |= {finish.scale, finish.shift, finish.delta.threshold if finish.delta else ""}
     plan.arrays = {
         name: np.asarray(array, np.int32 if array.dtype.kind == "i" else np.float32, order="C")

@@ -1,10 +1,11 @@
 """Operations of two or more values at the same position: sums, products and their like, with constants on either side.
 
-What the engines do not broadcast as Keras does is left to Keras.
+What the engines do not broadcast by themselves is first laid out in the shape of the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,50 +14,119 @@ import numpy as np
 
 from deltafine.model.trace import Call, Value
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image
+from deltafine.runtime.lowering.moving import MOST_VALUES, add_constant, add_gather
 from deltafine.runtime.plan import Finish
 
 Rule = Callable[[Lowering, Call], int | None]
-_WITH_CONSTANT = ("add", "subtract", "multiply", "divide")
+_POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal", 2.0: "square"}
 
 
 def elementwise(kind: str) -> Rule:
-    """The rule of ``add``, ``subtract``, ``multiply``, ``average``, ``maximum`` or ``minimum``."""
+    """The rule of ``add``, ``subtract``, ``multiply``, ``divide``, ``power``, ``average``, ``maximum``, ``minimum``."""
 
     def rule(lowering: Lowering, call: Call) -> int | None:
         leaves = keras.tree.flatten((call.args, call.kwargs))
-        if len(call.inputs) == 1 and len(leaves) == 2 and kind in _WITH_CONSTANT:
-            return _with_constant(lowering, call, kind, leaves)
-        output = as_image(call.outputs[0].sample_shape)
-        shapes = [as_image(value.sample_shape) for value in call.inputs]
-        same_rank = len({len(value.shape) for value in (*call.inputs, *call.outputs)}) == 1
-        # One position stands for all, and one channel for all of its position.
-        fits = all(shape[2] in (1, output[2]) and shape[:2] in ((1, 1), output[:2]) for shape in shapes)
-        return add_call(lowering, call, kind) if len(shapes) == len(leaves) > 1 and same_rank and fits else None
+        if len(call.inputs) == 1 and len(leaves) == 2:
+            index = _with_constant(lowering, call, kind, leaves)
+            if index is not None:
+                return index
+        if len(leaves) < 2 or len({len(value.shape) for value in (*call.inputs, *call.outputs)}) > 1:
+            return None
+        parts = []
+        for number, leaf in enumerate(leaves):
+            part = _laid_out(lowering, call, f"{call.path}/{number}", leaf)
+            if part is None or (kind == "add" and _taken_for_a_bias(call, leaf)):
+                return None
+            parts.append(part)
+        layer = type(call.operation).__name__
+        return lowering.add(kind, call.path, tuple(parts), call.outputs[0].sample_shape, layer=layer)
 
     return rule
 
 
-def divide(lowering: Lowering, call: Call) -> int | None:
-    """A division by a constant; Keras does the others."""
-    leaves = keras.tree.flatten((call.args, call.kwargs))
-    if len(call.inputs) != 1 or len(leaves) != 2 or not isinstance(leaves[0], Value):
+def _laid_out(lowering: Lowering, call: Call, name: str, leaf: Any) -> int | None:
+    """The tensor of a value or a constant, in a shape that the engines combine with the result's."""
+    sample, layer = call.outputs[0].sample_shape, type(call.operation).__name__
+    if isinstance(leaf, Value):
+        output, shape = as_image(sample), as_image(leaf.sample_shape)
+        # One position stands for all, and one channel for all of its position.
+        if shape[2] in (1, output[2]) and shape[:2] in ((1, 1), output[:2]):
+            return lowering.known[leaf]
+        if math.prod(sample) > MOST_VALUES:
+            return None
+        places = np.arange(math.prod(leaf.sample_shape)).reshape(leaf.sample_shape)
+        return add_gather(lowering, name, [lowering.known[leaf]], np.broadcast_to(places, sample), layer)
+    if not isinstance(leaf, int | float | np.ndarray | np.number):
         return None
-    return _with_constant(lowering, call, "divide", leaves)
+    return constant(lowering, name, np.asarray(leaf, np.float64), sample, layer)
+
+
+def constant(lowering: Lowering, name: str, values: np.ndarray, sample: tuple[int, ...], layer: str) -> int | None:
+    """The tensor of a constant that is combined with values of a shape; None where it does not fit every frame."""
+    if values.ndim == len(sample) + 1 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim > len(sample):
+        return None
+    values = values.reshape((1,) * (len(sample) - values.ndim) + values.shape)
+    if max(values.shape[:-1], default=1) == 1:
+        return add_constant(lowering, name, values.reshape(-1), layer)
+    return add_constant(lowering, name, np.broadcast_to(values, sample), layer)
+
+
+def _taken_for_a_bias(call: Call, leaf: Any) -> bool:
+    """Whether Keras takes a vector for a bias of the channels that it does not fit, and announces what is right."""
+    return isinstance(leaf, np.ndarray) and leaf.ndim == 1 and leaf.size != call.inputs[0].shape[-1]
+
+
+def prelu(lowering: Lowering, call: Call) -> int | None:
+    """The values, and those below zero times the slopes that were learnt."""
+    sample, layer = call.outputs[0].sample_shape, type(call.operation).__name__
+    slopes = constant(lowering, f"{call.path}/slopes", np.asarray(call.operation.alpha), sample, layer)
+    if slopes is None:
+        return None
+    return lowering.add("prelu", call.path, (lowering.known[call.inputs[0]], slopes), sample, layer=layer)
+
+
+def negative(lowering: Lowering, call: Call) -> int | None:
+    return affine(lowering, call, -1.0, 0.0)
+
+
+def layer_scale(lowering: Lowering, call: Call) -> int | None:
+    return affine(lowering, call, np.asarray(call.operation.gamma), 0.0)
 
 
 def _with_constant(lowering: Lowering, call: Call, kind: str, leaves: list[Any]) -> int | None:
     first = isinstance(leaves[0], Value)
-    constant = leaves[1] if first else leaves[0]
-    if not isinstance(constant, int | float | np.ndarray):
+    number = leaves[1] if first else leaves[0]
+    if not isinstance(number, int | float | np.ndarray):
         return None
     if kind == "multiply":
-        return affine(lowering, call, constant, 0.0)
-    if kind == "divide":
-        finite = np.all(np.isfinite(np.float64(1) / np.asarray(constant))) if np.all(constant) else False
-        return affine(lowering, call, 1.0 / np.asarray(constant, np.float64), 0.0) if finite else None
+        return affine(lowering, call, number, 0.0)
+    if kind == "divide" and first:
+        finite = np.all(np.isfinite(np.float64(1) / np.asarray(number))) if np.all(number) else False
+        return affine(lowering, call, 1.0 / np.asarray(number, np.float64), 0.0) if finite else None
     if kind == "add":
-        return affine(lowering, call, 1.0, constant)
-    return affine(lowering, call, 1.0, -np.asarray(constant)) if first else affine(lowering, call, -1.0, constant)
+        return affine(lowering, call, 1.0, number)
+    if kind == "subtract":
+        return affine(lowering, call, 1.0, -np.asarray(number)) if first else affine(lowering, call, -1.0, number)
+    if kind == "power" and first and np.ndim(number) == 0:
+        activation = _POWERS.get(float(number), "power")
+        finish = Finish(activation=activation, parameters=(float(number),) if activation == "power" else ())
+        return add_call(lowering, call, "identity", finish=finish)
+    return None
+
+
+def spread(lowering: Lowering, call: Call, scale: np.ndarray, shift: np.ndarray) -> int | None:
+    """``scale * x + shift``, each of a shape that broadcasts to that of ``x``."""
+    sample, layer = call.outputs[0].sample_shape, type(call.operation).__name__
+    factors = constant(lowering, f"{call.path}/factors", scale, sample, layer)
+    summands = constant(lowering, f"{call.path}/summands", shift, sample, layer)
+    if factors is None or summands is None or call.inputs[0].sample_shape != sample:
+        return None
+    product = lowering.add(
+        "multiply", f"{call.path}/product", (lowering.known[call.inputs[0]], factors), sample, layer=layer
+    )
+    return lowering.add("add", call.path, (product, summands), sample, layer=layer)
 
 
 def affine(lowering: Lowering, call: Call, scale: Any, shift: Any) -> int | None:

@@ -1,0 +1,28 @@
+"""In which order a plan computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltafine.runtime.plan import UNKNOWN, Operation
+
+
+def neighbours_together(operations: Sequence[Operation]) -> list[Operation]:
+    """The operations so that those left to Keras stand side by side, where that can be, to run as one.
+
+    Everything that can be computed without them comes first, then all of them that can be computed now, and so on; in
+    the given order otherwise.
+    """
+    waiting, ordered = list(operations), []
+    made: set[int] = set()
+    left_to_keras = False
+    while waiting:
+        later = []
+        for operation in waiting:
+            if (operation.kind == UNKNOWN) == left_to_keras and made.issuperset(operation.inputs):
+                ordered.append(operation)
+                made.add(operation.output)
+            else:
+                later.append(operation)
+        left_to_keras, waiting = not left_to_keras, later
+    return ordered
