@@ -166,6 +166,20 @@ class VideoFigures(DocumentObject):
     frame_macs_worst: int | None = Field(None, description="effective MACs of its dearest frame but the first")
 
 
+class OutputFigures(DocumentObject):
+    """One of several outputs of a model, beside that of the original on the same frames."""
+
+    name: str = Field(description="its key in a dict of outputs, or the layer that makes it")
+    shape: list[int] = Field(description="of its answer to one frame, or window")
+    weight: float = Field(1.0, description="how much it counts beside the others")
+    relative_error: float | None = Field(
+        None, description="error to the original's predictions of this output / their spread, root mean square"
+    )
+    fidelity: float | None = Field(
+        None, description="of probabilities of classes: answers whose class is that of the original"
+    )
+
+
 class ClassFigures(DocumentObject):
     """One model on the frames of one class, on streams."""
 
@@ -231,6 +245,9 @@ class Figures(DocumentObject):
     by_class: list[ClassFigures] = Field(default=[], description="on streams: classes that labels or answers name")
     confused: list[Confused] = Field(
         default=[], description="on streams: classes that are taken for others, the most frequent first, at most 200"
+    )
+    outputs: list[OutputFigures] = Field(
+        default=[], description="of a model with several outputs: each beside the original's, in the model's order"
     )
     named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from deltafine.document.figures import Estimate
 from deltafine.measurement.interval import mean_with_interval
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
 from deltafine.measurement.output import Output
+from deltafine.measurement.parts import by_name
 from deltafine.measurement.records import Record
-from deltafine.measurement.scoring import Scoring
+from deltafine.measurement.scoring import GivenAnswers, ScoredVideo, Scoring
 
 
 class Score(Metric):
@@ -42,8 +44,11 @@ class Score(Metric):
         for row, number in enumerate(answers.videos.tolist()):
             if number != self._number or self._video is None:
                 self._finish()
-                name = answers.name or f"number {number + 1}"
-                self._video, self._number = OneVideo(self._scoring, self._labelled, name), number
+                known = self._subject.known.get(number)
+                about = ScoredVideo(answers.name or f"number {number + 1}")
+                if known is not None:
+                    about = replace(about, path=known.path, frames=known.frames)
+                self._video, self._number = OneVideo(self._scoring, self._labelled, about), number
             original = None if answers.original is None else answers.original[row]
             first = None if shown.control is None else shown.control.predictions[row]
             self._video.add(answers.predictions[row], answers.labels[row], original, first)
@@ -82,11 +87,11 @@ class OneVideo:
     Args:
         scoring: judges it.
         labelled: whether by labels; else by the original's predictions.
-        name: of the video, for messages.
+        about: which it is.
     """
 
-    def __init__(self, scoring: Scoring, labelled: bool, name: str) -> None:
-        self._scoring, self._labelled, self._name = scoring, labelled, name
+    def __init__(self, scoring: Scoring, labelled: bool, about: ScoredVideo) -> None:
+        self._scoring, self._labelled, self._about = scoring, labelled, about
         self._predictions: list[np.ndarray] = []
         self._original: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
@@ -110,19 +115,30 @@ class OneVideo:
         labels = np.concatenate(self._labels)
         predictions = np.concatenate(self._predictions)
         original = np.concatenate(self._original) if self._original else None
+        about = self._about
+        if about.frames is not None:
+            about = replace(about, frames=about.frames[: len(labels)])
         if self._labelled:
             known = labels >= 0
             if not known.any():
                 return None
             truth = output.targets(labels[known]) if output.numbers else labels[known]
             predictions, original = predictions[known], None if original is None else original[known]
+            about = about if about.frames is None else replace(about, frames=about.frames[known])
         elif original is None:
             return None
         else:
             truth = original
+        parts = output.parts
+
+        def apart(values: np.ndarray) -> GivenAnswers:
+            return by_name(values, parts) if parts else values
 
         def score(answers: np.ndarray | None) -> float:
-            return math.nan if answers is None else self._scoring.of_video(answers, truth, self._name)
+            if answers is None:
+                return math.nan
+            judged_by = truth if self._labelled else apart(truth)
+            return self._scoring.of_video(apart(answers), judged_by, about.name, about)
 
         own = score(predictions)
         frozen = None if self._first is None else np.repeat(self._first, len(truth), axis=0)

@@ -177,7 +177,7 @@ def _on_streams(
 
     def measure() -> None:
         for index, (video, pieces) in enumerate(streams):
-            comparison.know(index, video, data.classes)
+            comparison.know(index, video, data.classes, data.examination.frame_numbers(video, fps))
             if spliced or index % workers.count == workers.index:
                 comparison.add_stream(index, pieces, one_label=video.frame_labels is None, name=video.name)
             if progress is not None:
@@ -263,10 +263,12 @@ class _Comparison:
         self._controls: SimpleControls | None = None
         self._videos: set[int] = set()
 
-    def know(self, number: int, video: Video, classes: Sequence[str]) -> None:
-        """Tell the name of the video of a number, and so its recording."""
+    def know(self, number: int, video: Video, classes: Sequence[str], frames: np.ndarray | None = None) -> None:
+        """Tell the name of the video of a number, and so its recording; and which frames of its file are shown."""
         group: str | None = getattr(video, "group", None)
-        self._known[number] = Known(video.name, recording_of(video.name, classes, group))
+        if frames is not None and self._by_window and self.window is not None:
+            frames = frames[: len(frames) // self.window * self.window].reshape(-1, self.window)
+        self._known[number] = Known(video.name, recording_of(video.name, classes, group), video.path, frames)
 
     def control(self, *, labelled: bool, refined_held: Sequence[int]) -> None:
         """Find what simpler ways to save reach, too."""

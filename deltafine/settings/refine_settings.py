@@ -19,6 +19,7 @@ ADDED_LATER: dict[str, Any] = {
     "score": None,
     "max_frames": None,
     "max_seconds": None,
+    "output_weight": [],
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
