@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 _PARTS = (
     r"(f|h|u|l)_(cm|nm)_np\d_(ba|fr|le|ri)_(bad|med|goo)_\d+",  # HMDB51
@@ -27,14 +24,10 @@ class Known:
     Attributes:
         name: its name in the data.
         recording: the same for all videos of one recording.
-        path: of its file; None where nobody needs it.
-        frames: (answers, ...) which frames of its file are answered; None where nobody needs it.
     """
 
     name: str
     recording: str
-    path: Path | None = None
-    frames: np.ndarray | None = None
 
 
 def recording_of(name: str, classes: Collection[str] = (), group: str | None = None) -> str:

@@ -44,10 +44,7 @@ class Score(Metric):
         for row, number in enumerate(answers.videos.tolist()):
             if number != self._number or self._video is None:
                 self._finish()
-                known = self._subject.known.get(number)
-                about = ScoredVideo(answers.name or f"number {number + 1}")
-                if known is not None:
-                    about = replace(about, path=known.path, frames=known.frames)
+                about = answers.about or ScoredVideo(answers.name or f"number {number + 1}")
                 self._video, self._number = OneVideo(self._scoring, self._labelled, about), number
             original = None if answers.original is None else answers.original[row]
             first = None if shown.control is None else shown.control.predictions[row]

@@ -8,7 +8,7 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,6 +38,13 @@ class ScoredVideo:
     name: str
     path: Path | None = None
     frames: np.ndarray | None = None
+
+    def by_window(self, length: int) -> ScoredVideo:
+        """The same for a network that answers once for so many frames."""
+        if self.frames is None:
+            return self
+        windows = len(self.frames) // length
+        return replace(self, frames=self.frames[: windows * length].reshape(windows, length))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def window_of(clip_model: keras.Model) -> int | None:
     Raises:
         DeltafineError: the model is no clip model, or its clip length is unknown.
     """
-    if frame_layers(clip_model):
+    if len(frame_layers(clip_model)) == len(clip_model.outputs):
         return None
     if not window_layers(clip_model):
         raise DeltafineError(

@@ -14,10 +14,11 @@ from deltafine import refine
 from deltafine.errors import DeltafineError
 from deltafine.jobs.answers import outputs_of
 from deltafine.jobs.refine import Quiet
-from deltafine.measurement.parts import OutputPart
+from deltafine.measurement.parts import OutputPart, by_name
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.scoring import ScoredVideo
-from deltafine.model import delta_layers, load
+from deltafine.measurement.task import answers_of
+from deltafine.model import delta_layers, insert_deltas, load
 from deltafine.model.clip_model import with_time
 from deltafine.model.output_names import output_names
 from deltafine.refinement.run.refinement import Refinement
@@ -167,3 +168,32 @@ def test_outputs_are_called_by_their_keys_or_by_the_layers_that_make_them() -> N
     assert output_names(keras.Model(inputs, [flat, size])) == ["centre", "size"]
     assert output_names(keras.Model(inputs, [size, size])) == ["size 0", "size 1"]
     assert output_names(keras.Model(inputs, {"b": size, "a": [centre, flat]})) == ["a/0", "a/1", "b"]
+
+
+def of_windows(*kinds: str) -> Any:
+    """Of a network that takes clips: an output for each frame, or for the window."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, SIZE, SIZE, 3))
+    x = layers.TimeDistributed(layers.Conv2D(2, 3, strides=4, activation="relu"))(inputs)
+    x = layers.TimeDistributed(layers.Flatten())(x)
+    ends = {"frames": x, "window": layers.LSTM(3)(x)}
+    return keras.Model(inputs, {f"{place}": layers.Dense(place + 1)(ends[kind]) for place, kind in enumerate(kinds)})
+
+
+@pytest.mark.parametrize("kind", ["frames", "window"])
+def test_outputs_of_windows_are_laid_out_step_by_step(kind: str) -> None:
+    model = of_windows(kind, kind)
+    clips = np.random.default_rng(0).uniform(0, 255, (2, 4, SIZE, SIZE, 3)).astype("float32")
+    answers = answers_of(model, (4, SIZE, SIZE, 3), 4)
+    assert (answers.steps, answers.shape) == (4 if kind == "frames" else None, (3,))
+    found = Probe(insert_deltas(model, [])).run(clips).predictions
+    expected = model(clips, training=False)
+    whole = np.concatenate([np.asarray(expected[name]).reshape(2, -1, size) for name, size in (("0", 1), ("1", 2))], -1)
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+    apart = by_name(found, answers.parts)
+    assert {name: values.shape[2:] for name, values in apart.items()} == {"0": (1,), "1": (2,)}
+
+
+def test_outputs_of_frames_and_of_windows_cannot_be_compared_together() -> None:
+    with pytest.raises(DeltafineError, match=r"different numbers of answers for a clip \('0' 4, '1' 1\)"):
+        answers_of(of_windows("frames", "window"), (4, SIZE, SIZE, 3), 4)
