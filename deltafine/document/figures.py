@@ -168,6 +168,20 @@ class VideoFigures(DocumentObject):
     frame_macs_worst: int | None = Field(None, description="effective MACs of its dearest frame but the first")
 
 
+class OutputFigures(DocumentObject):
+    """One of several outputs of a model, beside that of the original on the same frames."""
+
+    name: str = Field(description="its key in a dict of outputs, or the layer that makes it")
+    shape: list[int] = Field(description="of its answer to one frame, or window")
+    weight: float = Field(1.0, description="how much it counts beside the others")
+    relative_error: float | None = Field(
+        None, description="error to the original's predictions of this output / their spread, root mean square"
+    )
+    fidelity: float | None = Field(
+        None, description="of probabilities of classes: answers whose class is that of the original"
+    )
+
+
 class ClassFigures(DocumentObject):
     """One model on the frames of one class, on streams."""
 
@@ -267,6 +281,9 @@ class Figures(DocumentObject):
     )
     timelines: list[Timeline] = Field(
         default=[], description="of the streams on which it loses most, and of the first one"
+    )
+    outputs: list[OutputFigures] = Field(
+        default=[], description="of a model with several outputs: each beside the original's, in the model's order"
     )
     named: list[NamedFigure] = Field(default=[], description="of metrics that are not deltafine's own")
 

@@ -24,8 +24,8 @@ def compare_answers(
     """Run both on the same inputs, one at a time.
 
     Args:
-        answer: what the receiver makes of an input.
-        model: the Keras model with one input and one output that was written.
+        answer: what the receiver makes of an input; several outputs in the structure of the model's, or flat.
+        model: the Keras model with one input that was written.
         inputs: each of shape (1, ...), as the model takes them.
         by_clip: whether these are clips.
 
@@ -36,12 +36,10 @@ def compare_answers(
         raise DeltafineError("An exported model can only be checked on at least one frame.")
     largest, same = 0.0, 0
     for value in inputs:
-        found, expected = (
-            keras.ops.convert_to_numpy(keras.ops.cast(given, "float32"))
-            for given in (answer(value), model(value, training=False))
-        )
-        largest = float(np.maximum(largest, np.abs(found - expected).max()))  # NaN stays
-        same += int(found.reshape(-1).argmax() == expected.reshape(-1).argmax())
+        pairs = list(zip(_flat(answer(value)), _flat(model(value, training=False)), strict=True))
+        for found, expected in pairs:
+            largest = float(np.maximum(largest, np.abs(found - expected).max()))  # NaN stays
+        same += all(found.reshape(-1).argmax() == expected.reshape(-1).argmax() for found, expected in pairs)
     return Agreement(len(inputs), largest, same / len(inputs), "clips" if by_clip else "frames")
 
 
@@ -84,3 +82,8 @@ def answers_of(refined: keras.Model, clip: np.ndarray) -> list[list[np.ndarray]]
         given = [keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))[0] for output in outputs]
         pieces += [[output[place] for output in given] for place in range(len(piece))]
     return pieces
+
+
+def _flat(answer: Any) -> list[np.ndarray]:
+    """The outputs, in an order that is the same for both."""
+    return [keras.ops.convert_to_numpy(keras.ops.cast(one, "float32")) for one in keras.tree.flatten(answer)]

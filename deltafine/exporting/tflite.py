@@ -22,6 +22,8 @@ from deltafine.exporting.export_format import Agreement
 from deltafine.exporting.forms import frames_of
 from deltafine.exporting.network_format import Network, NetworkFormat, model_of
 from deltafine.exporting.streaming import Streaming
+from deltafine.model import graph
+from deltafine.model.output_names import output_names
 from deltafine.model.precision import in_single_precision
 from deltafine.storage.files import write_atomically
 
@@ -129,7 +131,7 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
 
     Args:
         content: the TFLite file.
-        model: the Keras model with one input and one output that it was made of.
+        model: the Keras model with one input that it was made of.
         inputs: each of shape (1, ...), as the model takes them.
 
     Raises:
@@ -138,16 +140,26 @@ def compare(content: bytes, model: keras.Model, inputs: Sequence[np.ndarray]) ->
     if not inputs:
         raise DeltafineError("A TFLite model can only be checked on at least one frame.")
     runner = interpreter_of(content)
-    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
+    source, targets = runner.get_input_details()[0], _outputs(runner, model)
     runner.resize_tensor_input(source["index"], inputs[0].shape)
     runner.allocate_tensors()
 
-    def answer(value: np.ndarray) -> np.ndarray:
+    def answer(value: np.ndarray) -> list[np.ndarray]:
         runner.set_tensor(source["index"], value.astype(source["dtype"]))
         runner.invoke()
-        return np.asarray(runner.get_tensor(target["index"]))
+        return [np.asarray(runner.get_tensor(target)) for target in targets]
 
     return compare_answers(answer, model, inputs, by_clip=inputs[0].ndim == _CLIP_RANK)
+
+
+def _outputs(runner: Any, model: keras.Model) -> list[int]:
+    """The tensors of a TFLite model that are the outputs of the Keras model, in its order: the file has another."""
+    if len(model.outputs) == 1:
+        return [runner.get_output_details()[0]["index"]]
+    by_name = runner.get_signature_runner().get_output_details()
+    keys = isinstance(graph.output_structure(model), dict)
+    names = output_names(model) if keys else [f"output_{place}" for place in range(len(model.outputs))]
+    return [by_name[name]["index"] for name in names]
 
 
 def interpreter_of(content: bytes, threads: int | None = None) -> Any:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ORIGINAL, REFINED, MEASURED = "original", "refined", "measured"
 SETTINGS = (
     *("model", "data", "streams", "task", "clip_output", "classes", "layout", "split", "validation", "seed"),
-    *("frames", "size", "fps", "rescale", "score", "allow_outside", "sensitivity_frames"),
+    *("frames", "size", "fps", "rescale", "score", "output_weight", "allow_outside", "sensitivity_frames"),
 )
 """What the report of a measurement says of its settings."""
 
@@ -77,6 +77,7 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.jobs.worst_pictures import worst_pictures
+    from deltafine.measurement.parts import weighted
     from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.score import Score
     from deltafine.measurement.scoring import scoring_of
@@ -124,7 +125,8 @@ def measure_model(
             continuous = open_streams(streams, opened, task, allow_outside=used.allow_outside)
         for one in by_name.values():
             check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
-        output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous)
+        parts = weighted(measured.answers.parts, used.output_weight)
+        output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
         if scoring is not None:
             scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
         cut, said = cut_as_in_run(origin, labelled)
@@ -270,11 +272,12 @@ class _Measurable:
 
 def _measurable(model: keras.Model, settings: RefineSettings) -> _Measurable:
     from deltafine.measurement.fitting import fitting
-    from deltafine.measurement.task import Answers
-    from deltafine.model.clip_model import frame_layers, window_layer, window_of, with_time
+    from deltafine.measurement.task import Answers, parts_of
+    from deltafine.model.clip_model import answer_shapes, frame_layers, window_layers, window_of, with_time
     from deltafine.model.frame_size import sample_shape
+    from deltafine.model.output_names import output_names
 
-    if not frame_layers(model) and window_layer(model) is None:
+    if not frame_layers(model) and not window_layers(model):
         chosen = settings.clip_output
         fits = fitting(model, size=settings.size, frames=settings.frames, clip_output=chosen)
         clip_model = fits.clip_model([], rescale=settings.rescale, clip_output=chosen or "mean")
@@ -285,7 +288,8 @@ def _measurable(model: keras.Model, settings: RefineSettings) -> _Measurable:
     window = window_of(model)
     sample, length = sample_shape(model, settings.size, settings.frames)
     shape = with_time(model).output.shape[1:]
-    answers = Answers(shape[0] if window is not None and shape[0] != 1 else None, tuple(shape[1:]))
+    parts = parts_of(output_names(model), answer_shapes(model)) if len(model.outputs) > 1 else ()
+    answers = Answers(shape[0] if window is not None and shape[0] != 1 else None, tuple(shape[1:]), parts)
     if window is not None:
         return _Measurable(model, model, sample, length, window, answers, "mean")
     return _Measurable(model, model, sample[1:], length, None, answers, clip_output_of(model))

@@ -8,21 +8,25 @@ import numpy as np
 
 from deltafine.document.report import Activity
 from deltafine.measurement.accuracy import classes_of
+from deltafine.measurement.output import Output
+from deltafine.measurement.parts import shares, spreads
 
 MUCH = 0.02
 """Change of a pixel, as a share of the range of the frames: more than compression and a quiet sensor give."""
 
 
-def activity_of(videos: Sequence[np.ndarray], answers: Sequence[np.ndarray], *, numbers: bool) -> Activity:
+def activity_of(videos: Sequence[np.ndarray], answers: Sequence[np.ndarray], output: Output) -> Activity:
     """Of continuous pieces of video.
 
     Args:
         videos: pixels (time, height, width, channels) each, 0 to 255.
         answers: the original's predictions (time, ..., outputs) for each.
-        numbers: whether these are numbers, else scores of classes.
+        output: how these are read.
     """
+    numbers = output.numbers
     moved, noisy, changed = [], [], []
-    spread = np.concatenate([np.asarray(one, np.float64).reshape(-1, one.shape[-1]) for one in answers]).std(0)
+    flat = np.concatenate([np.asarray(one, np.float64).reshape(-1, one.shape[-1]) for one in answers])
+    spread = spreads(flat, output.parts) if output.parts else flat.std(0)
     for frames, found in zip(videos, answers, strict=True):
         change = np.abs(np.diff(np.asarray(frames, np.float32), axis=0)).max(-1)
         moved.append((change > 255 * MUCH).mean((1, 2)))
@@ -33,7 +37,8 @@ def activity_of(videos: Sequence[np.ndarray], answers: Sequence[np.ndarray], *, 
             steps = np.abs(np.diff(np.asarray(found, np.float64), axis=0)) / np.maximum(spread, 1e-9 * spread.max())
         else:
             steps = np.diff(classes_of(found), axis=0) != 0
-        changed.append(steps.reshape(len(steps), -1).mean(1))
+        steps = steps.reshape(len(steps), -1)
+        changed.append(steps @ shares(output.parts) if output.parts else steps.mean(1))
     return Activity(
         moved=float(np.concatenate(moved).mean()),
         noisy=float(np.concatenate(noisy).mean()),

@@ -38,7 +38,7 @@ def event_maps(clip_model: keras.Model, frames: np.ndarray) -> list[EventMap]:
     Returns:
         A map for every call of a covered layer whose input has height and width, in the order in which they run.
     """
-    per_frame = keras.Model(clip_model.inputs, frame_layers(clip_model)[0].output)
+    per_frame = keras.Model(clip_model.inputs, [layer.output for layer in frame_layers(clip_model)])
     found: list[EventMap] = []
 
     def observe(

@@ -28,7 +28,7 @@ class Judge:
         self._output, self._labelled = output, labelled
         self._right = np.zeros(ways, np.int64)
         self._of = 0
-        self._targets = RelativeError()
+        self._targets = RelativeError(output.parts)
         self._errors: dict[int, np.ndarray] = {}  # by work item: (ways, outputs) sums of squares
         self._ways = ways
 

@@ -18,6 +18,7 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.probe import Piece, Probe
 from deltafine.measurement.recordings import Known
 from deltafine.measurement.records import Record
+from deltafine.measurement.scoring import ScoredVideo
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Answered:
         clip_labels: (rows,) int64, the right class of each whole clip; None for pieces of streams.
         one_label: whether a video has one label, not a label for each frame.
         name: of the video of a stream, for messages.
+        about: the same video, for a score that looks up truth of its own.
     """
 
     predictions: np.ndarray
@@ -71,6 +73,7 @@ class Answered:
     clip_labels: np.ndarray | None = None
     one_label: bool = False
     name: str = ""
+    about: ScoredVideo | None = None
 
     def labelled(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(video, predictions, labels) of each row that has any label."""

@@ -7,6 +7,7 @@ import re
 from deltafine.measurement.accumulates import Accumulates
 from deltafine.measurement.accuracy_change import AccuracyChange
 from deltafine.measurement.answers_over_time import AnswersOverTime
+from deltafine.measurement.by_output import ByOutput
 from deltafine.measurement.by_video import ByVideo
 from deltafine.measurement.confusion import Confusion
 from deltafine.measurement.delta_layers import DeltaLayers
@@ -71,6 +72,7 @@ for _metric in (
     State(),
     DeltaLayers(),
     ByVideo(),
+    ByOutput(),
     Confusion(),
     AnswersOverTime(),
 ):

@@ -14,7 +14,7 @@ class OriginalError(Metric):
 
     def begin(self, subject: Subject) -> None:
         self._judged = subject.output.numbers
-        self._error = RelativeError()
+        self._error = RelativeError(subject.output.parts)
 
     def update(self, shown: Shown) -> None:
         answers = shown.answers
@@ -35,6 +35,10 @@ class OriginalError(Metric):
     def value(self) -> float | None:
         """None as long as nothing was compared."""
         return self._error.result()
+
+    def by_part(self) -> list[float | None]:
+        """The error of each of several outputs; None for one that never varies."""
+        return self._error.by_part()
 
     def by_work_item(self) -> dict[int, float]:
         """The error of each video of streams, or batch of clips, in units of the spread of all."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from deltafine.measurement.parts import OutputPart
 from deltafine.video.labels import label_of
 
 ClipOutput = Literal["mean", "last", "per-frame"]
@@ -25,12 +26,15 @@ class Output:
         values: of numbers: what each label of the data stands for; () where it has none.
         clip_output: what stands for a clip: the ``"mean"`` over its frames, the ``"last"`` one, or nothing
             (``"per-frame"``).
+        parts: of a model with several outputs; predictions are then (..., values), one output after the other. All of
+            them are numbers.
     """
 
     kind: Literal["classes", "numbers"] = "classes"
     probabilities: bool = True
     values: tuple[float, ...] = ()
     clip_output: ClipOutput = "mean"
+    parts: tuple[OutputPart, ...] = ()
 
     @property
     def numbers(self) -> bool:

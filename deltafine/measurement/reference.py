@@ -20,6 +20,7 @@ from deltafine.document.report import Reference
 from deltafine.errors import DeltafineError
 from deltafine.measurement.accuracy import classes_of
 from deltafine.measurement.output import Output
+from deltafine.measurement.parts import split
 from deltafine.measurement.relative_error import RelativeError
 from deltafine.measurement.side_by_side import VALUES_AT_ONCE
 from deltafine.model.clip_model import with_time
@@ -303,7 +304,9 @@ def _judged(sample: _Sample, output: Output, classes: Sequence[str]) -> _Found:
 
 def _of_numbers(sample: _Sample, output: Output) -> _Found:
     flat = sample.scores.reshape(sample.labels.size, -1)
-    constant = "the same numbers" if np.ptp(flat, axis=0).max() <= _FLAT * max(np.abs(flat).max(), 1e-30) else ""
+    apart = split(flat, output.parts) if output.parts else [flat]
+    still = all(np.ptp(one, axis=0).max() <= _FLAT * max(np.abs(one).max(), 1e-30) for one in apart)
+    constant = "the same numbers" if still else ""
     known = sample.labels >= 0
     if not output.values or not known.any():
         return _Found("answers", constant=constant)

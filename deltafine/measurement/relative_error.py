@@ -3,29 +3,106 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.measurement.records import Record
+from deltafine.measurement.parts import SMALLEST_SPREAD, OutputPart, floored, split
+from deltafine.measurement.records import Record, inner_record, nested
 
-SMALLEST_SPREAD = 1e-3
-"""The least spread that an output counts with, as a share of the largest: one that never varies must count too."""
+NEVER_VARIES = (
+    "The numbers to be predicted are the same on every frame, so an error has nothing to be compared with: give videos "
+    "in which they change."
+)
 
 
 class RelativeError:
     """Root mean square error / standard deviation of the targets.
 
-    Output by output; then the root mean square of these. 0 is perfect; 1 is what the mean of the targets would score.
+    Number by number; then the root mean square of these. 0 is perfect; 1 is what the mean of the targets would score.
     Targets are the original model's predictions, or labels.
+
+    Args:
+        parts: of a model with several outputs, whose predictions are laid out. Each output then has an error of its
+            own, in units of its own spread, and the whole is the root of the mean of their squares by weight.
     """
+
+    def __init__(self, parts: Sequence[OutputPart] = ()) -> None:
+        self._parts = tuple(parts)
+        self._errors = [_ErrorOfOne() for _ in self._parts or (None,)]
+
+    def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int = 0) -> None:
+        """Add predictions and targets (frames, ..., outputs); positions of a map count as frames do."""
+        given = np.asarray(predictions).reshape(targets.shape)
+        for error, ours, aim in zip(self._errors, self._apart(given), self._apart(targets), strict=True):
+            error.update(ours, aim, work_item)
+
+    def record(self) -> Record:
+        """Everything added up, for :meth:`add` of another one."""
+        return nested({str(place): error.record() for place, error in enumerate(self._errors)})
+
+    def add(self, record: Record) -> None:
+        """Add what another one has added up."""
+        for place, error in enumerate(self._errors):
+            error.add(inner_record(record, str(place)))
+
+    def result(self) -> float | None:
+        """The error; None if nothing was added.
+
+        Raises:
+            DeltafineError: the targets never vary, so that no error is large or small.
+        """
+        return self._whole([error.result(several=bool(self._parts)) for error in self._errors])
+
+    def by_part(self) -> list[float | None]:
+        """The error of each of several outputs; None if nothing was added."""
+        return [error.result(several=True) for error in self._errors] if self._parts else []
+
+    def by_work_item(self) -> dict[int, float]:
+        """The error of each work item by itself, in units of the spread of all targets.
+
+        Raises:
+            DeltafineError: as ``result``.
+        """
+        found = [error.by_work_item(several=bool(self._parts)) for error in self._errors]
+        whole = {item: self._whole([of_part[item] for of_part in found]) for item in found[0]}
+        return {item: error for item, error in whole.items() if error is not None}
+
+    def of(self, errors: np.ndarray) -> float:
+        """The error that sums of squared errors (outputs,) of other predictions of the same targets amount to.
+
+        Raises:
+            DeltafineError: as ``result``.
+        """
+        summed = [errors]
+        if self._parts:
+            summed = [one.reshape(-1, one.shape[-1]).sum(0) for one in split(errors, self._parts)]
+        pairs = zip(self._errors, summed, strict=True)
+        found = self._whole([error.of(one, several=bool(self._parts)) for error, one in pairs])
+        assert found is not None
+        return found
+
+    def _apart(self, values: np.ndarray) -> list[np.ndarray]:
+        return split(values, self._parts) if self._parts else [values]
+
+    def _whole(self, errors: Sequence[float | None]) -> float | None:
+        if not self._parts or any(error is None for error in errors):
+            return errors[0]
+        if not any(error.varies for error in self._errors):
+            raise DeltafineError(NEVER_VARIES)
+        weights = [part.weight for part in self._parts]
+        return float(np.sqrt(np.average(np.square(np.asarray(errors, np.float64)), weights=weights)))
+
+
+class _ErrorOfOne:
+    """The relative error of one output; ``several``: whether it stands beside others, see ``parts.floored``."""
 
     def __init__(self) -> None:
         self._by_work_item: dict[int, _Sums] = {}
 
-    def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int = 0) -> None:
-        """Add predictions and targets (frames, ..., outputs); positions of a map count as frames do."""
+    def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int) -> None:
         aim = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
         error = np.asarray(predictions, np.float64).reshape(aim.shape) - aim
         if not len(aim):
@@ -40,7 +117,6 @@ class RelativeError:
         sums.errors += (error**2).sum(0)
 
     def record(self) -> Record:
-        """Everything added up, for :meth:`add` of another one."""
         work_items = sorted(self._by_work_item)
         sums = [self._by_work_item[item] for item in work_items]
         return {
@@ -53,44 +129,40 @@ class RelativeError:
         }
 
     def add(self, record: Record) -> None:
-        """Add what another one has added up."""
         columns = (record[name] for name in ("origin", "sum", "squares", "errors"))
         for item, count, *sums in zip(record["work_item"].tolist(), record["count"].tolist(), *columns, strict=True):
             other, known = _Sums(count, *sums), self._by_work_item.get(item)
             self._by_work_item[item] = other if known is None else known.with_another(other)
 
-    def result(self) -> float | None:
-        """The error; None if nothing was added.
+    def result(self, *, several: bool) -> float | None:
+        return self.of(self._sums().errors, several=several) if self._by_work_item else None
 
-        Raises:
-            DeltafineError: the targets never vary, so that no error is large or small.
-        """
-        return self.of(self._sums().errors) if self._by_work_item else None
-
-    def by_work_item(self) -> dict[int, float]:
-        """The error of each work item by itself, in units of the spread of all targets.
-
-        Raises:
-            DeltafineError: as ``result``.
-        """
+    def by_work_item(self, *, several: bool) -> dict[int, float]:
         whole = self._sums().count if self._by_work_item else 0
-        return {item: self.of(sums.errors * whole / sums.count) for item, sums in sorted(self._by_work_item.items())}
+        return {
+            item: self.of(sums.errors * whole / sums.count, several=several)
+            for item, sums in sorted(self._by_work_item.items())
+        }
 
-    def of(self, errors: np.ndarray) -> float:
-        """The error that sums of squared errors (outputs,) of other predictions of the same targets amount to.
-
-        Raises:
-            DeltafineError: as ``result``.
-        """
-        sums = self._sums()
-        variance = np.maximum(sums.squares / sums.count - (sums.sum / sums.count) ** 2, 0)
-        if not variance.max():
-            raise DeltafineError(
-                "The numbers to be predicted are the same on every frame, so an error has nothing to be compared "
-                "with: give videos in which they change."
-            )
-        spread = np.maximum(variance, SMALLEST_SPREAD**2 * variance.max())
+    def of(self, errors: np.ndarray, *, several: bool) -> float:
+        sums, variance = self._sums(), self._variance
+        if several:
+            mean = sums.origin + sums.sum / sums.count
+            spread = floored(variance, variance + mean**2)
+        elif not variance.max():
+            raise DeltafineError(NEVER_VARIES)
+        else:
+            spread = np.maximum(variance, SMALLEST_SPREAD**2 * variance.max())
         return float(np.sqrt(np.mean(errors / sums.count / spread)))
+
+    @property
+    def varies(self) -> bool:
+        return bool(self._variance.max())
+
+    @property
+    def _variance(self) -> np.ndarray:
+        sums = self._sums()
+        return np.maximum(sums.squares / sums.count - (sums.sum / sums.count) ** 2, 0)
 
     def _sums(self) -> _Sums:
         first, *others = (self._by_work_item[work_item] for work_item in sorted(self._by_work_item))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from deltafine.document.figures import Estimate
 from deltafine.measurement.interval import mean_with_interval
 from deltafine.measurement.metric import Beside, Metric, Result, Shown, Subject
 from deltafine.measurement.output import Output
+from deltafine.measurement.parts import by_name
 from deltafine.measurement.records import Record
-from deltafine.measurement.scoring import Scoring
+from deltafine.measurement.scoring import GivenAnswers, ScoredVideo, Scoring
 
 
 class Score(Metric):
@@ -43,8 +45,8 @@ class Score(Metric):
         for row, number in enumerate(answers.videos.tolist()):
             if number != self._number or self._video is None:
                 self._finish()
-                name = answers.name or f"number {number + 1}"
-                self._video, self._number = OneVideo(self.scoring, self.labelled, name), number
+                about = answers.about or ScoredVideo(answers.name or f"number {number + 1}")
+                self._video, self._number = OneVideo(self.scoring, self.labelled, about), number
             original = None if answers.original is None else answers.original[row]
             first = None if shown.control is None else shown.control.predictions[row]
             self._video.add(answers.predictions[row], answers.labels[row], original, first)
@@ -85,11 +87,11 @@ class OneVideo:
     Args:
         scoring: judges it.
         labelled: whether by labels; else by the original's predictions.
-        name: of the video, for messages.
+        about: which it is.
     """
 
-    def __init__(self, scoring: Scoring, labelled: bool, name: str) -> None:
-        self._scoring, self._labelled, self._name = scoring, labelled, name
+    def __init__(self, scoring: Scoring, labelled: bool, about: ScoredVideo) -> None:
+        self._scoring, self._labelled, self._about = scoring, labelled, about
         self._predictions: list[np.ndarray] = []
         self._original: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
@@ -110,18 +112,17 @@ class OneVideo:
     def scores(self, output: Output, *, is_original: bool) -> tuple[float, float, float] | None:
         """Of the model, of the original, and of holding its first answer; NaN where it is not there. None where there
         is nothing to judge by."""
-        found = self._truth(output)
-        if found is None:
+        judged = self._judged(output)
+        if judged is None:
             return None
-        known, truth = found
-        predictions = np.concatenate(self._predictions)[known]
-        original = np.concatenate(self._original)[known] if self._original else None
+        predictions = np.concatenate(self._predictions)[judged.frames]
+        original = np.concatenate(self._original)[judged.frames] if self._original else None
 
         def score(answers: np.ndarray | None) -> float:
-            return math.nan if answers is None else self._scoring.of_video(answers, truth, self._name)
+            return math.nan if answers is None else judged.score(answers)
 
         own = score(predictions)
-        frozen = None if self._first is None else np.repeat(self._first, len(truth), axis=0)
+        frozen = None if self._first is None else np.repeat(self._first, len(predictions), axis=0)
         return own, own if is_original else score(original), score(frozen)
 
     def scores_of(self, output: Output, sources: np.ndarray) -> list[float] | None:
@@ -134,27 +135,51 @@ class OneVideo:
         Returns:
             One for each way; None where there is nothing to judge by.
         """
-        found = self._truth(output)
-        if found is None:
+        judged = self._judged(output)
+        if judged is None:
             return None
-        known, truth = found
         predictions = np.concatenate(self._predictions)
         scores: dict[bytes, float] = {}  # ways that come to the same are scored once
         for source in sources:
             key = source.tobytes()
             if key not in scores:
-                scores[key] = self._scoring.of_video(predictions[source[known]], truth, self._name)
+                scores[key] = judged.score(predictions[source[judged.frames]])
         return [scores[source.tobytes()] for source in sources]
 
-    def _truth(self, output: Output) -> tuple[np.ndarray | slice, np.ndarray] | None:
-        """Which frames are judged, (frames,) bool or all, and by what; None where there is nothing."""
+    def _judged(self, output: Output) -> _Judged | None:
+        """What is judged, and by what; None where there is nothing."""
+        labels, about = np.concatenate(self._labels), self._about
+        if about.frames is not None:
+            about = replace(about, frames=about.frames[: len(labels)])
         if not self._labelled:
-            return (slice(None), np.concatenate(self._original)) if self._original else None
-        labels = np.concatenate(self._labels)
+            truth = np.concatenate(self._original) if self._original else None
+            return None if truth is None else _Judged(self._scoring, output, about, slice(None), _apart(truth, output))
         known = labels >= 0
         if not known.any():
             return None
-        return known, output.targets(labels[known]) if output.numbers else labels[known]
+        about = about if about.frames is None else replace(about, frames=about.frames[known])
+        of_labels = output.targets(labels[known]) if output.numbers else labels[known]
+        return _Judged(self._scoring, output, about, known, of_labels)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Frames of a video that answers are judged on, (frames,) bool or all, and by what."""
+
+    scoring: Scoring
+    output: Output
+    about: ScoredVideo
+    frames: np.ndarray | slice
+    truth: GivenAnswers
+
+    def score(self, answers: np.ndarray) -> float:
+        """Of predictions for these frames."""
+        return self.scoring.of_video(_apart(answers, self.output), self.truth, self.about.name, self.about)
+
+
+def _apart(values: np.ndarray, output: Output) -> GivenAnswers:
+    """Of several outputs each by its name."""
+    return by_name(values, output.parts) if output.parts else values
 
 
 def _mean(scores: np.ndarray, recordings: Sequence[str]) -> Estimate | None:

@@ -8,7 +8,7 @@ from deltafine.measurement.metric import Answered
 from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record
 from deltafine.measurement.score import OneVideo
-from deltafine.measurement.scoring import Scoring
+from deltafine.measurement.scoring import ScoredVideo, Scoring
 
 
 class ScoredWays:
@@ -44,7 +44,8 @@ class ScoredWays:
         """
         if self._video is None:
             self._number = int(beside.videos[0])
-            self._video = OneVideo(self._scoring, self._labelled, beside.name or f"number {self._number + 1}")
+            about = beside.about or ScoredVideo(beside.name or f"number {self._number + 1}")
+            self._video = OneVideo(self._scoring, self._labelled, about)
         original = None if self._labelled or beside.original is None else beside.original[0]
         self._video.add(predictions, beside.labels[0], original)
         self._sources.append(source)

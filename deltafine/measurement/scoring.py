@@ -8,15 +8,43 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.measurement.accuracy import classes_of
 from deltafine.model.custom_objects import imported
+
+GivenAnswers: TypeAlias = np.ndarray | dict[str, np.ndarray]
+"""About the frames of a video; of several outputs by their names."""
+VIDEO = "video"
+"""Parameter of a score that wants to know which video it judges."""
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """Which video a score judges: for truth that the function has of its own, such as a file of boxes.
+
+    Attributes:
+        name: as the program names it.
+        path: of its file, or of its folder of images; None where it is not known.
+        frames: (answers,) int64, the frame of the file that each answer is about, the first being 0; (answers, T) for
+            a network that answers once per window; None where it is not known.
+    """
+
+    name: str
+    path: Path | None = None
+    frames: np.ndarray | None = None
+
+    def by_window(self, length: int) -> ScoredVideo:
+        """The same for a network that answers once for so many frames."""
+        if self.frames is None:
+            return self
+        windows = len(self.frames) // length
+        return replace(self, frames=self.frames[: windows * length].reshape(windows, length))
 
 
 @dataclass(frozen=True)
@@ -28,14 +56,16 @@ class Scoring:
         function: called as function(predictions, truth), gives one finite number; higher is better. Predictions are
             (frames, ..., outputs), one "frame" for each window of a network that answers once per window. The truth is
             the labels (frames,) int64, or (frames, 1) float64 where they are numbers, frames without one being left out
-            of both; or the original's predictions, where labels are not looked at. Both are read-only.
+            of both; or the original's predictions, where labels are not looked at. Both are read-only. Of a network
+            with several outputs, predictions are a dict of such arrays by the outputs' names. A third parameter called
+            ``video`` gets a ``ScoredVideo``.
         kept: what is kept of predictions until the video is over, and then given to the function.
         of_maps: whether it needs maps of classes, which have no labels.
         source: SHA-256 of the file that the function is in; empty for a built-in one.
     """
 
     name: str
-    function: Callable[[np.ndarray, np.ndarray], Any]
+    function: Callable[..., Any]
     kept: Callable[[np.ndarray], np.ndarray] = np.asarray
     of_maps: bool = False
     source: str = ""
@@ -61,21 +91,30 @@ class Scoring:
                 "give --task distill to leave them aside."
             )
 
-    def of_video(self, predictions: np.ndarray, truth: np.ndarray, video: str) -> float:
+    def of_video(
+        self, predictions: GivenAnswers, truth: GivenAnswers, video: str, about: ScoredVideo | None = None
+    ) -> float:
         """The score of what was answered about a video.
+
+        Args:
+            predictions, truth: as the function takes them.
+            video: its name.
+            about: for a function that takes it.
 
         Raises:
             DeltafineError: the function fails, or gives something else than a finite number.
         """
-        for values in (predictions, truth):
-            values.flags.writeable = False  # they are used again
+        for answers in (predictions, truth):
+            for values in answers.values() if isinstance(answers, dict) else (answers,):
+                values.flags.writeable = False  # they are used again
+        more = {VIDEO: about or ScoredVideo(video)} if _takes_video(self.function) else {}
         try:
-            found = self.function(predictions, truth)
+            found = self.function(predictions, truth, **more)
         except Exception as error:  # whatever a function of the user's own may raise
             reason = " ".join(str(error).split())[:200].rstrip(".")
             raise DeltafineError(
                 f"The score {self.name} fails on the video {video}: {type(error).__name__}: {reason}. It was given "
-                f"predictions {predictions.shape} and {'labels' if truth.ndim == 1 else 'a truth of'} {truth.shape}."
+                f"predictions {_shapes(predictions)} and {_what(truth)} {_shapes(truth)}."
             ) from error
         number = _number(found)
         if number is None or not math.isfinite(number):
@@ -145,6 +184,23 @@ def _number(found: Any) -> float | None:
     if array is None or array.shape or array.dtype.kind not in "iuf":
         return None
     return float(array)
+
+
+def _takes_video(function: Callable[..., Any]) -> bool:
+    try:
+        return VIDEO in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions in C do not say what they take
+        return False
+
+
+def _shapes(answers: GivenAnswers) -> str:
+    if not isinstance(answers, dict):
+        return str(answers.shape)
+    return ", ".join(f"{name} {values.shape}" for name, values in answers.items())
+
+
+def _what(truth: GivenAnswers) -> str:
+    return "labels" if not isinstance(truth, dict) and truth.ndim == 1 else "a truth of"
 
 
 def _a_kind(found: Any) -> str:

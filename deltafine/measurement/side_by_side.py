@@ -19,6 +19,7 @@ from deltafine.measurement.probe import Piece, Probe, probe_of
 from deltafine.measurement.recordings import Known, recording_of
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.score import Score
+from deltafine.measurement.scoring import ScoredVideo
 from deltafine.measurement.sensitivity_runs import SensitivityRuns
 from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
@@ -192,7 +193,8 @@ def _on_streams(
         for index, (video, pieces) in enumerate(streams):
             comparison.know(index, video, data.classes)
             if spliced or index % workers.count == workers.index:
-                comparison.add_stream(index, pieces, one_label=video.frame_labels is None, name=video.name)
+                about = ScoredVideo(video.name, video.path, data.examination.frame_numbers(video, fps))
+                comparison.add_stream(index, pieces, one_label=video.frame_labels is None, about=about)
             if progress is not None:
                 progress("streams", index + 1, len(videos))
 
@@ -315,8 +317,16 @@ class _Comparison:
         self._videos |= set(inner_record(record, "videos")["numbers"].tolist())
 
     def add_stream(
-        self, index: int, pieces: Iterable[tuple[np.ndarray, np.ndarray | None]], *, one_label: bool, name: str = ""
+        self,
+        index: int,
+        pieces: Iterable[tuple[np.ndarray, np.ndarray | None]],
+        *,
+        one_label: bool,
+        about: ScoredVideo | None = None,
     ) -> None:
+        about = about or ScoredVideo("")
+        if self._by_window and self.window is not None:
+            about = about.by_window(self.window)
         states = self._states if self._spliced else dict.fromkeys(self._probes)
         held: np.ndarray | None = None
         if self._controls is not None:
@@ -331,7 +341,7 @@ class _Comparison:
             shown = {}
             for model in self._probes:
                 shown[model], states[model] = self._run(model, frames[None], states[model], after_cut=number == 0)
-            of_video: Any = {"one_label": one_label, "name": name}
+            of_video: Any = {"one_label": one_label, "name": about.name, "about": about}
             answers = self._answers(frames[None], shown, known[None], np.array([index]), index, **of_video)
             first_seen = answers[self._reference].predictions
             held = first_seen[:, :1] if held is None else held

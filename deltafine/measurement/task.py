@@ -13,6 +13,8 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.measurement.output import ClipOutput, Output, are_probabilities
+from deltafine.measurement.parts import OutputPart, listed
+from deltafine.model.output_names import output_names
 from deltafine.model.time_axis import times_of_values
 from deltafine.model.trace import FoldFrames, trace
 from deltafine.video import Dataset, open_dataset
@@ -32,11 +34,13 @@ class Answers:
 
     Attributes:
         steps: answers along time; None where there is one for a frame, or one for a whole window.
-        shape: of one answer.
+        shape: of one answer; of several outputs, how many values they have.
+        parts: the outputs, where there are several.
     """
 
     steps: int | None
     shape: tuple[int, ...]
+    parts: tuple[OutputPart, ...] = ()
 
 
 def answers_of(model: keras.Model, sample: Sequence[int], window: int | None) -> Answers:
@@ -48,25 +52,54 @@ def answers_of(model: keras.Model, sample: Sequence[int], window: int | None) ->
         window: frames of a clip, for a model that takes clips.
 
     Raises:
-        DeltafineError: the model has several outputs, or runs over parts of a frame as if they were frames.
+        DeltafineError: the model runs over parts of a frame as if they were frames, or one of several outputs has no
+            fixed shape, or another number of steps in time than the others.
     """
-    outputs = model.outputs
-    if len(outputs) != 1:
-        raise DeltafineError(
-            f"The model has {len(outputs)} outputs; deltafine needs one: save keras.Model(model.inputs, "
-            "model.outputs[0]), with the number of the output that matters."
-        )
     traced = trace(model, sample)
-    value = traced.outputs[0]
     if window is None and any(isinstance(call.operation, FoldFrames) for call in traced.calls):
         raise DeltafineError(
             "The model takes single frames and is TimeDistributed over parts of them, which cannot be measured: "
             "give it clips, or build it again without TimeDistributed."
         )
-    times = None if window is None else times_of_values(traced).get(value)
-    if times is None:
-        return Answers(None, value.sample_shape)
-    return Answers(times.steps, value.sample_shape[1:])
+    found = {} if window is None else times_of_values(traced)
+    times = [found.get(value) for value in traced.outputs]
+    shapes = [
+        value.sample_shape if time is None else value.sample_shape[1:]
+        for value, time in zip(traced.outputs, times, strict=True)
+    ]
+    steps = [None if time is None else time.steps for time in times]
+    if len(shapes) == 1:
+        return Answers(steps[0], shapes[0])
+    parts = parts_of(output_names(model), shapes)
+    if len(set(steps)) > 1:
+        said = ", ".join(f"'{part.name}' {step or 1}" for part, step in zip(parts, steps, strict=True))
+        raise DeltafineError(
+            f"The outputs of the model have different numbers of answers for a clip ({said}), so they cannot be "
+            "compared frame by frame: save keras.Model(model.inputs, [...]) with outputs that have the same."
+        )
+    return Answers(steps[0], (sum(part.size for part in parts),), parts)
+
+
+def parts_of(names: Sequence[str], shapes: Sequence[tuple[int | None, ...]]) -> tuple[OutputPart, ...]:
+    """The outputs of a model that has several.
+
+    Args:
+        names: of the outputs.
+        shapes: of one answer of each.
+
+    Raises:
+        DeltafineError: one has no fixed shape.
+    """
+    found = []
+    for name, shape in zip(names, shapes, strict=True):
+        known = tuple(size for size in shape if size is not None)
+        if len(known) != len(shape):
+            raise DeltafineError(
+                f"The output '{name}' has no fixed shape ({shape}), and answers of several outputs are compared value "
+                "by value: give --size, or save a model whose outputs have one."
+            )
+        found.append(OutputPart(name, known or (1,)))
+    return tuple(found)
 
 
 def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None) -> None:
@@ -81,6 +114,11 @@ def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None
     Raises:
         DeltafineError: saying what fits.
     """
+    if answers.parts and (task == "classification" or (task == "regression" and data.values)):
+        raise DeltafineError(
+            f"The model has {len(answers.parts)} outputs ({listed(answers.parts)}), and a label is for one: use --task "
+            "distill to follow the original's answers of all of them, and --score for what else they are judged by."
+        )
     if not data.classes or task == "distill":
         return
     if task == "classification" and data.values:
@@ -178,7 +216,12 @@ def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | N
 
 
 def output_of(
-    model: keras.Model, task: Task, clip_output: ClipOutput, data: Dataset, streams: Dataset
+    model: keras.Model,
+    task: Task,
+    clip_output: ClipOutput,
+    data: Dataset,
+    streams: Dataset,
+    parts: tuple[OutputPart, ...] = (),
 ) -> tuple[Output, Dataset, Dataset]:
     """How answers are read, as far as it is known before there are any; and both data sets, without labels that say
     nothing of the model's numbers.
@@ -186,6 +229,9 @@ def output_of(
     Raises:
         DeltafineError: the labels are numbers, but others than the model's.
     """
+    if parts:  # numbers, all of them, and labels are not looked at
+        output, bare = Output("numbers", False, clip_output=clip_output, parts=parts), without_labels(data)
+        return output, bare, bare if streams is data else without_labels(streams)
     if task != "regression":
         return Output("classes", clip_output=clip_output), data, streams
     of_both = streams if len(streams.classes) > len(data.classes) > 0 else data  # its labels go on from the data's
@@ -200,6 +246,8 @@ def output_of(
 
 def read_output(output: Output, task: Task, predictions: np.ndarray) -> Output:
     """How answers are read, now that the original's predictions (frames, ..., outputs) are there."""
+    if output.parts:
+        return output
     probabilities = are_probabilities(predictions)
     kind = "numbers" if task == "distill" and not probabilities else output.kind
     return replace(output, kind=kind, probabilities=probabilities)

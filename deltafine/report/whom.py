@@ -114,9 +114,9 @@ def class_name(report: Report, label: int) -> str:
 
 
 def listings(report: Report, most: int) -> list[FigureTable]:
-    """The tables; with no more lines than asked for, the worst."""
+    """The tables; with no more lines than asked for, the worst. Of outputs, all are shown."""
     judged = judged_by(report)
-    found = []
+    found = [_outputs(report)]
     if judged is not None:
         for parts, things in ((recordings(report), "recordings"), (videos(report), "videos")):
             of = f"The {most} worst of {len(parts)} {things}" if len(parts) > most else f"All {len(parts)} {things}"
@@ -240,6 +240,25 @@ def _listing(title: str, thing: str, parts: Sequence[Part], what: str, report: R
 
 def _signed(value: float) -> str:
     return f"{'+' if value >= 0 else '-'}{share(abs(value))}"
+
+
+def _outputs(report: Report) -> FigureTable:
+    """Of a model with several outputs: how far each is from the original's, in every model that has an original."""
+    models = [name for name, measured in report.models.items() if name != "original" and measured.streams.outputs]
+    measured = [{one.name: one for one in report.models[model].streams.outputs} for model in models]
+    weighted = any(one.weight != 1 for outputs in measured for one in outputs.values())
+    of_classes = any(one.fidelity is not None for outputs in measured for one in outputs.values())
+    figures = [("error", "relative_error"), *([("same class", "fidelity")] if of_classes else [])]
+    lines, values = [], []
+    for output in measured[0].values() if measured else ():
+        read = [getattr(outputs[output.name], name) for _, name in figures for outputs in measured]
+        weight = (f"{output.weight:g}",) if weighted else ()
+        shape = "x".join(map(str, output.shape))
+        lines.append((output.name, shape, *weight, *(ABSENT if value is None else share(value) for value in read)))
+        values.append((float(math.prod(output.shape)), *([output.weight] if weighted else []), *read))
+    headings = [f"{model}: {what}" if of_classes else model for what, _ in figures for model in models]
+    title = "By output: error in units of its own spread (streams)"
+    return FigureTable(title, ("output", "shape", *(["weight"] if weighted else []), *headings), lines, 1, values)
 
 
 def _confused(report: Report, most: int) -> FigureTable:

@@ -54,6 +54,14 @@ class Declarations(BaseModel):
         metavar="SCORE",
         unset="accuracy; the error of numbers; fidelity without labels",
     )
+    output_weight: Names = setting(
+        (),
+        help="How much outputs count. Each NAME=WEIGHT, 1 where none is given; of a model with several outputs. See "
+        "[several outputs](refine.md#several-outputs).",
+        panel=MODEL,
+        metavar="NAME=W",
+        unset="1 each",
+    )
     custom_objects: Names = setting(
         (),
         help="Your own layer or function. All forms are described under [models](cli.md#models).",

@@ -21,6 +21,7 @@ ADDED_LATER: dict[str, Any] = {
     "max_seconds": None,
     "time": None,
     "sensitivity_frames": 256,
+    "output_weight": [],
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {

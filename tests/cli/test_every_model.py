@@ -42,12 +42,16 @@ def test_every_command_takes_it(name: str, deltafine: Command, videos: Path, tmp
     again = json.loads(measured.output)["models"]["refined"]["streams"]
     best = list(document["models"].values())[-1]["streams"]  # the calibrated model, where nothing could be trained
     assert again["operations"] == best["operations"]
+    assert again["outputs"] == best["outputs"]
+    assert len(best["outputs"]) == (len(made.outputs) if len(made.outputs) > 1 else 0)
 
     for form in ("stripped", "quantized"):
         done(deltafine("export", out, "--form", form, "--frames", FRAMES))
         plain = keras.models.load_model(out / "export" / f"{form}.keras")
         sample = tuple(size or FRAMES for size in plain.input_shape[1:])
-        assert np.isfinite(np.asarray(plain.predict(np.zeros((1, *sample), "float32"), verbose=0))).all()
+        given = keras.tree.flatten(plain.predict(np.zeros((1, *sample), "float32"), verbose=0))
+        assert all(np.isfinite(values).all() for values in given)
+        assert len(given) == len(made.outputs)
     done(deltafine("export", out, "--format", "tflite"))
     done(deltafine("export", out, "--format", "thresholds"))
 

@@ -33,11 +33,6 @@ def uncopyable() -> Any:
     return Backbone(3, 10)
 
 
-def two_outputs() -> Any:
-    model = small_model()
-    return keras.Model(model.inputs, [*model.outputs, layers.Dense(3)(model.get_layer("pool").output)])
-
-
 def two_inputs() -> Any:
     one, other = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
     return keras.Model([one, other], layers.Dense(2)(layers.Flatten()(layers.Add()([one, other]))))
@@ -64,7 +59,6 @@ REFUSED = {
     quantised: "is quantised (int8)",
     keeping_state: "keeps its state",
     uncopyable: "cannot be copied from its own configuration",
-    two_outputs: "2 outputs; deltafine needs one",
     two_inputs: "deltafine needs one input",
     depth_pictures: "1 or 3 channels",
     any_size: "give one with --size",

@@ -210,13 +210,6 @@ def test_what_does_not_fit_is_refused_with_what_does(
     assert not (tmp_path / "run").exists()
 
 
-def test_several_outputs_are_refused_with_the_way_out(labelled: Path, tmp_path: Path) -> None:
-    one = of_numbers()
-    model = keras.Model(one.inputs, [one.output, one.get_layer("conv2").output])
-    with pytest.raises(DeltafineError, match=r"has 2 outputs; .*model.outputs\[0\]"):
-        run(model, labelled, tmp_path)
-
-
 def test_numbers_that_never_change_are_refused(unlabelled: Path, tmp_path: Path) -> None:
     model = of_numbers()
     model.get_layer("head").set_weights([np.zeros((100, 1)), np.ones(1)])

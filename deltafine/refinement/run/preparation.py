@@ -15,6 +15,7 @@ from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
 from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
+from deltafine.measurement.parts import weighted
 from deltafine.measurement.score import Score
 from deltafine.measurement.scoring import Scoring, scoring_of
 from deltafine.measurement.task import (
@@ -159,7 +160,7 @@ class Prepared:
         """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
         self.output = read_output(self.output, self.settings.task, predictions)
         if self.output.numbers:
-            return RegressionLoss(predictions, self.teaching, self.output.values)
+            return RegressionLoss(predictions, self.teaching, self.output.values, self.output.parts)
         return ClassificationLoss(self.output.probabilities, self.teaching)
 
     def clips(
@@ -226,7 +227,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     for labelled in (data,) if data.classes else (streams,):
         check_labels(fits.answers, settings.task, labelled, window)
-    output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams)
+    parts = weighted(fits.answers.parts, settings.output_weight)
+    output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
     if scoring is not None:
         scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
     warnings = []

@@ -301,7 +301,7 @@ class Refinement:
             pieces = [self._probe_of_original.run(video[None]).predictions[0] for video in videos]
             answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
-            self.activity = activity_of(videos, pieces, numbers=self.prepared.output.numbers)
+            self.activity = activity_of(videos, pieces, self.prepared.output)
             self._check_reference()
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
@@ -392,7 +392,8 @@ class Refinement:
         folder = None if settings.cache is None or own_code else Path(settings.cache)
         layers = list(models.delta_layers(self.calibrated))
         rule = [settings.rule, settings.granularity, settings.threshold_per]
-        answers = [type(loss).__name__, self.prepared.output.probabilities]
+        output = self.prepared.output
+        answers = [type(loss).__name__, output.probabilities, *((part.name, part.weight) for part in output.parts)]
         model = [self._started_with["model"], self._form]
         return Trials.of(folder, {"model": model, "layers": layers, "rule": rule, "answers": answers}, videos)
 

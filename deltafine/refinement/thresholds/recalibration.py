@@ -15,6 +15,7 @@ time that TensorFlow would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ class Recalibration:
                 for number, frame in enumerate(batch.frames[place] if place < len(batch.frames) else ()):
                     steady = not state.fresh
                     state.step(frame)
-                    predicted[place, number] = state.value(self._plan.outputs[0]).reshape(self._shape)
+                    predicted[place, number] = self._answer(state)
                     table += state.counters * steady
                     frames += steady
             return table, frames
@@ -180,7 +181,13 @@ class Recalibration:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return self._plan.tensors[self._plan.outputs[0]].sample_shape
+        shapes = [self._plan.tensors[output].sample_shape for output in self._plan.outputs]
+        return shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
+
+    def _answer(self, state: NumbaState) -> np.ndarray:
+        """What the network answers, several outputs laid out as in training."""
+        values = [state.value(output) for output in self._plan.outputs]
+        return values[0].reshape(self._shape) if len(values) == 1 else np.concatenate([v.ravel() for v in values])
 
     def _answered(self, teacher: Any) -> Any:
         answer = tf.function(

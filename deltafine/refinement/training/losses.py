@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.measurement.relative_error import SMALLEST_SPREAD
+from deltafine.measurement.parts import SMALLEST_SPREAD, OutputPart, shares, spreads
+from deltafine.measurement.probe import MOST_FEATURES
 
 SMALLEST_PROBABILITY = 1e-7
 
@@ -122,19 +123,29 @@ class RegressionLoss:
         predictions: the original's, (frames, ..., outputs), from which each output's spread is taken.
         distill: share of the original's answers, 0 to 1; clips without a label use them alone.
         values: the number that each label index stands for; () where labels are not looked at.
+        parts: of a model with several outputs, whose predictions are laid out: each has its own spread, and counts by
+            its weight, however many values it has.
 
     Raises:
         DeltafineError: the original's predictions never vary.
     """
 
-    def __init__(self, predictions: np.ndarray, distill: float = 1.0, values: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        predictions: np.ndarray,
+        distill: float = 1.0,
+        values: Sequence[float] = (),
+        parts: Sequence[OutputPart] = (),
+    ) -> None:
         spread = np.asarray(predictions, np.float64).reshape(-1, predictions.shape[-1]).std(0)
+        self._shares = shares(parts).astype("float32") if parts else None
         if not spread.max() > 0:
             raise DeltafineError(
                 "The model predicts the same numbers on every frame of the training videos, so there is nothing to "
                 "follow: check --rescale and the videos."
             )
-        self._spread = np.maximum(spread, SMALLEST_SPREAD * spread.max()).astype("float32")
+        spread = spreads(predictions, parts) if parts else np.maximum(spread, SMALLEST_SPREAD * spread.max())
+        self._spread = spread.astype("float32")
         self.distill = distill
         self._values = np.asarray(values, np.float32)
 
@@ -160,13 +171,17 @@ class RegressionLoss:
 
     def divergence(self, original: np.ndarray, predictions: np.ndarray) -> float:
         """Mean of half the squared error over the variance."""
-        error = (np.asarray(predictions, np.float64) - original) / self._spread
-        return float(np.mean(error**2) / 2)
+        error = ((np.asarray(predictions, np.float64) - original) / self._spread) ** 2
+        return float(np.mean(error if self._shares is None else error @ self._shares) / 2)
 
     def logits(self, predictions: np.ndarray) -> np.ndarray:
         """The numbers themselves, in units of how much each of them varies."""
-        numbers = np.asarray(predictions, np.float64) / self._spread
-        return numbers.reshape(len(numbers), -1)
+        numbers = np.asarray(predictions, np.float64).reshape(len(predictions), -1, predictions.shape[-1])
+        if self._shares is None:
+            return (numbers / self._spread).reshape(len(numbers), -1)
+        kept = np.linspace(0, numbers.shape[-1] - 1, min(numbers.shape[-1], MOST_FEATURES)).round().astype(int)
+        scale = np.sqrt(self._shares * len(self._shares)) / self._spread
+        return np.asarray(numbers[:, 0, kept] * scale[kept])
 
     def right(self, predictions: Any, labels: Any) -> Any:
         """NaN: numbers are near or far, not right or wrong."""
@@ -175,6 +190,8 @@ class RegressionLoss:
     def _error(self, predictions: Any, targets: Any) -> Any:
         """(batch, time): half the squared error over the variance, mean over the outputs and positions."""
         error = tf.square((predictions - targets) / self._spread) / 2
+        if self._shares is not None:
+            return tf.linalg.matvec(error, self._shares)
         return tf.reduce_mean(error, axis=list(range(2, len(error.shape))))
 
 
