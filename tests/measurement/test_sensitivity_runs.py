@@ -13,6 +13,7 @@ from deltafine.measurement.metric import Subject
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.score import Score
 from deltafine.measurement.scoring import scoring_of
+from deltafine.measurement.scoring import ScoredVideo
 from deltafine.measurement.sensitivity_runs import SENSITIVITIES, SensitivityRuns, multiplied
 from deltafine.measurement.side_by_side import measure_with_controls
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
@@ -110,7 +111,7 @@ def test_what_two_of_them_have_measured_adds_up(models: dict[str, Any], data: An
             for index, (video, pieces) in enumerate(data.streams("validation", size=(16, 32), chunk=32)):
                 compared.know(index, video, data.classes)
                 if index in share:
-                    compared.add_stream(index, pieces, one_label=True, name=video.name)
+                    compared.add_stream(index, pieces, one_label=True, about=ScoredVideo(video.name))
             found.append(runs)
         for other in found[1:]:
             found[0].add(from_bytes(to_bytes(other.record())))
