@@ -311,6 +311,14 @@ class Declarations(BaseModel):
         panel=TRAINING,
         unset="0.5; 1 for numbers; 0 for the baselines",
     )
+    distill_features: float | None = setting(
+        None,
+        ge=0,
+        help="Weight of the original's features in the loss. What goes into the last two layers with MACs is kept "
+        "alike, in units of how much it varies.",
+        panel=TRAINING,
+        unset="1 for numbers, 0 for classes and the baselines",
+    )
     average: Share | None = setting(
         None,
         ge=0,

@@ -20,6 +20,7 @@ ADDED_LATER: dict[str, Any] = {
     "max_frames": None,
     "max_seconds": None,
     "time": None,
+    "distill_features": 0.0,
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
@@ -138,6 +139,13 @@ class RefineSettings(Declarations):
         if self.distill is not None or self.method != "deltafine":
             return self.distill or 0.0
         return 1.0 if self.task == "regression" and not self.of_an_earlier_version else 0.5
+
+    @property
+    def teaching_of_features(self) -> float:
+        """Weight of the original's features in the loss."""
+        if self.distill_features is not None:
+            return self.distill_features
+        return 1.0 if self.method == "deltafine" and not self.of_classes else 0.0
 
     @property
     def averaged(self) -> float:

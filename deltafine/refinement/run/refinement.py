@@ -40,6 +40,7 @@ from deltafine.refinement.thresholds.trials import Trials
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.teaching import Features
 from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training.untrained import about_frozen, about_no_training
 from deltafine.refinement.training.validation import quality
@@ -103,6 +104,7 @@ class Refinement:
         self.workers = workers
         self._started_with: dict[str, str] = {}
         self._started = time.monotonic()
+        self._features: Features | None = None
         self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
@@ -224,7 +226,7 @@ class Refinement:
         if why_not or controls is None:
             return [f"There is no control without delta layers (--control): {why_not}."]
         control = trained_control(
-            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests
+            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests, self._features
         )
         controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
         return []
@@ -284,6 +286,8 @@ class Refinement:
             loss = self.prepared.read_output(answers)
             self.activity = activity_of(videos, pieces, numbers=self.prepared.output.numbers)
             self._check_reference()
+            if self.trains and (weight := self.prepared.teaching_of_features):
+                self._features = Features.measured(weight, self.original, self.student, videos)
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
                 divergences = checkpoints.read_facts(calibration).get(DIVERGENCES, [])  # earlier versions had none
@@ -299,6 +303,8 @@ class Refinement:
 
         told = self.workers.lead_bytes(begin)
         self.workers.follow(thresholds)
+        features = self.workers.lead(lambda: None if self._features is None else asdict(self._features))
+        self._features = None if features is None else Features(**features)
         return self.prepared.read_output(from_bytes(told)["answers"])
 
     def _check_reference(self) -> None:
@@ -404,6 +410,7 @@ class Refinement:
             settings,
             steps=len(self.prepared.clips("train", epoch=1)) * self.prepared.epochs,
             workers=self.workers,
+            features=self._features,
         )
         training = Training(
             self.prepared,
