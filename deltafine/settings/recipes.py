@@ -110,7 +110,7 @@ def _given(recipe: str | Path | None, values: GivenSettings, trusted: Collection
     for name, value in (*(read.items() if not _kept_by_a_run(recipe) else ()), *given.items()):
         _refuse_one(name, value)
     # A run always says it: where it does not, that is older than the default of today.
-    read = {"at": [], "distill_features": 0.0, **read} if _kept_by_a_run(recipe) else _with_todays_default(read)
+    read = {"at": [], **read} if _kept_by_a_run(recipe) else _with_todays_default(read)
     given = _with_todays_default(given)
     for name, what in TRUSTING.items():
         asked = ":" in str(read.get(name)) if name in ("rule", "score") else read.get(name)

@@ -141,11 +141,9 @@ class RefineSettings(Declarations):
         return 1.0 if self.task == "regression" and not self.of_an_earlier_version else 0.5
 
     @property
-    def teaching_of_features(self) -> float:
-        """Weight of the original's features in the loss."""
-        if self.distill_features is not None:
-            return self.distill_features
-        return 1.0 if self.method == "deltafine" and not self.of_classes else 0.0
+    def freezes_batchnorm(self) -> bool:
+        """Whether BatchNormalization stays as it is: batches of a few clips tell little of a stream's statistics."""
+        return self.method == "deltafine" if self.freeze_batchnorm is None else self.freeze_batchnorm
 
     @property
     def averaged(self) -> float:

@@ -72,7 +72,7 @@ def train(name: str, devices: int) -> dict[str, Any]:
             ),
         )
         teacher = insert_deltas(model, []) if settings.teaching else None
-    if settings.freeze_batchnorm:
+    if settings.freezes_batchnorm:
         for layer in student.layers:
             layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltafine.jobs.refine import Quiet, refine
+from deltafine.jobs.refine import refine
 from deltafine.layers import Stream
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.model.clip_model import with_time
-from deltafine.refinement.run import directory
-from deltafine.refinement.run.preparation import prepare
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.teaching import Features, Teaching
 from deltafine.refinement.training.trainable import prepare_batchnorm
-from deltafine.settings import RefineSettings, resolve
 from tests.small_runs import FAST, SIZE, small_model, write_small_model, write_small_videos
 
 LABELS = np.array([0, 1])
@@ -107,18 +104,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_small_model(folder / "m.keras"), write_small_videos(folder / "videos", per_class=3)
 
 
-def test_runs_say_what_they_follow(material: tuple[Path, Path]) -> None:
-    model, data = map(str, material)
-
-    def resolved(**settings: Any) -> float | None:
-        return prepare(RefineSettings(model=model, data=data, **FAST, **settings), Quiet()).settings.distill_features
-
-    assert resolved() == 0.0
-    assert resolved(task="distill") == 1.0
-    assert resolved(distill_features=0.5) == 0.5
-    assert resolved(method="paper", distill=0.0) == 0.0
-
-
 def test_features_change_the_training(material: tuple[Path, Path], tmp_path: Path) -> None:
     histories = []
     for weight in (0.0, 5.0):
@@ -127,12 +112,3 @@ def test_features_change_the_training(material: tuple[Path, Path], tmp_path: Pat
         assert tomllib.loads((out / "settings.toml").read_text())["distill_features"] == weight
         histories.append((out / "history.csv").read_text())
     assert histories[0] != histories[1]
-
-
-def test_a_run_of_an_earlier_version_goes_on_without_features(tmp_path: Path) -> None:
-    now = resolve(model="m", data="d", task="distill")
-    before = now.to_toml()
-    assert "distill_features" not in before
-    (tmp_path / "settings.toml").write_text(before)
-    assert directory.settings_of(tmp_path, now, set()).teaching_of_features == 0.0
-    assert now.teaching_of_features == 1.0

@@ -158,7 +158,7 @@ class Prepared:
     @property
     def teaching_of_features(self) -> float:
         """Weight of the original's features in the loss; 0 where nothing of the original is followed."""
-        return self.settings.teaching_of_features if self.teaching > 0 else 0.0
+        return self.settings.distill_features if self.teaching > 0 else 0.0
 
     def read_output(self, predictions: np.ndarray) -> Loss:
         """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
@@ -263,7 +263,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     resolved: dict[str, Any] = {
         "learning_rate": settings.rate,
         "training_divergence": settings.divergence_to_train_from,
-        "distill_features": settings.teaching_of_features,
+        "freeze_batchnorm": settings.freezes_batchnorm,
     }
     if settings.of_classes:
         resolved["start"] = "noise"

@@ -136,9 +136,12 @@ class Refinement:
         self.refined = self.student if alone else models.insert_deltas(model, sites, deltas, **form)
         for trained in {id(one): one for one in (self.student, self.refined)}.values():
             set_trainable(trained, unfreeze=settings.unfreeze, freeze=settings.freeze)
-            prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
         self.frozen = frozen_weights(self.student)
+        for trained in {id(one): one for one in (self.student, self.refined)}.values():
+            prepare_batchnorm(trained, freeze=settings.freezes_batchnorm)
         self.trains = self.prepared.epochs > 0 and can_be_trained(self.student)
+        if not self.trains:
+            self.frozen = frozen_weights(self.student)
         if self.trains and self.frozen.parameters:
             listener.say(about_frozen(self.frozen, settings))
         for said in () if self.trains else about_no_training(self.frozen, settings):

@@ -60,7 +60,7 @@ def trained_control(
     settings = prepared.settings
     student = models.insert_deltas(prepared.model, [], **form)
     set_trainable(student, unfreeze=settings.unfreeze, freeze=settings.freeze)
-    prepare_batchnorm(student, freeze=settings.freeze_batchnorm)
+    prepare_batchnorm(student, freeze=settings.freezes_batchnorm)
     batches = len(prepared.clips("train", epoch=1))
     teacher = original if prepared.teaching > 0 else None
     trainer = Trainer(student, teacher, loss, {}, settings, steps=batches * prepared.epochs, features=features)
