@@ -343,7 +343,7 @@ class Declarations(BaseModel):
         help="Keep statistics and scales of BatchNormalization as they are. In training they are then those of the "
         "model, not of the batch.",
         panel=TRAINING,
-        unset="true; false for the baselines",
+        unset="true for numbers; false for classes and the baselines",
     )
     optimizer: Literal["adamw", "sgd"] = setting(
         "adamw", help="Of the weights. `sgd` has Nesterov momentum 0.9.", panel=TRAINING

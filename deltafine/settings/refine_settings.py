@@ -142,8 +142,10 @@ class RefineSettings(Declarations):
 
     @property
     def freezes_batchnorm(self) -> bool:
-        """Whether BatchNormalization stays as it is: batches of a few clips tell little of a stream's statistics."""
-        return self.method == "deltafine" if self.freeze_batchnorm is None else self.freeze_batchnorm
+        """Whether BatchNormalization stays as it is, where clips of a batch tell little of a stream's statistics."""
+        if self.freeze_batchnorm is not None:
+            return self.freeze_batchnorm
+        return self.method == "deltafine" and not self.of_classes
 
     @property
     def averaged(self) -> float:
