@@ -233,7 +233,7 @@ def _training_cautions(report: Report) -> list[str]:
     if not {"calibrated", "refined"} <= report.models.keys():
         return []
     found = []
-    if frozen(report) and not (report.settings.get("freeze") or report.settings.get("freeze_batchnorm")):
+    if frozen(report) and not report.settings.get("freeze"):
         found.append(
             f"Only a part of the model was trained, since it came with {frozen(report)}; --unfreeze PATTERN trains "
             "them too."

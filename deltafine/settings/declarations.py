@@ -319,6 +319,13 @@ class Declarations(BaseModel):
         panel=TRAINING,
         unset="0.5; 1 for numbers; 0 for the baselines",
     )
+    distill_features: float = setting(
+        0.0,
+        ge=0,
+        help="Weight of the original's features in the loss. What goes into the last two layers with MACs is kept "
+        "alike, in units of how much it varies.",
+        panel=TRAINING,
+    )
     average: Share | None = setting(
         None,
         ge=0,
@@ -339,8 +346,12 @@ class Declarations(BaseModel):
         common=True,
         metavar="PATTERN",
     )
-    freeze_batchnorm: bool = setting(
-        False, help="Keep statistics and scales of BatchNormalization as they are.", panel=TRAINING
+    freeze_batchnorm: bool | None = setting(
+        None,
+        help="Keep statistics and scales of BatchNormalization as they are. In training they are then those of the "
+        "model, not of the batch.",
+        panel=TRAINING,
+        unset="true for numbers; false for classes and the baselines",
     )
     optimizer: Literal["adamw", "sgd"] = setting(
         "adamw", help="Of the weights. `sgd` has Nesterov momentum 0.9.", panel=TRAINING

@@ -22,6 +22,7 @@ ADDED_LATER: dict[str, Any] = {
     "time": None,
     "sensitivity_frames": 256,
     "output_weight": [],
+    "distill_features": 0.0,
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
@@ -140,6 +141,13 @@ class RefineSettings(Declarations):
         if self.distill is not None or self.method != "deltafine":
             return self.distill or 0.0
         return 1.0 if self.task == "regression" and not self.of_an_earlier_version else 0.5
+
+    @property
+    def freezes_batchnorm(self) -> bool:
+        """Whether BatchNormalization stays as it is, where clips of a batch tell little of a stream's statistics."""
+        if self.freeze_batchnorm is not None:
+            return self.freeze_batchnorm
+        return self.method == "deltafine" and not self.of_classes
 
     @property
     def averaged(self) -> float:

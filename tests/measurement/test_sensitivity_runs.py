@@ -12,8 +12,7 @@ from deltafine.measurement import side_by_side as comparison
 from deltafine.measurement.metric import Subject
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.score import Score
-from deltafine.measurement.scoring import scoring_of
-from deltafine.measurement.scoring import ScoredVideo
+from deltafine.measurement.scoring import ScoredVideo, scoring_of
 from deltafine.measurement.sensitivity_runs import SENSITIVITIES, SensitivityRuns, multiplied
 from deltafine.measurement.side_by_side import measure_with_controls
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites

@@ -17,6 +17,7 @@ from deltafine import workers
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.teaching import Features
 from deltafine.settings import resolve
 from tests.small_runs import SIZE, small_model
 
@@ -71,12 +72,16 @@ def train(name: str, devices: int) -> dict[str, Any]:
             ),
         )
         teacher = insert_deltas(model, []) if settings.teaching else None
-    if settings.freeze_batchnorm:
+    if settings.freezes_batchnorm:
         for layer in student.layers:
             layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
     loss = ClassificationLoss(True, settings.teaching)
-    trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team)
+    features = None
+    if teacher is not None and name == "everything":
+        videos = [frames[0].astype(np.float32) for frames, _ in batches()]
+        features = Features.measured(0.5, teacher, student, videos)
+    trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team, features)
     figures = [trainer.train_on_batch(*batch, 20.0) for batch in batches()]
     with team.scope():  # where reading a count sums it up over the replicas
         events = [

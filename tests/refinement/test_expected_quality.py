@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deltafine.document.figures import Estimate, Figures, NamedFigure
 from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.output import Output
+from deltafine.refinement.training.confidence import Confidence
 from deltafine.refinement.training.deviation import Deviation
 from deltafine.refinement.training.validation import RECORDINGS, better_than_held, expected_quality
 from tests.report.builders import figures as some_figures
@@ -139,3 +140,50 @@ def test_a_score_is_compared_with_the_score_of_held_answers_and_not_with_their_a
     assert not better_than_held(original, found.model_copy(update={"frozen_score": estimate(0.84)}))
     assert better_than_held(original, found.model_copy(update={"frozen_score": estimate(0.3)}))
     assert not better_than_held(original, found.model_copy(update={"frozen_score": None}))
+
+
+@pytest.mark.parametrize(
+    ("classes", "form"), [(4, "probabilities"), (4, "logits"), (1, "probabilities"), (1, "logits")]
+)
+def test_confidence_is_what_the_original_thinks_of_other_answers(classes: int, form: str) -> None:
+    random = np.random.default_rng(1)
+    original, answers = random.normal(0, 2, (2, 30, classes))
+    labels = random.integers(0, 2, 30)
+    labels[[3, 8]] = -1
+
+    def chances(logits: np.ndarray) -> np.ndarray:
+        logits = np.concatenate([np.zeros_like(logits), logits], -1) if classes == 1 else logits
+        return np.asarray(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+
+    total = 0.0
+    for frame in np.flatnonzero(labels >= 0):
+        of_original = chances(original)[frame]
+        total += of_original[chances(answers)[frame].argmax()] - of_original.max()
+    given = [original, answers]
+    if form == "probabilities":
+        given = [chances(one) if classes > 1 else chances(one)[:, 1:] for one in given]
+    halves = []
+    for video, piece in enumerate((slice(0, 11), slice(11, 30))):
+        metric = Confidence()
+        metric.begin(Subject(probe=None, output=Output("classes", form == "probabilities")))  # type: ignore[arg-type]
+        shown: Any = Answered(
+            given[1][None, piece], labels[None, piece], np.array([video]), video, original=given[0][None, piece]
+        )
+        metric.update(Shown(piece=None, answers=shown))  # type: ignore[arg-type]
+        halves.append(metric)
+    halves[1].add(halves[0].record())
+    (figure,) = halves[1].result(None).named  # type: ignore[arg-type]
+    assert figure.value == pytest.approx(total / 28)
+    assert total < 0
+
+
+def test_without_training_a_changed_answer_costs_what_the_original_was_surer_of() -> None:
+    estimate = Estimate(value=-0.02, low=-0.06, high=0.02)
+    accuracy = {"frame_accuracy": Estimate(value=0.8, low=0.8, high=0.8), "window_accuracy": None}
+    original = some_figures("original", "streams").model_copy(update=accuracy)
+    surer = NamedFigure(name="confidence", value=-0.01, unit="number", meaning="", better="higher")
+    update = {"accuracy_change": estimate, "fidelity": 0.95, "videos": 10, "named": [surer]}
+    refined = some_figures("refined", "streams").model_copy(update=update)
+    calibrated, trained = (expected_quality(original, refined, 4, trained=trained) for trained in (False, True))
+    assert 0.8 - 0.02 < calibrated < 0.8 - 0.01
+    assert trained < calibrated

@@ -85,7 +85,7 @@ def test_accuracy_to_spare_raises_the_penalty_and_overspending_lowers_it() -> No
     assert controller.penalty == pytest.approx(20.0 * 2**0.5)
     controller.validated(0.8, first=10.0)
     assert controller.penalty == pytest.approx(20.0 * 2**0.5)
-    controller.validated(0.5, first=10.0)
+    controller.validated(0.75, first=10.0)
     assert controller.penalty == pytest.approx(10.0 * 2**0.5)
     for _ in range(20):
         controller.validated(1.0, first=10.0)
@@ -123,9 +123,9 @@ def test_where_the_drop_is_spent_thresholds_are_not_calibrated_anew() -> None:
 
 def test_only_a_network_that_has_caught_up_with_its_thresholds_steers() -> None:
     one = steering(max_accuracy_drop=0.02)
-    one.after_epoch(point(0.5, 0.3), 0.5, caught_up=False)
+    one.after_epoch(point(0.75, 0.3), 0.5, caught_up=False)
     assert one.strength == 4.0
-    one.after_epoch(point(0.5, 0.3), 0.5, caught_up=True)
+    one.after_epoch(point(0.75, 0.3), 0.5, caught_up=True)
     assert one.strength == 2.0
 
 
@@ -174,5 +174,27 @@ def test_the_large_default_for_classes_only_falls_and_one_that_was_given_may_ris
         one = Steering(settings, Budget.of(settings), floor=0.8, steps=100, warmup=10)
         one.after_epoch(point(0.99, 0.3), 0.5)
         assert one.strength == after
-        one.after_epoch(point(0.1, 0.3), 1.0)
+        one.after_epoch(point(0.75, 0.3), 1.0)
         assert one.strength == after / 2
+
+
+def test_the_large_default_for_classes_is_less_where_many_macs_are_paid_for() -> None:
+    def first(density: float, **given: Any) -> float:
+        settings = resolve(model="m", data="d", **given)
+        steering = Steering(settings, Budget.of(settings), 0.9, steps=100, warmup=10)
+        point = FrontPoint(epoch=0, penalty=0, accuracy=0.9, mac_density=density, pixel_density=density)
+        steering.before_training(point)
+        return steering.strength
+
+    assert first(0.02) == 60.0
+    assert first(0.24) == pytest.approx(15.0)
+    assert first(0.24, penalty=60.0, max_accuracy_drop="1%") == 60.0
+    assert first(0.24, task="regression") == 2.0
+
+
+def test_a_network_that_is_wrecked_is_let_off_at_once() -> None:
+    controller = AccuracyController(floor=0.8, scale=0.01, penalty=40.0)
+    controller.validated(0.55, first=40.0, done=0.25)
+    assert controller.penalty == 5.0
+    controller.validated(0.79, first=40.0, done=1.0)
+    assert controller.penalty == pytest.approx(2.5)

@@ -156,6 +156,11 @@ class Prepared:
         """Share of the loss that follows the original model."""
         return self.settings.teaching if self.labelled else 1.0
 
+    @property
+    def teaching_of_features(self) -> float:
+        """Weight of the original's features in the loss; 0 where nothing of the original is followed."""
+        return self.settings.distill_features if self.teaching > 0 else 0.0
+
     def read_output(self, predictions: np.ndarray) -> Loss:
         """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
         self.output = read_output(self.output, self.settings.task, predictions)
@@ -265,6 +270,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     resolved: dict[str, Any] = {
         "learning_rate": settings.rate,
         "training_divergence": settings.divergence_to_train_from,
+        "freeze_batchnorm": settings.freezes_batchnorm,
     }
     if settings.of_classes:
         resolved["start"] = "noise"

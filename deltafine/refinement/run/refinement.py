@@ -43,6 +43,7 @@ from deltafine.refinement.thresholds.trials import Trials
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.teaching import Features
 from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training.untrained import about_frozen, about_no_training
 from deltafine.refinement.training.validation import quality
@@ -107,6 +108,7 @@ class Refinement:
         self.workers = workers
         self._started_with: dict[str, str] = {}
         self._started = time.monotonic()
+        self._features: Features | None = None
         self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
@@ -138,9 +140,12 @@ class Refinement:
         self.refined = self.student if alone else models.insert_deltas(model, sites, deltas, **form)
         for trained in {id(one): one for one in (self.student, self.refined)}.values():
             set_trainable(trained, unfreeze=settings.unfreeze, freeze=settings.freeze)
-            prepare_batchnorm(trained, freeze=settings.freeze_batchnorm)
         self.frozen = frozen_weights(self.student)
+        for trained in {id(one): one for one in (self.student, self.refined)}.values():
+            prepare_batchnorm(trained, freeze=settings.freezes_batchnorm)
         self.trains = self.prepared.epochs > 0 and can_be_trained(self.student)
+        if not self.trains:
+            self.frozen = frozen_weights(self.student)
         if self.trains and self.frozen.parameters:
             listener.say(about_frozen(self.frozen, settings))
         for said in () if self.trains else about_no_training(self.frozen, settings):
@@ -243,7 +248,7 @@ class Refinement:
         if why_not or controls is None:
             return [f"There is no control without delta layers (--control): {why_not}."]
         control = trained_control(
-            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests
+            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests, self._features
         )
         controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
         return []
@@ -303,6 +308,8 @@ class Refinement:
             loss = self.prepared.read_output(answers)
             self.activity = activity_of(videos, pieces, self.prepared.output)
             self._check_reference()
+            if self.trains and (weight := self.prepared.teaching_of_features):
+                self._features = Features.measured(weight, self.original, self.student, videos)
             if calibrated:
                 more = checkpoints.restore(calibration, thresholds, more=True)
                 divergences = checkpoints.read_facts(calibration).get(DIVERGENCES, [])  # earlier versions had none
@@ -318,6 +325,8 @@ class Refinement:
 
         told = self.workers.lead_bytes(begin)
         self.workers.follow(thresholds)
+        features = self.workers.lead(lambda: None if self._features is None else asdict(self._features))
+        self._features = None if features is None else Features(**features)
         return self.prepared.read_output(from_bytes(told)["answers"])
 
     def _check_reference(self) -> None:
@@ -424,6 +433,7 @@ class Refinement:
             settings,
             steps=len(self.prepared.clips("train", epoch=1)) * self.prepared.epochs,
             workers=self.workers,
+            features=self._features,
         )
         training = Training(
             self.prepared,

@@ -31,6 +31,10 @@ LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
 
+SMALLER = (0.8, 0.6)
+"""Factors on the thresholds of a calibrated model that is over the budget, tried until one is within."""
+
+
 class Choice:
     """The measured epochs of a run.
 
@@ -152,6 +156,7 @@ class Choice:
             chosen = self._trim_to_target()
         else:
             self._tighten(self._pick(self.points))
+            self._come_between(self._pick(self.points))
             chosen = self._pick(self.points)
             if self._budget.spend and chosen.judged >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
@@ -266,6 +271,19 @@ class Choice:
                 if tried.judged >= self.floor:
                     break
 
+    def _come_between(self, chosen: FrontPoint) -> None:
+        """Where a calibrated model is chosen, try the next sparser one with smaller thresholds."""
+        calibrated = [point for point in self.points if point.divergence is not None]
+        sparser = [point for point in calibrated if point.mac_density < chosen.mac_density]
+        if chosen not in calibrated or not sparser:
+            return
+        start = max(sparser, key=lambda point: point.mac_density)
+        for scale in SMALLER:
+            tried = self._measure_scaled(start, start.threshold_scale * scale)
+            self.points.append(tried)
+            if tried.judged >= self.floor:
+                break
+
     def _trim_to_accuracy(self, start: FrontPoint) -> FrontPoint:
         tried = trim.to_accuracy(self.floor, lambda scale: self._measure_scaled(start, scale))
         self.points += tried
@@ -274,7 +292,8 @@ class Choice:
     def _measure_scaled(self, start: FrontPoint, scale: float, share: float | None = None) -> FrontPoint:
         share = start.trained_share if share is None else share
         self._load(start.model_copy(update={"threshold_scale": scale, "trained_share": share}))
-        measured = self._validation.point(start.epoch, start.penalty, self._validation.student(), scale)
+        figures, trained = self._validation.student(), start.divergence is None
+        measured = self._validation.point(start.epoch, start.penalty, figures, scale, trained=trained)
         return measured.model_copy(update={"divergence": start.divergence, "trained_share": share})
 
     def _following(self, chosen: FrontPoint, *, keep: bool) -> tuple[FrontPoint, list[str]]:

@@ -22,6 +22,7 @@ from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
+from deltafine.refinement.training.teaching import Features
 from deltafine.refinement.training.trainable import prepare_batchnorm
 from deltafine.storage import run_files
 from deltafine.storage.files import discard
@@ -35,6 +36,7 @@ def trained_control(
     out: Path,
     listener: Listener,
     requests: Requests,
+    features: Features | None = None,
 ) -> keras.Model:
     """Train the original for as many epochs, on the same batches and targets, with the same rates.
 
@@ -49,6 +51,7 @@ def trained_control(
         out: the run directory.
         listener: told how far it is.
         requests: what stops it.
+        features: of the original that are followed as well.
 
     Raises:
         DeltafineError: the checkpoint belongs to another model, or no training video can be read any more.
@@ -57,10 +60,10 @@ def trained_control(
     settings = prepared.settings
     student = models.insert_deltas(prepared.model, [], **form)
     set_trainable(student, unfreeze=settings.unfreeze, freeze=settings.freeze)
-    prepare_batchnorm(student, freeze=settings.freeze_batchnorm)
+    prepare_batchnorm(student, freeze=settings.freezes_batchnorm)
     batches = len(prepared.clips("train", epoch=1))
     teacher = original if prepared.teaching > 0 else None
-    trainer = Trainer(student, teacher, loss, {}, settings, steps=batches * prepared.epochs)
+    trainer = Trainer(student, teacher, loss, {}, settings, steps=batches * prepared.epochs, features=features)
     file = out / run_files.CHECKPOINTS / run_files.CONTROL
     variables, done = [*student.variables, *trainer.state], 0
     if file.exists():

@@ -21,6 +21,7 @@ from deltafine.layers.replica_shard import shard_of_batch
 from deltafine.model import keras_private
 from deltafine.refinement.training.batchnorm import statistics_over_all
 from deltafine.refinement.training.losses import Loss
+from deltafine.refinement.training.teaching import Teaching
 from deltafine.workers import Workers
 
 SUM = tf.distribute.ReduceOp.SUM
@@ -34,16 +35,16 @@ class Replicas:
     Args:
         workers: with a strategy.
         student: (batch, time, ...) to predictions along time; its variables were made in the strategy's scope.
-        teacher: the same of the original, or None.
+        teaching: the student's, with its teacher.
         loss: of the task.
         variables: that gradients are wanted of.
     """
 
     def __init__(
-        self, workers: Workers, student: keras.Model, teacher: keras.Model | None, loss: Loss, variables: Sequence[Any]
+        self, workers: Workers, student: keras.Model, teaching: Teaching, loss: Loss, variables: Sequence[Any]
     ) -> None:
         self._workers = workers
-        self._student, self._teacher = student, teacher
+        self._student, self._teaching = student, teaching
         self._loss = loss
         self._variables = list(variables)
 
@@ -91,10 +92,10 @@ class Replicas:
         )
         clips = tf.cast(clips, tf.float32)
         labels = tf.pad(labels[begin:end], [[0, empty], *[[0, 0]] * (len(labels.shape) - 1)], constant_values=-1)
-        teacher = None if self._teacher is None else tf.stop_gradient(self._teacher(clips, training=False))
+        original = self._teaching.original(clips)
         counts = tf.stack(
             [
-                self._loss.counted(labels, teacher) * tf.cast(real, tf.float32),
+                self._loss.counted(labels, original[0]) * tf.cast(real, tf.float32),
                 tf.cast(end - begin, tf.float32),
                 tf.cast(tf.math.count_nonzero(labels >= 0), tf.float32),
             ]
@@ -102,8 +103,8 @@ class Replicas:
         of_all = context.all_reduce(SUM, counts)
         shares = tf.math.divide_no_nan(counts, of_all)
         with tf.GradientTape() as tape, shard_of_batch(first + begin, real), Stream(state or None) as stream:
-            predictions = self._student(clips, training=True)
-            task = _unless_empty(counts[0], self._loss(predictions, teacher, labels)) * shares[0]
+            predictions, task = self._teaching.loss(clips, original, labels)
+            task = _unless_empty(counts[0], task) * shares[0]
             losses = [*paid(), *_regularisation(self._student)]
             penalty = (tf.add_n(losses) if losses else tf.constant(0.0)) * shares[1]
             total = task + penalty

@@ -10,6 +10,9 @@ from deltafine.document.history import FrontPoint
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.settings import RefineSettings
 
+FIRST_PAID = 3.6
+"""λ times the density at the start, where λ is the default for classes and would be larger: beside a task's loss of
+about 1, more tears a network that events cost much from what it knows."""
 SMALLEST_SCALE = 0.01
 """Accuracy that is spent or saved is measured by the budget, but by no less."""
 
@@ -106,6 +109,8 @@ class AccuracyController:
     SETTLED = 0.75
     """Share of the training after which nothing is tolerated any more."""
 
+    FAR, FAR_FACTOR = 10.0, 8.0
+    """More than so many allowed drops below the floor, λ falls at once by so much."""
     THRESHOLDS = 1.2
     """Factor by which thresholds grow or shrink at most after an epoch; where half of the allowed drop is left or
     missing, they do."""
@@ -127,7 +132,8 @@ class AccuracyController:
             first: the λ that the run began with.
             done: share of the training that is over.
         """
-        self.penalty *= 2.0 ** self.left(accuracy, done)
+        wrecked = (self.floor - accuracy) / self.scale > self.FAR
+        self.penalty *= 1 / self.FAR_FACTOR if wrecked else 2.0 ** self.left(accuracy, done)
         self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.most, self.penalty))
 
 
@@ -146,12 +152,12 @@ class Steering:
         self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
         self._accuracy: AccuracyController | None = None
-        self._start_density = 0.0
+        self._start_density, self._large = 0.0, False
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
-            large = settings.of_classes and settings.penalty is None  # the default for classes: it only falls
-            most = self._first if large else math.inf
+            self._large = settings.of_classes and settings.penalty is None  # the default for classes: it only falls
+            most = self._first if self._large else math.inf
             self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, most)
 
     @property
@@ -164,6 +170,8 @@ class Steering:
     def before_training(self, point: FrontPoint) -> None:
         """Take in what the calibrated network comes to."""
         self._start_density = self._budget.density_of(point)
+        if self._accuracy is not None and self._large and point.mac_density > 0:
+            self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
 
     def after_batch(self, expected: float, batches: int, *, first_epoch: bool) -> None:
         """Take in the expected density of a training batch, of an epoch of so many ``batches``."""

@@ -22,6 +22,7 @@ from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.replicas import Replicas
 from deltafine.refinement.training.stability import Unsound
 from deltafine.refinement.training.strided import strides_taken_first
+from deltafine.refinement.training.teaching import Features, Teaching
 from deltafine.refinement.training.trainable import half_precision
 from deltafine.settings import RefineSettings
 from deltafine.workers import ALONE, Workers
@@ -38,6 +39,7 @@ class Trainer:
         settings: rates, λ, clipping.
         steps: optimiser steps of the whole training, for the schedules.
         workers: who train; the student was made in their scope.
+        features: of the original that the student is to have, beside its answers.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Trainer:
         settings: RefineSettings,
         steps: int,
         workers: Workers = ALONE,
+        features: Features | None = None,
     ) -> None:
         self.settings = settings
         self.student = student
@@ -58,6 +61,7 @@ class Trainer:
         self._student = with_time(student)
         self.teacher = None if teacher is None else with_time(teacher)
         self.loss = loss
+        self.teaching = Teaching(self._student, self.teacher, loss, features)
         self._threshold_variables = [layer.log_threshold for layer in self.layers if layer.log_threshold.trainable]
         own = {id(layer.log_threshold) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
@@ -201,12 +205,11 @@ class Trainer:
 
     def _train_on_batch(self, state: list[Any], frames: Any, labels: Any) -> tuple[tuple[Any, ...], list[Any]]:
         clips = tf.cast(frames, tf.float32)
-        teacher = None if self.teacher is None else tf.stop_gradient(self.teacher(clips, training=False))
+        original = self.teaching.original(clips)
         with tf.GradientTape() as tape, strides_taken_first(self._student):
             half = half_precision(self._student) if self.settings.mixed_precision else nullcontext()
             with half, Stream(state or None) as stream:
-                predictions = self._student(clips, training=True)
-            task = self.loss(predictions, teacher, labels)
+                predictions, task = self.teaching.loss(clips, original, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
         weights, thresholds = tape.gradient(total, [self._weight_variables, self._threshold_variables])
@@ -221,7 +224,7 @@ class Trainer:
         strategy = self._workers.strategy
         assert strategy is not None
         variables = [*self._weight_variables, *self._threshold_variables]
-        replicas = Replicas(self._workers, self._student, self.teacher, self.loss, variables)
+        replicas = Replicas(self._workers, self._student, self.teaching, self.loss, variables)
         with (
             strides_taken_first(self._student),
             half_precision(self._student) if self.settings.mixed_precision else nullcontext(),

@@ -9,8 +9,7 @@ from deltafine.settings import RefineSettings
 
 def about_frozen(frozen: Frozen, settings: RefineSettings) -> str:
     """How many weights a training leaves as they are, and how to train them, unless the user froze some himself."""
-    asked = settings.freeze or settings.freeze_batchnorm
-    hint = "." if asked else "; --unfreeze PATTERN trains them too."
+    hint = "." if settings.freeze else "; --unfreeze PATTERN trains them too."
     return f"{frozen.sentence}: training leaves them as they are{hint}"
 
 

@@ -15,6 +15,7 @@ from deltafine.measurement.side_by_side import measure_streams
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.training.confidence import Confidence
 from deltafine.refinement.training.deviation import Deviation
 
 RECORDINGS = 1
@@ -73,7 +74,7 @@ class Validation:
             fps=self._prepared.settings.fps,
             spliced=True,
             output=self._prepared.output,
-            metrics=[Deviation(), *self._prepared.scores],
+            metrics=[Deviation(), Confidence(), *self._prepared.scores],
             original=lambda frames: self._answer(frames).numpy(),
             progress=progress,
         )
@@ -89,15 +90,19 @@ class Validation:
         assert self.original is not None
         return better_than_held(self.original, self.student())
 
-    def point(self, number: int, penalty: float, refined: Figures, scale: float = 1.0) -> FrontPoint:
-        """What was measured of an epoch, all thresholds having been multiplied by ``scale``."""
+    def point(
+        self, number: int, penalty: float, refined: Figures, scale: float = 1.0, *, trained: bool = True
+    ) -> FrontPoint:
+        """What was measured of an epoch, or without ``trained`` weights, all thresholds multiplied by ``scale``."""
         prepared, original = self._prepared, self.original
         assert original is not None
         return FrontPoint(
             epoch=number,
             penalty=penalty,
             accuracy=quality(refined),
-            expected=expected_quality(original, refined, 0 if prepared.output.numbers else len(prepared.data.classes)),
+            expected=expected_quality(
+                original, refined, 0 if prepared.output.numbers else len(prepared.data.classes), trained=trained
+            ),
             mac_density=refined.operations.mac_density,
             pixel_density=refined.operations.pixel_density,
             delta_sparsity=refined.operations.delta_sparsity,
@@ -105,7 +110,7 @@ class Validation:
         )
 
 
-def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> float:
+def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, trained: bool = True) -> float:
     """Quality of the refined model on other recordings, as far as those that it was measured on can tell.
 
     What it answers otherwise than the original is, on a few recordings, right by luck as often as by merit. How far
@@ -113,11 +118,14 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> f
     that have nothing to do with the original's errors would give at that distance. Of numbers, squared errors then
     add up; n recordings count n / (n + ``RECORDINGS``). Of classes, a changed answer is then as good as any other; the
     measured change counts by its variance over the videos, beside that of how much good a changed answer may do.
+    Without training, answers change where the original was not sure of its own: what they are then expected to cost
+    is how much surer it was of the answer that it gave.
 
     Args:
         original: figures of the original on the validation videos.
         refined: of the refined model, compared with the original's answers.
         classes: how many there are; 0 for numbers.
+        trained: whether the refined model has other weights than the original.
     """
     if refined.score is not None:  # of which nothing is known but what was measured
         return quality(refined)
@@ -125,16 +133,23 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0) -> f
         before, changed = quality(original), 1 - refined.fidelity
         change = refined.accuracy_change
         unrelated = changed * ((1 - before) / (classes - 1) - before)
+        if not trained and (surer := _named(refined, Confidence.name)) is not None:
+            unrelated = surer
         good = (GOOD * changed) ** 2
         variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
         known = good / (good + variance) if changed else 1.0
         return before + known * change.value + (1 - known) * unrelated
-    deviation = next((figure.value for figure in refined.named if figure.name == Deviation.name), None)
-    if original.label_error is None or refined.label_error is None or not isinstance(deviation, float):
+    deviation = _named(refined, Deviation.name)
+    if original.label_error is None or refined.label_error is None or deviation is None:
         return quality(refined)
     independent = original.label_error**2 + deviation**2
     known = refined.videos / (refined.videos + RECORDINGS)
     return 1 - math.sqrt(known * refined.label_error**2 + (1 - known) * independent)
+
+
+def _named(figures: Figures, name: str) -> float | None:
+    value = next((figure.value for figure in figures.named if figure.name == name), None)
+    return value if isinstance(value, float) else None
 
 
 def better_than_held(original: Figures, refined: Figures) -> bool:
