@@ -26,7 +26,8 @@ def streams(report: Report, model: str = "refined") -> Figures:
 def test_every_total_of_the_document_is_among_the_quantities() -> None:
     shown = {quantity.key for quantity in QUANTITIES}
     assert {f"operations.{name}" for name in Operations.model_fields} <= shown
-    lists = {"operations", "layers", "deltas", "by_video", "by_class", "confused", "named"}
+    lists = {"operations", "layers", "deltas", "by_video", "by_class", "confused", "named", "outputs"}
+    lists |= {"worst_answers", "timelines"}
     assert set(Figures.model_fields) - lists <= shown
     assert len(shown) == len(QUANTITIES)
 
