@@ -232,7 +232,7 @@ class Declarations(BaseModel):
         help="Passes over the clips; 0 only calibrates.",
         panel=TRAINING,
         common=True,
-        unset="as many as take 600 steps for classes (4 to 12), 1500 for numbers (12 to 30); or `time`",
+        unset="as many as take 600 steps, with numbers 1500",
     )
     time: Seconds | None = setting(
         None,

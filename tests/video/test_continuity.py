@@ -61,7 +61,7 @@ class Watched:
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
-        self.classes = data.classes
+        self.classes, self.examination = data.classes, data.examination
         self.shown: list[str] = []
 
     def select(self, split: Any) -> Any:
