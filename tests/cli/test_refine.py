@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -230,3 +231,13 @@ def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Pa
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert said == "" or "Interrupted" in said  # typer ends a command that has not begun without a word
+
+
+def test_ctrl_c_in_code_that_was_given_as_text_gives_the_exit_code_too(tmp_path: Path) -> None:
+    """CPython would end by the signal: libraries make classes of text while they are loaded."""
+    (tmp_path / "typer.py").write_text("exec('raise KeyboardInterrupt')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
+    done = subprocess.run(
+        [sys.executable, "-m", "deltafine", "--help"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")

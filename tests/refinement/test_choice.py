@@ -118,7 +118,9 @@ class Drift:
         now, start, end = (float(np.mean(weights[kernel])) for weights in (values, self.start, self.end))
         return (now - start) / (end - start)
 
-    def point(self, number: int, penalty: float, moved: float, scale: float = 1.0) -> FrontPoint:
+    def point(
+        self, number: int, penalty: float, moved: float, scale: float = 1.0, *, trained: bool = True
+    ) -> FrontPoint:
         accuracy = 0.9 - max(0.0, moved - 0.8)
         return FrontPoint(
             epoch=number, penalty=1, accuracy=accuracy, mac_density=0.1 / scale, pixel_density=0, threshold_scale=scale
@@ -176,6 +178,44 @@ def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(
         choice.make(1.0, 3)
     choice.make(1.0, 2)
     assert all(np.array_equal(variable, end) for variable, end in zip(student.variables, drift.end, strict=True))
+
+
+class Costly(Drift):
+    """A validation by which larger thresholds lose more and save more, whatever the weights are."""
+
+    def student(self) -> float:
+        return float(np.mean([np.asarray(layer.threshold) for layer in delta_layers(self.model).values()]))
+
+    def point(
+        self, number: int, penalty: float, moved: float, scale: float = 1.0, *, trained: bool = True
+    ) -> FrontPoint:
+        assert trained == bool(number)
+        return FrontPoint(
+            epoch=number,
+            penalty=1,
+            accuracy=0.9 - 0.1 * moved,
+            mac_density=0.1 / moved,
+            pixel_density=0,
+            threshold_scale=scale,
+        )
+
+
+@pytest.mark.parametrize(("floor", "chosen"), [(0.815, 0.8), (0.835, 0.6), (0.845, 0.5), (0.79, 1.0)])
+def test_between_two_calibrated_models_smaller_thresholds_of_the_sparser_one_are_tried(
+    tmp_path: Path, floor: float, chosen: float
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    deltas = delta_layers(student).values()
+    calibrated = {
+        threshold: [np.log(threshold) * np.ones_like(np.asarray(layer.log_threshold)) for layer in deltas]
+        for threshold in (0.5, 1.0)
+    }
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, Costly(student), budget, tmp_path, calibrated, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor = floor
+    choice.try_calibrated()
+    choice.make(1.0)
+    assert Costly(student).student() == pytest.approx(chosen)
 
 
 def moving() -> list[np.ndarray]:
