@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from deltafine import load_report, refine
+from deltafine import export, load_report, refine
 from deltafine.document.history import Epoch
 from deltafine.errors import DeltafineError, Interrupted
 from deltafine.jobs.refine import Quiet
@@ -187,10 +187,12 @@ def test_the_page_about_the_refined_model_does_what_it_says(
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(finished[1].parent)
     clip = np.random.default_rng(0).integers(0, 256, (1, 9, SIZE, SIZE, 3)).astype("float32")
-    names: dict[str, Any] = {"pieces": [clip[:, :4], clip[:, 4:]]}
+    names: dict[str, Any] = {"pieces": [clip[:, :4], clip[:, 4:]], "video": clip[0]}
+    export(finished[1], form="streaming", check=False, overwrite=True)
     for block in blocks:
         exec(block, names)
-    assert len(blocks) >= 5
+    assert len(blocks) >= 6
+    np.testing.assert_allclose(names["answer"][0], names["frames"](clip)[0, -1], rtol=1e-5, atol=1e-6)
     # What the pieces ended with is what the whole video ends with.
     np.testing.assert_allclose(names["predictions"], names["frames"](clip)[:, 4:], rtol=1e-5, atol=1e-6)
 
