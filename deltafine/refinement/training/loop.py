@@ -254,7 +254,13 @@ class Training:
                 self._save()
                 if stopping := self._workers.stopping(self._requests.signal):
                     raise Interrupted(None, stopping)
-            epoch = self._finish_epoch(number, started)
+            if self._workers.count == 1:
+                epoch = self._finish_epoch(number, started)
+            else:
+                with self._requests.held():  # one that stopped on its own would be lost to the others
+                    epoch = self._finish_epoch(number, started)
+                    if stopping := self._workers.stopping(self._requests.signal):
+                        raise Interrupted(None, stopping)
             logs.epoch(epoch, trainer.step)
         self.listener.epoch(epoch, self.prepared.epochs)
 
