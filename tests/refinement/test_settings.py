@@ -261,3 +261,16 @@ def test_the_recipes_on_the_page_are_some() -> None:
     assert per_pixel.granularity == "pixel"
     assert per_pixel.carried  # which recalibration needs
     assert example.skip == ("*expand*",)
+
+
+def test_normalisation_is_kept_with_numbers_and_trained_with_classes_and_in_the_baselines() -> None:
+    def kept(**given: Any) -> bool:
+        return resolve(model="m", data="d", **given).freezes_batchnorm
+
+    assert kept(task="regression")
+    assert kept(task="distill")
+    assert kept(granularity="pixel")
+    assert not kept()
+    assert not kept(task="regression", method="l1")
+    assert kept(freeze_batchnorm=True)
+    assert not kept(task="regression", freeze_batchnorm=False)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deltafine.errors import DeltafineError
 from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.training.stability import Unsound
 from deltafine.refinement.training.step import Trainer
 
 if TYPE_CHECKING:
@@ -24,17 +26,26 @@ and the controls."""
 
 
 def seconds_per_step(trainer: Trainer, prepared: Prepared) -> float:
-    """Seconds of a training step on this machine, the reading of its clips included; the student stays as it is."""
+    """Seconds of a training step on this machine, the reading of its clips included; the student stays as it is.
+
+    Raises:
+        DeltafineError: no training video can be read any more, or the loss is not a number.
+    """
     before = [np.array(variable) for variable in trainer.student.variables]
     batches = islice(cycle(prepared.clips("train", epoch=1)), TRIED + 1)
     took, began = [], time.monotonic()
     for batch in batches:
         targets = batch.targets if prepared.window is None else batch.labels
-        trainer.train_on_batch(batch.frames, targets, trainer.settings.first_penalty, first=batch.first)
+        try:
+            trainer.train_on_batch(batch.frames, targets, trainer.settings.first_penalty, first=batch.first)
+        except Unsound as error:
+            raise DeltafineError(f"{error}: lower --learning-rate or --penalty.") from error
         took.append(time.monotonic() - began)
         began = time.monotonic()
     for variable, value in zip(trainer.student.variables, before, strict=True):
         variable.assign(value)
+    if not took:
+        raise DeltafineError(f"No training video in {prepared.data.path} can be read any more: put them back.")
     return sum(took[1:]) / len(took[1:])
 
 

@@ -100,8 +100,7 @@ class Training:
         self.choice = Choice(
             student, self._validation, self.budget, self.checkpoint.parent, calibrated, self._scale_that_follows
         )
-        self._student_variables = list(student.variables)
-        self._variables = [*self._student_variables, *trainer.state]
+        self._variables = [*student.variables, *trainer.state]
         self._started = started
         self._steering: Steering  # made once the original is measured
         self._requests = requests
@@ -171,7 +170,7 @@ class Training:
         )
         prepared.settings = self.settings = settings.model_copy(update={"epochs": epochs})
         self._trainer.plan(len(prepared.clips("train", epoch=1)) * epochs)
-        self._variables = [*self._student_variables, *self._trainer.state]
+        self._variables = [*self._trainer.student.variables, *self._trainer.state]
         if self._workers.chief:  # a run that is resumed goes on with as many
             write_atomically(self.out / run_files.SETTINGS, self.settings.to_toml().encode("utf-8"))
 
