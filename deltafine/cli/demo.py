@@ -23,6 +23,7 @@ def demo(
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
     # So few videos ask for small thresholds away from what the model has learnt on others.
-    settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0, "start": "carried"}
+    settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
+    settings |= {"start": "carried", "freeze_batchnorm": True}
     run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
     print(f"Open {out / 'run' / run_files.PAGE} in a browser.")

@@ -147,7 +147,7 @@ class RefineSettings(Declarations):
         """Whether BatchNormalization stays as it is, where clips of a batch tell little of a stream's statistics."""
         if self.freeze_batchnorm is not None:
             return self.freeze_batchnorm
-        return self.method == "deltafine" and not self.of_classes
+        return self.method == "deltafine" and self.task != "classification"
 
     @property
     def averaged(self) -> float:

@@ -269,8 +269,8 @@ def test_normalisation_is_kept_with_numbers_and_trained_with_classes_and_in_the_
 
     assert kept(task="regression")
     assert kept(task="distill")
-    assert kept(granularity="pixel")
     assert not kept()
+    assert not kept(granularity="pixel")
     assert not kept(task="regression", method="l1")
     assert kept(freeze_batchnorm=True)
     assert not kept(task="regression", freeze_batchnorm=False)

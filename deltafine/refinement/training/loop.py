@@ -165,7 +165,7 @@ class Training:
         per_frame = validated / max(1, frames_of(prepared.data))
         epochs = self._workers.lead(lambda: epochs_in(left, prepared, step=step, per_frame=per_frame))
         self.listener.say(
-            f"A step takes {step:.2g} s, and {left / 60:.1f} of {settings.time / 60:g} minutes are left: "
+            f"A step takes {step:.2g} s, and {left / 60:.1f} of {settings.time / 60:.1f} minutes are left: "
             f"{epochs} {'epoch' if epochs == 1 else 'epochs'}."
         )
         prepared.settings = self.settings = settings.model_copy(update={"epochs": epochs})
