@@ -66,6 +66,9 @@ def test_measuring_costs_at_most_a_quarter_more_than_predicting(
     class Decoded:
         """The clips once read, given as often as wanted."""
 
+        videos = data.videos
+        classes = data.classes
+
         def clips(self, split: str, **settings: Any) -> Any:
             return batches
 
