@@ -131,7 +131,7 @@ def test_a_dense_map_is_compared_with_that_of_the_original(tmp_path: Path, video
 
 def test_numbers_are_compared_with_labels_that_are_numbers(tmp_path: Path, numbers: Path) -> None:
     model = ended(lambda x: layers.Dense(1, name="angle")(layers.GlobalAveragePooling2D()(x)))
-    report = measured(model, tmp_path, numbers, task="regression")
+    report = measured(model, tmp_path, numbers)
     figures = report.models["original"].streams
     assert report.model.outputs is None
     assert figures.frame_accuracy is None
@@ -165,7 +165,7 @@ def test_exported_models_are_measured(rule: str, tmp_path: Path, videos: Path) -
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"task": "guess"}, "'task' is 'guess'.*'classification', 'regression' or 'distill'"),
+        ({"task": "guess"}, "'task' is 'guess'.*'auto', 'classification', 'regression' or 'distill'"),
         ({"clip_output": "last"}, "clip output of this refined model is 'mean', not 'last'"),
         ({"rescale": "0..1"}, "leave --rescale out"),
         ({"size": "20x20"}, "frames of 16x16"),

@@ -84,7 +84,7 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
-    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
+    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
     from deltafine.model import delta_layers, load
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
@@ -102,7 +102,7 @@ def measure_model(
     used = RefineSettings(
         model=os.fspath(model), data=os.fspath(data), **{**(origin.reading if origin else {}), **given}
     )
-    task, streams, fps = used.task, used.streams, used.fps
+    streams, fps = used.streams, used.fps
     trust = trust_in(given)
     scoring = None if used.score is None else scoring_of(used.score)
 
@@ -110,7 +110,7 @@ def measure_model(
     if origin is not None and "rescale" not in given:  # the refined model scales its pixels itself
         of_original = used.model_copy(update={"rescale": origin.settings.rescale})
 
-    def look() -> tuple[dict[str, _Measurable], Output, Dataset, Dataset, str | None]:
+    def look() -> tuple[dict[str, _Measurable], Task, Output, Dataset, Dataset, str | None]:
         measured = _measurable(load(Path(model), **trust), used)
         plain = original is None and not every_kth
         name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if plain else MEASURED
@@ -119,10 +119,11 @@ def measure_model(
             by_name = {ORIGINAL: measured, MEASURED: measured}
         if original is not None:
             by_name = {ORIGINAL: _measurable(load(Path(original), **trust), of_original), name: measured}
-        opened = open_data(data, task, **how_to_open(used.model_dump()))
+        opened = open_data(data, used.task, **how_to_open(used.model_dump()))
         continuous = opened
         if streams is not None:
-            continuous = open_streams(streams, opened, task, allow_outside=used.allow_outside)
+            continuous = open_streams(streams, opened, used.task, allow_outside=used.allow_outside)
+        task = task_by_labels(used.task, opened, continuous)
         for one in by_name.values():
             check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
         parts = weighted(measured.answers.parts, used.output_weight)
@@ -130,10 +131,10 @@ def measure_model(
         if scoring is not None:
             scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
         cut, said = cut_as_in_run(origin, labelled)
-        return by_name, output, cut, cut if continuous is labelled else continuous, said
+        return by_name, task, output, cut, cut if continuous is labelled else continuous, said
 
     listener.progress("loading the model and looking for videos", 0, 0)
-    by_name, output, opened, continuous, cut = team.together(look)
+    by_name, task, output, opened, continuous, cut = team.together(look)
     with_labels = _has_labels(output, opened, continuous)
     if scoring is not None and not with_labels and ORIGINAL not in by_name:
         if "score" in given:

@@ -25,7 +25,8 @@ from deltafine.video.layouts.naming import split_of
 from deltafine.video.opening import TEST_VALIDATES
 from deltafine.video.splitting import refuse_shared
 
-Task = Literal["classification", "regression", "distill"]
+Task = Literal["auto", "classification", "regression", "distill"]
+"""How a model's answers are read; ``auto`` until the labels are known, see :func:`task_by_labels`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,18 @@ def parts_of(names: Sequence[str], shapes: Sequence[tuple[int | None, ...]]) -> 
     return tuple(found)
 
 
+def task_by_labels(task: Task, data: Dataset, streams: Dataset) -> Task:
+    """What the answers mean, where that is left to the labels: numbers, names of classes, or none to look at."""
+    if task != "auto":
+        return task
+    labelled = data if data.classes else streams
+    return _task_of(labelled) if labelled.classes else "distill"
+
+
+def _task_of(labelled: Dataset) -> Task:
+    return "regression" if labelled.values else "classification"
+
+
 def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None) -> None:
     """Refuse a model whose answers the task and the labels do not fit.
 
@@ -160,6 +173,8 @@ def open_streams(path: str | os.PathLike[str], data: Dataset, task: Task, *, all
 
     Their labels are numbered as those of the data; labels that are numbers may be others.
     """
+    if task == "auto" and data.classes:
+        task = _task_of(data)
     named = _like_splits(data.classes)
     streams = _all_measured(open_dataset(path, classes=named, validation=1.0, allow_outside=allow_outside))
     if data.classes and streams.classes and task != "distill":  # what has no labels can be measured as well

@@ -20,10 +20,10 @@ class Declarations(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: PathText = setting(help="Path of the pretrained Keras model.", panel=MODEL, metavar="FILE")
-    task: Literal["classification", "regression", "distill"] = setting(
-        "classification",
-        help="What the output means. See [what the output means](refine.md#what-the-output-means); distill leaves the "
-        "labels aside and follows the original's answers.",
+    task: Literal["auto", "classification", "regression", "distill"] = setting(
+        "auto",
+        help="What the output means. See [what the output means](refine.md#what-the-output-means); auto goes by the "
+        "labels, distill leaves them aside and follows the original's answers.",
         panel=MODEL,
         common=True,
     )

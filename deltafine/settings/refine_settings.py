@@ -90,6 +90,11 @@ class RefineSettings(Declarations):
         return self.recalibrate
 
     @property
+    def names_classes(self) -> bool:
+        """Whether the answers are scores of labelled classes, or may be: of ``auto`` only the labels tell."""
+        return self.task in ("auto", "classification")
+
+    @property
     def of_classes(self) -> bool:
         """Whether the defaults are those for labelled classes, per-element: clips from generated states and a large λ.
 
@@ -98,7 +103,7 @@ class RefineSettings(Declarations):
         # In the directory of a run all of these are given; there "auto" means what it meant when the run was started.
         decided = None not in (self.epochs, self.learning_rate, self.training_divergence)
         wanted = self.start == "noise" or (self.start == "auto" and not decided and not self.recalibrate)
-        fits = self.task == "classification" and self.granularity == "element" and self.layer_rule == "send-on-delta"
+        fits = self.names_classes and self.granularity == "element" and self.layer_rule == "send-on-delta"
         return wanted and fits
 
     @property
@@ -147,7 +152,7 @@ class RefineSettings(Declarations):
         """Whether BatchNormalization stays as it is, where clips of a batch tell little of a stream's statistics."""
         if self.freeze_batchnorm is not None:
             return self.freeze_batchnorm
-        return self.method == "deltafine" and self.task != "classification"
+        return self.method == "deltafine" and not self.names_classes
 
     @property
     def averaged(self) -> float:

@@ -81,9 +81,8 @@ def run(model: Any, data: Path, folder: Path, **settings: Any) -> tuple[Report, 
 
 
 def test_a_model_of_numbers_follows_the_original_and_is_judged_by_its_error(unlabelled: Path, tmp_path: Path) -> None:
-    report, refined = run(
-        of_numbers(2), unlabelled, tmp_path, task="regression", clip_output="last", relative_threshold=0.02
-    )
+    report, refined = run(of_numbers(2), unlabelled, tmp_path, clip_output="last", relative_threshold=0.02)
+    assert report.settings["task"] == "distill"  # nothing is labelled
     for name in ("calibrated", "refined"):
         figures = report.models[name].streams
         assert figures.frame_accuracy is None
@@ -108,7 +107,8 @@ def test_labels_that_are_numbers_are_what_a_regression_learns(tmp_path: Path) ->
         side = "train" if number < 2 else "validation"
         rows += [f"{number}.avi,{frame},{0.5 * frame - 1},{side}" for frame in range(12)]
     (videos / "labels.csv").write_text("\n".join(rows) + "\n")
-    report, _ = run(of_numbers(), videos, tmp_path, task="regression", epochs=3, learning_rate=0.01, distill=0.0)
+    report, _ = run(of_numbers(), videos, tmp_path, epochs=3, learning_rate=0.01, distill=0.0)
+    assert report.settings["task"] == "regression"
     original, refined = report.models["original"].streams, report.models["refined"].streams
     assert refined.label_error is not None
     assert refined.label_error < original.label_error

@@ -26,6 +26,7 @@ from deltafine.measurement.task import (
     output_of,
     read_output,
     split_in_time,
+    task_by_labels,
 )
 from deltafine.model import Site
 from deltafine.model.custom_objects import import_objects
@@ -88,6 +89,16 @@ class Prepared:
         """Shape of what the model takes, without the batch axis."""
         frame = (*self.size, self.channels)
         return frame if self.window is None else (self.window, *frame)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """How the model becomes a clip model, as ``insert_deltas`` takes it."""
+        return {
+            "rescale": self.settings.rescale,
+            "clip_output": self.settings.clip_output or "mean",
+            "frames": self.window,
+            "frame_shape": (*self.size, self.channels),
+        }
 
     @property
     def weights(self) -> dict[str, float]:
@@ -200,6 +211,13 @@ class Prepared:
         )
 
 
+FOUND = {
+    "regression": "The labels are numbers: the model is refined with --task regression.",
+    "distill": "There are no labels: the refined model is to answer as the original does (--task distill).",
+}
+"""What is said of a task that was left open, unless it is the commonest."""
+
+
 def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     """Load and check everything; nothing is written but a cache of decoded frames in the place that the user gives.
 
@@ -230,6 +248,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     streams = data
     if settings.streams is not None:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
+    left_open = settings.task == "auto"
+    settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams)})
     for labelled in (data,) if data.classes else (streams,):
         check_labels(fits.answers, settings.task, labelled, window)
     parts = weighted(fits.answers.parts, settings.output_weight)
@@ -242,6 +262,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         streams = data if settings.streams is None else streams
         warnings.append(said)
     listener.say(data.summary())
+    if left_open and settings.task in FOUND:
+        listener.say(FOUND[settings.task])
     warnings += [*data.notes, *(streams.notes if streams is not data else ())]
     held, of_test = held_out(data, frames, settings.fps)
     warnings += of_test

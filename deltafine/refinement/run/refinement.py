@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +17,7 @@ from deltafine.document.figures import Measurement
 from deltafine.document.history import Epoch, FrontPoint
 from deltafine.document.report import Activity, Reference
 from deltafine.document.sensitivity import SensitivityCurve
-from deltafine.errors import DeltafineWarning, Interrupted
+from deltafine.errors import Interrupted
 from deltafine.measurement.activity import activity_of
 from deltafine.measurement.probe import Probe
 from deltafine.measurement.reference import check_reference, sentence_of
@@ -30,16 +28,14 @@ from deltafine.model import DeltaSettings
 from deltafine.model.custom_objects import import_rule
 from deltafine.model.freezing import Frozen, frozen_weights, set_trainable
 from deltafine.refinement.listener import Listener
-from deltafine.refinement.run import checkpoints
+from deltafine.refinement.run.calibrating import Calibrating
 from deltafine.refinement.run.fingerprint import Fingerprint, started_with
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared, prepare
 from deltafine.refinement.run.trained_control import measured_control, trained_control
-from deltafine.refinement.thresholds import calibration as calibrate
-from deltafine.refinement.thresholds.allocation import Allocation
 from deltafine.refinement.thresholds.budget import Budget
-from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD, wake
-from deltafine.refinement.thresholds.trials import Trials
+from deltafine.refinement.thresholds.calibration import calibration_videos
+from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
@@ -49,13 +45,8 @@ from deltafine.refinement.training.untrained import about_frozen, about_no_train
 from deltafine.refinement.training.validation import quality
 from deltafine.settings import RefineSettings
 from deltafine.storage import run_files
-from deltafine.storage.files import discard, remove_unfinished, write_atomically
+from deltafine.storage.files import remove_unfinished, write_atomically
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
-
-CANDIDATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Of the divergence that calibration may spend: what models that are only calibrated spend, to choose from."""
-DIVERGENCES = "divergences"
-"""Of these models, in the facts of the file of the calibration."""
 
 
 @dataclass
@@ -109,7 +100,6 @@ class Refinement:
         self._started_with: dict[str, str] = {}
         self._started = time.monotonic()
         self._features: Features | None = None
-        self._candidates: dict[float, list[np.ndarray]] = {}  # logarithms of thresholds by divergence
         keras.utils.set_random_seed(settings.seed)
         self.prepared = self._prepare()
         self.settings = settings = self.prepared.settings
@@ -124,13 +114,7 @@ class Refinement:
         model, sites = self.prepared.model, self.prepared.sites
         self.reference: Reference | None = None
         self.activity: Activity | None = None
-        form: Any = {
-            "rescale": settings.rescale,
-            "clip_output": settings.clip_output or "mean",
-            "frames": self.prepared.window,
-            "frame_shape": (*self.prepared.size, self.prepared.channels),
-        }
-        self._form = form
+        form = self.prepared.form
         with workers.scope():
             self.original = models.insert_deltas(model, [], **form)
             self.student = models.insert_deltas(model, sites, deltas, **form)
@@ -234,6 +218,18 @@ class Refinement:
     def _probe_of_calibrated(self) -> Probe:
         return Probe(self.calibrated)
 
+    @cached_property
+    def _calibrating(self) -> Calibrating:
+        return Calibrating(
+            self.prepared,
+            lambda: self._probe_of_original,
+            lambda: self._probe_of_calibrated,
+            self.student,
+            self.out,
+            self.listener,
+            trains=self.trains,
+        )
+
     def _control(self, controls: Controls | None, loss: Loss) -> list[str]:
         """Train and measure the control without delta layers, where that says anything; or say why not."""
         why_not = (
@@ -248,7 +244,7 @@ class Refinement:
         if why_not or controls is None:
             return [f"There is no control without delta layers (--control): {why_not}."]
         control = trained_control(
-            self.prepared, self.original, self._form, loss, self.out, self.listener, self.requests, self._features
+            self.prepared, self.original, loss, self.out, self.listener, self.requests, self._features
         )
         controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
         return []
@@ -288,21 +284,18 @@ class Refinement:
 
     def _begin(self, resume: bool) -> Loss:
         """Calibrate, or go back to an earlier calibration; gives the loss, which depends on the original's answers."""
-        calibration = self.out / run_files.CHECKPOINTS / run_files.CALIBRATED
-        thresholds = [
-            layer.log_threshold for m in (self.calibrated, self.student) for layer in models.delta_layers(m).values()
-        ]
+        calibrating = self._calibrating
 
         def begin() -> bytes:
             self._keep_frames()
             fingerprint = Fingerprint.of(self.prepared)
             self._started_with = asdict(fingerprint)
-            before = started_with(calibration.parent) if resume else None
+            before = started_with(calibrating.file.parent) if resume else None
             if before is not None:
                 fingerprint.refuse_others(before, self.prepared, self.out)
-            calibrated = resume and self._is_calibrated(calibration)
+            calibrated = resume and calibrating.exists()
             self.listener.progress("looking at the original's answers", 0, 0)
-            videos = calibrate.calibration_videos(self.prepared)
+            videos = calibration_videos(self.prepared)
             pieces = [self._probe_of_original.run(video[None]).predictions[0] for video in videos]
             answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
@@ -311,20 +304,13 @@ class Refinement:
             if self.trains and (weight := self.prepared.teaching_of_features):
                 self._features = Features.measured(weight, self.original, self.student, videos)
             if calibrated:
-                more = checkpoints.restore(calibration, thresholds, more=True)
-                divergences = checkpoints.read_facts(calibration).get(DIVERGENCES, [])  # earlier versions had none
-                each = len(thresholds) // 2
-                self._candidates = {
-                    divergence: more[place * each : (place + 1) * each] for place, divergence in enumerate(divergences)
-                }
+                calibrating.restore()
             else:
-                self._calibrate(videos, loss)
-                saved = [*thresholds, *(one for candidate in self._candidates.values() for one in candidate)]
-                checkpoints.save(calibration, saved, {**self._started_with, DIVERGENCES: list(self._candidates)})
+                calibrating.calibrate(videos, loss, self._started_with)
             return to_bytes({"answers": answers})
 
         told = self.workers.lead_bytes(begin)
-        self.workers.follow(thresholds)
+        self.workers.follow(calibrating.thresholds)
         features = self.workers.lead(lambda: None if self._features is None else asdict(self._features))
         self._features = None if features is None else Features(**features)
         return self.prepared.read_output(from_bytes(told)["answers"])
@@ -340,22 +326,9 @@ class Refinement:
             frames=prepared.frames,
             fps=self.settings.fps,
             rescale=self.settings.rescale,
-            rescaled=lambda other: models.insert_deltas(prepared.model, [], **{**self._form, "rescale": other}),
+            rescaled=lambda other: models.insert_deltas(prepared.model, [], **{**prepared.form, "rescale": other}),
         )
         self.listener.say(self.reference.broken or sentence_of(self.reference))
-
-    def _is_calibrated(self, calibration: Path) -> bool:
-        """Whether there is an earlier calibration; one that is damaged is none, and said."""
-        if not calibration.exists():
-            return False
-        try:
-            checkpoints.check(calibration)
-        except checkpoints.Damaged as error:
-            said = f"The thresholds are calibrated again, since {error.reason}."
-            warnings.warn(said, DeltafineWarning, stacklevel=2)
-            discard(calibration)
-            return False
-        return True
 
     def _keep_frames(self) -> Path:
         """Let decoded frames be kept; returns where the run's own are."""
@@ -365,63 +338,6 @@ class Refinement:
         if self.trains and self.settings.cache is None:
             self.prepared.keep_frames(own, self.listener)
         return own
-
-    def _calibrate(self, videos: list[np.ndarray], loss: Loss) -> None:
-        """Set the thresholds of the calibrated model and of the student."""
-        settings = self.settings
-        rms = calibrate.activation_rms(self.calibrated, [video[None] for video in videos])
-        if settings.relative_threshold is not None:
-            for path, layer in models.delta_layers(self.calibrated).items():
-                threshold = settings.relative_threshold * calibrate.threshold_unit(layer, rms[path])
-                layer.set_threshold(np.maximum(threshold, SMALLEST_THRESHOLD))  # an activation may be silent
-            if lowered := wake(self.calibrated, videos):
-                self.listener.say(
-                    f"With relative_threshold these would never send, so it is less there: {', '.join(lowered)}."
-                )
-            self._give_thresholds_to_student()
-            return
-        trials = self._trials(videos, loss)
-        if trials.known:
-            self.listener.say(f"{trials.known} trials of an earlier calibration are used, from {settings.cache}.")
-        search = Allocation(self._probe_of_calibrated, self._probe_of_original, rms, videos, loss, trials)
-        search.explore(lambda done, total: self.listener.progress("calibrating", done, total))
-        if self.trains:
-            self._try_divergences(search, videos)
-        search.allocate(settings.divergence_to_train_from)
-        wake(self.calibrated, videos)
-        self._give_thresholds_to_student()
-        search.allocate(settings.max_divergence)
-        wake(self.calibrated, videos)
-        trials.keep()
-
-    def _trials(self, videos: list[np.ndarray], loss: Loss) -> Trials:
-        """What earlier calibrations of this model tried on these videos, from the user's cache."""
-        settings = self.settings
-        own_code = bool(settings.custom_objects) or ":" in settings.rule  # what it does may have changed
-        folder = None if settings.cache is None or own_code else Path(settings.cache)
-        layers = list(models.delta_layers(self.calibrated))
-        rule = [settings.rule, settings.granularity, settings.threshold_per]
-        output = self.prepared.output
-        answers = [type(loss).__name__, output.probabilities, *((part.name, part.weight) for part in output.parts)]
-        model = [self._started_with["model"], self._form]
-        return Trials.of(folder, {"model": model, "layers": layers, "rule": rule, "answers": answers}, videos)
-
-    def _try_divergences(self, search: Allocation, videos: list[np.ndarray]) -> None:
-        """Find models that are only calibrated, from the original itself on."""
-        deltas = models.delta_layers(self.calibrated).values()
-        for layer in deltas:
-            layer.set_threshold(SMALLEST_THRESHOLD)
-        self._candidates[0.0] = [np.array(layer.log_threshold) for layer in deltas]
-        for factor in CANDIDATES:
-            divergence = factor * self.settings.max_divergence
-            search.allocate(divergence)
-            wake(self.calibrated, videos)
-            self._candidates[divergence] = [np.array(layer.log_threshold) for layer in deltas]
-
-    def _give_thresholds_to_student(self) -> None:
-        calibrated = models.delta_layers(self.calibrated)
-        for path, layer in models.delta_layers(self.student).items():
-            layer.log_threshold.assign(np.asarray(calibrated[path].log_threshold))
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings
@@ -445,7 +361,7 @@ class Refinement:
             self.requests,
             self.workers,
             started_with=self._started_with,
-            calibrated=self._candidates,
+            calibrated=self._calibrating.candidates,
             started=self._started,
         )
         try:

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -31,7 +30,6 @@ from deltafine.storage.files import discard
 def trained_control(
     prepared: Prepared,
     original: keras.Model,
-    form: dict[str, Any],
     loss: Loss,
     out: Path,
     listener: Listener,
@@ -46,7 +44,6 @@ def trained_control(
     Args:
         prepared: data and settings of the run.
         original: clip model, which teaches; it is not changed.
-        form: how clip models are made of the run's model.
         loss: of the task.
         out: the run directory.
         listener: told how far it is.
@@ -58,7 +55,7 @@ def trained_control(
         KeyboardInterrupt: on Ctrl-C or SIGTERM.
     """
     settings = prepared.settings
-    student = models.insert_deltas(prepared.model, [], **form)
+    student = models.insert_deltas(prepared.model, [], **prepared.form)
     set_trainable(student, unfreeze=settings.unfreeze, freeze=settings.freeze)
     prepare_batchnorm(student, freeze=settings.freezes_batchnorm)
     batches = len(prepared.clips("train", epoch=1))
