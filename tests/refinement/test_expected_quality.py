@@ -15,7 +15,7 @@ from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.output import Output
 from deltafine.refinement.training.confidence import Confidence
 from deltafine.refinement.training.deviation import Deviation
-from deltafine.refinement.training.validation import RECORDINGS, better_than_held, expected_quality
+from deltafine.refinement.training.validation import RECORDINGS, better_than_held, expected_quality, lost
 from tests.report.builders import figures as some_figures
 
 ERRORS = st.floats(0.01, 2.0)
@@ -142,21 +142,23 @@ def test_a_score_is_compared_with_the_score_of_held_answers_and_not_with_their_a
     assert not better_than_held(original, found.model_copy(update={"frozen_score": None}))
 
 
+@pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize(
     ("classes", "form"), [(4, "probabilities"), (4, "logits"), (1, "probabilities"), (1, "logits")]
 )
-def test_confidence_is_what_the_original_thinks_of_other_answers(classes: int, form: str) -> None:
+def test_confidence_is_what_the_original_thinks_of_other_answers(classes: int, form: str, labelled: bool) -> None:
     random = np.random.default_rng(1)
     original, answers = random.normal(0, 2, (2, 30, classes))
-    labels = random.integers(0, 2, 30)
+    labels = random.integers(0, 2, 30) if labelled else np.full(30, -1)
     labels[[3, 8]] = -1
+    counted = np.flatnonzero(labels >= 0) if labelled else np.arange(30)
 
     def chances(logits: np.ndarray) -> np.ndarray:
         logits = np.concatenate([np.zeros_like(logits), logits], -1) if classes == 1 else logits
         return np.asarray(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
 
     total = 0.0
-    for frame in np.flatnonzero(labels >= 0):
+    for frame in counted:
         of_original = chances(original)[frame]
         total += of_original[chances(answers)[frame].argmax()] - of_original.max()
     given = [original, answers]
@@ -173,7 +175,7 @@ def test_confidence_is_what_the_original_thinks_of_other_answers(classes: int, f
         halves.append(metric)
     halves[1].add(halves[0].record())
     (figure,) = halves[1].result(None).named  # type: ignore[arg-type]
-    assert figure.value == pytest.approx(total / 28)
+    assert figure.value == pytest.approx(total / len(counted))
     assert total < 0
 
 
@@ -187,3 +189,25 @@ def test_without_training_a_changed_answer_costs_what_the_original_was_surer_of(
     calibrated, trained = (expected_quality(original, refined, 4, trained=trained) for trained in (False, True))
     assert 0.8 - 0.02 < calibrated < 0.8 - 0.01
     assert trained < calibrated
+
+
+def test_of_maps_the_confidence_is_the_mean_over_all_positions() -> None:
+    random = np.random.default_rng(2)
+    original, answers = random.dirichlet([1, 1, 1], (2, 1, 5, 4, 6))  # (models, rows, frames, height, width, classes)
+    metric = Confidence()
+    metric.begin(Subject(probe=None, output=Output("classes", True)))  # type: ignore[arg-type]
+    shown: Any = Answered(answers, np.full((1, 5), -1), np.array([0]), original=original)
+    metric.update(Shown(piece=None, answers=shown))  # type: ignore[arg-type]
+    expected = [p[q.argmax()] - p.max() for p, q in zip(original.reshape(-1, 3), answers.reshape(-1, 3), strict=True)]
+    (figure,) = metric.result(None).named  # type: ignore[arg-type]
+    assert figure.value == pytest.approx(np.mean(expected))
+
+
+def test_without_labels_classes_are_judged_by_what_their_changed_answers_are_expected_to_cost() -> None:
+    bare = {"frame_accuracy": None, "window_accuracy": None, "accuracy_change": None, "label_error": None}
+    original = some_figures("original", "streams").model_copy(update={**bare, "fidelity": 1.0})
+    surer = NamedFigure(name="confidence", value=-0.004, unit="number", meaning="", better="higher")
+    refined = some_figures("refined", "streams").model_copy(update={**bare, "fidelity": 0.93, "named": [surer]})
+    assert expected_quality(original, refined) == pytest.approx(0.996)
+    assert lost(original, refined, labelled=False) == pytest.approx(0.004)
+    assert lost(original, refined.model_copy(update={"named": []}), labelled=False) == pytest.approx(0.07)

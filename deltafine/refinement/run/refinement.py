@@ -36,13 +36,14 @@ from deltafine.refinement.run.trained_control import measured_control, trained_c
 from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.calibration import calibration_videos
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD
+from deltafine.refinement.training.confidence import Confidence
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.teaching import Features
 from deltafine.refinement.training.trainable import can_be_trained, prepare_batchnorm
 from deltafine.refinement.training.untrained import about_frozen, about_no_training
-from deltafine.refinement.training.validation import quality
+from deltafine.refinement.training.validation import lost
 from deltafine.settings import RefineSettings
 from deltafine.storage import run_files
 from deltafine.storage.files import remove_unfinished, write_atomically
@@ -183,7 +184,7 @@ class Refinement:
             fps=self.settings.fps,
             output=self.prepared.output,
             sensitivity=runs,
-            metrics=self.prepared.scores,
+            metrics=[*self.prepared.scores, *(() if self.prepared.labelled else (Confidence(),))],
             progress=lambda what, done, total: self.listener.progress(f"measuring {what}", done, total),
             workers=self.workers,
         )
@@ -252,16 +253,16 @@ class Refinement:
     def _kept_budget(self, budget: Budget, measured: dict[str, Measurement]) -> tuple[bool, list[str]]:
         """Whether what was measured loses no more than may be lost; and what is to be said if it does."""
         original, refined = (measured[name].streams for name in ("original", "refined"))
-        lost = quality(original) - quality(refined)
-        if lost <= budget.allowed:
+        missing = lost(original, refined, labelled=self.prepared.labelled)
+        if missing <= budget.allowed:
             return True, []
-        what = "of accuracy" if self.prepared.labelled else "of agreement with the original"
+        what = "of accuracy" if self.prepared.labelled else "of accuracy, by how sure the original was,"
         if self.prepared.output.numbers:
             what = "of error, in units of the spread,"
         if original.score is not None:
             what = "of score"
         return False, [
-            f"The budget is not kept on the videos measured here: the refined model loses {lost:.3f} {what} where "
+            f"The budget is not kept on the videos measured here: the refined model loses {missing:.3f} {what} where "
             f"{budget.allowed:.3f} may be lost. Allow less with --max-accuracy-drop, validate on more recordings, or "
             "train longer."
         ]

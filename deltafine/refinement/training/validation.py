@@ -119,7 +119,7 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     add up; n recordings count n / (n + ``RECORDINGS``). Of classes, a changed answer is then as good as any other; the
     measured change counts by its variance over the videos, beside that of how much good a changed answer may do.
     Without training, answers change where the original was not sure of its own: what they are then expected to cost
-    is how much surer it was of the answer that it gave.
+    is how much surer it was of the answer that it gave. Of classes without labels, that is all that is known.
 
     Args:
         original: figures of the original on the validation videos.
@@ -129,11 +129,14 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     """
     if refined.score is not None:  # of which nothing is known but what was measured
         return quality(refined)
+    surer = _named(refined, Confidence.name)
+    if refined.fidelity is not None and refined.accuracy_change is None and surer is not None:
+        return quality(original) + surer
     if classes > 1 and refined.accuracy_change is not None and refined.fidelity is not None:
         before, changed = quality(original), 1 - refined.fidelity
         change = refined.accuracy_change
         unrelated = changed * ((1 - before) / (classes - 1) - before)
-        if not trained and (surer := _named(refined, Confidence.name)) is not None:
+        if not trained and surer is not None:
             unrelated = surer
         good = (GOOD * changed) ** 2
         variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
@@ -145,6 +148,18 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     independent = original.label_error**2 + deviation**2
     known = refined.videos / (refined.videos + RECORDINGS)
     return 1 - math.sqrt(known * refined.label_error**2 + (1 - known) * independent)
+
+
+def lost(original: Figures, refined: Figures, *, labelled: bool) -> float:
+    """Quality that the refined model has lost; of classes without labels, what is expected of the answers that change.
+
+    Args:
+        original: figures of the original.
+        refined: of the refined model on the same videos.
+        labelled: whether the videos have labels.
+    """
+    surer = None if labelled or refined.score is not None else _named(refined, Confidence.name)
+    return quality(original) - quality(refined) if surer is None else -surer
 
 
 def _named(figures: Figures, name: str) -> float | None:
