@@ -8,7 +8,7 @@ from deltafine.settings import RefineSettings, resolve
 
 DEFAULTS: dict[str, Any] = {
     "penalty": 20.0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0.1, "recalibrate": 0, "training_divergence": 0.05,
-    "freeze_batchnorm": False,
+    "freeze_batchnorm": False, "task": "classification",
 }  # fmt: skip
 
 

@@ -172,4 +172,10 @@ def test_streams_with_labels_of_another_kind_are_refused(
 def test_numbers_are_no_classes_to_tell_apart(tmp_path: Path) -> None:
     write_angles(tmp_path / "data", "abc", "train", seed=1)
     with pytest.raises(DeltafineError, match=r"are numbers .* and no names of classes: use --task regression"):
-        refine(write_small_model(tmp_path / "model.keras"), tmp_path / "data", tmp_path / "run", **FAST)
+        refine(
+            write_small_model(tmp_path / "model.keras"),
+            tmp_path / "data",
+            tmp_path / "run",
+            task="classification",
+            **FAST,
+        )
