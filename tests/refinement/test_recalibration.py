@@ -20,6 +20,7 @@ from deltafine.model.clip_model import with_time
 from deltafine.refinement.run.refinement import Refinement
 from deltafine.refinement.thresholds.recalibration import FACTOR, FARTHEST_AT_ONCE, SWEEPS, Recalibration, ReplayTrial
 from deltafine.refinement.training.losses import ClassificationLoss
+from deltafine.refinement.training.steering import AccuracyController
 from deltafine.report.health import movement
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numpy_stream import NumpyState
@@ -28,6 +29,7 @@ from tests.small_runs import FAST, SIZE, write_small_model, write_small_videos
 
 pytest.importorskip("numba")
 
+THRESHOLDS = AccuracyController.THRESHOLDS
 LOSS = ClassificationLoss(True, 0.5)
 SETTINGS: dict[str, Any] = {**FAST, "start": "carried", "epochs": 2, "recalibrate": 1, "flip": True}
 
@@ -214,3 +216,16 @@ def test_a_model_of_clips_is_refused(material: tuple[Path, Path], tmp_path: Path
     with pytest.raises(DeltafineError, match="single frames"):
         refine(tmp_path / "clips.keras", material[1], tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()
+
+
+def test_without_recalibrations_thresholds_follow_the_accuracy_that_is_left(
+    material: tuple[Path, Path], tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"frames": 4, "batch": 4, "epochs": 2, "learning_rate": 1e-4}
+    refine(*material, tmp_path / "run", **how, max_accuracy_drop="90%")
+    report = refine(*material, tmp_path / "run", **how, max_accuracy_drop="90%", resume=True, pick=2)
+    refined = keras.models.load_model(tmp_path / "run" / "refined.keras")
+    assert report.settings["start"] == "noise"  # as by default with classes
+    for path, layer in delta_layers(refined).items():
+        start = report.start_thresholds[path]
+        assert float(np.median(layer.threshold)) == pytest.approx(THRESHOLDS * start, rel=1e-5)

@@ -320,11 +320,11 @@ class Training:
         due = not self._recalibrated_after or number in self._recalibrated_after
         done = number / self.prepared.epochs
         self._steering.after_epoch(point, done, caught_up=due)
-        if self._recalibrated_after and not last:
+        if not last:
             if number in self._recalibrated_after and not self._steering.spent(point, done):
                 self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
                 epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
-            elif number in self._recalibrated_after or number > max(self._recalibrated_after):
+            elif self._thresholds_follow(number):
                 self._scale_thresholds(self._steering.factor(point, done))
         progress.history.append(epoch)
         progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
@@ -338,6 +338,16 @@ class Training:
         times, epochs = self.prepared.recalibrations, self.prepared.epochs
         found = {math.ceil(epochs * number / times) for number in range(1, times + 1)}
         return found if self.settings.recalibrate is not None else found - {epochs}
+
+    def _thresholds_follow(self, number: int) -> bool:
+        """Whether one factor on all thresholds follows what accuracy is left after an epoch.
+
+        Where they are calibrated again, that leads them for the most part. Where not, they would stay where the
+        original needed them.
+        """
+        if after := self._recalibrated_after:
+            return number in after or number > max(after)
+        return self.settings.method == "deltafine" and self.settings.relative_threshold is None
 
     def _scale_thresholds(self, factor: float) -> None:
         if factor == 1:
