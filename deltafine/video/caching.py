@@ -22,6 +22,7 @@ from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
 from deltafine.video.examination import Examination
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
+from deltafine.video.meter import Meter, Within
 from deltafine.video.prefetch import ordered
 from deltafine.video.reading import DecodedFrames
 from deltafine.video.sources import source_of
@@ -39,12 +40,14 @@ class CacheSettings:
         most_bytes: Larger caches are not made; None for what the disk has room for.
         announce: Told in one sentence what will be written, or why nothing is.
         progress: Called with the number of videos decoded and of all.
+        within: Called with these and, in words, where in a long video it is; from any thread.
     """
 
     directory: Path
     most_bytes: int | None = None
     announce: Callable[[str], None] = lambda message: None
     progress: Callable[[int, int], None] = lambda done, total: None
+    within: Within = lambda done, total, words: None
 
 
 def open_or_build(
@@ -116,8 +119,13 @@ def _build(
     table: list[JsonObject] = []
     times: list[np.ndarray] = []
 
+    number = 0
+
+    def meter_of(video: Video) -> Meter:
+        return examination.meter(video, lambda words: settings.within(number, len(of_sources), words))
+
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
-        index, frames = _decode(examination, videos, reader)
+        index, frames = _decode(examination, videos, reader, meter_of(videos[0]))
         usable = [video for video in videos if examination.index(video) is not None]  # segments beside damage are sound
         return usable or videos, index, frames
 
@@ -135,7 +143,7 @@ def _build(
         chunks = chain.from_iterable(streams) if frames is None else [frames]
         try:
             kept = sum(count for _, count in runs)
-            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels))
+            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels), meter_of(videos[0]))
         except UnreadableVideo as error:
             examination.note_bad_source(videos[0], str(error))
             del file[group.name]
@@ -158,7 +166,9 @@ def _build(
     file.attrs["complete"] = True
 
 
-def _store(file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
+def _store(
+    file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...], meter: Meter
+) -> int:
     """Write a source's frames bit by bit, and give their checksum. A full disk ends it at once."""
     stored = group.create_dataset("frames", shape, np.uint8)
     checksum = filled = 0
@@ -166,12 +176,13 @@ def _store(file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarra
         stored[filled : filled + len(chunk)] = chunk
         checksum = zlib.crc32(np.ascontiguousarray(chunk).data, checksum)
         filled += len(chunk)
+        meter.count(len(chunk))
         file.check_room()
     return checksum
 
 
 def _decode(
-    examination: Examination, videos: list[Video], reader: DecodedFrames
+    examination: Examination, videos: list[Video], reader: DecodedFrames, meter: Meter
 ) -> tuple[FrameIndex | None, np.ndarray | None]:
     """A source's index, and its frames if few enough to be held; None and None when it is bad.
 
@@ -185,7 +196,7 @@ def _decode(
         if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
             held.append(convert(frame).copy())
 
-    found = [examination.index(video, sink=keep) for video in videos]
+    found = [examination.index(video, sink=keep, meter=meter) for video in videos]
     index = next((index for index in found if index is not None), None)
     if index is None:
         return None, None
