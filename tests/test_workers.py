@@ -271,6 +271,58 @@ def test_those_that_wait_for_one_that_does_not_come_say_so() -> None:
     assert "WorkerLost: Worker 0 has waited 5 s for 127.0.0.1:9: start all workers" in done.stderr
 
 
+TOGETHER = """
+import sys
+from deltafine.workers import Cluster, WorkerLost, join, watching
+watching.SECONDS_BETWEEN, watching.SECONDS_FOR_ONE_ANSWER, watching.SECONDS_WITHOUT_ANSWER = 0.5, 1.0, 3.0
+watching.SECONDS_OF_A_LATE_STEP = 3.0
+workers = join(Cluster(tuple(sys.argv[1].split(",")), int(sys.argv[2])))
+hangs = float(sys.argv[3])
+try:
+    for number in range(10**6):
+        if number == 20 and workers.index == 1 and hangs:
+            import time
+            print("here", flush=True)
+            time.sleep(hangs)
+        with workers.step():
+            workers.gather(b"")
+        if number == 20:
+            print("here", flush=True)
+except WorkerLost as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stands still", "is late"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_hangs_without_dying_is_named_and_the_others_end(how: str, victim: int) -> None:
+    if (how, victim) == ("is late", 0):
+        pytest.skip("one is enough")
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = [sys.executable, "-c", TOGETHER, ",".join(addresses)]
+    processes = [
+        subprocess.Popen([*command, str(index), "600" if how == "is late" else "0"], stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    hanging, other = processes[victim], processes[1 - victim]
+    try:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == "here\n"
+        if how == "stands still":
+            hanging.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        said, _ = other.communicate(timeout=120)
+        assert time.monotonic() - begin < 60
+        assert other.returncode == 75
+        words = "has not answered for" if how == "stands still" else "has not begun the step that the others"
+        assert f"Worker {victim} ({addresses[victim]}) {words}" in said
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def test_the_cluster_is_what_is_given_or_what_tf_config_says() -> None:
     two = ("a:1", "b:2")
     environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": two}, "task": {"type": "worker", "index": 1}})}
