@@ -20,7 +20,7 @@ from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, JsonObject, 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
-from deltafine.video.examination import Examination
+from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
 from deltafine.video.meter import Meter, Within
 from deltafine.video.prefetch import ordered
@@ -96,7 +96,9 @@ def open_or_build(
                 f"and there is room for {_size(room)} in {settings.directory}."
             )
             return None
-        settings.announce(f"Keeping the decoded frames of {len(sources)} videos, about {_size(expected)}, in {path}.")
+        settings.announce(
+            f"Keeping the decoded frames of {count_of(len(sources), 'video')}, about {_size(expected)}, in {path}."
+        )
         hdf5.write(
             path,
             lambda file: _build(file, examination, list(by_source.values()), classes, reader, settings, workers),
