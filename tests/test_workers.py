@@ -271,6 +271,26 @@ def test_those_that_wait_for_one_that_does_not_come_say_so() -> None:
     assert "WorkerLost: Worker 0 has waited 5 s for 127.0.0.1:9: start all workers" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_training_ends_when_one_stands_still(material: tuple[str, str], tmp_path: Path) -> None:
+    model, data = material
+    out = tmp_path / "run"
+    processes = start(["refine", model, "--data", data, "--out", str(out), *LONG], 2)
+    wait_for(out / "history.csv", processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    try:
+        _, errors = processes[0].communicate(timeout=120)
+        assert time.monotonic() - begin < 60
+        assert processes[0].returncode == 75, errors
+        noticed = r"has not answered for \d+ s: it hangs|has ended or cannot be reached"  # TensorFlow may be quicker
+        assert re.search(rf"Error: Worker 1 \(127\.0\.0\.1:\d+\) ({noticed})", errors)
+        assert (out / "checkpoints" / "last.h5").exists()
+    finally:
+        for process in processes:
+            process.kill()
+
+
 TOGETHER = """
 import sys
 from deltafine.workers import Cluster, WorkerLost, join, watching

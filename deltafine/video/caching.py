@@ -123,8 +123,8 @@ def _build(
 
     number = 0
 
-    def meter_of(video: Video) -> Meter:
-        return examination.meter(video, lambda words: settings.within(number, len(of_sources), words))
+    def meter_of(video: Video, frames: int | None = None) -> Meter:
+        return examination.meter(video, lambda words: settings.within(number, len(of_sources), words), frames)
 
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
         index, frames = _decode(examination, videos, reader, meter_of(videos[0]))
@@ -145,7 +145,8 @@ def _build(
         chunks = chain.from_iterable(streams) if frames is None else [frames]
         try:
             kept = sum(count for _, count in runs)
-            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels), meter_of(videos[0]))
+            meter = meter_of(videos[0], kept)
+            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels), meter)
         except UnreadableVideo as error:
             examination.note_bad_source(videos[0], str(error))
             del file[group.name]

@@ -90,9 +90,10 @@ class Examination:
         for source, index in indexes.items():
             self._indexes.setdefault(source, index)
 
-    def meter(self, video: Video, tell: Callable[[str], None]) -> Meter:
-        """What tells where in a video reading is."""
-        return Meter(tell, video.name, lambda: self.estimate(video))
+    def meter(self, video: Video, tell: Callable[[str], None], frames: int | None = None) -> Meter:
+        """What tells where in a video's file reading is, or in so many frames of it."""
+        name = video.path.name if video.is_segment else video.name
+        return Meter(tell, name, lambda: self.estimate(video) if frames is None else frames)
 
     def index(
         self, video: Video, *, sink: Callable[[VideoFrame], None] | None = None, meter: Meter | None = None
