@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -166,7 +166,8 @@ def meet_encoder(container: InputContainer, stream: VideoStream) -> None:
     packet = next(packets_of(container, stream))
     version = _X264.search(bytes(memoryview(packet)[:_BEFORE_PICTURE])) if packet.size else None
     if version is not None and int(version[1]) < _FAULTLESS_X264:
-        packet.decode()
+        with suppress(av.error.FFmpegError):  # its picture does not matter
+            packet.decode()
 
 
 class _Doubt:
