@@ -78,7 +78,8 @@ def open_or_build(
     if cache is not None and (not cache.bits or cache.bits == examination.depth()):
         return cache
     segments = [video for video in videos if video.is_segment]
-    examination.scan(segments, workers)  # only their frames are kept, and reading through tells how many these are
+    # Of segments only their frames are kept, and reading through tells how many these are.
+    examination.scan(segments, workers, settings.progress, settings.within)
     segmented = {video.source for video in segments}
     frames = sum(
         ordered(examination.estimate, [video for video in firsts if video.source not in segmented], workers=workers)
