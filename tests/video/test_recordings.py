@@ -240,6 +240,15 @@ def test_late_frames_are_read_from_the_key_frame_before_without_ascending_time_s
         assert len(decoded) <= 16
 
 
+def test_clips_that_are_far_apart_are_read_one_by_one(tmp_path: Path, decoded: list[object]) -> None:
+    data = open_dataset(write_video(tmp_path / "v.mp4", 600, codec="libx264", group=10, options=NO_B))
+    data.scan()
+    decoded.clear()
+    clips = list(data.clips(None, size=SIZE, frames=4, shuffle=True, clips_per_video=40))
+    assert sum(len(batch.frames) for batch in clips) == 40
+    assert len(decoded) < 40 * 20
+
+
 def test_no_clip_goes_across_damage(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mkv", 60, codec="ffv1", group=1)
     with av.open(str(path)) as container:

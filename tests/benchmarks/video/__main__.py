@@ -3,10 +3,11 @@
     python -m tests.benchmarks.video                    # 5, 10, 20 and 40 minutes
     python -m tests.benchmarks.video --minutes 5 10
 
-Pictures are 64x48, H.264 with B-frames, a key frame about every 2 seconds. The containers are MP4, whose time stamps ascend,
-and AVI, raw H.264 and transport streams that are joined end to end, whose time stamps do not. Printed are milliseconds
-of processor time: of reading through the file, for a frame; and of reading a clip of 8 frames, for the last clips in
-order and for clips from all over the file, in random order. If costs are linear in the length, no column grows.
+Pictures are 64x48, H.264 with B-frames, a key frame about every 2 seconds. The containers are MP4, whose time stamps
+ascend, and AVI, raw H.264 and transport streams that are joined end to end, whose time stamps do not. Printed are
+milliseconds of processor time: of reading through the file, for a frame; and of reading a clip of 8 frames, for the
+last clips in order and for clips from all over the file, in random order. If costs are linear in the length, no column
+grows.
 """
 
 from __future__ import annotations
