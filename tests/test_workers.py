@@ -315,11 +315,8 @@ except WorkerLost as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["stands still", "is late"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("how", "victim"), [("stands still", 0), ("stands still", 1), ("is late", 1)])
 def test_one_that_hangs_without_dying_is_named_and_the_others_end(how: str, victim: int) -> None:
-    if (how, victim) == ("is late", 0):
-        pytest.skip("one is enough")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     command = [sys.executable, "-c", TOGETHER, ",".join(addresses)]
     processes = [

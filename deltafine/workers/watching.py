@@ -46,7 +46,7 @@ class Watch:
         self._begun = 0
         self._in_step_since: float | None = None
         self._longest_step = 0.0
-        self._own_work = 0
+        self._own_work = self._waiting = 0
         self._told = threading.Event()
 
     def start(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int], str]) -> None:
@@ -58,6 +58,15 @@ class Watch:
         """
         threading.Thread(target=self._answer, name="deltafine-answer", daemon=True).start()
         threading.Thread(target=self._ask_all, args=(others, stop), name="deltafine-watch", daemon=True).start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within the block this worker waits for the others. Elsewhere it does not matter to it what they do."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -103,7 +112,7 @@ class Watch:
                     begun, at_own_work = _ask(host, port)
                 except TimeoutError:
                     silent = time.monotonic() - answered.get(number, time.monotonic())
-                    if silent > SECONDS_WITHOUT_ANSWER:
+                    if self._waiting and silent > SECONDS_WITHOUT_ANSWER:
                         self.reason = f"has not answered for {silent:.0f} s: it hangs"
                 except (OSError, ValueError):  # it has ended, which TensorFlow notices, or cannot be reached this way
                     answered.pop(number, None)
@@ -116,7 +125,7 @@ class Watch:
                     self.hangs = number
                     break
         said = stop(self.hangs)
-        if not self._told.wait(SECONDS_TO_END):
+        if not self._told.wait(SECONDS_TO_END) and self._waiting:
             os.write(2, f"Error: {said}\n".encode())
             os._exit(EXIT_CODE)
 

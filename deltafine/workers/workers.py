@@ -197,7 +197,8 @@ class Workers:
 
         errors = tf.errors
         try:
-            yield
+            with contextlib.nullcontext() if self._watch is None else self._watch.waiting():
+                yield
         except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError) as e:
             raise WorkerLost(self._lost(str(e))) from e
         except (errors.InternalError, errors.InvalidArgumentError) as error:
