@@ -271,6 +271,75 @@ def test_those_that_wait_for_one_that_does_not_come_say_so() -> None:
     assert "WorkerLost: Worker 0 has waited 5 s for 127.0.0.1:9: start all workers" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_training_ends_when_one_stands_still(material: tuple[str, str], tmp_path: Path) -> None:
+    model, data = material
+    out = tmp_path / "run"
+    processes = start(["refine", model, "--data", data, "--out", str(out), *LONG], 2)
+    wait_for(out / "history.csv", processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    try:
+        _, errors = processes[0].communicate(timeout=120)
+        assert time.monotonic() - begin < 60
+        assert processes[0].returncode == 75, errors
+        noticed = r"has not answered for \d+ s: it hangs|has ended or cannot be reached"  # TensorFlow may be quicker
+        assert re.search(rf"Error: Worker 1 \(127\.0\.0\.1:\d+\) ({noticed})", errors)
+        assert (out / "checkpoints" / "last.h5").exists()
+    finally:
+        for process in processes:
+            process.kill()
+
+
+TOGETHER = """
+import sys
+from deltafine.workers import Cluster, WorkerLost, join, watching
+watching.SECONDS_BETWEEN, watching.SECONDS_FOR_ONE_ANSWER, watching.SECONDS_WITHOUT_ANSWER = 0.5, 1.0, 3.0
+watching.SECONDS_OF_A_LATE_STEP = 3.0
+workers = join(Cluster(tuple(sys.argv[1].split(",")), int(sys.argv[2])))
+hangs = float(sys.argv[3])
+try:
+    for number in range(10**6):
+        if number == 20 and workers.index == 1 and hangs:
+            import time
+            print("here", flush=True)
+            time.sleep(hangs)
+        with workers.step():
+            workers.gather(b"")
+        if number == 20:
+            print("here", flush=True)
+except WorkerLost as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "victim"), [("stands still", 0), ("stands still", 1), ("is late", 1)])
+def test_one_that_hangs_without_dying_is_named_and_the_others_end(how: str, victim: int) -> None:
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = [sys.executable, "-c", TOGETHER, ",".join(addresses)]
+    processes = [
+        subprocess.Popen([*command, str(index), "600" if how == "is late" else "0"], stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    hanging, other = processes[victim], processes[1 - victim]
+    try:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == "here\n"
+        if how == "stands still":
+            hanging.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        said, _ = other.communicate(timeout=120)
+        assert time.monotonic() - begin < 60
+        assert other.returncode == 75
+        words = "has not answered for" if how == "stands still" else "has not begun the step that the others"
+        assert f"Worker {victim} ({addresses[victim]}) {words}" in said
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def test_the_cluster_is_what_is_given_or_what_tf_config_says() -> None:
     two = ("a:1", "b:2")
     environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": two}, "task": {"type": "worker", "index": 1}})}

@@ -145,16 +145,17 @@ class Talk:
     """Tells the user how far a run is; a context manager.
 
     On a terminal, a bar with the latest figures, the time that has passed and the time left; without one, a line now
-    and then. A quiet one leaves that to another process.
+    and then. A quiet one leaves that to another process. One that speaks aside does so on standard error, and without
+    a terminal only where it takes long.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._console = Console(highlight=False)
+    def __init__(self, *, quiet: bool = False, aside: bool = False) -> None:
+        self._quiet, self._aside = quiet, aside
+        self._console = Console(highlight=False, stderr=aside)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
-        self._last_line = 0.0
+        self._last_line = time.monotonic() if aside else 0.0
 
     def __enter__(self) -> Talk:
         if self._console.is_terminal and not self._quiet:
@@ -176,7 +177,7 @@ class Talk:
 
     def say(self, text: str) -> None:
         self._console.print(escape(printable(one_line(text))), soft_wrap=not self._console.is_terminal)
-        sys.stdout.flush()
+        (sys.stderr if self._aside else sys.stdout).flush()
 
     def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
         if self._quiet:
@@ -190,7 +191,8 @@ class Talk:
         else:
             now = time.monotonic()
             late = now - self._last_line > SECONDS_BETWEEN_LINES and (total > 0 or self._last_line > 0)
-            if (what != self._what and total > 1 and done < total) or late:
+            begins = what != self._what and total > 1 and done < total and not self._aside
+            if begins or late:
                 self.say(f"{what}: {done} of {total}  {figures}".rstrip() if total else what)
                 self._last_line = now
         self._what = what

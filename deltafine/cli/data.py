@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,8 @@ def data(
 ) -> None:
     """Show what was found: layout, classes, counts, durations, sizes and problems."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from deltafine.cli.console import Talk
     from deltafine.jobs.opened_videos import how_to_open
     from deltafine.settings import checked
     from deltafine.video import open_dataset
@@ -37,10 +38,9 @@ def data(
     given = checked(**settings)
     found = open_dataset(data, **how_to_open(given))
     console = Console()
-    columns = (TextColumn("Reading videos"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        found.scan(progress=lambda done, total: progress.update(task, completed=done, total=total))
+    with Talk(aside=True) as talk:
+        read = functools.partial(talk.progress, "reading through the videos")
+        found.scan(progress=read, within=read)
     _show(found, console)
     if sheet:
         from deltafine.video.contact_sheet import write_contact_sheet

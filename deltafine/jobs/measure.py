@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -163,11 +164,14 @@ def measure_model(
         listener.say(note)
     if held is not None and streams is None:
         continuous = held
+    read = functools.partial(listener.progress, "reading through the videos")
     if "max_bad_videos" in given:
-        (held or opened).check(used.max_bad_videos, split="validation")
-    if used.cache is not None:
-        for videos in {id(one): one for one in (held or opened, continuous)}.values():
-            videos.use_cache(used.cache, announce=listener.say)
+        (held or opened).check(used.max_bad_videos, split="validation", progress=read, within=read)
+    for videos in {id(one): one for one in (held or opened, continuous)}.values():
+        if used.cache is None:
+            videos.scan("validation", progress=read, within=read)
+        else:
+            videos.use_cache(used.cache, announce=listener.say, progress=read, within=read)
     if team.count > 1:
         files = [sha256(Path(path)) for path in (model, original) if path is not None]
         how = (__version__, measured.frames, fps, used.rescale, task, files, every, scoring and scoring.source)

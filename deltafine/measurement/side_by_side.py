@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 VALUES_AT_ONCE = 32 * 224 * 224 * 3
 """Input values that a measured batch may hold: bounds the memory of measuring."""
+
+Labelled = tuple[np.ndarray, np.ndarray | None]
+"""Frames of a stream and their labels."""
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""
@@ -188,21 +191,43 @@ def _on_streams(
         comparison.multiply_thresholds(sensitivity, metrics, len(videos), chunk)
     size = (height, width)
     streams = data.streams(split, size=size, channels=channels, chunk=chunk, fps=fps, continued=spliced)
+    frames = sum(len(data.examination.frame_numbers(video, fps)) for video in videos)
+    told = _Told(progress or (lambda what, done, total: None), frames)
 
     def measure() -> None:
         for index, (video, pieces) in enumerate(streams):
             comparison.know(index, video, data.classes)
+            numbers = data.examination.frame_numbers(video, fps)
+            end = told.done + len(numbers)
             if spliced or index % workers.count == workers.index:
-                about = ScoredVideo(video.name, video.path, data.examination.frame_numbers(video, fps))
-                comparison.add_stream(index, pieces, one_label=video.frame_labels is None, about=about)
-            if progress is not None:
-                progress("streams", index + 1, len(videos))
+                about = ScoredVideo(video.name, video.path, numbers)
+                seen = told.counted(pieces)
+                comparison.add_stream(index, seen, one_label=video.frame_labels is None, about=about)
+            told.reach(end)
 
     if spliced:
         measure()
     else:
         comparison.share_out(measure, workers)
     return comparison.figures(), comparison.controls()
+
+
+class _Told:
+    """Tells how many frames of all streams are done: a single stream may take hours."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+        self.done = 0
+
+    def reach(self, done: int) -> None:
+        if done != self.done:
+            self.done = done
+            self._progress("streams, frames", done, self._total)
+
+    def counted(self, pieces: Iterable[Labelled]) -> Iterator[Labelled]:
+        for piece in pieces:
+            yield piece
+            self.reach(self.done + len(piece[0]))
 
 
 def measure_clips(
@@ -319,7 +344,7 @@ class _Comparison:
     def add_stream(
         self,
         index: int,
-        pieces: Iterable[tuple[np.ndarray, np.ndarray | None]],
+        pieces: Iterable[Labelled],
         *,
         one_label: bool,
         about: ScoredVideo | None = None,

@@ -218,7 +218,7 @@ def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | N
     if not videos:
         return None, []
     labelled = [video for video in data.videos if video.label is not None or video.frame_labels is not None]
-    found = f"Found a test split of {len(videos)} videos, not used because"
+    found = f"Found a test split of {count_of(len(videos), 'video')}, not used because"
     if labelled and not any(video.split == "test" for video in labelled):
         return None, [f"{found} they have no labels."]
     data.scan("test")

@@ -30,7 +30,7 @@ from deltafine.report.summary import (
     layers_by_name,
     rows,
 )
-from deltafine.report.text import ABSENT, clean, duration, scaled, share, shown, significant
+from deltafine.report.text import ABSENT, clean, counted, duration, scaled, share, shown, significant
 from deltafine.report.whom import listings
 from deltafine.report.worst_answers import worst_answers
 
@@ -221,7 +221,7 @@ def _show_origin(report: Report, console: Console) -> None:
         f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
         f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its "
         f"{'known ' * unknown}MACs measured. "
-        f"Data {data.path}: {data.train_videos} videos to train, {data.validation_videos} to validate"
+        f"Data {data.path}: {counted(data.train_videos, 'video')} to train, {data.validation_videos} to validate"
         + (f", {data.test_videos} to test." if data.test_videos else ".")
         + (f" Streams from {report.stream_data.path}." if report.stream_data else ""),
         "dim",

@@ -20,8 +20,9 @@ from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, JsonObject, 
 from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import VERSION, is_deep, say_depth
-from deltafine.video.examination import Examination
+from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
+from deltafine.video.meter import Meter, Within
 from deltafine.video.prefetch import ordered
 from deltafine.video.reading import DecodedFrames
 from deltafine.video.sources import source_of
@@ -39,12 +40,14 @@ class CacheSettings:
         most_bytes: Larger caches are not made; None for what the disk has room for.
         announce: Told in one sentence what will be written, or why nothing is.
         progress: Called with the number of videos decoded and of all.
+        within: Called with these and, in words, where in a long video it is; from any thread.
     """
 
     directory: Path
     most_bytes: int | None = None
     announce: Callable[[str], None] = lambda message: None
     progress: Callable[[int, int], None] = lambda done, total: None
+    within: Within = lambda done, total, words: None
 
 
 def open_or_build(
@@ -75,7 +78,8 @@ def open_or_build(
     if cache is not None and (not cache.bits or cache.bits == examination.depth()):
         return cache
     segments = [video for video in videos if video.is_segment]
-    examination.scan(segments, workers)  # only their frames are kept, and reading through tells how many these are
+    # Of segments only their frames are kept, and reading through tells how many these are.
+    examination.scan(segments, workers, settings.progress, settings.within)
     segmented = {video.source for video in segments}
     frames = sum(
         ordered(examination.estimate, [video for video in firsts if video.source not in segmented], workers=workers)
@@ -93,7 +97,9 @@ def open_or_build(
                 f"and there is room for {_size(room)} in {settings.directory}."
             )
             return None
-        settings.announce(f"Keeping the decoded frames of {len(sources)} videos, about {_size(expected)}, in {path}.")
+        settings.announce(
+            f"Keeping the decoded frames of {count_of(len(sources), 'video')}, about {_size(expected)}, in {path}."
+        )
         hdf5.write(
             path,
             lambda file: _build(file, examination, list(by_source.values()), classes, reader, settings, workers),
@@ -116,8 +122,13 @@ def _build(
     table: list[JsonObject] = []
     times: list[np.ndarray] = []
 
+    number = 0
+
+    def meter_of(video: Video, frames: int | None = None) -> Meter:
+        return examination.meter(video, lambda words: settings.within(number, len(of_sources), words), frames)
+
     def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
-        index, frames = _decode(examination, videos, reader)
+        index, frames = _decode(examination, videos, reader, meter_of(videos[0]))
         usable = [video for video in videos if examination.index(video) is not None]  # segments beside damage are sound
         return usable or videos, index, frames
 
@@ -135,7 +146,8 @@ def _build(
         chunks = chain.from_iterable(streams) if frames is None else [frames]
         try:
             kept = sum(count for _, count in runs)
-            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels))
+            meter = meter_of(videos[0], kept)
+            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels), meter)
         except UnreadableVideo as error:
             examination.note_bad_source(videos[0], str(error))
             del file[group.name]
@@ -158,7 +170,9 @@ def _build(
     file.attrs["complete"] = True
 
 
-def _store(file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...]) -> int:
+def _store(
+    file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...], meter: Meter
+) -> int:
     """Write a source's frames bit by bit, and give their checksum. A full disk ends it at once."""
     stored = group.create_dataset("frames", shape, np.uint8)
     checksum = filled = 0
@@ -166,12 +180,13 @@ def _store(file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarra
         stored[filled : filled + len(chunk)] = chunk
         checksum = zlib.crc32(np.ascontiguousarray(chunk).data, checksum)
         filled += len(chunk)
+        meter.count(len(chunk))
         file.check_room()
     return checksum
 
 
 def _decode(
-    examination: Examination, videos: list[Video], reader: DecodedFrames
+    examination: Examination, videos: list[Video], reader: DecodedFrames, meter: Meter
 ) -> tuple[FrameIndex | None, np.ndarray | None]:
     """A source's index, and its frames if few enough to be held; None and None when it is bad.
 
@@ -185,7 +200,7 @@ def _decode(
         if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
             held.append(convert(frame).copy())
 
-    found = [examination.index(video, sink=keep) for video in videos]
+    found = [examination.index(video, sink=keep, meter=meter) for video in videos]
     index = next((index for index in found if index is not None), None)
     if index is None:
         return None, None

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
+NEAR_FRAMES = 32
+"""Frames between two clips up to which one read gives both: going to a key frame costs about as much as so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +215,7 @@ class ClipSource:
                 position != last + 1
                 or videos[position] != videos[begin]
                 or starts[position] < starts[last]
+                or starts[position] > starts[last] + reach + NEAR_FRAMES
                 or starts[position] + reach - starts[begin] > room
             ):
                 yield range(begin, last + 1)

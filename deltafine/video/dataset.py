@@ -17,6 +17,7 @@ from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo
 from deltafine.video.labels import values_of
 from deltafine.video.layouts.common import some
+from deltafine.video.meter import Within
 from deltafine.video.reading import CachedFrames, DecodedFrames, Reader
 from deltafine.video.streams import Stream, iterate_streams
 
@@ -88,6 +89,7 @@ class Dataset:
         most_bytes: int | None = None,
         announce: Callable[[str], None] = lambda message: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        within: Within = lambda done, total, words: None,
     ) -> None:
         """Keep decoded frames in a directory from now on: one file for each split and size.
 
@@ -96,8 +98,9 @@ class Dataset:
             most_bytes: Larger caches are not made; None for what the disk has room for.
             announce: Told in one sentence what will be written, or why nothing is.
             progress: Called with the number of videos decoded and of all.
+            within: Called with these and, in words, where in a long video it is; from any thread.
         """
-        self.cache = CacheSettings(Path(directory), most_bytes, announce, progress)
+        self.cache = CacheSettings(Path(directory), most_bytes, announce, progress, within)
         self._cached.clear()
 
     def scan(
@@ -106,6 +109,7 @@ class Dataset:
         *,
         workers: int = 2,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        within: Within = lambda done, total, words: None,
     ) -> list[Problem]:
         """Read through every video of a split (all for None) that was not read yet, and note what is bad.
 
@@ -113,11 +117,12 @@ class Dataset:
             split: Which videos.
             workers: Number of threads.
             progress: Called with the number of videos done and of all.
+            within: Called with these and, in words, where in a long video it is; from any thread.
 
         Returns:
             All problems known so far.
         """
-        self.examination.scan(self.select(split), workers, progress)
+        self.examination.scan(self.select(split), workers, progress, within)
         return self.problems
 
     def check(
@@ -127,10 +132,11 @@ class Dataset:
         split: Split | None = None,
         workers: int = 2,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        within: Within = lambda done, total, words: None,
     ) -> None:
         """``scan`` a split, and raise when more than ``max_bad_videos`` of its videos are unreadable."""
         self._refuse_bad(max_bad_videos, split)  # what is known already, as of missing files, need not be waited for
-        self.scan(split, workers=workers, progress=progress)
+        self.scan(split, workers=workers, progress=progress, within=within)
         self._refuse_bad(max_bad_videos, split)
 
     def _refuse_bad(self, max_bad_videos: int, split: Split | None) -> None:

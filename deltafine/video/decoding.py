@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -39,6 +40,12 @@ STRICT = {
 
 
 DAMAGED = "is damaged at frame {0}"
+
+_X264 = re.compile(rb"x264 - core (\d+)")
+_FAULTLESS_X264 = 151
+"""The first version of x264 of which FFmpeg makes up for no fault."""
+_BEFORE_PICTURE = 4096
+"""Bytes of a packet in which x264 may have named itself."""
 
 
 @contextmanager
@@ -146,6 +153,21 @@ def sound_frames(
             shown += 1
     if doubt.reason is not None and damaged is not None:
         damaged(doubt.reason.format(shown, shown - 1))
+
+
+def meet_encoder(container: InputContainer, stream: VideoStream) -> None:
+    """Let the decoder of a file that is entered in its middle know what it would know from the beginning.
+
+    FFmpeg makes up for faults of old versions of x264, among them in 4:4:4 without loss. Only the first packet names
+    the version. Without it, other pictures come out, flagged as damaged or not even that.
+    """
+    if stream.codec_context.name != "h264":
+        return
+    packet = next(packets_of(container, stream))
+    version = _X264.search(bytes(memoryview(packet)[:_BEFORE_PICTURE])) if packet.size else None
+    if version is not None and int(version[1]) < _FAULTLESS_X264:
+        with suppress(av.error.FFmpegError):  # its picture does not matter
+            packet.decode()
 
 
 class _Doubt:

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
-from deltafine.video.decoding import open_video, packets_of, sound_frames
+from deltafine.video.decoding import meet_encoder, open_video, packets_of, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
 from deltafine.video.packets import PacketLog
 
@@ -193,6 +193,7 @@ def _numbered(
             sound_frames(container, stream, limits, damaged=complaints.append if index.damage else None)
         )
         return
+    meet_encoder(container, stream)
     packets = None
     if index.packets is not None:
         packets = index.packets.enter(container, stream, packets_of(container, stream, complaints), key)

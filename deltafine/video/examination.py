@@ -16,6 +16,7 @@ from deltafine.video.catalogue import Problem, Video
 from deltafine.video.conversion import bits_for
 from deltafine.video.finding import content_hash
 from deltafine.video.frames import Damage, FrameIndex, FrameSource, Limits, UnreadableVideo
+from deltafine.video.meter import Meter, Within
 from deltafine.video.prefetch import ordered
 from deltafine.video.sources import source_of
 from deltafine.video.windows import TICK, chosen_frames
@@ -54,12 +55,22 @@ class Examination:
             return sorted(self._problems.values(), key=lambda one: (place.get(one.video, -1), one.video, one.kind))
 
     def scan(
-        self, videos: Iterable[Video], workers: int, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        videos: Iterable[Video],
+        workers: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        within: Within = lambda done, total, words: None,
     ) -> None:
         """Read through those of the videos that were not read yet, on so many threads."""
         videos = list(videos)
         new = list({video.source: video for video in videos if not self.is_known(video)}.values())
-        for done, _ in enumerate(ordered(self.index, new, workers=workers), start=1):
+        done = 0
+
+        def read(video: Video) -> None:
+            self.index(video, meter=self.meter(video, lambda words: within(done, len(new), words)))
+
+        for _ in ordered(read, new, workers=workers):
+            done += 1
             progress(done, len(new))
         for video in videos:  # the same file may be the source of several videos
             index = self.index(video)
@@ -79,15 +90,29 @@ class Examination:
         for source, index in indexes.items():
             self._indexes.setdefault(source, index)
 
-    def index(self, video: Video, *, sink: Callable[[VideoFrame], None] | None = None) -> FrameIndex | None:
+    def meter(self, video: Video, tell: Callable[[str], None], frames: int | None = None) -> Meter:
+        """What tells where in a video's file reading is, or in so many frames of it."""
+        name = video.path.name if video.is_segment else video.name
+        return Meter(tell, name, lambda: self.estimate(video) if frames is None else frames)
+
+    def index(
+        self, video: Video, *, sink: Callable[[VideoFrame], None] | None = None, meter: Meter | None = None
+    ) -> FrameIndex | None:
         """What reading through a video has shown; None when it is bad.
 
-        ``sink`` is given every frame when it has to be read through now.
+        ``sink`` is given every frame, and ``meter`` counts them, when it has to be read through now.
         """
+
+        def counted(frame: VideoFrame) -> None:
+            if meter is not None:
+                meter.count()
+            if sink is not None:
+                sink(frame)
+
         index = self._indexes.get(video.source)
         if index is None:
             try:
-                index = source_of(video).scan(self.limits, sink, whole=False)
+                index = source_of(video).scan(self.limits, counted, whole=False)
             except UnreadableVideo as error:
                 index = str(error)
             self._indexes[video.source] = index

@@ -93,11 +93,17 @@ def refuse_shared(videos: Sequence[Video]) -> None:
     both = both or [video.name for segments in by_source.values() for video, _ in _shared(segments)]
     if both:
         sides = _lists(next(pair for segments in by_source.values() for pair in _shared(segments)))
-        raise DeltafineError(f"{len(both)} videos are both in {sides} ({some(both)}): keep each in one of them.")
+        count = "1 video is" if len(both) == 1 else f"{len(both)} videos are"
+        raise DeltafineError(f"{count} both in {sides} ({some(both)}): keep each in one of them.")
     pairs = [pair for twins in _copies(videos) for pair in _shared(twins)]
     if pairs:
+        count = (
+            "1 video of one list has a copy of"
+            if len(pairs) == 1
+            else f"{len(pairs)} videos of one list have copies of"
+        )
         raise DeltafineError(
-            f"{len(pairs)} videos of one list have copies of the same content in the other: {_lists(pairs[0])} "
+            f"{count} the same content in the other: {_lists(pairs[0])} "
             f"({some(f'{one.name} = {other.name}' for one, other in pairs)}): keep each in one of the lists."
         )
 

@@ -58,7 +58,7 @@ def join(cluster: Cluster) -> Workers:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     workers = Workers(strategy, cluster)
-    workers.gather(b"")
+    workers.watch()
     return workers
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from deltafine.errors import DeltafineError, Interrupted
 from deltafine.storage.files import JsonObject
 from deltafine.workers.cluster import Cluster
+from deltafine.workers.watching import EXIT_CODE, Watch
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +28,7 @@ Result = TypeVar("Result")
 class WorkerLost(DeltafineError):
     """Another worker has ended: nothing is wrong with the input, and the job can be started again."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    exit_code = EXIT_CODE  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class Workers:
@@ -44,6 +45,27 @@ class Workers:
         self.index = 0 if cluster is None else cluster.index
         self.count = 1 if cluster is None else len(cluster.addresses)
         self._reduce: Any = None
+        self._watch: Watch | None = None
+
+    def watch(self) -> None:
+        """Notice from now on when another worker hangs; all of them begin to."""
+        if self._cluster is None:
+            return
+        watch = self._watch = Watch()
+        ports = [int(content) for content in self.gather(str(watch.port).encode())]
+        hosts = [address.rpartition(":")[0].strip("[]") for address in self._cluster.addresses]
+        others = {number: (hosts[number], port) for number, port in enumerate(ports) if number != self.index}
+        watch.start(others, self._stop_waiting_for)
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Within the block all workers take a step of the training; errors are as in :meth:`guarded`."""
+        with self.guarded(), contextlib.nullcontext() if self._watch is None else self._watch.step():
+            yield
+
+    def own_work(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block this worker may take long, and does not hang."""
+        return contextlib.nullcontext() if self._watch is None else self._watch.own_work()
 
     @property
     def chief(self) -> bool:
@@ -175,7 +197,8 @@ class Workers:
 
         errors = tf.errors
         try:
-            yield
+            with contextlib.nullcontext() if self._watch is None else self._watch.waiting():
+                yield
         except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError) as e:
             raise WorkerLost(self._lost(str(e))) from e
         except (errors.InternalError, errors.InvalidArgumentError) as error:
@@ -183,7 +206,26 @@ class Workers:
                 raise
             raise WorkerLost(self._lost(str(error))) from error
 
+    def _stop_waiting_for(self, number: int) -> str:
+        """End what this worker waits for; gives the sentence that it then says."""
+        import tensorflow as tf
+        from tensorflow.python.eager import context  # the way of TensorFlow's own check of whether others are there
+
+        context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"/task:{number}")
+        return self._hanging(self._watch)
+
+    def _hanging(self, watch: Watch | None) -> str:
+        if watch is None or not watch.reason:
+            return ""
+        return (
+            f"Worker {watch.hangs} ({self._address(watch.hangs)}) {watch.reason}, so this one ends: end that one too, "
+            "and start all of them again with --resume."
+        )
+
     def _lost(self, message: str) -> str:
+        if self._watch is not None and (said := self._hanging(self._watch)):
+            self._watch.acknowledge()
+            return said
         gone = {int(number) for number in re.findall(r"task:(\d+)", message)} - {self.index}
         if not gone and "leader task" in message:
             gone = {0}

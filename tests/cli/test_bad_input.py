@@ -161,6 +161,17 @@ def test_more_corrupted_videos_than_allowed(refuse: Refine, tmp_path: Path) -> N
     assert "dark/broken.avi" in sentence
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        (("--max-frames", 7), "has more than 7 frames"),
+        (("--max-seconds", 1e-9), "takes longer than 1e-09 seconds of pro"),
+    ],
+)
+def test_videos_beyond_the_limits(refuse: Refine, limit: tuple[object, ...], reason: str) -> None:
+    assert reason in refuse("--max-bad-videos", 0, *limit)
+
+
 def test_classes_that_do_not_fit_the_model(refuse: Refine, tmp_path: Path) -> None:
     three = write_small_model(tmp_path / "three.keras", classes=3)
     sentence = refuse(model=three)

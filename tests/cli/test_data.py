@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,33 @@ def test_it_tells_parts_that_end_early_from_those_that_are_not_used(tmp_path: Pa
     shown = run(tmp_path).stdout
     assert "Not used: 1\n  v.avi [2-3 s] begins at 2 s, and its file ends at 2 s" in shown
     assert "Used in part: 1\n  v.avi [1-9 s] is used up to the end of its file at 2 s, and not to 9 s" in shown
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--max-frames", "7"), "has more than 7 frames"),
+        (("--max-seconds", "1e-9"), "takes longer than 1e-09 seconds of processor time to decode"),
+    ],
+)
+def test_a_file_beyond_the_limits_is_not_used(root: Path, option: tuple[str, str], reason: str) -> None:
+    shown = run(root, *option)
+    assert shown.exit_code == 0
+    assert "Not used: 6" in shown.stdout
+    assert f"run/v0.avi {reason}" in shown.stdout
+    enough = run(root, option[0], "100")
+    assert "Not used: 1" in enough.stdout
+
+
+def test_long_reading_is_told_aside_now_and_then(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(root).stderr == ""
+    monkeypatch.setattr("deltafine.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("deltafine.video.meter.SECONDS_BETWEEN", 0.0)
+    shown = run(root)
+    assert re.search(
+        r"^reading through the videos: [01] of 6  frame 3 of about 8  run/v0.avi$", shown.stderr, re.MULTILINE
+    )
+    assert "reading through" not in shown.stdout
 
 
 def test_it_writes_contact_sheets(root: Path, tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_ctrl_c_exits_with_130_says_where_the_best_model_is_and_resume_goes_on(
 
 @pytest.mark.parametrize(
     ("what", "left"),
-    [("calibrating", "nothing was saved yet"), ("measuring streams", "the refined model is {out}/refined.keras")],
+    [
+        ("calibrating", "nothing was saved yet"),
+        ("measuring streams, frames", "the refined model is {out}/refined.keras"),
+    ],
 )
 def test_ctrl_c_outside_of_the_training_says_what_is_left(
     deltafine: Command,

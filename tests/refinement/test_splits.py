@@ -85,7 +85,7 @@ def test_a_test_split_that_cannot_be_measured_on_is_left_and_that_is_said(tmp_pa
         write_video(tmp_path / f"{split}.avi", 6, first=6 * number)
     rows = "path,label,split\ntrain.avi,a,train\nvalidation.avi,b,validation\ntest.avi,{},test\n"
     (tmp_path / "manifest.csv").write_text(rows.format(""))
-    found = "Found a test split of 1 videos, not used because"
+    found = "Found a test split of 1 video, not used because"
     assert held_out(open_dataset(tmp_path), 4, None) == (None, [f"{found} they have no labels."])
     (tmp_path / "manifest.csv").write_text(rows.format("a"))
     held, (said,) = held_out(open_dataset(tmp_path), 7, None)

@@ -20,6 +20,7 @@ from deltafine.video.conversion import Converter
 from deltafine.video.encoded import EncodedVideo
 from deltafine.video.frames import read_frames
 from tests.video.painted import SIZE, number_of, numbers_of, paint, write_video
+from tests.video.test_recordings import IMAGES, encoded
 
 FRAMES = 40
 B_FRAMES = {"bf": "3", "sc_threshold": "0"}
@@ -248,12 +249,17 @@ def test_turned_and_mirrored_videos_are_shown_upright(tmp_path: Path, number: in
 
 
 @pytest.mark.parametrize("number", STORED)
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_turned_and_mirrored_images_are_shown_upright(tmp_path: Path, number: int, suffix: str) -> None:
     for place in range(2):
         path = tmp_path / f"clip/{place}.{suffix}"
-        write_image(path, np.ascontiguousarray(STORED[number]))
-        path.write_bytes(_with_exif(path.read_bytes(), number))
+        picture = np.ascontiguousarray(STORED[number])
+        if suffix in IMAGES and suffix != "png":
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encoded(picture, *IMAGES[suffix]))
+        else:
+            write_image(path, picture)
+        path.write_bytes(_with_exif(path.read_bytes(), number, picture.shape))
     ((_, stream),) = open_dataset(tmp_path / "clip").streams(None, size=(64, 32))
     frames, _ = next(stream)
     assert np.abs(frames.astype(int) - UPRIGHT).mean() < 6
@@ -270,14 +276,27 @@ def _orient(path: Path, target: Path, matrix: tuple[int, int, int, int]) -> None
     target.write_bytes(whole)
 
 
-def _with_exif(content: bytes, orientation: int) -> bytes:
-    """A JPEG or PNG file with the orientation in its Exif data."""
+def _with_exif(content: bytes, orientation: int, shape: tuple[int, ...]) -> bytes:
+    """An image with its orientation as Exif has it: in TIFF among the tags of the image itself."""
+    if content.startswith(b"II*\0"):
+        (first,) = struct.unpack_from("<I", content, 4)
+        (count,) = struct.unpack_from("<H", content, first)
+        tags = [content[first + 2 + 12 * place :][:12] for place in range(count)]
+        tags.append(struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0))
+        tags.sort(key=lambda tag: struct.unpack_from("<H", tag))
+        table = struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+        return content[:4] + struct.pack("<I", len(content)) + content[8:] + table
     exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     if content.startswith(b"\x89PNG"):
         chunk = b"eXIf" + exif
         boxed = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
         place = content.index(b"IDAT") - 4
         return content[:place] + boxed + content[place:]
+    if content.startswith(b"RIFF"):
+        sides = (shape[1] - 1).to_bytes(3, "little") + (shape[0] - 1).to_bytes(3, "little")
+        extended = struct.pack("<4sI4s", b"VP8X", 10, b"\x08\0\0\0") + sides
+        body = b"WEBP" + extended + content[12:] + struct.pack("<4sI", b"EXIF", len(exif)) + exif
+        return b"RIFF" + struct.pack("<I", len(body)) + body
     body = b"Exif\0\0" + exif
     return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body + content[2:]
 

@@ -190,7 +190,7 @@ def test_one_video_may_be_split_in_time_and_its_segments_are_never_drawn_apart(t
     [
         (
             [{"start": 0, "end": 2}, {"start": 1.5}],
-            r"1 videos are both in the training and in the validation list \(long",
+            r"1 video is both in the training and in the validation list \(long",
         ),
         ([{}, {"start": 3}], "both in the training and in the validation list"),
         ([{"start_frame": 5}, {"end_frame": 6}], "both in the training and in the validation list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -158,6 +159,36 @@ def test_where_decoding_cannot_begin_at_a_key_frame_it_begins_earlier(tmp_path: 
         assert len(decoded) < 100
 
 
+@pytest.mark.parametrize("name", ["v.mp4", "v.ts", "v.avi", "v.h264"])
+def test_the_same_pictures_come_from_an_old_x264_in_444_wherever_the_file_is_entered(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 9, (24, *SIZE, 3))
+    slope = np.add.outer(3 * np.arange(SIZE[0]), 2 * np.arange(SIZE[1]))[:, :, None]
+    pictures = list((slope + noise).astype(np.uint8))
+    options = {"x264-params": "qp=0:8x8dct=1:keyint=6:min-keyint=6:scenecut=0:analyse=all"}
+    path = write_video(tmp_path / name, codec="libx264", pixels="yuv444p", pictures=pictures, options=options)
+    path.write_bytes(re.sub(rb"x264 - core \d+", b"x264 - core 150", path.read_bytes()))
+    source = EncodedVideo(path)
+    index = source.scan(Limits())
+    assert (index.count, len(index.keys)) == (24, 4)
+    whole = read_frames(source, index, range(24), SMALL, Limits())
+    for number in (5, 7, 14, 20):
+        np.testing.assert_array_equal(read_frames(source, index, [number], SMALL, Limits())[0], whole[number])
+
+
+def test_reading_a_long_file_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deltafine.video.meter.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("deltafine.video.caching.HELD_BYTES", 1000)  # as of a file that is read a second time
+    write_video(tmp_path / "data/day.mp4", 90, codec="libx264")
+    told: list[tuple[int, int, str]] = []
+    data = open_dataset(tmp_path / "data", validation=0)
+    data.scan(within=lambda *where: told.append(where))
+    assert told == [(0, 1, f"frame {number} of about 90  day.mp4") for number in range(1, 91)]
+    told.clear()
+    data.use_cache(tmp_path / "cache", within=lambda *where: told.append(where))
+    data.clips("train", size=SIZE)
+    assert told == [(0, 1, f"frame {number} of about 90  day.mp4") for number in (64, 90)]
+
+
 def test_a_file_that_is_damaged_after_it_was_read_through_says_how(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mkv", 40, codec="ffv1")
     source = EncodedVideo(path)
@@ -207,6 +238,15 @@ def test_late_frames_are_read_from_the_key_frame_before_without_ascending_time_s
         decoded.clear()
         np.testing.assert_array_equal(read_frames(source, index, [number], SMALL, Limits())[0], whole[number])
         assert len(decoded) <= 16
+
+
+def test_clips_that_are_far_apart_are_read_one_by_one(tmp_path: Path, decoded: list[object]) -> None:
+    data = open_dataset(write_video(tmp_path / "v.mp4", 600, codec="libx264", group=10, options=NO_B))
+    data.scan()
+    decoded.clear()
+    clips = list(data.clips(None, size=SIZE, frames=4, shuffle=True, clips_per_video=40))
+    assert sum(len(batch.frames) for batch in clips) == 40
+    assert len(decoded) < 40 * 20
 
 
 def test_no_clip_goes_across_damage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,11 +108,8 @@ class Prepared:
 
     def keep_frames(self, directory: Path | str, listener: Listener) -> None:
         """Read decoded frames from a cache in this directory from now on, which is made when it is first needed."""
-        self.data.use_cache(
-            directory,
-            announce=listener.say,
-            progress=lambda done, total: listener.progress("decoding", done, total),
-        )
+        decoded = functools.partial(listener.progress, "decoding")
+        self.data.use_cache(directory, announce=listener.say, progress=decoded, within=decoded)
 
     @property
     def labelled(self) -> bool:
@@ -281,12 +279,10 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
         for split in TRAINED:
             prepared.clips(split)
-    data.check(
-        settings.max_bad_videos,
-        progress=lambda done, total: listener.progress("reading through the videos", done, total),
-    )
+    read = functools.partial(listener.progress, "reading through the videos")
+    data.check(settings.max_bad_videos, progress=read, within=read)
     if streams is not data:
-        streams.check(settings.max_bad_videos, split="validation")
+        streams.check(settings.max_bad_videos, split="validation", progress=read, within=read)
     for split in TRAINED:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     resolved: dict[str, Any] = {

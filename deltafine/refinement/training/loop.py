@@ -408,7 +408,8 @@ class Training:
             **self._steering.state(),
         }
         if self._workers.chief:
-            checkpoints.save(self.checkpoint, [*self._variables, *states], facts)
+            with self._workers.own_work():
+                checkpoints.save(self.checkpoint, [*self._variables, *states], facts)
 
     def _read(self) -> list[np.ndarray]:
         """Restore the variables of the chief; returns what the clips of the last batch had left."""

@@ -189,7 +189,7 @@ class Trainer:
                 autograph=False,
             )
         asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM), float(saving)]
-        with self._workers.guarded():
+        with self._workers.step():
             figures, norm, state = self._compiled(state, frames, labels, first, asked)
             task, paid, right, clips, interrupted, terminated, due = figures.numpy().tolist()
         if self.carried is not None:
