@@ -1,4 +1,4 @@
-"""Loading a Keras model from a file, or saying in one sentence why it cannot be used."""
+"""Loading a model from a file of Keras or ONNX, or saying in one sentence why it cannot be used."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.lambdas import refuse_code, supplied, write_with_config
 from deltafine.model.legacy.models import build_legacy, is_legacy, load_legacy
 from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
+from deltafine.model.onnx_import.importing import load_onnx
 from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
 from deltafine.storage import hdf5
 
@@ -28,7 +29,7 @@ def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsaf
 
     Args:
         path: a file that holds a whole model, as Keras saves it under a name that ends in ``.keras`` or ``.h5``,
-            whatever it is called now.
+            whatever it is called now; or a convolutional network in ONNX, which is made a Keras model.
         custom_objects: the user's own layers and functions, by the name under which they were saved, and the functions
             of ``Lambda`` layers, by the layer's name.
         unsafe_lambda: allow ``Lambda`` layers, which run Python code stored in the file.
@@ -59,6 +60,8 @@ def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsaf
 
 def _loaded(path: Path, kind: Kind, objects: CustomObjects, unsafe_lambda: bool) -> keras.Model:
     """Check a file that others made before Keras believes it (see ``safety``), and load it."""
+    if kind is Kind.onnx:
+        return load_onnx(path)
     stored = _config_in(path, kind)
     config = supplied(stored, objects)
     legacy = kind is Kind.hdf5 and is_legacy(path)
