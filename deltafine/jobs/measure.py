@@ -85,7 +85,7 @@ def measure_model(
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
-    from deltafine.model import delta_layers, load
+    from deltafine.model import delta_layers, load, pixels_note
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
 
@@ -112,6 +112,8 @@ def measure_model(
 
     def look() -> tuple[dict[str, _Measurable], Output, Dataset, Dataset, str | None]:
         measured = _measurable(load(Path(model), **trust), used)
+        if note := pixels_note(model, measured.model, used.rescale):
+            listener.say(note)
         plain = original is None and not every_kth
         name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if plain else MEASURED
         by_name = {name: measured}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import zipfile
 from copy import deepcopy
@@ -22,6 +23,7 @@ from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_kera
 from deltafine.model.onnx_import.importing import load_onnx
 from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
 from deltafine.storage import hdf5
+from deltafine.storage.files import looks_like_onnx
 
 
 def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsafe_lambda: bool = False) -> keras.Model:
@@ -102,6 +104,26 @@ def _without_compilation(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
     return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
+
+
+def pixels_note(path: str | os.PathLike[str], model: keras.Model, rescale: str | None) -> str | None:
+    """What to say of a network in ONNX that gets its pixels as they are: before PyTorch's, others normalise them.
+
+    Args:
+        path: of its file.
+        model: made of that.
+        rescale: how the user scales the pixels.
+
+    Returns:
+        None where they are scaled, by the user or in the network.
+    """
+    scaling = (keras.layers.Rescaling, keras.layers.BatchNormalization)
+    if rescale is not None or not looks_like_onnx(Path(path)) or isinstance(model.layers[1], scaling):
+        return None
+    return (
+        f"{path} gets pixels from 0 to 255 as they are, and PyTorch's networks want them normalised: give --rescale "
+        "torch for the mean and deviation of ImageNet, or 0..1 for pixels divided by 255."
+    )
 
 
 def check_model(model: keras.Model, where: str = "") -> None:

@@ -71,8 +71,8 @@ def _unreadable(path: Path) -> DeltafineError:
     if path.suffix.lower() in (Kind.hdf5, ".hdf5"):
         return DeltafineError(f"{path} is not a readable HDF5 file (its beginning is none): {cut}.")
     return DeltafineError(
-        f"{path} is not a Keras model file: it is neither what Keras saves as .keras, nor as .h5, nor ONNX; load the model where "
-        f"it was made and {SAVE_AGAIN}."
+        f"{path} is not a Keras model file: it is neither what Keras saves as .keras, nor as .h5, nor ONNX; load the "
+        f"model where it was made and {SAVE_AGAIN}."
     )
 
 

@@ -150,11 +150,13 @@ def matmul(step: Step) -> Placed:
     x, weight = step.tensor(), step.constant(1)
     if weight is None or weight.ndim != 2:
         raise step.refused("multiplies with a constant that is no matrix.")
-    rank = len(x.order)
-    if rank > 2:  # the axis that is summed over is the last one in Keras; the others may lie as they do
-        x = unflattened(x, step.name)
-        x = moved(x, [*(axis for axis in x.order if axis != rank - 1), rank - 1], step.name)
-    return _dense(step, x, weight, None)
+    return _dense(step, x if len(x.order) == 2 else _last_axis_last(step, x), weight, None)
+
+
+def _last_axis_last(step: Step, x: Placed) -> Placed:
+    """The tensor with the last axis of ONNX last in Keras, too; the others may lie as they do."""
+    x, last = unflattened(x, step.name), len(x.order) - 1
+    return moved(x, [*(axis for axis in x.order if axis != last), last], step.name)
 
 
 def _dense(step: Step, x: Placed, weight: np.ndarray, bias: np.ndarray | None) -> Placed:
@@ -175,7 +177,18 @@ def batch_normalization(step: Step) -> Placed:
     return Placed(made(layer, x.value, *(step.constant(place) for place in range(1, 5))), x.order)
 
 
+def layer_normalization(step: Step) -> Placed:
+    """Over the last axis of ONNX, which becomes the last in Keras."""
+    x = step.tensor()
+    rank = len(x.order)
+    if step.attribute("axis", -1) not in (-1, rank - 1) or any(step.node.output[1:]):
+        raise step.refused("normalises several axes or gives more than the values, for which Keras has no layer.")
+    x = _last_axis_last(step, x)
+    layer = layers.LayerNormalization(epsilon=step.attribute("epsilon", 1e-5), center=step.given(2), name=step.name())
+    return Placed(made(layer, x.value, step.constant(1), step.constant(2)), x.order)
+
+
 OPERATORS: dict[str, Callable[[Step], Any]] = {
     "Conv": conv, "ConvTranspose": conv_transpose, "Gemm": gemm, "MatMul": matmul,
-    "BatchNormalization": batch_normalization,
+    "BatchNormalization": batch_normalization, "LayerNormalization": layer_normalization,
 }  # fmt: skip

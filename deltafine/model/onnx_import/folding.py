@@ -49,12 +49,12 @@ def folded(step: Step, constants: Sequence[np.ndarray | None]) -> list[np.ndarra
     if size > MOST_VALUES:
         raise step.refused(f"makes a constant of {size:,} values.")
     names = [name for name in step.node.input if name]
-    header = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in dict.fromkeys(names)]
-    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in step.node.output]
-    opsets = [onnx.helper.make_opsetid("", step.opset)]
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph([step.node], "constant", header, outputs), opset_imports=opsets
+    inputs, outputs = (
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in dict.fromkeys(one)]
+        for one in (names, step.node.output)
     )
+    alone = onnx.helper.make_graph([step.node], "constant", inputs, outputs)
+    model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", step.opset)])
     try:
         made = ReferenceEvaluator(model).run(None, dict(zip(names, given, strict=False)))
     except Exception as error:

@@ -142,7 +142,7 @@ def _shape(step: Step, value: Placed) -> np.ndarray:
 
 
 def _input(info: Any, names: set[str]) -> tuple[str, int | None, Placed]:
-    """Name, fixed size of the batch and tensor of an input; channels first become last, one that has them last stays."""
+    """Name, fixed size of the batch, and tensor of an input; channels that come first become last."""
     from onnx import TensorProto
 
     kind = info.type.tensor_type
@@ -174,4 +174,3 @@ def _output(value: Placed | np.ndarray | None, name: str, names: set[str], *, se
     elif isinstance(graph.maker(value.value), keras.layers.InputLayer):
         raise DeltafineError(f"its output '{name}' is its input.")
     return value
-

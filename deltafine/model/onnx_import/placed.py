@@ -58,7 +58,8 @@ def moved(placed: Placed, order: Sequence[int], name: Namer) -> Placed:
     placed, order = unflattened(placed, name), tuple(order)
     if placed.order == order:
         return placed
-    return replace(placed, value=_permuted(placed.value, [placed.order.index(axis) for axis in order], name), order=order)
+    places = [placed.order.index(axis) for axis in order]
+    return replace(placed, value=_permuted(placed.value, places, name), order=order)
 
 
 def plain(placed: Placed, name: Namer) -> Placed:
@@ -87,24 +88,17 @@ def flattened(placed: Placed, name: str) -> Placed:
 def reshaped(placed: Placed, shape: Sequence[int], name: Namer) -> Placed:
     """The values in another shape (without the batch), in the order of ONNX; all sizes are known.
 
-    Axes that are split or joined only with those that lie beside them stay where they are, as the groups of channels
-    of a shuffle do.
+    Axes that are joined are laid side by side; others stay where they are, as the groups of channels of a shuffle do.
     """
     placed = unflattened(placed, name)
     groups = _groups([int(size or 0) for size in placed.shape[1:]], list(shape))
-    starts = [placed.order.index(old[0]) for old, _ in groups if old]
-    beside = all(
-        [placed.order.index(axis) - placed.order.index(old[0]) for axis in old] == list(range(len(old)))
-        for old, _ in groups
-    )
-    if not beside or len(starts) < len(groups):
+    if not all(old for old, _ in groups):  # new axes of size 1 have no place yet
         placed = plain(placed, name)
         return replace(placed, value=_shaped(placed.value, shape, name), order=tuple(range(len(shape) + 1)))
-    order = [0]
-    for place in np.argsort(starts):
-        order += groups[place][1]
-    target = [shape[axis - 1] for axis in order[1:]]
-    return replace(placed, value=_shaped(placed.value, target, name), order=tuple(order))
+    groups.sort(key=lambda group: placed.order.index(group[0][0]))
+    placed = moved(placed, (0, *(axis for old, _ in groups for axis in old)), name)
+    order = (0, *(axis for _, new in groups for axis in new))
+    return replace(placed, value=_shaped(placed.value, [shape[axis - 1] for axis in order[1:]], name), order=order)
 
 
 def _groups(old: list[int], new: list[int]) -> list[tuple[list[int], list[int]]]:

@@ -157,9 +157,7 @@ def _pair(layer: type | None, function: Callable[..., Any]) -> Callable[[Step], 
     return make
 
 
-def _of_tensors(
-    step: Step, first: Placed, second: Placed, layer: type | None, function: Callable[..., Any]
-) -> Placed:
+def _of_tensors(step: Step, first: Placed, second: Placed, layer: type | None, function: Callable[..., Any]) -> Placed:
     if len(first.order) != len(second.order):
         raise step.refused("combines tensors of different ranks, so samples of a batch would meet other axes.")
     if first.flat != second.flat:

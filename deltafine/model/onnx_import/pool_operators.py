@@ -122,7 +122,8 @@ def _reduced(function: Callable[..., Any], layer: dict[int, Any] | None = None) 
         x, keep = unflattened(step.tensor(), step.name), bool(step.attribute("keepdims", 1))
         rank = len(x.order)
         given = step.whole_numbers(1, "axes")
-        axes = sorted({axis % rank for axis in given or (() if step.attribute("noop_with_empty_axes", 0) else range(rank))})
+        every = () if step.attribute("noop_with_empty_axes", 0) else range(rank)
+        axes = sorted({axis % rank for axis in given or every})
         if not axes:
             return x
         if 0 in axes:
@@ -147,8 +148,9 @@ def resize(step: Step) -> Placed:
     sizes, factors = step.whole_numbers(3), step.constant(2)
     old = [_known(step, size) for size in x.shape[1:]]
     axes = [axis % len(x.order) for axis in step.attribute("axes") or range(len(x.order))]
+    new: dict[int, float] = {}
     if sizes:
-        new = dict(zip(axes, sizes, strict=True))
+        new = {axis: float(size) for axis, size in zip(axes, sizes, strict=True)}
     elif factors is not None and factors.size == len(axes):
         new = {axis: (1 if axis == 0 else old[axis - 1]) * float(by) for axis, by in zip(axes, factors, strict=True)}
     else:

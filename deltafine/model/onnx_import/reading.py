@@ -40,6 +40,13 @@ def read(path: Path) -> Any:
             f"{onnx.defs.onnx_opset_version()}: export it with that, or pip install --upgrade onnx."
         )
     _read_beside(proto, path)
+    return opened(proto)
+
+
+def opened(proto: Any) -> Any:
+    """The same with the operators of functions that an exporter wrote in place of calls of them."""
+    import onnx.inliner
+
     return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.model import graph
 
+RUNTIME = "onnxruntime"
+"""What runs the file if it is installed."""
 FRAMES = 2
 SIZE = 64
 """Of frames where the network takes any."""
@@ -78,7 +80,7 @@ def in_onnx_order(values: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def _answers(proto: Any, path: Path, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-    if importlib.util.find_spec("onnxruntime") is not None:
+    if importlib.util.find_spec(RUNTIME) is not None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

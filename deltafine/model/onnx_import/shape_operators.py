@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -144,7 +145,7 @@ def split(step: Step) -> list[Placed]:
     count = len(step.node.output)
     sizes = step.whole_numbers(1) or [min(-(-size // count), size - i * -(-size // count)) for i in range(count)]
     ends = np.cumsum([0, *sizes])
-    return [_part(step, x, {axis: slice(int(a), int(b), 1)}) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [_part(step, x, {axis: slice(int(a), int(b), 1)}) for a, b in pairwise(ends)]
 
 
 def gather(step: Step) -> Placed:

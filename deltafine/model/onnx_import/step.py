@@ -14,7 +14,6 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.onnx_import.placed import Placed, channels_last, moved, plain
 
-
 _NO_MODULES = ("Add", "Sub", "Mul", "Div", "Concat")
 
 

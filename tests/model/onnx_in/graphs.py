@@ -29,7 +29,8 @@ class Graph:
     def add(self, kind: str, *inputs: Any, name: str = "", outputs: int = 1, **attributes: Any) -> str:
         """A node that reads these; without any, what came last. Arrays become weights."""
         number = len(self.nodes)
-        given = [self.weight(one) if isinstance(one, np.ndarray) else one for one in inputs or (self.last,) if kind != "Constant"]
+        inputs = inputs or (() if kind == "Constant" else (self.last,))
+        given = [self.weight(one) if isinstance(one, np.ndarray) else one for one in inputs]
         made = [f"value_{number}_{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(kind, given, made, name=name or f"/{kind}_{number}", **attributes))
         self.last = made[0]
@@ -63,7 +64,11 @@ class Graph:
             self.output()
         graph = helper.make_graph(self.nodes, "main_graph", self.inputs, self.outputs, self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10, **more)
-        return onnx.shape_inference.infer_shapes(model)
+        model = onnx.shape_inference.infer_shapes(model)
+        for output in model.graph.output:
+            if not output.type.tensor_type.HasField("shape"):
+                output.type.tensor_type.shape.dim.add()  # for the checker, which wants one
+        return model
 
     def save(self, path: Path, opset: int = 17) -> Path:
         onnx.save(self.proto(opset), str(path))
@@ -100,7 +105,8 @@ def mobilenet(size: int = 32, classes: int = 2) -> Graph:
     x = relu6(graph.conv("input", 8, 3, strides=[2, 2], name="/features/features.0/features.0.0/Conv"), "/features.0.2")
     for number, (channels, filters, stride) in enumerate([(8, 8, 1), (8, 12, 2), (12, 12, 1)], 1):
         path = f"/features/features.{number}/conv"
-        y = relu6(graph.conv(x, channels * 2, channels, 1, name=f"{path}/conv.0/conv.0.0/Conv"), f"{path}/conv.0/conv.0.2")
+        wide = graph.conv(x, channels * 2, channels, 1, name=f"{path}/conv.0/conv.0.0/Conv")
+        y = relu6(wide, f"{path}/conv.0/conv.0.2")
         deep = {"groups": channels * 2, "strides": [stride] * 2, "name": f"{path}/conv.1/conv.1.0/Conv"}
         y = relu6(graph.conv(y, channels * 2, channels * 2, **deep), f"{path}/conv.1/conv.1.2")
         y = graph.conv(y, filters, channels * 2, 1, name=f"{path}/conv.2/Conv")

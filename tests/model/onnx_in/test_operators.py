@@ -27,7 +27,9 @@ def built(*nodes: tuple, channels: int = 4, opset: int = 17, shape: tuple | None
     if shape is None:
         graph.conv("input", channels, 3)
     for kind, *given_, attributes in nodes:
-        graph.add(kind, *(graph.last if isinstance(one, str) and one == "last" else one for one in given_), **attributes)
+        graph.add(
+            kind, *(graph.last if isinstance(one, str) and one == "last" else one for one in given_), **attributes
+        )
     return graph.proto(opset)
 
 
@@ -78,8 +80,14 @@ CASES = {
          {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 0]}),
     ),
     "another order of axes and back": built(
-        ("Transpose", {"perm": [0, 2, 3, 1]}), ("MatMul", LAST, np.linspace(-1, 1, 20, dtype="float32").reshape(4, 5), {}),
+        ("Transpose", {"perm": [0, 2, 3, 1]}),
+        ("MatMul", LAST, np.linspace(-1, 1, 20, dtype="float32").reshape(4, 5), {}),
         ("Transpose", {"perm": [0, 3, 1, 2]}), ("Relu", {}),
+    ),
+    "a normalisation of positions": built(
+        ("Transpose", {"perm": [0, 2, 3, 1]}),
+        ("LayerNormalization", LAST, f32(1, 2, 3, 4), f32(4, 3, 2, 1), {"axis": -1, "epsilon": 1e-6}),
+        ("Transpose", {"perm": [0, 3, 1, 2]}),
     ),
     "channels that are shuffled": built(
         ("Reshape", LAST, i64(-1, 2, 2, 8, 6), {}), ("Transpose", {"perm": [0, 2, 1, 3, 4]}),
@@ -160,7 +168,8 @@ def right_or_refused(proto: object, operator: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kernel=PAIR, strides=PAIR, dilations=st.sampled_from([(1, 1), (2, 2), (1, 2)]), pads=st.tuples(*[st.integers(0, 2)] * 4),
+    kernel=PAIR, strides=PAIR, dilations=st.sampled_from([(1, 1), (2, 2), (1, 2)]),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
     auto=st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
     groups=st.sampled_from([1, 1, 4, 4, 2]), size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
 )  # fmt: skip
@@ -176,7 +185,8 @@ def test_a_convolution_of_any_attributes_is_right_or_refused(kernel, strides, di
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(["MaxPool", "AveragePool"]), kernel=PAIR, strides=PAIR, ceil=st.booleans(), counted=st.booleans(),
+    kind=st.sampled_from(["MaxPool", "AveragePool"]), kernel=PAIR, strides=PAIR,
+    ceil=st.booleans(), counted=st.booleans(),
     auto=st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER"]), share=st.tuples(*[st.floats(0, 1)] * 2),
     relu=st.booleans(), size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
 )  # fmt: skip
