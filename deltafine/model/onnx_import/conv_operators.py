@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from deltafine.model.onnx_import.placed import Placed, moved, unflattened
-from deltafine.model.onnx_import.step import Step
+from deltafine.model.onnx_import.onnx_step import Step
 
 layers = keras.layers
 _CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}

@@ -13,11 +13,11 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.onnx_import import conv_operators, pointwise_operators, pool_operators, shape_operators
-from deltafine.model.onnx_import.folding import FOLDED, folded
+from deltafine.model.onnx_import.constant_nodes import FOLDED, folded
 from deltafine.model.onnx_import.placed import Placed, channels_last, plain
-from deltafine.model.onnx_import.reading import STANDARD, check, read
+from deltafine.model.onnx_import.onnx_reading import STANDARD, check, read
 from deltafine.model.onnx_import.same_answers import check_answers
-from deltafine.model.onnx_import.step import Step, free_name
+from deltafine.model.onnx_import.onnx_step import Step, free_name
 from deltafine.model.safety import check_outputs
 
 OPERATORS = {

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from deltafine.model.onnx_import.placed import Placed, moved, unflattened
-from deltafine.model.onnx_import.step import Step
+from deltafine.model.onnx_import.onnx_step import Step
 
 layers = keras.layers
 ops = keras.ops

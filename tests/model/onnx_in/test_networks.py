@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from deltafine import DeltaRuntime
 from deltafine.errors import DeltafineWarning
-from deltafine.model import coverage, find_activations, load
+from deltafine.model import coverage, find_activations, load, pixels_note
 from deltafine.model.onnx_import import same_answers
 from deltafine.model.output_names import output_names
 from tests.model.onnx_in.graphs import Graph, answers_apart, mobilenet, resnet
@@ -45,6 +45,16 @@ def test_the_runtime_computes_all_layers_itself(network):
     for frame in np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype("float32"):
         expected = session.run(None, {"input": frame.transpose(2, 0, 1)[None]})[0][0]
         np.testing.assert_allclose(runtime.step(frame), expected, atol=1e-5)
+
+
+def test_pixels_are_spoken_of_only_where_nothing_scales_them(network, tmp_path):
+    path = network[1]
+    assert "--rescale torch" in pixels_note(path, load(path), None)
+    assert pixels_note(path, load(path), "torch") is None
+    scaled = Graph("batch", 3, 8, 8)
+    scaled.conv(scaled.add("Div", "input", np.array(255, "float32")), 4, 3)
+    path = scaled.save(tmp_path / "scaled.onnx")
+    assert pixels_note(path, load(path), None) is None
 
 
 def test_a_file_is_known_by_its_contents_and_loads_twice_with_the_same_names(network, tmp_path):
@@ -91,7 +101,7 @@ def test_a_function_of_the_exporter_is_opened():
     proto.functions.append(function)
     proto.opset_import.append(helper.make_opsetid("made.here", 1))
     assert "Clamp" in str(proto.graph.node)
-    from deltafine.model.onnx_import.reading import opened
+    from deltafine.model.onnx_import.onnx_reading import opened
 
     assert answers_apart(opened(proto)) < 1e-5
 

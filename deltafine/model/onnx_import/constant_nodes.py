@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deltafine.model.onnx_import.step import Step
+from deltafine.model.onnx_import.onnx_step import Step
 
 _POINTWISE = (
     "Add", "Sub", "Mul", "Div", "Equal", "Where", "Min", "Max", "Mod", "Pow", "And", "Or", "Less", "Greater",
