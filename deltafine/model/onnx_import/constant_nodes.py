@@ -20,7 +20,7 @@ FOLDED = (
     "Reshape", "Transpose", "Identity", "ReduceProd", "Sqrt", "Not", "Flatten", "Split", "Reciprocal", "Abs",
     *_POINTWISE, *_SIZED,
 )  # fmt: skip
-MOST_VALUES = 1 << 26
+MOST_VALUES = 1 << 24
 """Of a constant that small ones are spread to; a file must not ask for absurd room."""
 
 
@@ -44,6 +44,8 @@ def folded(step: Step, constants: Sequence[np.ndarray | None]) -> list[np.ndarra
             size *= given[0].size if kind == "Expand" else 1
         elif kind == "Gather":
             size = given[0].size * max(given[1].size, 1)
+        elif kind == "Concat" and len(given) > 1:
+            size = sum(value.size for value in given)
     except ValueError as error:
         raise step.refused(f"has inputs that do not fit each other ({error}).") from error
     if size > MOST_VALUES:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 from deltafine.model.onnx_import.onnx_step import Step
+from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 
 layers = keras.layers
 _CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
@@ -61,8 +61,8 @@ def paddings(
     else:
         pads = step.attribute("pads") or [0] * (2 * rank)
         pads = [0] * (2 * rank) if kind == "VALID" else [int(pad) for pad in pads]
-        if len(pads) != 2 * rank or min(pads) < 0:
-            raise step.refused("has pads that cut rows off or do not fit its axes.")
+        if len(pads) != 2 * rank or min(pads) < 0 or max(pads) > 2 * max(spans):
+            raise step.refused("has pads that cut rows off, do not fit its axes, or are larger than its windows.")
         pairs = list(zip(pads[:rank], pads[rank:], strict=True))
     return pairs, len(known) == rank and pairs == as_keras
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph
 from deltafine.model.onnx_import import conv_operators, pointwise_operators, pool_operators, shape_operators
 from deltafine.model.onnx_import.constant_nodes import FOLDED, folded
-from deltafine.model.onnx_import.placed import Placed, channels_last, plain
 from deltafine.model.onnx_import.onnx_reading import STANDARD, check, read
-from deltafine.model.onnx_import.same_answers import check_answers
 from deltafine.model.onnx_import.onnx_step import Step, free_name
-from deltafine.model.safety import check_outputs
+from deltafine.model.onnx_import.placed import Placed, channels_last, plain
+from deltafine.model.onnx_import.same_answers import check_answers
+from deltafine.model.safety import LARGEST_OUTPUT, check_outputs
 
 OPERATORS = {
     **conv_operators.OPERATORS, **pool_operators.OPERATORS, **pointwise_operators.OPERATORS,
@@ -96,7 +97,10 @@ def imported_graph(proto: Any, name: str) -> Imported:
     opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
     for node in proto.graph.node:
         step = Step(node, values, names, opset, batch)
-        values.update(zip(node.output, _results(step), strict=False))
+        made = list(_results(step))
+        if any(isinstance(one, Placed) and _size(one) > LARGEST_OUTPUT for one in made):
+            raise step.refused("makes an absurd number of values of a frame.")
+        values.update(zip(node.output, made, strict=False))
     placed = [_output(values.get(one), one, names, several=len(outputs) > 1) for one in outputs]
     model = keras.Model(
         [one.value for _, _, one in inputs] if len(inputs) > 1 else inputs[0][2].value,
@@ -126,6 +130,10 @@ def _results(step: Step) -> Iterator[Placed | np.ndarray]:
         text = " ".join(str(error).split())[:200]
         raise step.refused(f"cannot be made a layer of Keras ({type(error).__name__}: {text}).") from error
     yield from made if isinstance(made, list) else [made]
+
+
+def _size(value: Placed) -> int:
+    return math.prod(size or 1 for size in value.value.shape[1:])
 
 
 def _is_constant(step: Step) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 from deltafine.model.onnx_import.onnx_step import Step
+from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 
 layers = keras.layers
 ops = keras.ops

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from deltafine.model.onnx_import.conv_operators import Pairs, by_axis, padded, paddings
-from deltafine.model.onnx_import.placed import Placed, unflattened
 from deltafine.model.onnx_import.onnx_step import Step
+from deltafine.model.onnx_import.placed import Placed, unflattened
 
 layers = keras.layers
 _MAX = {1: layers.MaxPooling1D, 2: layers.MaxPooling2D, 3: layers.MaxPooling3D}

@@ -50,6 +50,8 @@ def check_answers(
     }
     try:
         expected = _answers(proto, path, given)
+        if not all(np.isfinite(values).all() for values in expected):
+            raise ValueError("its answers to noise are not finite")
     except Exception as error:
         text = " ".join(str(error).split())[:150]
         said = f"{path} could not be run to compare the answers of the Keras model with it ({text})."
@@ -61,7 +63,7 @@ def check_answers(
         largest = float(np.abs(other).max(initial=0))
         apart = float(np.abs(values - other).max(initial=0)) if values.shape == other.shape else np.inf
         limit = min(TOLERANCE * max(largest, 1), max(SHARE * largest, 1e-7))
-        if np.isfinite(largest) and not apart <= limit:
+        if not apart <= limit:  # also where it is not a number
             raise DeltafineError(
                 f"the Keras model made of it gives other answers: its output '{info.name}' differs by {apart:.2g} on "
                 f"frames of noise, where the largest answer is {largest:.2g}; please report this with the file."

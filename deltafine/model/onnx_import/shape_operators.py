@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from deltafine.model.onnx_import.conv_operators import padded
-from deltafine.model.onnx_import.placed import Placed, channels_last, flattened, moved, reshaped, unflattened
 from deltafine.model.onnx_import.onnx_step import Step
+from deltafine.model.onnx_import.placed import Placed, channels_last, flattened, moved, reshaped, unflattened
 
 layers = keras.layers
 _BATCH = "moves the batch, which holds the frames of a clip, or joins it with another axis."
