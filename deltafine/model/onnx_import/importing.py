@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,14 @@ def imported_graph(proto: Any, name: str) -> Imported:
     batch = batches.pop() if len(batches) == 1 else 1
     values |= {info: placed for info, _, placed in inputs}
     opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
+    readers: dict[str, list[str]] = defaultdict(list)
     for node in proto.graph.node:
-        step = Step(node, values, names, opset, batch)
+        for one in node.input:
+            readers[one].append(node.op_type)
+    for one in outputs:
+        readers[one].append("output")
+    for node in proto.graph.node:
+        step = Step(node, values, names, opset, batch, readers[node.output[0]])
         made = list(_results(step))
         if any(isinstance(one, Placed) and _size(one) > LARGEST_OUTPUT for one in made):
             raise step.refused("makes an absurd number of values of a frame.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Step:
         names: of layers, that are taken.
         opset: of the operators.
         batch: the size of a batch where shapes are computed: 1 if the file leaves it open.
+        readers: operators that read what it makes.
     """
 
     node: Any
@@ -34,6 +35,7 @@ class Step:
     names: set[str]
     opset: int
     batch: int
+    readers: Sequence[str] = ()
 
     def __str__(self) -> str:
         return f"{self.node.op_type}" + (f" '{self.node.name}'" if self.node.name else "")

@@ -162,6 +162,22 @@ def gather(step: Step) -> Placed:
     return replace(part, value=_reshaped(step, part, [part.shape[one] for one in kept[1:]]), order=order)
 
 
+def expand(step: Step) -> Placed:
+    """One value for many: what sums and multiplies tensors spreads it by itself, as for the gate of an SE block."""
+    x, target = unflattened(step.tensor(), step.name), step.whole_numbers(1)
+    if target is None or len(target) > len(x.order):
+        raise step.refused("makes more axes than there are, or a shape that is not known.")
+    sizes = [1] * (len(x.order) - len(target)) + target
+    if sizes[0] not in (1, step.batch):
+        raise step.refused(_BATCH)
+    if step.readers and set(step.readers) <= {"Add", "Sub", "Mul", "Div"}:
+        return x
+    for axis in range(1, len(sizes)):
+        if x.shape[axis] == 1 and sizes[axis] > 1:
+            x = replace(x, value=step.operation(keras.ops.repeat, x.value, sizes[axis], axis=x.place_of(axis)))
+    return x
+
+
 def _part(step: Step, x: Placed, parts: dict[int, slice]) -> Placed:
     where = tuple(parts.get(axis, slice(None)) for axis in x.order)
     return replace(x, value=step.operation(lambda value: value[where], x.value))
@@ -185,4 +201,5 @@ def _sizes(step: Step, x: Placed, axes: Sequence[int] | None = None) -> list[int
 OPERATORS: dict[str, Callable[[Step], Any]] = {
     "Flatten": flatten, "Reshape": reshape, "Transpose": transpose, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
     "Concat": concat, "Pad": pad, "Slice": cut, "Split": split, "Gather": gather,
+    "Expand": expand,
 }  # fmt: skip

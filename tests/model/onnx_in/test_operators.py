@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
+from deltafine.model.onnx_import.importing import imported_graph
 from tests.model.onnx_in.graphs import Graph, answers_apart
 
 
@@ -140,6 +141,20 @@ def test_shapes_that_are_computed_from_the_batch_are_known():
     graph.add("Reshape", x, shape)
     graph.add("Gemm", graph.last, graph.drawn(192, 5))
     assert answers_apart(graph.proto()) < 1e-5
+
+
+@pytest.mark.parametrize("after", ["Mul", "Max"])
+def test_a_gate_that_is_spread_over_the_picture_is_a_gate(after):
+    """``y * gate.view(b, c, 1, 1).expand_as(y)``, and what does not spread a value by itself."""
+    graph = Graph("batch", 3, 8, 6)
+    x = graph.conv("input", 4, 3)
+    gate = graph.add("Sigmoid", graph.add("ReduceMean", x, axes=[2, 3], keepdims=0))
+    gate = graph.add("Reshape", gate, i64(0, 4, 1, 1))
+    wide = graph.add("Expand", gate, graph.add("Shape", x))
+    graph.add(after, x, wide)
+    assert answers_apart(graph.proto()) < 1e-5
+    made = {type(operation).__name__ for operation in imported_graph(graph.proto(), "gate").model.operations}
+    assert ("Repeat" in made) == (after == "Max")
 
 
 def test_a_gate_and_a_split_meet_again():
