@@ -86,6 +86,7 @@ def measure_model(
     from deltafine.measurement.simple_controls import REFINED_HELD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
     from deltafine.model import delta_layers, load, pixels_note
+    from deltafine.model.loading import files_of
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
 
@@ -170,7 +171,7 @@ def measure_model(
         for videos in {id(one): one for one in (held or opened, continuous)}.values():
             videos.use_cache(used.cache, announce=listener.say)
     if team.count > 1:
-        files = [sha256(Path(path)) for path in (model, original) if path is not None]
+        files = [sha256(file) for path in (model, original) if path is not None for file in files_of(Path(path))]
         how = (__version__, measured.frames, fps, used.rescale, task, files, every, scoring and scoring.source)
         seen = (opened.fingerprint("validation"), continuous.fingerprint("validation"))
         team.agree("videos, models or options", repr((how, seen)))

@@ -21,6 +21,7 @@ from deltafine.model.lambdas import refuse_code, supplied, write_with_config
 from deltafine.model.legacy.models import build_legacy, is_legacy, load_legacy
 from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
 from deltafine.model.onnx_import.importing import load_onnx
+from deltafine.model.onnx_import.onnx_reading import files_beside
 from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
 from deltafine.storage import hdf5
 from deltafine.storage.files import looks_like_onnx
@@ -104,6 +105,11 @@ def _without_compilation(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
     return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file of a model that was loaded before, and those beside it that hold weights of an ONNX file."""
+    return [path, *files_beside(path)] if kind_of(path) is Kind.onnx else [path]
 
 
 def pixels_note(path: str | os.PathLike[str], model: keras.Model, rescale: str | None) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -18,7 +19,11 @@ FAST = ("--frames", 4, "--batch", 4, "--relative-threshold", 0.5)
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return resnet(16).save(tmp_path_factory.mktemp("onnx") / "network.onnx")
+    """With its weights in a file of their own, as PyTorch exports them today."""
+    path = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    proto, beside = resnet(16).proto(), {"location": "network.onnx.data", "size_threshold": 0}
+    onnx.save(proto, str(path), save_as_external_data=True, **beside)
+    return path
 
 
 def done(result: Done) -> Done:
@@ -64,3 +69,6 @@ def test_a_run_of_a_network_in_onnx_serves_all_commands(
     (exported,) = (out / "export").glob("*.onnx")
     assert onnxruntime.InferenceSession(str(exported)).get_outputs()
     done(deltafine("refine", network, *told, "--out", out, "--resume"))
+    beside = network.with_name("network.onnx.data")
+    beside.write_bytes((np.frombuffer(beside.read_bytes(), "float32") * 0.9).astype("float32").tobytes())
+    assert "is not the one" in deltafine("refine", network, *told, "--out", out, "--resume").refusal

@@ -43,6 +43,16 @@ def read(path: Path) -> Any:
     return opened(proto)
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files in which an ONNX file that was read before keeps weights, in the order of their names."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    proto = onnx.load(str(path), load_external_data=False)
+    names = {ExternalDataInfo(tensor).location for tensor in _tensors(proto.graph) if uses_external_data(tensor)}
+    return [path.resolve().parent / name for name in sorted(names)]
+
+
 def opened(proto: Any) -> Any:
     """The same with the operators of functions that an exporter wrote in place of calls of them."""
     import onnx.inliner
