@@ -92,6 +92,8 @@ def imported_graph(proto: Any, name: str) -> Imported:
     outputs = [output.name for output in proto.graph.output]
     names = {free_name(one, set()) for one in outputs} if len(outputs) > 1 else set()
     inputs = [_input(info, names) for info in proto.graph.input if info.name not in values]
+    if not inputs:
+        raise DeltafineError("it has no input: export the network with one.")
     batches = {batch for _, batch, _ in inputs if batch}
     batch = batches.pop() if len(batches) == 1 else 1
     values |= {info: placed for info, _, placed in inputs}
