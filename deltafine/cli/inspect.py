@@ -25,7 +25,7 @@ _WORTH_SAYING = 0.0005
 
 @takes_settings("inspect")
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Keras model file (.keras or .h5).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file (.keras, .h5 or .onnx).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     **settings: Any,
 ) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @takes_settings("refine")
 def refine(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Pretrained Keras model (.keras or .h5).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Pretrained model (.keras, .h5 or .onnx).")],
     data: Annotated[Path, typer.Option(metavar="DIR", help="Videos, such as a folder per class.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to make.")],
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of settings.")] = None,

@@ -205,7 +205,9 @@ def _measured(model: Path, data: Path, options: GivenSettings, silent: bool) -> 
     from deltafine.jobs.measure import measure_model
 
     if model.is_dir() or model.suffix == ".json":
-        raise DeltafineError(f"{model} is no model to measure: give a .keras or .h5 file, such as RUN/refined.keras.")
+        raise DeltafineError(
+            f"{model} is no model to measure: give a .keras, .h5 or .onnx file, such as RUN/refined.keras."
+        )
     load_tensorflow()
     if silent:
         document, pictures = measure_model(model, data, **options)

@@ -15,7 +15,7 @@ def inspect_model(model: str | os.PathLike[str], **settings: Any) -> Preview:
     """What a refinement would do to a model, made as far as that goes without videos.
 
     Args:
-        model: path of a ``.keras`` or ``.h5`` file.
+        model: path of a ``.keras``, ``.h5`` or ``.onnx`` file.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say where delta layers go, what the
             model takes and what of it is frozen.
 

@@ -85,8 +85,14 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
+<<<<<<< HEAD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
     from deltafine.model import delta_layers, load
+=======
+    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
+    from deltafine.model import delta_layers, load, pixels_note
+    from deltafine.model.loading import files_of
+>>>>>>> onnxin
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
 
@@ -113,6 +119,8 @@ def measure_model(
 
     def look() -> tuple[dict[str, _Measurable], Task, Output, Dataset, Dataset, str | None]:
         measured = _measurable(load(Path(model), **trust), used)
+        if note := pixels_note(model, measured.model, used.rescale):
+            listener.say(note)
         plain = original is None and not every_kth
         name = REFINED if delta_layers(measured.clip_model) else ORIGINAL if plain else MEASURED
         by_name = {name: measured}
@@ -173,7 +181,7 @@ def measure_model(
         else:
             videos.use_cache(used.cache, announce=listener.say, progress=read, within=read)
     if team.count > 1:
-        files = [sha256(Path(path)) for path in (model, original) if path is not None]
+        files = [sha256(file) for path in (model, original) if path is not None for file in files_of(Path(path))]
         how = (__version__, measured.frames, fps, used.rescale, task, files, every, scoring and scoring.source)
         seen = (opened.fingerprint("validation"), continuous.fingerprint("validation"))
         team.agree("videos, models or options", repr((how, seen)))

@@ -55,7 +55,7 @@ def refine(
     """Refine a pretrained Keras model for temporal sparsity on a folder of videos.
 
     Args:
-        model: path of a ``.keras`` or ``.h5`` file.
+        model: path of a ``.keras``, ``.h5`` or ``.onnx`` file.
         data: path of the videos, see docs/data.md for the layouts.
         out: the run directory to make: ``refined.keras``, ``report.json``, ``.html`` and ``.md``,
             ``settings.toml``, ``history.csv``, ``checkpoints/``.

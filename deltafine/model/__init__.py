@@ -7,7 +7,7 @@ from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.fan_out_counts import dense_macs, fan_out
 from deltafine.model.graph import run
 from deltafine.model.insert import delta_layers, insert_deltas
-from deltafine.model.loading import load
+from deltafine.model.loading import load, pixels_note
 from deltafine.model.macs import MacLayer, mac_layers
 from deltafine.model.preview import preview_insertion
 from deltafine.model.site_patterns import select_sites
@@ -25,6 +25,7 @@ __all__ = [
     "insert_deltas",
     "load",
     "mac_layers",
+    "pixels_note",
     "preview_insertion",
     "run",
     "select_sites",

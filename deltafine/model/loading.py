@@ -1,8 +1,9 @@
-"""Loading a Keras model from a file, or saying in one sentence why it cannot be used."""
+"""Loading a model from a file of Keras or ONNX, or saying in one sentence why it cannot be used."""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import zipfile
 from copy import deepcopy
@@ -19,8 +20,11 @@ from deltafine.model.keras_private import Config, CustomObjects
 from deltafine.model.lambdas import refuse_code, supplied, write_with_config
 from deltafine.model.legacy.models import build_legacy, is_legacy, load_legacy
 from deltafine.model.model_file import SAVE_AGAIN, Kind, kind_of, named_for_keras
+from deltafine.model.onnx_import.importing import load_onnx
+from deltafine.model.onnx_import.onnx_reading import files_beside
 from deltafine.model.safety import check_archive, check_config, check_outputs, parsed
 from deltafine.storage import hdf5
+from deltafine.storage.files import looks_like_onnx
 
 
 def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsafe_lambda: bool = False) -> keras.Model:
@@ -28,7 +32,7 @@ def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsaf
 
     Args:
         path: a file that holds a whole model, as Keras saves it under a name that ends in ``.keras`` or ``.h5``,
-            whatever it is called now.
+            whatever it is called now; or a convolutional network in ONNX, which is made a Keras model.
         custom_objects: the user's own layers and functions, by the name under which they were saved, and the functions
             of ``Lambda`` layers, by the layer's name.
         unsafe_lambda: allow ``Lambda`` layers, which run Python code stored in the file.
@@ -59,6 +63,8 @@ def load(path: str | Path, *, custom_objects: CustomObjects | None = None, unsaf
 
 def _loaded(path: Path, kind: Kind, objects: CustomObjects, unsafe_lambda: bool) -> keras.Model:
     """Check a file that others made before Keras believes it (see ``safety``), and load it."""
+    if kind is Kind.onnx:
+        return load_onnx(path)
     stored = _config_in(path, kind)
     config = supplied(stored, objects)
     legacy = kind is Kind.hdf5 and is_legacy(path)
@@ -99,6 +105,31 @@ def _without_compilation(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
     return [_without_compilation(entry) for entry in config] if isinstance(config, list) else config
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file of a model that was loaded before, and those beside it that hold weights of an ONNX file."""
+    return [path, *files_beside(path)] if kind_of(path) is Kind.onnx else [path]
+
+
+def pixels_note(path: str | os.PathLike[str], model: keras.Model, rescale: str | None) -> str | None:
+    """What to say of a network in ONNX that gets its pixels as they are: before PyTorch's, others normalise them.
+
+    Args:
+        path: of its file.
+        model: made of that.
+        rescale: how the user scales the pixels.
+
+    Returns:
+        None where they are scaled, by the user or in the network.
+    """
+    scaling = (keras.layers.Rescaling, keras.layers.BatchNormalization)
+    if rescale is not None or not looks_like_onnx(Path(path)) or isinstance(model.layers[1], scaling):
+        return None
+    return (
+        f"{path} gets pixels from 0 to 255 as they are, and PyTorch's networks want them normalised: give --rescale "
+        "torch for the mean and deviation of ImageNet, or 0..1 for pixels divided by 255."
+    )
 
 
 def check_model(model: keras.Model, where: str = "") -> None:

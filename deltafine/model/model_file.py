@@ -14,17 +14,18 @@ import h5py
 
 from deltafine.errors import DeltafineError
 from deltafine.storage import run_files
-from deltafine.storage.files import is_lfs_pointer
+from deltafine.storage.files import is_lfs_pointer, looks_like_onnx
 
 SAVE_AGAIN = "save it with model.save('model.keras')"
 _ZIP = b"PK"
 
 
 class Kind(StrEnum):
-    """The forms in which Keras saves a model, by the ending that Keras wants."""
+    """The forms in which Keras saves a model, by the ending that Keras wants; and ONNX."""
 
     archive = ".keras"
     hdf5 = ".h5"
+    onnx = ".onnx"
 
 
 def kind_of(path: Path) -> Kind:
@@ -39,7 +40,7 @@ def kind_of(path: Path) -> Kind:
         if (path / run_files.REFINED).exists():
             raise DeltafineError(f"{path} is a run directory: give its model, {path / run_files.REFINED}.")
         if not (path / "saved_model.pb").exists():
-            raise DeltafineError(f"{path} is a folder, and no model: give a .keras or .h5 file.")
+            raise DeltafineError(f"{path} is a folder, and no model: give a .keras, .h5 or .onnx file.")
         raise DeltafineError(
             f"{path} is a SavedModel directory, which holds no layer graph to rewrite: load it where it was made and "
             f"{SAVE_AGAIN}."
@@ -58,6 +59,8 @@ def kind_of(path: Path) -> Kind:
     if h5py.is_hdf5(path):
         _check_hdf5(path)
         return Kind.hdf5
+    if looks_like_onnx(path):
+        return Kind.onnx
     raise _unreadable(path)
 
 
@@ -68,8 +71,8 @@ def _unreadable(path: Path) -> DeltafineError:
     if path.suffix.lower() in (Kind.hdf5, ".hdf5"):
         return DeltafineError(f"{path} is not a readable HDF5 file (its beginning is none): {cut}.")
     return DeltafineError(
-        f"{path} is not a Keras model file: it is neither what Keras saves as .keras, nor as .h5; load the model where "
-        f"it was made and {SAVE_AGAIN}."
+        f"{path} is not a Keras model file: it is neither what Keras saves as .keras, nor as .h5, nor ONNX; load the "
+        f"model where it was made and {SAVE_AGAIN}."
     )
 
 

@@ -28,7 +28,7 @@ MOST_BYTES = 1 << 28
 
 _OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _SHOWN = {".html", ".md", ".csv", ".xml"}
-_MODEL_SUFFIXES = {".keras", ".h5", ".hdf5"}
+_MODEL_SUFFIXES = {".keras", ".h5", ".hdf5", ".onnx"}
 
 
 def load_report(path: str | os.PathLike[str]) -> Report:

@@ -23,6 +23,7 @@ from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
 from deltafine.runtime.single_thread import NotCopied, alone
 from deltafine.storage import run_files
+from deltafine.storage.files import looks_like_onnx
 
 if TYPE_CHECKING:
     import keras
@@ -363,7 +364,7 @@ class DeltaRuntime(NotCopied):
         file = path / run_files.REFINED if path.is_dir() else path
         if not file.is_file():
             raise DeltafineError(f"There is no model at {file}: give a run directory or a model file.")
-        if not cache:
+        if not cache or looks_like_onnx(file):  # of which the weights may lie in another file
             return self._load_and_compile(file, frame_size, trust)
         self._source = kept.digest(file, frame_size)
         cached = kept.user_cache()

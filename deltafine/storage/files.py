@@ -26,6 +26,8 @@ _UNFINISHED_NAMES = re.compile(r"\.(.+\.writing(\..+)?|.+\.partial\.\w+|frames-.
 """The last two are names that earlier versions gave; what they left when they were killed is removed as well."""
 _MODELS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 _LFS = b"version https://git-lfs.github.com/spec/"
+_ONNX_SECOND = b"\x12\x1a\x22\x28\x32\x3a\x42"
+"""Keys of what follows the version in an ONNX file: who made it, or its graph."""
 ABANDONED_SECONDS = 24 * 3600.0
 """After so long nobody is writing a file any more that was begun."""
 _NOT_NOW = {
@@ -76,6 +78,15 @@ def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is what Git keeps in place of a large one until ``git lfs pull`` fetches that."""
     with path.open("rb") as file:
         return file.read(len(_LFS)) == _LFS
+
+
+def looks_like_onnx(path: Path) -> bool:
+    """Whether a file is called, or begins, as ONNX: that has no mark of its own, but its version stands first."""
+    if path.suffix.lower() == ".onnx":
+        return True
+    with path.open("rb") as file:
+        begin = file.read(3)
+    return len(begin) == 3 and begin[0] == 8 and 0 < begin[1] < 64 and begin[2] in _ONNX_SECOND
 
 
 def make_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ from deltafine.errors import DeltafineError
 from deltafine.model.loading import load
 from tests.fuzz.harness import FEW, MANY, fuzz, limits
 from tests.fuzz.mutations import Blob, changed_bytes, changed_tree
+from tests.model.onnx_in.graphs import Graph
 from tests.small_runs import small_model
 
 how_many = pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
@@ -53,6 +54,21 @@ def with_weights(archive: bytes, change: Callable[[h5py.File], object]) -> bytes
     with h5py.File(buffer, "r+") as file:
         change(file)
     return packed({**parts, "model.weights.h5": buffer.getvalue()})
+
+
+@how_many
+def test_onnx_files(tmp_path: Path, examples: int) -> None:
+    graph = Graph("batch", 3, 8, 8)
+    x = graph.add("MaxPool", graph.add("Relu", graph.conv("input", 4, 3)), kernel_shape=[2, 2], strides=[2, 2])
+    x = graph.add("Reshape", x, np.array([0, -1]))
+    graph.add("Gemm", x, graph.drawn(64, 2))
+    content, file = graph.proto().SerializeToString(), tmp_path / "model.onnx"
+
+    def read(changed: bytes) -> None:
+        file.write_bytes(changed)
+        assert isinstance(load(file), keras.Model)
+
+    fuzz(changed_bytes([content]), read, examples)
 
 
 @how_many

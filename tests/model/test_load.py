@@ -58,8 +58,8 @@ def test_files_that_are_no_keras_model_are_refused(tmp_path):
     refused(tmp_path / "text.keras", r"not a readable \.keras file")
     (tmp_path / "text.h5").write_text("not a model")
     refused(tmp_path / "text.h5", "not a readable HDF5 file")
-    (tmp_path / "model.onnx").write_text("another format")
-    refused(tmp_path / "model.onnx", r"neither what Keras saves as \.keras, nor as \.h5")
+    (tmp_path / "model.pt").write_text("another format")
+    refused(tmp_path / "model.pt", r"neither what Keras saves as \.keras, nor as \.h5")
     (tmp_path / "empty.keras").write_bytes(b"")
     refused(tmp_path / "empty.keras", r"not a readable \.keras file")
     with h5py.File(tmp_path / "data.h5", "w") as file:

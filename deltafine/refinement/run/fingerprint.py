@@ -9,6 +9,7 @@ from pathlib import Path
 from deltafine.errors import DeltafineError
 from deltafine.measurement.scoring import source_digest
 from deltafine.model.custom_objects import import_rule
+from deltafine.model.loading import files_of
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.preparation import Prepared
 from deltafine.storage import run_files
@@ -36,7 +37,7 @@ class Fingerprint:
         """Read every file once."""
         settings = prepared.settings
         return cls(
-            content_hash(Path(settings.model)),
+            " ".join(content_hash(file) for file in files_of(Path(settings.model))),
             prepared.data.fingerprint(),
             prepared.streams.fingerprint(),
             source_digest(type(import_rule(settings.layer_rule))) if ":" in settings.layer_rule else "",

@@ -254,7 +254,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
     if scoring is not None:
         scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
-    warnings = []
+    warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
     if len(data.videos) == 1 and not data.select("train"):
         data, said = split_in_time(data, settings.validation)
         streams = data if settings.streams is None else streams
