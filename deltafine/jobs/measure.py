@@ -85,14 +85,9 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
-<<<<<<< HEAD
     from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
-    from deltafine.model import delta_layers, load
-=======
-    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of
     from deltafine.model import delta_layers, load, pixels_note
     from deltafine.model.loading import files_of
->>>>>>> onnxin
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
 
