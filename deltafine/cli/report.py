@@ -65,7 +65,7 @@ def report(
         str | None,
         typer.Option(
             metavar="POINTS",
-            help="Least accuracy above that of the original held, at equal MACs, 2% or 0.02.",
+            help="Least accuracy above that of the original held, at equal MACs and in equal time, 2% or 0.02.",
             rich_help_panel=_GATE,
         ),
     ] = None,
