@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-_CHARACTER, _LINE = 6.4, 13.0
-"""Width of a character and height of a line of the plot's writing, in its units."""
+_CHARACTER, _LINE = 7.3, 13.0
+"""Width of a bold character in the widest of the fonts and height of a line of the plot's writing, in its units."""
 _AWAY = 10.0
 """From the middle of a point to its name."""
 Box = tuple[float, float, float, float]

@@ -70,7 +70,7 @@ def test_names_of_points_cover_neither_each_other_nor_other_points_and_stay_insi
     boxes = []
     for text in svg.iter("text"):
         if "name" in text.attrib.get("class", ""):
-            x, y, wide = float(text.attrib["x"]), float(text.attrib["y"]), 6.4 * len(text.text or "")
+            x, y, wide = float(text.attrib["x"]), float(text.attrib["y"]), 7.3 * len(text.text or "")
             assert x + wide <= 420
             boxes.append((x, y - 10, x + wide, y + 3))
     assert len(boxes) == 3
@@ -92,7 +92,7 @@ def test_names_of_levels_do_not_cover_those_of_points_at_the_same_height(at: flo
     boxes = []
     for text in named:
         x, y = float(text.attrib["x"]), float(text.attrib["y"])
-        boxes.append((x, y - 10, x + 6.4 * len(text.text or ""), y + 3))
+        boxes.append((x, y - 10, x + 7.3 * len(text.text or ""), y + 3))
     for number, (left, top, right, bottom) in enumerate(boxes):
         for other in boxes[:number]:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
