@@ -190,7 +190,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     table: Any = content
     for key in ("tool", "deltafine", "gate"):
         table = table.get(key) if isinstance(table, dict) else None
-    if table is None and file.name != "pyproject.toml":
+    if table is None and file.name != "pyproject.toml" and not _instead(content):
         table = content
     if not isinstance(table, dict) or not table:
         raise DeltafineError(
