@@ -45,8 +45,15 @@ def rows_of(videos: Sequence[Video]) -> list[list[Video]]:
 
 
 def joined(videos: Sequence[Video], examination: Examination) -> list[Video]:
-    """Each row as one video, with the label of its pieces, or one label per frame where these differ."""
-    return [row[0] if len(row) == 1 else _whole(row, examination) for row in rows_of(videos)]
+    """Each row as one video, with the label of its pieces, or one label per frame where these differ.
+
+    Pieces of a damaged file stay apart: pictures are missing between them.
+    """
+    found: list[Video] = []
+    for row in rows_of(videos):
+        apart = len(row) == 1 or len(examination.breaks(row[0]))
+        found += row if apart else [_whole(row, examination)]
+    return found
 
 
 def _row(video: Video, after: dict[int, Video]) -> list[Video]:
