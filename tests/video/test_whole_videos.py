@@ -14,8 +14,9 @@ from deltafine.video.whole_videos import joined
 from tests.measurement.test_measure import classifier
 from tests.video.painted import write_video
 from tests.video.test_list_layouts import write_manifest
+from tests.video.test_segments import damage
 
-LONG = "long.avi"
+LONG = "long.mp4"
 
 
 def pieces_of(folder: Path, *pieces: tuple[Any, ...], unit: str = "_frame") -> Any:
@@ -84,3 +85,11 @@ def test_figures_of_pieces_that_follow_each_other_are_those_of_the_whole(tmp_pat
     found, expected = (measure(models, data, frames=4)["refined"].streams for data in (cut, whole))
     assert found.videos == 2
     assert found == expected
+
+
+def test_pieces_of_a_damaged_file_stay_apart(tmp_path: Path) -> None:
+    damage(write_video(tmp_path / LONG, 200, codec="libx264", group=20))
+    data = pieces_of(tmp_path, (0, 0.8, "a"), (0.8, 2, "b"), (6, 8, "a"), unit="")
+    found = streams_of(data)
+    assert found.keys() == {video.name for video in data.videos}
+    assert found[f"{LONG} [0.8-2 s]"] == (30, [1] * 30)
