@@ -31,6 +31,9 @@ SOFTWARE = 70
 """Exit code of an error that nobody has foreseen; EX_SOFTWARE of sysexits."""
 _debug = False
 
+_HEAVY = ("tensorflow", "keras", "numpy", "numba", "h5py", "av", "matplotlib")
+"""What deltafine depends on, but not where it only reads reports; see docs/ci.md."""
+
 _NARROW = 72
 """Columns below which the tables of the help would cut names of options."""
 
@@ -86,6 +89,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (missing := (error.name or "").partition(".")[0]) in _HEAVY:
+            _refuse(
+                f"This command needs {missing}, which is not installed here: 'pip install deltafine' installs "
+                "everything. Reading reports does not need it.",
+                DeltafineError.exit_code,
+            )
         if isinstance(error, OSError) and error.filename is not None:
             # Such as a folder above a path that may not be looked into.
             _refuse(f"{error.filename} cannot be used: {error.strerror}.", DeltafineError.exit_code)

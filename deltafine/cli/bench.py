@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deltafine.cli.given_paths import refuse_missing_run, refuse_missing_videos
 from deltafine.cli.options import as_arguments, takes_settings
 from deltafine.settings import GivenSettings
 
@@ -30,6 +31,8 @@ def bench(
     """Time a refined model frame by frame against dense runtimes, in 32 bits and in int8."""
     from deltafine.runtime.plan_cache import available_cores
 
+    refuse_missing_run(run)
+    refuse_missing_videos(data)
     _bench(run, data, frames, threads or 1, every, settings)
     if threads is not None:
         return

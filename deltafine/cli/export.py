@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deltafine.cli.given_paths import refuse_missing_run, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.exporting import FORMATS
 from deltafine.settings import choices_shown
@@ -48,6 +49,8 @@ def export(
     **settings: Any,
 ) -> None:
     """Write the refined model in a format that others read."""
+    refuse_missing_run(run)
+    refuse_missing_videos(data if check else None)
     from deltafine.cli.console import printable, quiet_standard_error
     from deltafine.jobs.export import export as write
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.given_paths import refuse_missing_model
 from deltafine.cli.options import takes_settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def inspect(
     from deltafine.cli.console import load_tensorflow
     from deltafine.jobs.inspect import inspect_model
 
+    refuse_missing_model(model)
     load_tensorflow()
     plan = inspect_model(model, **settings)
     if as_json:

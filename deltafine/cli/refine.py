@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.given_paths import refuse_missing_model, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.settings import GivenSettings
@@ -47,6 +48,9 @@ def refine(
 
     settings |= _not_given_twice(assigned(set_ or ()), settings)
     planned = resolve(recipe, model=str(model), data=str(data), **settings)  # refused before TensorFlow is loaded
+    if workers is None:  # else all of them are to hear of it
+        refuse_missing_model(model)
+        refuse_missing_videos(data, planned.streams)
     if dry_run:
         _show_plan(planned)
         return

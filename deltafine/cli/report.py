@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.given_paths import refuse_missing_model, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.report.formats import FORMATS
@@ -65,7 +66,7 @@ def report(
         str | None,
         typer.Option(
             metavar="POINTS",
-            help="Least accuracy above that of the original held, at equal MACs, 2% or 0.02.",
+            help="Least accuracy above that of the original held, at equal MACs and in equal time, 2% or 0.02.",
             rich_help_panel=_GATE,
         ),
     ] = None,
@@ -208,6 +209,9 @@ def _measured(model: Path, data: Path, options: GivenSettings, silent: bool) -> 
         raise DeltafineError(
             f"{model} is no model to measure: give a .keras, .h5 or .onnx file, such as RUN/refined.keras."
         )
+    if options.get("workers") is None:  # else all of them are to hear of it
+        refuse_missing_model(model, options.get("original"))
+        refuse_missing_videos(data, options.get("streams"))
     load_tensorflow()
     if silent:
         document, pictures = measure_model(model, data, **options)

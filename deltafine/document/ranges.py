@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from deltafine.document.figures import Estimate, NamedFigure
-from deltafine.document.report import Report
+from deltafine.document.report import Controls, Report, SensitivityCurve
 
 SHARES = {
     *("frame_accuracy", "window_accuracy", "clip_accuracy", "frozen_accuracy", "fidelity", "frozen_fidelity"),
     "accuracy",
     *("activation_density", "delta_density", "pixel_density", "mac_density", "mac_density_with_first"),
     *("mac_density_spatial", "activation_sparsity", "delta_sparsity", "silent_channels", "saturated_channels"),
-    *("thresholds_at_floor", "coverage", "mac_share"),
+    *("thresholds_at_floor", "coverage", "mac_share", "share", "followed"),
 }
 """From 0 to 1."""
 CHANGES = {"accuracy_change", "gain_over_frozen"}
@@ -27,6 +27,8 @@ MAY_DIVERGE = {
     *("threshold_minimum", "threshold_median", "threshold_maximum"),
 }
 """Of a model that has diverged these are not finite."""
+_JUDGED = ("quality", "low", "high")
+"""Of controls and of the curve against sensitivity: in the range of what these are judged by."""
 _ROUNDING = 1e-6
 
 
@@ -36,8 +38,12 @@ def out_of_range(report: Report) -> str:
     parts += [(f"sites.{place}", site) for place, site in enumerate(report.sites)]
     parts += [(f"models.{name}", measurement) for name, measurement in report.models.items()]
     parts += [(f"timings.{place}", timing) for place, timing in enumerate(report.timings)]
+    beside = {"controls": report.controls, "sensitivity": report.sensitivity}
+    parts += [(path, part) for path, part in beside.items() if part is not None]
     for path, part in parts:
         for where, name, value in _figures(path, part):
+            if isinstance(part, Controls | SensitivityCurve) and name in _JUDGED:
+                name = part.judged_by
             low = -math.inf if name in ANY_NUMBER else -1.0 if name in CHANGES else 0.0
             high = 1.0 if name in SHARES | CHANGES else math.inf
             if math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:

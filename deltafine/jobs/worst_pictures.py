@@ -10,6 +10,7 @@ import numpy as np
 
 from deltafine.document.report import Picture
 from deltafine.report.text import clean, share, significant
+from deltafine.video.whole_videos import joined
 
 if TYPE_CHECKING:
     from deltafine.document.figures import Figures, WorstAnswer
@@ -43,7 +44,7 @@ def worst_pictures(
     Returns:
         Each picture with its PNG; those of videos that cannot be read any more are left out.
     """
-    by_name = {video.name: video for video in data.videos}
+    by_name = {video.name: video for video in [*data.videos, *joined(data.select("validation"), data.examination)]}
     found: list[tuple[Picture, bytes]] = []
     for worst in figures.worst_answers:
         video = by_name.get(worst.video)

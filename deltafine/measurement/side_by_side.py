@@ -22,6 +22,7 @@ from deltafine.measurement.score import Score
 from deltafine.measurement.scoring import ScoredVideo
 from deltafine.measurement.sensitivity_runs import SensitivityRuns
 from deltafine.measurement.simple_controls import ORIGINAL, SimpleControls
+from deltafine.video.whole_videos import rows_of
 from deltafine.workers import ALONE, Workers, from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def measure_streams(
 ) -> dict[str, Figures]:
     """Measure models on whole videos, each one continuous stream; see :func:`measure`.
 
+    Pieces of one file that follow each other without a gap are one stream.
+
     ``original`` gives the original's predictions for frames (batch, time, height, width, channels), where it is not
     measured itself.
 
@@ -178,6 +181,7 @@ def _on_streams(
     height, width, channels = _frame_shape(probes)
     comparison = _Comparison(probes, output or Output(), metrics, spliced=spliced, every=every, original=original)
     videos = data.select(split)
+    count = len(videos) if spliced else len(rows_of(videos))
     if controlled:
         labelled = any(video.label is not None or video.frame_labels is not None for video in videos)
         score = next((metric for metric in metrics if isinstance(metric, Score)), None)
@@ -188,9 +192,9 @@ def _on_streams(
         )
     chunk = comparison.window or min(32, max(2, VALUES_AT_ONCE // (height * width * channels)))
     if sensitivity is not None:
-        comparison.multiply_thresholds(sensitivity, metrics, len(videos), chunk)
-    size = (height, width)
-    streams = data.streams(split, size=size, channels=channels, chunk=chunk, fps=fps, continued=spliced)
+        comparison.multiply_thresholds(sensitivity, metrics, count, chunk)
+    how: Any = {"size": (height, width), "channels": channels, "chunk": chunk, "fps": fps}
+    streams = data.streams(split, **how, continued=spliced, whole=not spliced)
     frames = sum(len(data.examination.frame_numbers(video, fps)) for video in videos)
     told = _Told(progress or (lambda what, done, total: None), frames)
 

@@ -113,6 +113,9 @@ def obstacles(report: Report, baseline: Report) -> list[str]:
             if frames_now != frames_then:
                 found.append(f"different numbers of frames were measured on {feeding} ({frames_then} and {frames_now})")
                 break
+        videos_now, videos_then = (figures_of(one, subject(one), "streams").videos for one in (report, baseline))
+        if videos_now != videos_then and not found:
+            found.append(f"the same frames were measured as {videos_then} and as {videos_now} streams")
     return found
 
 

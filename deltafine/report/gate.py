@@ -15,7 +15,8 @@ from deltafine.document.report import Report
 from deltafine.errors import DeltafineError
 from deltafine.report.compare import Comparison, Difference
 from deltafine.report.control import doubt
-from deltafine.report.holding import equal_macs
+from deltafine.report.equal_time import equal_time
+from deltafine.report.holding import EqualCost, equal_macs
 from deltafine.report.quantities import BY_KEY, QUANTITIES, Quantity, figures_of, quantities_of, subject
 from deltafine.report.text import clean, points, share, shown, signed
 from deltafine.settings import is_ambiguous, share_of
@@ -189,7 +190,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     table: Any = content
     for key in ("tool", "deltafine", "gate"):
         table = table.get(key) if isinstance(table, dict) else None
-    if table is None and file.name != "pyproject.toml":
+    if table is None and file.name != "pyproject.toml" and not _instead(content):
         table = content
     if not isinstance(table, dict) or not table:
         raise DeltafineError(
@@ -267,7 +268,7 @@ def check(report: Report, gate: Gate, comparisons: Sequence[Comparison] = ()) ->
     if MAX_SCORE_DROP in limits:
         found.append(_score_check(report, limits[MAX_SCORE_DROP], gate.accuracy_drop_at))
     if MIN_GAIN_OVER_HOLD in limits:
-        found.append(_gain_check(report, limits[MIN_GAIN_OVER_HOLD], gate.gain_of_score, why))
+        found += _gain_checks(report, limits[MIN_GAIN_OVER_HOLD], gate.gain_of_score, why)
     if "max-regression" in limits:
         if not comparisons:
             raise DeltafineError("max-regression needs something to compare with: give --baseline RUN.")
@@ -371,9 +372,9 @@ def _score_check(report: Report, limit: float, at: str) -> Check:
     return Check(MAX_SCORE_DROP, subject_of, measured, f"at least {bound}", -value <= limit + _TOLERANCE, value, -limit)
 
 
-def _gain_check(report: Report, limit: float, of_score: float | None, why: str) -> Check:
-    """At equal MACs: accuracy or fidelity in points, an error as a share of the error of the original held, a score."""
-    compared = equal_macs(report)
+def _gain_checks(report: Report, limit: float, of_score: float | None, why: str) -> list[Check]:
+    """At equal MACs, and in equal time where times were measured: both must be met."""
+    compared, in_time = equal_macs(report), equal_time(report)
     if compared is None:
         raise DeltafineError(
             f"{MIN_GAIN_OVER_HOLD} cannot be checked: {clean(report.title)!r} has no delta model beside an original "
@@ -381,11 +382,19 @@ def _gain_check(report: Report, limit: float, of_score: float | None, why: str) 
         )
     if compared.judged_by == "score" and of_score is not None:
         limit = of_score
+    found = [_gain_check(compared, limit, "at equal MACs", why)]
+    if in_time is not None:
+        found.append(_gain_check(in_time.compared, limit, f"in equal time, by {clean(in_time.runtime)}", why))
+    return found
+
+
+def _gain_check(compared: EqualCost, limit: float, where: str, why: str) -> Check:
+    """Accuracy or fidelity in points, an error as a share of the error of the original held, a score as it is."""
     said = share if compared.judged_by == "error" else lambda value: f"{points(value)} points"
     said = signed if compared.judged_by == "score" else said
     check = Check(
         MIN_GAIN_OVER_HOLD,
-        f"gain of {compared.judged_by} over the original held at equal MACs",
+        f"gain of {compared.judged_by} over the original held {where}",
         said(compared.gain),
         f"at least {said(limit)}",
         compared.gain >= limit - _TOLERANCE,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-_CHARACTER, _LINE = 6.4, 13.0
-"""Width of a character and height of a line of the plot's writing, in its units."""
+_CHARACTER, _LINE = 7.3, 13.0
+"""Width of a bold character in the widest of the fonts and height of a line of the plot's writing, in its units."""
 _AWAY = 10.0
 """From the middle of a point to its name."""
 Box = tuple[float, float, float, float]
@@ -25,30 +25,68 @@ class NamedPoint:
     colour: str
 
 
-def labels(points: Sequence[NamedPoint], inside: Box, others: Iterable[tuple[float, float]] = ()) -> list[Markup]:
-    """A text for each point: to its right, left, above or below, whichever is free first.
+@dataclass(frozen=True)
+class NamedLevel:
+    """A horizontal line at y across the drawing, its name, and its colour class."""
+
+    y: float
+    name: str
+    colour: str
+
+
+def labels(
+    points: Sequence[NamedPoint],
+    inside: Box,
+    others: Iterable[tuple[float, float]] = (),
+    levels: Sequence[NamedLevel] = (),
+) -> list[Markup]:
+    """A text for each point: to its right, left, above or below, whichever is free first; then one for each level.
 
     Args:
         points: with their names.
         inside: where names may stand.
         others: (x, y) of points without names, which are covered only where there is no other place.
+        levels: named above or below their line, at its right end, its left end or between; their lines are covered
+            only where there is no other place.
     """
     small: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in others]
+    lines: list[Box] = [(inside[0], one.y - 1, inside[2], one.y + 1) for one in levels]
     taken: list[Box] = [(one.x - 7, one.y - 7, one.x + 7, one.y + 7) for one in points]
     parts = []
     for number, one in enumerate(points):
         kept = [box for place, box in enumerate(taken) if place != number]
-        boxes = _around(one)
-        free = [box for box in boxes if _within(box, inside) and not any(_overlap(box, other) for other in kept)]
-        clear = [box for box in free if not any(_overlap(box, other) for other in small)]
-        box = (clear or free or [box for box in boxes if _within(box, inside)] or boxes)[0]
+        box = _free(_around(one), inside, kept, [*small, *lines])
         taken.append(box)
-        parts.append(
-            Markup('<text class="name {}" x="{}" y="{}">{}</text>').format(
-                one.colour, round(box[0], 1), round(box[3] - 3, 1), one.name
-            )
-        )
+        parts.append(_text(box, one))
+    for level in levels:
+        box = _free(_along(level, inside), inside, taken, small)
+        taken.append(box)
+        parts.append(_text(box, level))
     return parts
+
+
+def _free(boxes: Sequence[Box], inside: Box, taken: Sequence[Box], small: Sequence[Box]) -> Box:
+    """The first that covers nothing, else nothing that is taken, else the first inside."""
+    within = [box for box in boxes if _within(box, inside)]
+    free = [box for box in within if not any(_overlap(box, other) for other in taken)]
+    clear = [box for box in free if not any(_overlap(box, other) for other in small)]
+    return (clear or free or within or list(boxes))[0]
+
+
+def _text(box: Box, named: NamedPoint | NamedLevel) -> Markup:
+    return Markup('<text class="name {}" x="{}" y="{}">{}</text>').format(
+        named.colour, round(box[0], 1), round(box[3] - 3, 1), named.name
+    )
+
+
+def _along(level: NamedLevel, inside: Box) -> list[Box]:
+    wide = _CHARACTER * len(level.name)
+    room = max(0.0, inside[2] - inside[0] - wide)
+    return [
+        (left, top, left + wide, top + _LINE)
+        for left in (inside[0] + room * place / 4 for place in (4, 3, 2, 1, 0))
+        for top in (level.y - 2 - _LINE, level.y + 2)
+    ]
 
 
 def _around(one: NamedPoint) -> list[Box]:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from deltafine.document.report import Epoch, FrontPoint, Report
 from deltafine.report.control import judged_by, of_epoch
-from deltafine.report.plot_labels import NamedPoint, labels
+from deltafine.report.plot_labels import NamedLevel, NamedPoint, labels
 from deltafine.report.text import judged, share, significant
 
 WIDTH, HEIGHT = 420, 250
@@ -165,11 +165,6 @@ def draw(
                     y_text(level.value),
                 )
             )
-            parts.append(
-                Markup('<text class="name {}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                    level.colour, WIDTH - _RIGHT, round(down(level.value) - 4, 1), level.label
-                )
-            )
     for one in series:
         parts.extend(_drawn(one, across, down, x_text, y_text))
     there = [
@@ -179,7 +174,9 @@ def draw(
         if math.isfinite(x) and math.isfinite(y)
     ]
     named = [NamedPoint(x, y, one.name, one.colour) for one, number, x, y in there if one.name and number == 0]
-    parts.extend(labels(named, (_LEFT, 0, WIDTH - 2, HEIGHT - _BOTTOM), [(x, y) for _, _, x, y in there]))
+    lines = [NamedLevel(down(one.value), one.label, one.colour) for one in levels if math.isfinite(one.value)]
+    inside = (_LEFT, 0.0, WIDTH - 2.0, float(HEIGHT - _BOTTOM))
+    parts.extend(labels(named, inside, [(x, y) for _, _, x, y in there], lines))
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
 

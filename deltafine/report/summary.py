@@ -134,7 +134,9 @@ def _accuracy(report: Report, model: str) -> str:
     if accuracy is not None:
         return f"accuracy {share(accuracy.value)} {_interval(figures, accuracy, 'share')}".rstrip()
     if figures.label_error is not None:
-        return f"error {share(figures.label_error)} of the labels' spread"
+        original = report.models["original"].streams.label_error if "original" in report.models else None
+        beside = "" if model == "original" or original is None else f", {share(original)} for the original"
+        return f"error {share(figures.label_error)} of the labels' spread{beside}"
     return (_likeness(figures) if model != "original" else "") or "accuracy not measured"
 
 

@@ -20,6 +20,7 @@ from deltafine.video.layouts.common import some
 from deltafine.video.meter import Within
 from deltafine.video.reading import CachedFrames, DecodedFrames, Reader
 from deltafine.video.streams import Stream, iterate_streams
+from deltafine.video.whole_videos import joined
 
 
 class Dataset:
@@ -244,6 +245,7 @@ class Dataset:
         fps: float | None = None,
         seed: int | None = None,
         continued: bool = False,
+        whole: bool = False,
         workers: int = 2,
     ) -> Iterator[tuple[Video, Stream]]:
         """Every video of a split as a whole, from its first frame to its last.
@@ -257,6 +259,7 @@ class Dataset:
             fps: Take frames at this rate, by their times, before any stride.
             seed: Draws the order of the videos; None keeps that of ``videos``.
             continued: Order them so that each begins much like the one before ends (see ``Continuity``).
+            whole: Pieces of one file that follow each other are one video (see ``joined``).
             workers: Threads that read through the videos beforehand.
 
         Yields:
@@ -272,6 +275,8 @@ class Dataset:
         videos = [video for video in self.select(split) if self.index(video) is not None]
         if not videos:
             raise DeltafineError(self._why_nothing(split))
+        if whole:
+            videos = joined(videos, self.examination)
         if continued:
             videos = [self.videos[number] for number in self._continuity(reader, split, fps, workers).chain]
         elif seed is not None:

@@ -160,7 +160,7 @@ def test_a_keras_file_may_be_hdf5(finished, tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    refused("There is no model file", tmp_path)
+    refused("There is no model at", tmp_path)
     small_models.plain().save(tmp_path / "refined.keras")
     refused("has no delta layers", tmp_path)
 

@@ -57,7 +57,7 @@ def test_python_gets_the_same_plan(saved):
 
 def test_bad_input_is_one_sentence(saved, tmp_path):
     for arguments, match in [
-        ((str(tmp_path / "none.keras"),), "There is no model file"),
+        ((str(tmp_path / "none.keras"),), "There is no model at"),
         ((saved, "--at", "nothing*"), "matches no layer"),
         ((saved, "--size", "8"), "HEIGHTxWIDTH"),
         ((saved, "--threshold-per", "model"), "'layer', 'channel' or 'neuron'"),

@@ -100,3 +100,11 @@ def test_a_measurement_of_another_model_is_compared_by_its_subject() -> None:
 )
 def test_relative_changes_never_divide_by_zero(before: float | None, after: float | None, shown: str) -> None:
     assert relative(before, after) == shown
+
+
+def test_the_same_frames_in_other_streams_are_not_compared() -> None:
+    before, now = make_report(), make_report()
+    for one in now.models.values():
+        one.streams.videos += 1
+    with pytest.raises(DeltafineError, match="the same frames were measured as"):
+        compare(now, before, "earlier")

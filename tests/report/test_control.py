@@ -55,7 +55,7 @@ def test_no_way_to_show_such_a_report_names_a_factor(tmp_path: Path) -> None:
         assert PROUD not in text
         assert "These videos cannot tell what is saved" in text
     assert '"tile main doubtful"' in render(report, "html")
-    assert "<span>pixel density</span>" not in render(report, "html")
+    assert "<span>of the picture computed</span>" not in render(report, "html")
     assert headline(report).sentence == (
         "These videos cannot tell what is saved: the answer hardly changes in them, and a network that never updates "
         "has an accuracy of 74.5%, the refined model 75.0%"

@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -147,7 +148,7 @@ def test_a_gate_that_cannot_be_judged_fails_differently(service: Any, tmp_path: 
 
 def test_the_outcome_for_scripts_is_written_as_json(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, make_report(), make_report())
-    compare, script = blocks("ci.md", "sh")
+    _, compare, script = blocks("ci.md", "sh")
     assert checkout.run(compare).returncode == 0
     assert checkout.run(script).returncode == 0
     assert json.loads((checkout.folder / "outcome.json").read_text("utf-8")).keys() >= {"met", "checks", "comparisons"}
@@ -176,26 +177,72 @@ def test_the_page_is_followed_where_main_has_no_report_yet(tmp_path: Path) -> No
 
 def test_the_page_is_followed_where_main_has_one(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, make_report(), make_report())
-    done = checkout.run(blocks("ci.md", "sh")[0])
+    done = checkout.run(blocks("ci.md", "sh")[1])
     assert done.returncode == 0, done.stderr
     assert "Gate: all 8 met" in done.stdout
 
 
-def test_a_gate_needs_neither_tensorflow_nor_keras(tmp_path: Path) -> None:
-    forbid = """
+PROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+DEPENDENCIES = {re.split(r"[<>=]", one)[0]: one for one in PROJECT["dependencies"]}
+
+
+def of_a_report() -> list[str]:
+    """What the page installs where nothing but reports is read."""
+    first, second = blocks("ci.md", "sh")[0].splitlines()
+    assert second == "pip install --no-deps deltafine"
+    return [one for one in shlex.split(first) if one not in ("pip", "install")]
+
+
+def without_the_rest(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run deltafine where only what the page installs can be imported."""
+    rest = sorted(DEPENDENCIES.keys() - {re.split(r"[<>=]", one)[0] for one in of_a_report()})
+    forbid = f"""
 import sys
 
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tensorflow", "keras", "av", "numba"):
-            raise ImportError(f"{name} is not installed here")
+        if name.partition(".")[0] in {rest!r}:
+            raise ModuleNotFoundError(f"{{name}} is not installed here", name=name)
 
 sys.meta_path.insert(0, Forbidden())
 from deltafine.cli import main
 
-sys.argv = ["deltafine", "report", "run", *sys.argv[1:]]
+sys.argv = ["deltafine", *sys.argv[1:]]
 main()
 """
+    command = [sys.executable, "-c", forbid, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_what_the_page_installs_for_reports_is_of_the_versions_of_the_package_and_the_same_in_both_pipelines() -> None:
+    assert [one for one in of_a_report() if one not in DEPENDENCIES.values()] == []
+    lines = blocks("ci.md", "sh")[0].splitlines()
+    (job,) = yaml.safe_load(blocks("ci.md", "yaml")[0])["jobs"].values()
+    steps = [step["run"] for step in job["steps"] if "run" in step]
+    (of_gitlab,) = yaml.safe_load(blocks("ci.md", "yaml")[1]).values()
+    assert steps[:2] == of_gitlab["script"][:2] == lines
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "m.keras"],
+        ["data", "."],
+        ["refine", "m.keras", "--data", ".", "--out", "new"],
+        ["run", "m.keras", "a"],
+    ],
+)
+def test_other_commands_say_what_is_missing_in_one_sentence(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "m.keras").write_bytes(b"")
+    done = without_the_rest(*command, folder=tmp_path)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert re.search(r"needs \w+, which is not installed here: 'pip install deltafine' installs everything", said), said
+    assert "Traceback" not in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_gate_needs_nothing_but_what_the_page_installs(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "run")
     write_report(cheaper(), tmp_path / "old")
     (tmp_path / "gate.toml").write_text("max-macs-ratio = 0.15\nmax-accuracy-drop = 0.01\n", "utf-8")
@@ -205,8 +252,7 @@ main()
         (["--format", "csv"], 0),
         (["--min-accuracy", "0.5", "--format", "json"], 0),
     ):
-        command = [sys.executable, "-c", forbid, *more]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = without_the_rest("report", "run", *more, folder=tmp_path)
         assert done.returncode == code, done.stderr
         assert "not installed here" not in done.stderr
 

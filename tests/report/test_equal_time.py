@@ -9,6 +9,7 @@ import pytest
 from deltafine.document.report import Report
 from deltafine.report import render
 from deltafine.report.equal_time import equal_time
+from deltafine.report.gate import Gate, check
 from deltafine.report.summary import headline
 from tests.report.builders import ACCURACY, controls, make_report, timing
 
@@ -69,3 +70,15 @@ def test_the_line_is_in_every_format_for_people(form: str) -> None:
     shown = " ".join(str(render(timed(8.0), form)).split())
     assert "runs the original held for 4 frames" in shown
     assert headline(timed(8.0)).in_time
+
+
+def test_the_gate_on_the_gain_over_holding_must_be_met_in_equal_time_too() -> None:
+    gate = Gate({"min-gain-over-hold": 0.02})
+    untimed = check(make_report(controls=controls()), gate)
+    assert [one.met for one in untimed] == [True]  # far ahead at equal MACs
+    at_equal_macs, in_equal_time = check(timed(8.0), gate)
+    assert at_equal_macs == untimed[0]
+    assert in_equal_time.met
+    assert in_equal_time.value == pytest.approx(0.036)
+    assert in_equal_time.subject.endswith("held in equal time, by ONNX Runtime 1.32.0")
+    assert [one.met for one in check(timed(1.0), gate)] == [True, False]

@@ -294,6 +294,7 @@ def test_how_a_drop_is_judged_needs_a_drop() -> None:
         ("gate.toml", "min-sparsity = true\n", "no share"),
         ("gate.toml", "[gate]\nmin-sparsity = 0.5\n", "unknown section 'gate': write limits below"),
         ("pyproject.toml", "[tool.deltafine.gates]\nmin-sparsity = 0.5\n", r"not below \[tool.deltafine.gates\]"),
+        ("gate.toml", "[tool.deltafine.gates]\nmin-sparsity = 0.5\n", r"not below \[tool.deltafine.gates\]"),
         ("pyproject.toml", "[tool.deltafine.gate.limits]\nx = 0.5\n", "unknown section 'limits'"),
         ("gate.toml", "max = 3\n", "names no figure"),
     ],

@@ -304,7 +304,7 @@ def test_the_page_shows_the_headline_and_one_plot_and_folds_the_rest_until_a_lin
     shown = [one for one in browser.find_elements("css selector", "figure svg") if one.is_displayed()]
     assert len(shown) == 1
     names = [one.text for one in shown[0].find_elements("css selector", ".name")]
-    assert names == ["never updating", "original", "calibrated", "refined"]
+    assert names == ["original", "calibrated", "refined", "never updating"]
     assert not browser.find_element("id", "layer-table").is_displayed()
     browser.find_element("css selector", "nav a[href='#layers']").click()
     assert browser.find_element("id", "layer-table").is_displayed()

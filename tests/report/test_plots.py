@@ -70,7 +70,7 @@ def test_names_of_points_cover_neither_each_other_nor_other_points_and_stay_insi
     boxes = []
     for text in svg.iter("text"):
         if "name" in text.attrib.get("class", ""):
-            x, y, wide = float(text.attrib["x"]), float(text.attrib["y"]), 6.4 * len(text.text or "")
+            x, y, wide = float(text.attrib["x"]), float(text.attrib["y"]), 7.3 * len(text.text or "")
             assert x + wide <= 420
             boxes.append((x, y - 10, x + wide, y + 3))
     assert len(boxes) == 3
@@ -79,6 +79,25 @@ def test_names_of_points_cover_neither_each_other_nor_other_points_and_stay_insi
         assert not any(left < x < right and top < y < bottom for x, y in points)
         for other in boxes[:number]:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+@pytest.mark.parametrize("at", [0.8, 0.79, 0.81, 0.5])
+def test_names_of_levels_do_not_cover_those_of_points_at_the_same_height(at: float) -> None:
+    original = Series("original", [(1.0, 0.8)], "original", name="original")
+    others = [Series(name, [(x, 0.8)], name, name=name) for name, x in (("refined", 0.01), ("calibrated", 0.1))]
+    levels = [Level("never updating", at, "control"), Level("goal", 0.8, "original")]
+    svg = ElementTree.fromstring(str(draw("d", [original, *others], "x", levels, x_log=True)))
+    named = [text for text in svg.iter("text") if "name" in text.attrib.get("class", "")]
+    assert {text.text for text in named} == {"original", "refined", "calibrated", "never updating", "goal"}
+    boxes = []
+    for text in named:
+        x, y = float(text.attrib["x"]), float(text.attrib["y"])
+        boxes.append((x, y - 10, x + 7.3 * len(text.text or ""), y + 3))
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[:number]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+    big = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in svg.iter("circle")]
+    assert not any(left < x < right and top < y < bottom for left, top, right, bottom in boxes for x, y in big)
 
 
 def test_texts_are_escaped() -> None:

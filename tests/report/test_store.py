@@ -15,7 +15,7 @@ from deltafine.document.report import Picture
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report import Report, load_report, render, write_report
 from deltafine.report.store import load_pictures
-from tests.report.builders import make_report
+from tests.report.builders import controls, make_report
 
 
 @pytest.fixture
@@ -236,9 +236,13 @@ def test_what_is_made_here_has_no_unknown_fields() -> None:
         ("models.refined.streams.relative_error", -0.5, "a finite number that is not negative"),
         ("model.coverage", 1.1, "a number from 0 to 1"),
         ("model.parameters", 10**400, "a finite number"),
+        ("controls.held.0.quality", 1.3, "a number from 0 to 1"),
+        ("controls.motion_gate.1.share", 1.1, "a number from 0 to 1"),
+        ("controls.refined_held.0.mac_density", -0.1, "a number from 0 to 1"),
     ],
 )
 def test_a_figure_that_cannot_be_is_refused_by_its_place(run: Path, path: str, value: float, words: str) -> None:
+    write_report(make_report(controls=controls()), run)
     document = json.loads((run / "report.json").read_text("utf-8"))
     *way, last = path.split(".")
     part = document
@@ -256,6 +260,13 @@ def test_errors_of_a_model_that_has_diverged_still_load(run: Path) -> None:
     document["models"]["refined"]["streams"]["relative_error"] = float("inf")
     (run / "report.json").write_text(json.dumps(document), "utf-8")
     assert load_report(run).models["refined"].streams.relative_error == float("inf")
+
+
+def test_controls_judged_by_an_error_may_be_above_the_whole(run: Path) -> None:
+    beside = controls("error")
+    beside.held[-1].high = 1.4
+    write_report(make_report(controls=beside), run)
+    assert load_report(run).controls == beside
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])

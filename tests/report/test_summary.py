@@ -205,3 +205,15 @@ def test_a_score_takes_the_place_of_accuracy_in_the_headline_and_in_what_is_warn
         streams(report, model).frozen_score = estimate(0.9, 0.01)
     assert headline(report).saving == "These videos cannot tell what is saved"
     assert "the original model has a score of 0.900, hardly more" in " ".join(cautions(report)).lower()
+
+
+def test_the_headline_of_numbers_has_the_error_of_the_original_too() -> None:
+    report = make_report()
+    for model, error in zip(MODEL_NAMES, (0.659, 0.67, 0.684), strict=True):
+        figures = streams(report, model)
+        figures.frame_accuracy = figures.clip_accuracy = figures.accuracy_change = None
+        figures.frozen_accuracy = figures.gain_over_frozen = None
+        figures.label_error, figures.frozen_error = error, 1.14
+    assert headline(report).accuracy == "error 68.4% of the labels' spread, 65.9% for the original"
+    alone = report.model_copy(update={"models": {"original": report.models["original"]}})
+    assert headline(alone).accuracy == "error 65.9% of the labels' spread"
