@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from deltafine.model import keras_private
 from deltafine.model.layer_names import Names
@@ -66,4 +67,15 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         kwargs = {**kwargs, "training": False}
     if isinstance(call.operation, _ATTENTION) and not keras_private.has_fused_attention(call.operation):
         kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
+        if kwargs.get("use_causal_mask"):
+            kwargs |= {"use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
     return args, kwargs
+
+
+def _causal_mask(call: Call, kwargs: Mapping[str, Any]) -> Any:
+    """The mask that Keras cannot make of symbols, whose projections leave the number of positions open."""
+    named = dict(zip(("query", "value"), call.args, strict=False)) | dict(call.kwargs)
+    queries, keys = (named[name].shape[1] for name in ("query", "value"))
+    mask = np.tri(queries, keys, dtype=bool)[None]
+    given = kwargs.get("attention_mask")
+    return mask if given is None else keras.ops.logical_and(given, mask)
