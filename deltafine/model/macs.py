@@ -147,7 +147,8 @@ def _as_layer(call: Call) -> keras.layers.Layer | None:
 
 def _may_be_opened(operation: keras.Operation) -> bool:
     is_layer = isinstance(operation, keras.layers.Layer) and not recurrent.is_recurrent(operation)
-    return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
+    may = is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
+    return may or opening.may_be_opened(operation)
 
 
 def _of_inner(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:

@@ -143,6 +143,21 @@ def test_heads_that_share_keys_are_counted_token_by_token(causal):
     assert sum(layer.dense_macs for layer in collector.layers()) == mac_layers(model)[0].dense_macs
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_operation_of_keras_for_attention_is_counted_by_its_two_products(causal):
+    inputs = keras.Input((6, 8, 1))
+    x = layers.Reshape((6, 4, 2), name="heads")(inputs)
+    model = keras.Model(inputs, layers.Flatten()(ops.dot_product_attention(x, x, x, is_causal=causal)))
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 3, 6, 8, 1)).astype("float32")
+    video[:, 1, :4], video[:, 2, 1:] = video[:, 0, :4], video[:, 1, 1:]
+    _, collector, counts = streams(model, video, step=1e-9)
+    first, second = (found.macs_delta[0].tolist() for name, found in counts.items() if "einsum" in name)
+    assert first == [0, 4 * 2 * (36 - 16), 4 * 2 * (36 - 25)]
+    # A score of a changed query or of one that looks at a changed key, or a changed value.
+    assert second == ([0, 4 * 2 * 20, 4 * 2 * 21] if causal else [0, 4 * 2 * 36, 4 * 2 * 36])
+    assert sum(layer.dense_macs for layer in collector.layers()) == 2 * 4 * 2 * 36
+
+
 @pytest.mark.parametrize(
     ("equation", "shape", "weights_met"),
     [("btd,dhe->bthe", (None, 2, 3), 6), ("btd,td->bt", (6,), 1), ("btd,tde->bte", (6, 5), 5)],
