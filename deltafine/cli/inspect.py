@@ -91,9 +91,13 @@ def show_plan(plan: Preview, console: Console) -> None:
         line(f"\nNot behind a delta layer: {apart:.1%} of the {'known ' * (unknown > 0)}MACs{advice}", "bold")
         names = [entry["layer"] for entry in plan["not_behind"]]
         line(f"  {_some(names) if names else 'parts of layers, such as those that only see zeros around a picture'}")
-    if plan["not_counted"]:
-        line("\nLayers with MACs that are not measured", "bold")
-        for entry in plan["not_counted"]:
+    for title, entries in (
+        ("Layers with MACs that are not measured", plan["not_counted"]),
+        ("Layers that count with all their MACs wherever their input changes", plan["counted_whole"]),
+    ):
+        if entries:
+            line(f"\n{title}", "bold")
+        for entry in entries:
             macs = "unknown" if entry["dense_macs"] is None else _short(entry["dense_macs"])
             line(f"  {entry['layer']} ({entry['type']}): {entry['reason']}; {macs} MACs")
 

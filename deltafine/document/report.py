@@ -112,6 +112,9 @@ class ModelInfo(DocumentObject):
     )
     coverage: float = Field(description="share of the model's dense MACs in covered layers")
     uncovered: list[Uncovered] = []
+    counted_whole: list[str] = Field(
+        [], description="layers of which all MACs count wherever an input changes: which are needed is not known"
+    )
     frozen: FrozenInfo | None = Field(None, description="what of it was frozen while it was refined, if anything was")
 
 

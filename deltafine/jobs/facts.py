@@ -51,6 +51,7 @@ def model_info(
             for entry in layers
             if not entry.covered
         ],
+        counted_whole=[entry.path for entry in layers if entry.whole],
         frozen=None if frozen is None or not frozen.parameters else FrozenInfo(**asdict(frozen)),
     )
 

@@ -30,12 +30,14 @@ class Factor:
         fan: how many weights each element meets; broadcasts to the value without the batch axis.
         writes: what the product is written to: ``NOTHING`` of its own, the layer's ``OUTPUTS``, or a state of the
             size of the value ``ITSELF``.
+        restarts: it is zeros at the first step of every window, whatever the window before has left.
     """
 
     name: str
     value: tf.Tensor
     fan: np.ndarray
     writes: str
+    restarts: bool = False
 
 
 def factors(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
@@ -61,7 +63,7 @@ def factors(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
 def _of_recurrent(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
     for name, one_way, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
         if kind == recurrent.STATE:
-            yield Factor(f"{entry.path}/{name}", recurrent.states(one_way, x), fan, ITSELF)
+            yield Factor(f"{entry.path}/{name}", recurrent.states(one_way, x), fan, ITSELF, restarts=True)
         else:
             in_order = keras.ops.flip(x, axis=1) if one_way.go_backwards else x
             yield Factor(f"{entry.path}/{name}", in_order, fan, NOTHING)

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.layers import DeltaActivation, Stream, current_stream
-from deltafine.measurement import counting, graph_counting
+from deltafine.layers import DeltaActivation, Stream
+from deltafine.measurement import counting
+from deltafine.measurement.counted_tensor import CountedTensor
 from deltafine.measurement.factors import NOTHING, OUTPUTS, factors
 from deltafine.measurement.product_counting import Pair
 from deltafine.model import graph
@@ -118,7 +119,7 @@ class Probe:
         self.deltas: list[Place] = []
         self.delta_layers: list[DeltaActivation] = []
         self._in_graph = bool(tf.config.list_logical_devices("GPU")) if in_graph is None else in_graph
-        self._taken: list[tuple[int, int | None]] = []  # of each place: which tensor, which fan-out
+        self._taken: list[_Taken] = []
         self.frame_shape: tuple[int, int, int] = tuple(clip_model.inputs[0].shape[2:])
         sample = (1, *self.frame_shape) if self.window is None else None
         self._entries = {entry.path: entry for entry in all_entries(self.model, sample)}
@@ -143,7 +144,7 @@ class Probe:
         if state is None or after_cut:
             steady[:, 0] = False
         arrays = [[rows.numpy() for rows in of_tensor] for of_tensor in counted]
-        counts = [_counts(arrays[tensor], fan) for tensor, fan in self._taken]
+        counts = [_counts(arrays, taken) for taken in self._taken]
         for place, of_place in zip(self.layers + self.deltas, counts, strict=True):
             if len(of_place.changed) != len(frames):
                 raise DeltafineError(
@@ -157,9 +158,9 @@ class Probe:
         self, clips: tf.Tensor, state: list[tf.Tensor] | None
     ) -> tuple[tf.Tensor, list[list[tf.Tensor]], list[tf.Tensor], list[tf.Tensor]]:
         self.layers, self.deltas, self.delta_layers = [], [], []
-        tensors: list[_Tensor | Pair] = []
-        at_layers: list[tuple[int, int | None]] = []
-        at_deltas: list[tuple[int, int | None]] = []
+        tensors: list[CountedTensor | Pair] = []
+        at_layers: list[_Taken] = []
+        at_deltas: list[_Taken] = []
         into_last: list[tf.Tensor] = []
 
         def by_step(time: Steps | None, value: tf.Tensor) -> tf.Tensor:
@@ -170,12 +171,12 @@ class Probe:
                 return value
             return tf.reshape(value, (tf.shape(clips)[0], -1, *value.shape[1:]))
 
-        def tensor_of(time: Steps | None, value: tf.Tensor) -> int:
+        def tensor_of(time: Steps | None, value: tf.Tensor, *, restarts: bool = False) -> int:
             """A tensor that goes to several layers is looked at once."""
             for index, known in enumerate(tensors):
-                if isinstance(known, _Tensor) and known.value is value:
+                if isinstance(known, CountedTensor) and known.value is value and known.time == time and not restarts:
                     return index
-            tensors.append(_Tensor(value, by_step(time, value)))
+            tensors.append(CountedTensor(value, by_step(time, value), time, restarts=restarts))
             return len(tensors) - 1
 
         def observe_product(entry: MacLayer, time: Steps | None, operands: list[tf.Tensor], outputs: tf.Tensor) -> None:
@@ -186,9 +187,23 @@ class Probe:
             made = math.prod(by_step(time, outputs).shape[2:])
             macs, steps = entry.product.dense_macs, 1 if time is None else time.steps
             place = Place(entry.path, type(entry.layer).__name__, pair.elements, pair.positions, steps * macs, made)
-            at_layers.append((len(tensors), 0))
+            at_layers.append(_Taken((len(tensors),), 0))
             self.layers.append(place if self._times is None else replace(place, step_macs=(macs,) * steps))
             tensors.append(pair)
+
+        def observe_whole(entry: MacLayer, time: Steps | None, operands: list[tf.Tensor], outputs: Any) -> None:
+            """A layer of which it is not known which MACs are needed: all of them, where anything changes."""
+            time = time if time is not None and time.folded else None  # else it may go over time
+            steps = 1 if time is None else time.steps
+            macs = (entry.dense_macs or 0) // steps
+            indices = tuple(dict.fromkeys(tensor_of(time, value) for value in operands))
+            shapes = [by_step(time, value).shape[2:] for value in operands]
+            elements, positions = (sum(math.prod(shape[:end]) for shape in shapes) for end in (None, -1))
+            given = [value.shape[1:] for value in keras.tree.flatten(outputs) if tf.is_tensor(value)]
+            made = sum(math.prod(size or 1 for size in shape) for shape in given)
+            place = Place(entry.path, type(entry.layer).__name__, elements, positions, steps * macs, made)
+            at_layers.append(_Taken(indices, whole=macs))
+            self.layers.append(place if self._times is None else replace(place, step_macs=(macs,) * steps))
 
         def observe(
             path: str, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
@@ -197,11 +212,11 @@ class Probe:
                 time = self._time_at(path, args[0])
                 index = tensor_of(time, outputs)
                 of_layer = tensors[index]
-                assert isinstance(of_layer, _Tensor)
+                assert isinstance(of_layer, CountedTensor)
                 of_layer.of_delta_layer(operation, by_step(time, args[0]))
                 self.deltas.append(_delta_place(path, operation, of_layer.frames))
                 self.delta_layers.append(operation)
-                at_deltas.append((index, None))
+                at_deltas.append(_Taken((index,)))
                 return
             entry = self._entries.get(path)
             if entry is None or not entry.covered or entry.layer is not operation:
@@ -210,6 +225,12 @@ class Probe:
                 graph.run(entry.inside.function, entry.inside.inputs(args, kwargs), observe, prefix=f"{path}/")
                 return
             operands = operands_of(args, kwargs)
+            if entry.whole:
+                flowing = [value for value in operands if tf.is_symbolic_tensor(value)]  # all but constants
+                operands = [value if len(value.shape) > 1 else value[:, None] for value in flowing]
+                into_last[:] = [by_step(self._time_at(path, operands[0]), operands[0])]
+                observe_whole(entry, self._time_at(path, operands[0]), operands, outputs)
+                return
             constant = (False,) if entry.product is None else entry.product.constant
             changing = operands[constant.index(False)]
             into_last[:] = [by_step(self._time_at(path, changing), changing)]
@@ -218,14 +239,15 @@ class Probe:
                 return
             for factor in factors(entry, operands[0]):
                 time = self._time_at(path, factor.value)
-                index = tensor_of(time, factor.value)
+                restarts = factor.restarts and time is not None and not time.folded
+                index = tensor_of(time, factor.value, restarts=restarts)
                 tensor = tensors[index]
-                assert isinstance(tensor, _Tensor)
+                assert isinstance(tensor, CountedTensor)
                 made = by_step(self._time_at(path, outputs), outputs) if factor.writes == OUTPUTS else tensor.frames
                 written = 0 if factor.writes == NOTHING else math.prod(made.shape[2:])
                 place = _mac_place(factor.name, entry, tensor.frames, written)
                 self.layers.append(self._with_macs(place, factor.fan, time, factor.value.shape[1:]))
-                at_layers.append((index, tensor.into_layer(factor.fan)))
+                at_layers.append(_Taken((index,), tensor.into_layer(factor.fan)))
 
         with Stream(state, measuring=True) as stream:
             (predictions,) = graph.run(self.model, [clips], observe)
@@ -262,55 +284,19 @@ def probe_of(model: keras.Model | Probe) -> Probe:
     return model if isinstance(model, Probe) else Probe(model)
 
 
-class _Tensor:
-    """A tensor of the model, with what is asked about it; takes a slot of the active stream for its last frame."""
+@dataclass(frozen=True)
+class _Taken:
+    """Of which tensors a place has its counts.
 
-    def __init__(self, value: tf.Tensor, frames: tf.Tensor) -> None:
-        stream = current_stream()
-        assert stream is not None
-        slot = stream.slot()
-        self.value = value
-        self.frames = frames  # (batch, steps of time, ...)
-        self._fans: list[np.ndarray] = []
-        self._layer: DeltaActivation | None = None
-        self._into_delta: counting.IntoDelta | None = None
-        self._before = slot.start
-        slot.end = frames[:, -1]
+    Attributes:
+        tensors: one, or of a layer that is counted as a whole all that it takes.
+        fan: which of its fan-outs; None of a delta layer.
+        whole: MACs per step of a layer that is counted as a whole.
+    """
 
-    def of_delta_layer(self, layer: DeltaActivation, true: tf.Tensor) -> None:
-        """It is the output of a delta layer, ``true`` (batch, steps of time, ...) is the input."""
-        self._layer = layer
-        self._into_delta = counting.IntoDelta(true, layer.threshold)
-
-    def into_layer(self, fan: np.ndarray) -> int:
-        """It goes into a layer with MACs of this fan-out; returns which of its fan-outs that is."""
-        self._fans.append(fan)
-        return len(self._fans) - 1
-
-    def count(self, *, in_graph: bool) -> list[tf.Tensor]:
-        """As ``counting.count``."""
-        questions = counting.Questions(self._fans, self._layer)
-        if in_graph:
-            return graph_counting.count(questions, self.frames, into_delta=self._into_delta, before=self._before)
-        given = {"value": self.frames, "before": self._before}
-        if self._into_delta is not None:
-            given |= {"true": self._into_delta.true, "threshold": self._into_delta.threshold}
-        given = {name: _in_single(value) for name, value in given.items() if value is not None}
-
-        def count(*arrays: np.ndarray) -> list[np.ndarray]:
-            named = dict(zip(given, arrays, strict=True))
-            into = counting.IntoDelta(named["true"], named["threshold"]) if "true" in named else None
-            return counting.count(questions, named["value"], into_delta=into, before=named.get("before"))
-
-        types = [tf.int64]
-        if self._layer is not None:
-            types += [tf.int64, tf.float64] + [tf.float64] * questions.quantised
-        return list(tf.numpy_function(count, list(given.values()), types, stateful=False))
-
-
-def _in_single(value: tf.Tensor) -> tf.Tensor:
-    """NumPy knows half precision only in part; every value of it is one of single precision."""
-    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
+    tensors: tuple[int, ...]
+    fan: int | None = None
+    whole: int | None = None
 
 
 def _some(frames: tf.Tensor) -> tf.Tensor:
@@ -322,9 +308,17 @@ def _some(frames: tf.Tensor) -> tf.Tensor:
     return tf.gather(flat, np.linspace(0, size - 1, MOST_FEATURES).round().astype(np.int64), axis=-1)
 
 
-def _counts(arrays: list[np.ndarray], fan: int | None) -> PlaceCounts:
+def _counts(arrays_of: list[list[np.ndarray]], taken: _Taken) -> PlaceCounts:
     """What ``counting.count`` found, for one layer that takes the tensor; or for the delta layer that gives it."""
+    arrays, fan = arrays_of[taken.tensors[0]], taken.fan
     rows = arrays[0]
+    if taken.whole is not None:
+        of_all = [arrays_of[tensor][0][: counting.FIRST_FAN] for tensor in taken.tensors]
+        nonzero, changed, changed_positions, *_ = np.sum(of_all, axis=0)
+        all_macs, never = np.full_like(nonzero, taken.whole), np.zeros(nonzero.shape, bool)
+        return PlaceCounts(
+            nonzero, changed, changed_positions, all_macs, all_macs * (changed > 0), never, np.zeros_like(never)
+        )
     nonzero, changed, changed_positions, ternary, ternary_twice = rows[: counting.FIRST_FAN]
     if fan is not None:
         spatial, delta = rows[counting.FIRST_FAN + 2 * fan :][:2]

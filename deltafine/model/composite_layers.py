@@ -1,7 +1,8 @@
 """Layers that are made of other layers and operations: what is inside, as a graph of its own.
 
 Attention, wrappers and blocks of the user's own call layers and operations of Keras one after the other. Called on
-symbolic tensors, these leave a graph. It only serves to look at what is multiplied: the layer itself computes.
+symbolic tensors, these leave a graph. It only serves to look at what is multiplied: the layer itself computes. So does
+that of ``keras.ops.dot_product_attention``, one operation for what can be written as three.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from deltafine.model import keras_private
 from deltafine.model.layer_names import Names
@@ -18,6 +20,7 @@ from deltafine.model.trace import Call, Value
 
 layers = keras.layers
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_FUSED = "DotProductAttention"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Inside:
         return [leaves[place] for place in self.places]
 
 
+def may_be_opened(operation: keras.Operation) -> bool:
+    """Whether an operation that is no layer is made of others."""
+    return type(operation).__name__ == _FUSED and keras_private.is_keras_operation(operation)
+
+
 def opened(call: Call) -> Inside | None:
     """What is inside a layer, if that is a graph."""
     names = Names()
@@ -48,7 +56,9 @@ def opened(call: Call) -> Inside | None:
         # What a layer would assign to its variables is dropped with the scope.
         with keras.StatelessScope():
             args, kwargs = bound(call, inputs)
-            outputs = keras.tree.flatten(call.operation.call(*args, **kwargs))
+            fused = may_be_opened(call.operation)
+            made = _attended(call.operation, *args, **kwargs) if fused else call.operation.call(*args, **kwargs)
+            outputs = keras.tree.flatten(made)
             function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
     except Exception:  # a layer of the user's own may raise anything where it is not given numbers
         return None
@@ -66,4 +76,32 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         kwargs = {**kwargs, "training": False}
     if isinstance(call.operation, _ATTENTION) and not keras_private.has_fused_attention(call.operation):
         kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
+        if kwargs.get("use_causal_mask"):
+            kwargs |= {"use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
     return args, kwargs
+
+
+def _attended(
+    operation: Any, query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, scale: float | None = None
+) -> keras.KerasTensor:
+    """What the fused operation gives for (batch, positions, heads, size), by its two products and a softmax."""
+    ops, groups = keras.ops, query.shape[2] // key.shape[2]
+    if groups > 1:
+        key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
+    scores = ops.einsum("btnh,bsnh->bnts", query, key) * (query.shape[3] ** -0.5 if scale is None else scale)
+    if bias is not None:
+        scores = scores + bias
+    if operation.is_causal:
+        scores = ops.where(np.tri(query.shape[1], key.shape[1], dtype=bool), scores, -1e9)
+    if mask is not None:
+        scores = ops.where(mask, scores, -1e9)
+    return ops.einsum("bnts,bsnh->btnh", ops.softmax(scores, axis=-1), value)
+
+
+def _causal_mask(call: Call, kwargs: Mapping[str, Any]) -> Any:
+    """The mask that Keras cannot make of symbols, whose projections leave the number of positions open."""
+    named = dict(zip(("query", "value"), call.args, strict=False)) | dict(call.kwargs)
+    queries, keys = (named[name].shape[1] for name in ("query", "value"))
+    mask = np.tri(queries, keys, dtype=bool)[None]
+    given = kwargs.get("attention_mask")
+    return mask if given is None else keras.ops.logical_and(given, mask)

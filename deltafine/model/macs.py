@@ -30,7 +30,9 @@ class MacLayer:
         repeats: calls per sample of the model's input; more than 1 inside ``TimeDistributed``.
         dense_macs: MACs per sample of the model's input, all repeats together; None where unknown.
         covered: whether the measurement counts it.
-        reason: why it is not covered; empty if it is.
+        whole: whether all of its MACs count wherever any of its inputs changes, since which of them are needed is not
+            known.
+        reason: why it is not covered, or counted as a whole; empty where its MACs are counted one by one.
         counted_as: the layer whose fan-out its input has; itself, or for an operation one that does the same.
         product: how the elements of two tensors meet, where it is a product of two.
         inside: what is inside it, where it is made of other layers.
@@ -49,6 +51,7 @@ class MacLayer:
     product: Product | None = None
     inside: opening.Inside | None = None
     inner: tuple[MacLayer, ...] = ()
+    whole: bool = False
 
     def __iter__(self) -> Iterator[str | keras.Operation]:
         return iter((self.path, self.layer))
@@ -62,8 +65,8 @@ def mac_layers(model: keras.Model, frame_shape: Sequence[int] | None = None) -> 
         frame_shape: shape of one input sample, for a model that takes any size.
 
     Returns:
-        One entry per call. Layers that the measurement does not cover (over masked values, or made of what is no
-        graph of Keras' layers and operations) are there too, marked, with the reason.
+        One entry per call. Layers that are counted as a whole (over masked values, or made of what is no graph of
+        Keras' layers and operations), and those that are not covered, are there too, marked, with the reason.
     """
     return list(mac_calls(trace(model, frame_shape)).values())
 
@@ -87,7 +90,7 @@ def mac_calls(traced: Trace) -> dict[Call, MacLayer]:
 
 def _apart(entry: MacLayer) -> MacLayer:
     """The entry of a call inside TimeDistributed in a model without time: it stays as it is, unmeasured."""
-    return replace(entry, covered=False, reason="inside TimeDistributed over parts of a frame")
+    return replace(entry, covered=False, whole=False, reason="inside TimeDistributed over parts of a frame")
 
 
 def mac_call(call: Call) -> MacLayer | None:
@@ -101,8 +104,8 @@ def mac_call(call: Call) -> MacLayer | None:
         macs = call.repeats * fan_out_counts.dense_macs(counted_as, shape)
         return entry(macs, True, "", counted_as)
     if recurrent.is_recurrent(operation) and recurrent.is_covered(operation) and len(call.inputs) == 1:
-        reason = "recurrent over masked steps" if call.masked else ""
-        return entry(call.repeats * (recurrent.dense_macs(operation, shape) or 0), not reason, reason)
+        every_step = call.repeats * (recurrent.dense_macs(operation, shape) or 0)
+        return entry(every_step, True, "recurrent over masked steps" if call.masked else "", whole=call.masked)
     product = product_of(call)
     if product is not None:
         return entry(call.repeats * product.dense_macs, True, "", product=product)
@@ -114,7 +117,8 @@ def mac_call(call: Call) -> MacLayer | None:
     if known is None:
         return None
     macs_once, reason = known
-    return entry(None if macs_once is None else call.repeats * macs_once, False, reason)
+    total = None if macs_once is None else call.repeats * macs_once
+    return entry(total, total is not None, reason, whole=total is not None)
 
 
 def _as_layer(call: Call) -> keras.layers.Layer | None:
@@ -143,7 +147,8 @@ def _as_layer(call: Call) -> keras.layers.Layer | None:
 
 def _may_be_opened(operation: keras.Operation) -> bool:
     is_layer = isinstance(operation, keras.layers.Layer) and not recurrent.is_recurrent(operation)
-    return is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
+    may = is_layer and not isinstance(operation, keras.layers.Dot) and may_do_macs(operation)
+    return may or opening.may_be_opened(operation)
 
 
 def _of_inner(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]) -> MacLayer | None:
@@ -153,9 +158,11 @@ def _of_inner(call: Call, inside: opening.Inside, entry: Callable[..., MacLayer]
         return None
     known = [one.dense_macs for one in inner if one.dense_macs is not None]
     total = call.repeats * sum(known) if len(known) == len(inner) else None
-    apart = next((f"{one.path}: {one.reason}" for one in inner if not one.covered), "")
+    apart = next((f"{one.path}: {one.reason}" for one in inner if one.reason), "")
     reason = f"{type(call.operation).__name__} over masked values" if call.masked else apart
-    return entry(total, not reason, reason, inside=inside, inner=inner)
+    if reason:
+        return entry(total, total is not None, reason, whole=total is not None)
+    return entry(total, True, "", inside=inside, inner=inner)
 
 
 def _moved(entry: MacLayer, prefix: str, repeats: int) -> MacLayer:

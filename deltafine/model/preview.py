@@ -19,6 +19,7 @@ from deltafine.model.sites import Site, covered, share_covered
 from deltafine.model.time_axis import takes_clips
 
 if TYPE_CHECKING:
+    from deltafine.model.macs import MacLayer
     from deltafine.model.reach import Reach
 
 
@@ -61,6 +62,7 @@ class Preview(TypedDict):
     not_behind: list[NotBehind]
     addable: list[str]
     not_counted: list[dict[str, Any]]
+    counted_whole: list[dict[str, Any]]
 
 
 def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: DeltaSettings | None = None) -> Preview:
@@ -76,8 +78,8 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
         and how many layers' are not), ``sites``, ``totals`` (coverage, threshold count, state in bytes, and how many
         values the selected sites compare per frame), ``not_behind`` (layers with MACs that no delta layer feeds, and
         the share of all MACs that is in them and fed by none), ``addable`` (places that the default choice has beyond
-        these) and ``not_counted`` (layers with MACs that the measurement does not cover). For a model that takes
-        clips, counts are per clip.
+        these), ``not_counted`` (layers with MACs that the measurement does not cover) and ``counted_whole`` (those of
+        which all MACs count wherever an input changes). For a model that takes clips, counts are per clip.
 
     Raises:
         DeltafineError: there are no sites.
@@ -113,16 +115,18 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
         },
         "not_behind": not_behind,
         "addable": addable(sites) if not_behind else [],
-        "not_counted": [
-            {
-                "layer": entry.path,
-                "type": type(entry.layer).__name__,
-                "dense_macs": entry.dense_macs,
-                "reason": entry.reason,
-            }
-            for entry in plan.macs.values()
-            if not entry.covered
-        ],
+        "not_counted": [_named(entry) for entry in plan.macs.values() if not entry.covered],
+        "counted_whole": [_named(entry) for entry in plan.macs.values() if entry.whole],
+    }
+
+
+def _named(entry: MacLayer) -> dict[str, Any]:
+    """A layer with what is not known of it."""
+    return {
+        "layer": entry.path,
+        "type": type(entry.layer).__name__,
+        "dense_macs": entry.dense_macs,
+        "reason": entry.reason,
     }
 
 

@@ -109,7 +109,7 @@ def _joined_input_mask(call: Call, masks: Masks) -> np.ndarray:
 def macs_of(entry: MacLayer, mask: np.ndarray) -> int:
     """MACs per sample on the marked elements of the input."""
     layer, total = entry.counted_as, 0
-    if entry.covered and recurrent.is_recurrent(entry.layer):
+    if not entry.whole and entry.covered and recurrent.is_recurrent(entry.layer):
         # What the layer keeps from step to step is behind no delta layer, whatever comes in.
         inputs = [fan for _, _, kind, fan, _ in recurrent.products(entry.layer, entry.input_shape) if kind == "input"]
         return entry.repeats * sum(int((fan * mask).sum()) for fan in inputs)

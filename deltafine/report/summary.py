@@ -174,6 +174,8 @@ def cautions(report: Report) -> list[str]:
     unknown = [layer.name for layer in report.model.uncovered if layer.dense_macs is None]
     if unknown:
         found.append(f"Nobody knows the MACs of {listed(unknown)}: no figure here has anything of them.")
+    if whole := report.model.counted_whole:
+        found.append(f"All MACs of {listed(whole)} count wherever their input changes: fewer may be needed.")
     problems = len(report.data.problems) + len(report.stream_data.problems if report.stream_data else ())
     if problems:
         were = "was" if problems == 1 else "were"

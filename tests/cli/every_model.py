@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from tests.small_runs import SIZE, small_model
@@ -153,13 +154,17 @@ def int8() -> Any:
     return model
 
 
-def attention() -> Any:
+def vision_transformer() -> Any:
+    """Patches with positions, attention, a multi-layer perceptron for each of them."""
     inputs = keras.Input(PICTURE)
     x = layers.Reshape((16, 8))(layers.Conv2D(8, 4, strides=4)(layers.Rescaling(1 / 255)(inputs)))
+    x = x + layers.Embedding(16, 8)(np.arange(16)[None])
     normed = layers.LayerNormalization()(x)
     x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(normed, normed)])
-    x = layers.Add()([x, layers.Dense(8)(layers.Dense(16, activation="gelu")(x))])
-    return keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
+    normed = layers.LayerNormalization()(x)
+    x = layers.Add()([x, layers.Dense(8)(layers.Dense(16, activation="gelu")(normed))])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
 
 
 @dataclass(frozen=True)
@@ -204,5 +209,5 @@ KINDS: dict[str, Kind] = {
     "mixed_bfloat16": Kind(lambda: mixed("mixed_bfloat16")),
     "mixed_float16": Kind(lambda: mixed("mixed_float16")),
     "int8": Kind(int8, refused="int8"),
-    "attention": Kind(attention),
+    "vision_transformer": Kind(vision_transformer),
 }

@@ -110,6 +110,108 @@ def test_attention_is_counted_product_by_product():
     assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_share_keys_are_counted_token_by_token(causal):
+    """By a loop over all MACs; masked ones are computed by the layer, too, so they count."""
+    inputs = keras.Input((6, 4, 1))
+    grouped = layers.GroupQueryAttention(2, 4, 2, name="attention")
+    x = layers.Reshape((6, 4), name="tokens")(inputs)
+    model = randomise(keras.Model(inputs, layers.Flatten()(grouped(x, x, use_causal_mask=causal))))
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 3, 6, 4, 1)).astype("float32")
+    video[:, 1, :4], video[:, 2, 1:] = video[:, 0, :4], video[:, 1, 1:]
+    _, collector, counts = streams(model, video, step=1e-9)
+    moved = [set(), {4, 5}, {0}]  # tokens
+    for name, heads in (("query", 4), ("key", 2), ("value", 2)):
+        found = counts[f"attention/{name}"].macs_delta[0].tolist()
+        assert found == [len(tokens) * 4 * heads * 2 for tokens in moved]
+    first, second = (counts[name].macs_delta[0].tolist() for name in counts if "einsum" in name)
+    queries_meet_keys = [
+        sum((q in tokens or k in tokens) * 2 for q in range(6) for k in range(6) for _ in range(4)) for tokens in moved
+    ]
+    assert first == queries_meet_keys
+    # A changed key changes every score of the queries that may look at it, and so does a changed query.
+    scores = [
+        {q for q in range(6) if q in tokens or any(k in tokens for k in range(q + 1 if causal else 6))}
+        for tokens in moved
+    ]
+    looks_at = [{(q, k) for q in rows for k in range(q + 1 if causal else 6)} for rows in scores]
+    scores_meet_values = [
+        sum(((q, k) in pairs or k in tokens) * 2 for q in range(6) for k in range(6) for _ in range(4))
+        for pairs, tokens in zip(looks_at, moved, strict=True)
+    ]
+    assert second == scores_meet_values
+    assert sum(layer.dense_macs for layer in collector.layers()) == mac_layers(model)[0].dense_macs
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_operation_of_keras_for_attention_is_counted_by_its_two_products(causal):
+    inputs = keras.Input((6, 8, 1))
+    x = layers.Reshape((6, 4, 2), name="heads")(inputs)
+    model = keras.Model(inputs, layers.Flatten()(ops.dot_product_attention(x, x, x, is_causal=causal)))
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 3, 6, 8, 1)).astype("float32")
+    video[:, 1, :4], video[:, 2, 1:] = video[:, 0, :4], video[:, 1, 1:]
+    _, collector, counts = streams(model, video, step=1e-9)
+    first, second = (found.macs_delta[0].tolist() for name, found in counts.items() if "einsum" in name)
+    assert first == [0, 4 * 2 * (36 - 16), 4 * 2 * (36 - 25)]
+    # A score of a changed query or of one that looks at a changed key, or a changed value.
+    assert second == ([0, 4 * 2 * 20, 4 * 2 * 21] if causal else [0, 4 * 2 * 36, 4 * 2 * 36])
+    assert sum(layer.dense_macs for layer in collector.layers()) == 2 * 4 * 2 * 36
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "weights_met"),
+    [("btd,dhe->bthe", (None, 2, 3), 6), ("btd,td->bt", (6,), 1), ("btd,tde->bte", (6, 5), 5)],
+)
+def test_dense_layers_of_any_equation_are_counted_by_the_weights_that_an_element_meets(equation, shape, weights_met):
+    inputs = keras.Input((6, 4, 1))
+    x = layers.EinsumDense(equation, shape, name="dense")(layers.Reshape((6, 4))(inputs))
+    video = still_corner((2, 4, 6, 4, 1))
+    _, _, counts = streams(randomise(keras.Model(inputs, layers.Flatten()(x))), video, step=1e-9)
+    expected = changes(video).sum((2, 3, 4)) * weights_met
+    np.testing.assert_array_equal(counts["dense"].macs_delta, expected)
+
+
+def kept_in_a_cell(x):
+    return layers.RNN(layers.GRUCell(4), name="whole")(x)
+
+
+def starting_with_a_state(x):
+    return layers.GRU(4, name="whole")(x, initial_state=ops.zeros_like(x[:, 0]))
+
+
+def comparing_all_positions(x):
+    return layers.Flatten()(layers.AdditiveAttention(name="whole")([x, x]))
+
+
+@pytest.mark.parametrize("layer", [kept_in_a_cell, starting_with_a_state, comparing_all_positions])
+def test_where_needed_macs_are_not_known_all_of_them_count_in_frames_whose_input_changes(layer):
+    inputs = keras.Input((6, 4, 1))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(layer(layers.Reshape((6, 4))(inputs)))))
+    (dense,) = (entry.dense_macs for entry in mac_layers(model) if entry.path == "whole")
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 4, 6, 4, 1)).astype("float32")
+    video[:, 2] = video[:, 1]
+    _, collector, counts = streams(model, video, step=1e-9)
+    assert counts["whole"].macs_delta[0].tolist() == [0, dense, 0, dense]
+    assert counts["whole"].macs_spatial[0].tolist() == [dense] * 4
+    assert collector.operations().dense_macs == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+def test_in_a_window_a_layer_over_time_whose_needed_macs_are_not_known_counts_once():
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Conv2D(3, 3, activation="relu"), name="frames")(inputs)
+    x = layers.RNN(layers.LSTMCell(4), name="whole")(layers.TimeDistributed(layers.Flatten(), name="flat")(x))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+    (dense,) = (entry.dense_macs for entry in mac_layers(model) if entry.path == "whole")
+    probe = Probe(insert_deltas(model, []))
+    window = np.random.default_rng(0).uniform(0, 1, (1, 3, 6, 6, 2)).astype("float32")
+    pieces = [probe.run(window)]
+    for clip in (window, window[:, ::-1]):
+        pieces.append(probe.run(clip, pieces[-1].state))
+    index = [place.name for place in probe.layers].index("whole")
+    assert [piece.counts[index].macs_delta.tolist() for piece in pieces] == [[[0]], [[0]], [[dense]]]
+    assert probe.layers[index].dense_macs == dense
+
+
 def test_the_names_of_what_is_inside_are_the_same_every_time():
     video = still_corner((1, 2, 8, 8, 3))
     names = [list(streams(transformer(), video)[2]) for _ in range(2)]
@@ -145,6 +247,21 @@ def test_recurrent_layers_are_counted_step_by_step(layer, gates, both_ways):
             np.testing.assert_array_equal(found.macs_spatial, (values != 0).sum(2) * gates * 4)
     dense = {found.name: found.dense_macs for found in collector.layers()}
     assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+def test_the_zeros_that_a_state_begins_with_need_no_macs_in_any_window():
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Flatten(), name="flat")(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(4, name="steps")(x))))
+    probe = Probe(insert_deltas(model, []))
+    video = np.random.default_rng(0).uniform(0, 1, (1, 6, 6, 6, 2)).astype("float32")
+    first = probe.run(video[:, :3])
+    second = probe.run(video[:, 3:], first.state)
+    index = [place.name for place in probe.layers].index("steps/state")
+    for piece in (first, second):
+        assert piece.counts[index].macs_delta.tolist() == [[0, 16 * 4, 16 * 4]]
+    of_input = second.counts[index - 1].macs_delta
+    np.testing.assert_array_equal(of_input, (video[:, 3:] != video[:, 2:5]).sum((2, 3, 4)) * 16)
 
 
 @pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])

@@ -16,6 +16,7 @@ from deltafine.model import DeltaSettings, find_activations, preview_insertion, 
 from deltafine.model.custom_objects import import_objects
 from deltafine.model.frame_size import frame_shape
 from tests.model import small_models
+from tests.model.test_uncovered import Filter
 
 
 def plan_of(model, settings=None, **patterns):
@@ -65,11 +66,12 @@ def test_adding_the_uncovered_leaves_gates_alone():
     assert [site.name for site in sites if site.selected] == ["input", "stem", "after_sum", "swish"]
 
 
-def test_layers_that_are_not_measured_are_listed():
+def test_layers_that_count_as_a_whole_are_listed():
     inputs = keras.Input((7, 5))
     x = layers.RNN(layers.LSTMCell(4), name="cells")(layers.ReLU(name="relu")(inputs))
     plan = plan_of(keras.Model(inputs, layers.Dense(2, name="head")(x)))
-    assert plan["not_counted"] == [
+    assert plan["not_counted"] == []
+    assert plan["counted_whole"] == [
         {"layer": "cells", "type": "RNN", "dense_macs": 7 * 4 * 4 * 9, "reason": "recurrent"}
     ]
 
@@ -140,8 +142,8 @@ def test_the_state_of_a_recurrent_layer_is_behind_no_delta_layer():
 
 def test_a_model_of_which_nothing_can_be_measured_is_refused_before_any_work():
     inputs = keras.Input((7, 5))
-    model = keras.Model(inputs, layers.RNN(layers.LSTMCell(4), name="cells")(layers.ReLU(name="relu")(inputs)))
-    with pytest.raises(DeltafineError, match=r"can be measured \('cells': recurrent"):
+    model = keras.Model(inputs, Filter(name="own")(layers.ReLU(name="relu")(inputs)))
+    with pytest.raises(DeltafineError, match=r"can be measured \('own': Filter is no graph"):
         find_activations(model)
 
 

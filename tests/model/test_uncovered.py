@@ -148,10 +148,10 @@ def test_recurrent_layers(layer, gates):
         (lambda: [layers.GRUCell(8), layers.SimpleRNNCell(3)], 3 * 8 * (5 + 8) + 3 * (8 + 3)),
     ],
 )
-def test_recurrent_cells_are_counted_and_said_to_be_not_measured(cells, macs):
+def test_recurrent_cells_are_counted_as_a_whole(cells, macs):
     inputs = keras.Input((6, 5))
     (entry,) = mac_layers(keras.Model(inputs, layers.RNN(cells())(inputs)))
-    assert (entry.dense_macs, entry.covered, entry.reason) == (6 * macs, False, "recurrent")
+    assert (entry.dense_macs, entry.covered, entry.whole, entry.reason) == (6 * macs, True, True, "recurrent")
 
 
 def test_a_cell_of_the_users_own_is_listed_as_unknown():
@@ -232,7 +232,7 @@ def test_layers_that_are_no_graph_of_keras_are_listed_with_what_can_be_told():
     inputs = keras.Input((6, 4))
     model = keras.Model(inputs, Projection(name="own")(Filter(name="filter")(inputs)))
     unknown, known = mac_layers(model)
-    assert (known.path, known.covered, known.dense_macs) == ("own", False, 6 * 3 * 3)
+    assert (known.path, known.covered, known.whole, known.dense_macs) == ("own", True, True, 6 * 3 * 3)
     assert (unknown.path, unknown.covered, unknown.dense_macs) == ("filter", False, None)
     assert "no graph of Keras' layers" in known.reason
 
@@ -263,11 +263,11 @@ def test_looking_into_a_layer_changes_nothing_in_it():
     assert float(layer.calls) == 0.0
 
 
-def test_attention_over_masked_positions_is_counted_and_said_to_be_not_measured():
+def test_attention_over_masked_positions_is_counted_as_a_whole():
     inputs = keras.Input((6, 5))
     x = layers.Masking()(inputs)
     (entry,) = mac_layers(keras.Model(inputs, layers.MultiHeadAttention(2, 4)(x, x)))
-    assert (entry.covered, entry.reason) == (False, "MultiHeadAttention over masked values")
+    assert (entry.covered, entry.whole, entry.reason) == (True, True, "MultiHeadAttention over masked values")
     assert entry.dense_macs == 4 * 6 * 5 * 8 + 2 * 2 * 6 * 6 * 4
 
 
@@ -288,3 +288,12 @@ def test_normalisation_and_lookups_do_no_macs():
 def test_covered_layers_are_not_listed_as_uncovered(layer):
     inputs = keras.Input((9, 4))
     assert all(entry.covered for entry in mac_layers(keras.Model(inputs, layer(inputs))))
+
+
+@pytest.mark.parametrize("layer", [layers.MultiHeadAttention(2, 4), layers.GroupQueryAttention(4, 4, 2)])
+@pytest.mark.parametrize("masks", [{}, {"attention_mask": np.tri(6, k=1, dtype=bool)[None]}])
+def test_attention_to_earlier_positions_is_counted_inside_as_all_attention_is(layer, masks):
+    inputs = keras.Input((6, 5))
+    (entry,) = mac_layers(keras.Model(inputs, layer(inputs, inputs, use_causal_mask=True, **masks)))
+    (whole,) = mac_layers(keras.Model(inputs, layer(inputs, inputs)))
+    assert (entry.covered, entry.whole, entry.dense_macs) == (True, False, whole.dense_macs)

@@ -160,6 +160,12 @@ def test_uncovered_layers_silent_layers_and_few_videos_are_named() -> None:
     assert "Only 3 videos" in found
 
 
+def test_layers_that_count_as_a_whole_are_named() -> None:
+    report = make_report()
+    report.model.counted_whole = ["cells"]
+    assert "All MACs of cells count wherever their input changes: fewer may be needed." in cautions(report)
+
+
 def test_the_runs_own_warnings_come_first_and_nothing_twice() -> None:
     found = cautions(make_report(warnings=["first", "first"]))
     assert found[0] == "first"

@@ -106,6 +106,7 @@ BETWEEN: dict[str, Callable[[Any], Any]] = {
     "a column for all": lambda x: ops.maximum(picture(x), picture(x)[:, :, 3:4, :1]),
     "a picture that stands still": lambda x: picture(x) + np.random.default_rng(0).normal(0, 1, (6, 8, 1)),
     "places of tokens": lambda x: tokens(x) + np.random.default_rng(0).normal(0, 1, (1, 12, 24)).astype("float32"),
+    "places of an embedding": lambda x: tokens(x) + layers.Embedding(12, 24)(np.arange(12)[None]),
     "mean of channels": lambda x: ops.mean(picture(x), axis=-1, keepdims=True),
     "sum of rows": lambda x: ops.sum(picture(x), axis=1),
     "sum of positions": lambda x: ops.sum(picture(x), axis=(1, 2)),

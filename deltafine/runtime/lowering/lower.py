@@ -53,7 +53,10 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     """
     tensors = graph.input_tensors(model)
     if len(tensors) != 1:
-        raise DeltafineError(f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time.")
+        raise DeltafineError(
+            f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time "
+            "(further inputs, such as states, are not supported): run it in Keras."
+        )
     require_channels_last(model)
     _require_single(model)
     shape = tuple(tensors[0].shape)

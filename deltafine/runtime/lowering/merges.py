@@ -26,6 +26,8 @@ def elementwise(kind: str) -> Rule:
 
     def rule(lowering: Lowering, call: Call) -> int | None:
         leaves = keras.tree.flatten((call.args, call.kwargs))
+        # Positions that an embedding was asked for while the model was built are a tensor of numbers.
+        leaves = [np.asarray(leaf) if keras.ops.is_tensor(leaf) else leaf for leaf in leaves]
         if len(call.inputs) == 1 and len(leaves) == 2:
             index = _with_constant(lowering, call, kind, leaves)
             if index is not None:
