@@ -50,7 +50,8 @@ def refine(
     planned = resolve(recipe, model=str(model), data=str(data), **settings)  # refused before TensorFlow is loaded
     if workers is None:  # else all of them are to hear of it
         refuse_missing_model(model)
-        refuse_missing_videos(data, planned.streams)
+        if not dry_run:  # which looks at no video
+            refuse_missing_videos(data, planned.streams)
     if dry_run:
         _show_plan(planned)
         return

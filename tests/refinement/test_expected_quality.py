@@ -174,7 +174,7 @@ def test_confidence_is_what_the_original_thinks_of_other_answers(classes: int, f
         metric.update(Shown(piece=None, answers=shown))  # type: ignore[arg-type]
         halves.append(metric)
     halves[1].add(halves[0].record())
-    (figure,) = halves[1].result(None).named  # type: ignore[arg-type]
+    figure, *_ = halves[1].result(None).named  # type: ignore[arg-type]
     assert figure.value == pytest.approx(total / len(counted))
     assert total < 0
 
@@ -199,7 +199,7 @@ def test_of_maps_the_confidence_is_the_mean_over_all_positions() -> None:
     shown: Any = Answered(answers, np.full((1, 5), -1), np.array([0]), original=original)
     metric.update(Shown(piece=None, answers=shown))  # type: ignore[arg-type]
     expected = [p[q.argmax()] - p.max() for p, q in zip(original.reshape(-1, 3), answers.reshape(-1, 3), strict=True)]
-    (figure,) = metric.result(None).named  # type: ignore[arg-type]
+    figure, *_ = metric.result(None).named  # type: ignore[arg-type]
     assert figure.value == pytest.approx(np.mean(expected))
 
 
@@ -211,3 +211,51 @@ def test_without_labels_classes_are_judged_by_what_their_changed_answers_are_exp
     assert expected_quality(original, refined) == pytest.approx(0.996)
     assert lost(original, refined, labelled=False) == pytest.approx(0.004)
     assert lost(original, refined.model_copy(update={"named": []}), labelled=False) == pytest.approx(0.07)
+
+
+def expected_of_others(original: np.ndarray, answers: np.ndarray) -> tuple[float, float]:
+    """The cost and the share of changed answers that logits (frames, classes) let expect of other recordings."""
+    metric = Confidence()
+    metric.begin(Subject(probe=None, output=Output("classes", False)))  # type: ignore[arg-type]
+    shown: Any = Answered(answers[None], np.zeros((1, len(answers)), np.int64), np.array([0]), original=original[None])
+    metric.update(Shown(piece=None, answers=shown))  # type: ignore[arg-type]
+    _, cost, changes = metric.result(None).named  # type: ignore[arg-type]
+    return cost.value, changes.value  # type: ignore[return-value]
+
+
+def test_answers_that_came_near_to_changing_are_expected_to_change_elsewhere() -> None:
+    original = np.array([[4.0, 0.0, -1.0]])
+    shares = [0.0, 0.3, 0.6, 0.9, 1.0, 1.2, 2.0]
+    found = [expected_of_others(original, np.add(original, [[0, 4 * share, 0]])) for share in shares]
+    costs, changes = zip(*found, strict=True)
+    assert found[0] == (0.0, 0.0)
+    assert list(changes) == sorted(changes)
+    assert changes[1] < 0.01 < 0.05 < changes[2] < 0.5
+    assert changes[4] == pytest.approx(0.5)  # half of all recordings move it farther
+    assert changes[-1] > 0.9
+    surer = np.exp(original[0]) / np.exp(original[0]).sum()
+    assert costs[4] == pytest.approx(0.5 * (surer[1] - surer[0]))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 3))
+def test_what_all_classes_share_and_their_scale_are_no_change(seed: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    original, moved = random.normal(0, 3, (2, 20, 4))
+    answers = original + 0.2 * moved
+    shift = random.normal(0, 5, (20, 1))
+    assert expected_of_others(original, answers + shift) == pytest.approx(expected_of_others(original, answers))
+    assert expected_of_others(scale * original, scale * answers)[1] == pytest.approx(
+        expected_of_others(original, answers)[1], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_changes_that_are_to_come_count_against_a_model_of_which_nothing_was_lost(trained: bool) -> None:
+    estimate = Estimate(value=0.0, low=0.0, high=0.0)
+    accuracy = {"frame_accuracy": Estimate(value=1.0, low=1.0, high=1.0), "window_accuracy": None}
+    original = some_figures("original", "streams").model_copy(update=accuracy)
+    values = {"confidence": 0.0, "expected_confidence": -0.04, "expected_changes": 0.05}
+    figures = [NamedFigure(name=n, value=v, unit="number", meaning="", better="higher") for n, v in values.items()]
+    update = {"accuracy_change": estimate, "fidelity": 1.0, "videos": 14, "named": figures}
+    refined = some_figures("refined", "streams").model_copy(update=update)
+    assert expected_quality(original, refined, 3, trained=trained) == pytest.approx(0.95 if trained else 0.96)

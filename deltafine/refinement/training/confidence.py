@@ -10,60 +10,107 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record
 
 LABELLED, ALL = 0, 1
+SPREAD = 0.4
+"""How much farther, or less far, answers move on other recordings than on these: about the standard deviation of the
+logarithm (a logistic distribution of scale SPREAD / 1.702). With it, the share of changed answers on the validation
+videos of two data sets tells that on their streams."""
+CHANGED, COST, EXPECTED_CHANGES, EXPECTED_COST = range(4)
 
 
 class Confidence(Metric):
     """Of classes, where the original is measured too; over frames (or windows) with a label, or all if none has one.
 
-    Mean over these frames of the probability that the original gives to the answer of the model that is measured, less
-    that of its own answer: 0 where both answer alike, and less the surer the original was of another class. What the
-    labels are is not looked at, so that a few recordings tell it as well as many would tell a difference in accuracy.
-    Of maps, which have no labels, the mean is over all positions.
+    ``confidence`` is the mean over these frames of the probability that the original gives to the answer of the model
+    that is measured, less that of its own answer: 0 where both answer alike, and less the surer the original was of
+    another class. What the labels are is not looked at, so that a few recordings tell it as well as many would tell a
+    difference in accuracy. Of maps, which have no labels, the mean is over all positions.
+
+    ``expected_confidence`` and ``expected_changes`` are this mean and the share of changed answers on other recordings.
+    On few videos no answer may change although many came near to it. So each answer counts by the chance that it
+    changes where the model's logits move farther or less far than here, by a factor that varies with ``SPREAD``.
     """
 
     name = "confidence"
+    names = (name, "expected_confidence", "expected_changes")
 
     def begin(self, subject: Subject) -> None:
         self._output = subject.output
-        self._sums: dict[tuple[int, int], tuple[float, int]] = {}  # and how many answers, by work item and which
+        # By work item, and by whether all answers count: how many there are, and the sums of the four figures.
+        self._sums: dict[tuple[int, int], np.ndarray] = {}
 
     def update(self, shown: Shown) -> None:
         original = shown.answers.of_original()
         if self._output.numbers or original is None:
             return
-        answers, labels = shown.answers.predictions, shown.answers.labels
-        before, after = probabilities(original.predictions, self._output), probabilities(answers, self._output)
-        chosen = np.take_along_axis(before, after.argmax(-1)[..., None], axis=-1)[..., 0]
-        surer = chosen - before.max(-1)
-        self._count(shown.answers.work_item, LABELLED, surer[labels >= 0] if surer.shape == labels.shape else surer[:0])
-        self._count(shown.answers.work_item, ALL, surer)
+        before = probabilities(original.predictions, self._output)
+        figures = _figures(before, probabilities(shown.answers.predictions, self._output))
+        labels, answered = shown.answers.labels, figures.shape[:-1]
+        known = figures[labels >= 0] if answered == labels.shape else figures[:0].reshape(-1, figures.shape[-1])
+        for which, rows in ((LABELLED, known), (ALL, figures.reshape(-1, figures.shape[-1]))):
+            self._count(shown.answers.work_item, which, np.array([len(rows), *rows.sum(0)]))
 
     def record(self) -> Record:
         return {
             "items": np.array(list(self._sums), np.int64).reshape(-1, 2),
-            "sums": np.array([total for total, _ in self._sums.values()], np.float64),
-            "answers": np.array([count for _, count in self._sums.values()], np.int64),
+            "sums": np.array(list(self._sums.values()), np.float64).reshape(-1, 5),
         }
 
     def add(self, record: Record) -> None:
-        for (item, which), total, count in zip(record["items"], record["sums"], record["answers"], strict=True):
-            before, counted = self._sums.get((int(item), int(which)), (0.0, 0))
-            self._sums[int(item), int(which)] = before + total, counted + int(count)
+        for (item, which), sums in zip(record["items"], record["sums"], strict=True):
+            self._count(int(item), int(which), sums)
 
-    def _count(self, item: int, which: int, surer: np.ndarray) -> None:
-        before, counted = self._sums.get((item, which), (0.0, 0))
-        self._sums[item, which] = before + float(surer.sum()), counted + surer.size
+    def _count(self, item: int, which: int, sums: np.ndarray) -> None:
+        self._sums[item, which] = self._sums.get((item, which), np.zeros(5)) + sums
 
     def result(self, beside: Beside) -> Result:
-        value = self._mean(LABELLED)
-        value = self._mean(ALL) if value is None else value
-        meaning = "probability that the original gives to the answers, less that of its own, mean over frames"
-        return Result(named=[NamedFigure(name=self.name, value=value, unit="number", meaning=meaning, better="higher")])
+        means = self._means(LABELLED)
+        means = self._means(ALL) if means is None else means
+        said = (
+            (COST, "probability that the original gives to the answers, less that of its own", "higher"),
+            (EXPECTED_COST, "the same, as expected of other recordings", "higher"),
+            (EXPECTED_CHANGES, "share of answers that change, as expected of other recordings", "lower"),
+        )
+        return Result(
+            named=[
+                NamedFigure(
+                    name=name,
+                    value=None if means is None else float(means[place]),
+                    unit="number",
+                    meaning=f"{meaning}, mean over frames",
+                    better="higher" if better == "higher" else "lower",
+                )
+                for name, (place, meaning, better) in zip(self.names, said, strict=True)
+            ]
+        )
 
-    def _mean(self, which: int) -> float | None:
+    def _means(self, which: int) -> np.ndarray | None:
         found = [self._sums[key] for key in sorted(self._sums) if key[1] == which]
-        answers = sum(count for _, count in found)
-        return sum(total for total, _ in found) / answers if answers else None
+        total = np.sum(found, axis=0) if found else np.zeros(5)
+        return total[1:] / total[0] if total[0] else None
+
+
+def _figures(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Of each answer: whether it changed, what that costs, the chance that it changes, and what that may cost.
+
+    Args:
+        before: probabilities of the original (..., classes).
+        after: of the model that is measured.
+    """
+    tiny = np.finfo(np.float32).tiny
+    was, now = (np.log(np.maximum(one, tiny)) for one in (before, after))
+    own = before.argmax(-1)[..., None]
+    ahead = np.take_along_axis(was, own, -1) - was  # of every class; what had to be lost for it to become the answer
+    lost = ahead - (np.take_along_axis(now, own, -1) - now)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(lost > 0, lost / ahead, 0.0)
+    np.put_along_axis(share, own, 0.0, -1)
+    nearest = share.argmax(-1)[..., None]
+    with np.errstate(divide="ignore", over="ignore"):
+        chance = 1 / (1 + np.take_along_axis(share, nearest, -1)[..., 0] ** (-1.702 / SPREAD))
+    less = np.take_along_axis(before, nearest, -1) - np.take_along_axis(before, own, -1)
+    answer = after.argmax(-1)[..., None]
+    cost = (np.take_along_axis(before, answer, -1) - np.take_along_axis(before, own, -1))[..., 0]
+    return np.stack([answer[..., 0] != own[..., 0], cost, chance, chance * less[..., 0]], axis=-1)
 
 
 def probabilities(predictions: np.ndarray, output: Output) -> np.ndarray:

@@ -119,7 +119,8 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     add up; n recordings count n / (n + ``RECORDINGS``). Of classes, a changed answer is then as good as any other; the
     measured change counts by its variance over the videos, beside that of how much good a changed answer may do.
     Without training, answers change where the original was not sure of its own: what they are then expected to cost
-    is how much surer it was of the answer that it gave. Of classes without labels, that is all that is known.
+    is how much surer it was of the answer that it gave. Of classes without labels, that is all that is known. Answers
+    that came near to changing are expected to change on other recordings, and cost as much (see ``Confidence``).
 
     Args:
         original: figures of the original on the validation videos.
@@ -129,19 +130,20 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     """
     if refined.score is not None:  # of which nothing is known but what was measured
         return quality(refined)
-    surer = _named(refined, Confidence.name)
+    surer, surer_elsewhere, changes = (_named(refined, name) for name in Confidence.names)
     if refined.fidelity is not None and refined.accuracy_change is None and surer is not None:
-        return quality(original) + surer
+        return quality(original) + min(surer, surer if surer_elsewhere is None else surer_elsewhere)
     if classes > 1 and refined.accuracy_change is not None and refined.fidelity is not None:
         before, changed = quality(original), 1 - refined.fidelity
         change = refined.accuracy_change
-        unrelated = changed * ((1 - before) / (classes - 1) - before)
+        unrelated = (1 - before) / (classes - 1) - before  # of one answer
+        by_chance, to_come = changed * unrelated, max(0.0, (changes or 0.0) - changed) * unrelated
         if not trained and surer is not None:
-            unrelated = surer
+            by_chance, to_come = surer, min(0.0, (surer_elsewhere or 0.0) - surer)
         good = (GOOD * changed) ** 2
         variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
         known = good / (good + variance) if changed else 1.0
-        return before + known * change.value + (1 - known) * unrelated
+        return before + known * change.value + (1 - known) * by_chance + min(0.0, to_come)
     deviation = _named(refined, Deviation.name)
     if original.label_error is None or refined.label_error is None or deviation is None:
         return quality(refined)
