@@ -177,6 +177,7 @@ class Kind:
         options: of every command that has to be told about the model.
         task: what its outputs are for.
         runs: whether the runtime plays it frame by frame; what takes clips, it does not.
+        slow: whether it is tried with the slow tests, since another kind goes nearly the same way.
     """
 
     make: Callable[[], Any]
@@ -184,16 +185,17 @@ class Kind:
     options: tuple[str, ...] = ()
     task: str = "classification"
     runs: bool = True
+    slow: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "functional": Kind(small_model),
     "sequential": Kind(sequential),
-    "sequential_built_later": Kind(sequential_built_later),
-    "nested_in_sequential": Kind(lambda: nested("sequential")),
+    "sequential_built_later": Kind(sequential_built_later, slow=True),
+    "nested_in_sequential": Kind(lambda: nested("sequential"), slow=True),
     "nested_in_functional": Kind(lambda: nested("functional")),
-    "functional_subclass": Kind(functional_subclass),
-    "two_outputs": Kind(lambda: multiple_outputs("list"), task="distill"),
+    "functional_subclass": Kind(functional_subclass, slow=True),
+    "two_outputs": Kind(lambda: multiple_outputs("list"), task="distill", slow=True),
     "two_outputs_dict": Kind(lambda: multiple_outputs("dict"), task="distill"),
     "two_inputs": Kind(two_inputs, refused="one input", runs=False),
     "any_size": Kind(any_size, options=("--size", f"{SIZE}x{SIZE}")),
@@ -205,8 +207,8 @@ KINDS: dict[str, Kind] = {
     "stateful": Kind(stateful, refused="stateful", runs=False),
     "named_like_new_operations": Kind(named_like_new_operations),
     "frozen": Kind(frozen),
-    "half_frozen": Kind(half_frozen),
-    "mixed_bfloat16": Kind(lambda: mixed("mixed_bfloat16")),
+    "half_frozen": Kind(half_frozen, slow=True),
+    "mixed_bfloat16": Kind(lambda: mixed("mixed_bfloat16"), slow=True),
     "mixed_float16": Kind(lambda: mixed("mixed_float16")),
     "int8": Kind(int8, refused="int8"),
     "vision_transformer": Kind(vision_transformer),

@@ -17,7 +17,11 @@ from tests.cli.running import Command, Done
 
 FAST = ("--frames", FRAMES, "--batch", 4, "--relative-threshold", 0.5)
 REFUSED = [name for name, kind in KINDS.items() if kind.refused]
-TAKEN = [name for name, kind in KINDS.items() if not kind.refused]
+TAKEN = [
+    pytest.param(name, marks=pytest.mark.slow) if kind.slow else name
+    for name, kind in KINDS.items()
+    if not kind.refused
+]
 ONE_VIDEO = Path("dark") / "dark0.avi"
 
 
