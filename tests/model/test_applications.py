@@ -9,7 +9,6 @@ from tests.model import small_models
 from tests.model.applications import EVERY, FAMILIES, SNAPSHOTS, build, cached, default_choice
 from tests.model.comparing import assert_identical_also_when_reloaded, with_identity_deltas
 
-
 LARGE = ("DenseNet121", "InceptionResNetV2", "NASNetMobile")
 """These take as long as all others together."""
 OF_EACH = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
