@@ -46,7 +46,7 @@ def test_reached_is_within_five_percent() -> None:
 
 def test_a_drop_is_spent_only_where_the_user_names_one() -> None:
     assert not budget().spend
-    assert (budget().drop, budget().allowed) == (0.005, 0.01)  # other recordings lose more
+    assert (budget().drop, budget().allowed) == (0.008, 0.01)  # other recordings lose more
     assert budget(max_accuracy_drop=0.01).spend
     assert not budget(max_accuracy_drop=0.01, target_macs=0.1).spend
 
@@ -87,10 +87,10 @@ def test_an_accuracy_that_cannot_be_spared_is_not_spent() -> None:
     assert not [found for found in tried if found.accuracy >= 0.85]
 
 
-@pytest.mark.parametrize(("quality", "allowed", "kept_back"), [("classes", 0.01, 1 / 2), ("numbers", 0.05, 1 / 5)])
-def test_the_default_is_the_documented_one(quality: str, allowed: float, kept_back: float) -> None:
+@pytest.mark.parametrize(("quality", "allowed"), [("classes", 0.01), ("numbers", 0.05)])
+def test_the_default_is_the_documented_one(quality: str, allowed: float) -> None:
     default = Budget.of(resolve(model="m", data="d"), quality)
     assert (default.allowed, default.asked_for, default.steers) == (allowed, False, True)
-    assert default.drop == pytest.approx(allowed * (1 - kept_back))
+    assert default.drop == pytest.approx(allowed * (1 - 1 / 5))
     words = {"classes": "| 1 point |", "numbers": "units of the labels' spread | error | 0.05 |"}[quality]
     assert words in (DOCS / "refine.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ TOLERANCE = 0.05
 DEFAULT_DROP = {"classes": 0.01, "numbers": 0.05, "answers": 0.1, "score": 0.01}
 """What may be lost where no budget is given: accuracy; error against labels, in their spread; difference from the
 original's numbers, in theirs; a score of the user's own, in its own unit."""
-MARGIN = {"classes": 0.2, "numbers": 0.2, "answers": 0.2, "score": 0.2}
+MARGIN = 0.2
 """Part of it that is not lost on the validation videos, since other recordings lose more."""
 
 
@@ -51,7 +51,7 @@ class Budget:
         spend = drop is not None and kind is None
         steers = kind is None and (spend or settings.penalty is None)
         allowed = DEFAULT_DROP[quality] if drop is None else drop
-        most = (1 - MARGIN[quality]) * allowed
+        most = (1 - MARGIN) * allowed
         return cls(kind, density, most, spend, steers, allowed, spend or kind is not None)
 
     def density_of(self, point: FrontPoint) -> float:
