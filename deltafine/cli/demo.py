@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to make.")] = Path("deltafine-demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
 ) -> None:
-    """Make videos, train a small model, refine it, show the report; no input needed, about 2 minutes."""
+    """Make videos, train a small model, refine it, show the report; no input needed, about 3 minutes."""
     from deltafine.cli.console import Talk, load_tensorflow
     from deltafine.cli.refine import run
     from deltafine.jobs.demo import prepare
@@ -22,8 +22,5 @@ def demo(
     load_tensorflow()
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
-    # So few videos ask for small thresholds away from what the model has learnt on others.
-    settings: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-4, "penalty": 10.0}
-    settings |= {"start": "carried", "freeze_batchnorm": True}
-    run(example.model, example.data, out / "run", streams=str(example.streams), **settings)
+    run(example.model, example.data, out / "run", streams=str(example.streams))
     print(f"Open {out / 'run' / run_files.PAGE} in a browser.")

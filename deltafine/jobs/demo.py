@@ -68,7 +68,7 @@ def prepare(out: Path, *, overwrite: bool, listener: Listener, scene: type[Scene
     write_atomically(out / MARKER, b"")
     listener.say(
         f"The demo writes {len(SHAPES) * CLIPS_PER_CLASS} clips and {STREAMS} streams of moving shapes, trains a small "
-        "model on them, and refines it: about 2 minutes on 2 cores."
+        "model on them, and refines it: about 3 minutes on 2 cores."
     )
     write_videos(example, listener, scene or Scene)
     train_baseline(example, listener, scene or Scene)
