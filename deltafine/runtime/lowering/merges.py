@@ -28,6 +28,8 @@ def elementwise(kind: str) -> Rule:
         leaves = keras.tree.flatten((call.args, call.kwargs))
         # Positions that an embedding was asked for while the model was built are a tensor of numbers.
         leaves = [np.asarray(leaf) if keras.ops.is_tensor(leaf) else leaf for leaf in leaves]
+        if kind == "add" and len(leaves) == 2 and _taken_for_a_bias(call, leaves[1]):
+            return None  # Keras itself gives what it gives
         if len(call.inputs) == 1 and len(leaves) == 2:
             index = _with_constant(lowering, call, kind, leaves)
             if index is not None:
@@ -37,7 +39,7 @@ def elementwise(kind: str) -> Rule:
         parts = []
         for number, leaf in enumerate(leaves):
             part = _laid_out(lowering, call, f"{call.path}/{number}", leaf)
-            if part is None or (kind == "add" and _taken_for_a_bias(call, leaf)):
+            if part is None:
                 return None
             parts.append(part)
         layer = type(call.operation).__name__
@@ -76,8 +78,17 @@ def constant(lowering: Lowering, name: str, values: np.ndarray, sample: tuple[in
 
 
 def _taken_for_a_bias(call: Call, leaf: Any) -> bool:
-    """Whether Keras takes a vector for a bias of the channels that it does not fit, and announces what is right."""
-    return isinstance(leaf, np.ndarray) and leaf.ndim == 1 and leaf.size != call.inputs[0].shape[-1]
+    """Whether Keras takes numbers that are added for a bias of another axis than theirs.
+
+    It does so with any that have one axis longer than 1, as long as the channels or else as the first axis of a sample.
+    """
+    if not isinstance(leaf, np.ndarray):
+        return False
+    long = [axis - leaf.ndim for axis, size in enumerate(leaf.shape) if size > 1]
+    sample = call.inputs[0].sample_shape
+    if len(long) != 1 or leaf.size not in (sample[0], sample[-1]):
+        return False
+    return long[0] != (-1 if leaf.size == sample[-1] else -len(sample))
 
 
 def prelu(lowering: Lowering, call: Call) -> int | None:
