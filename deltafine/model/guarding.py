@@ -68,14 +68,18 @@ class Guard:
 
     def keeps(self, value: Value) -> bool:
         """Whether a tensor changes only where something was sent."""
-        if value in self._kept:
-            return True
-        call = self._plan.trace.maker.get(value)
-        if call is None or call in self._plan.macs or not _passes_on(call):
-            return False
-        if not all(self.keeps(one) for one in dict.fromkeys(call.inputs)):
-            return False
-        self._kept.add(value)
+        open_ones = [value]  # each is needed by the one before; a chain may be longer than Python nests calls
+        while open_ones:
+            last = open_ones[-1]
+            call = self._plan.trace.maker.get(last)
+            if last in self._kept:
+                open_ones.pop()
+            elif call is None or call in self._plan.macs or not _passes_on(call):
+                return False
+            elif missing := [one for one in call.inputs if one not in self._kept]:
+                open_ones.append(missing[0])
+            else:
+                self._kept.add(last)
         return True
 
     def places_before(self, value: Value) -> Iterator[str]:
@@ -83,20 +87,21 @@ class Guard:
 
         The last ones before it; of a concatenation, only those of its parts that need one, if others do not.
         """
-        trace = self._plan.trace
-        while (call := trace.maker.get(value)) is not None and isinstance(call.operation, LOOKED_THROUGH):
-            value = call.inputs[0]
-        name = self._plan.name_of.get(value)
-        joins = call is not None and isinstance(call.operation, layers.Concatenate)
-        if call is not None and (name is None or joins) and call not in self._plan.macs and _passes_on(call):
-            parts = [part for part in dict.fromkeys(call.inputs) if not self.keeps(part)]
-            if name is None or len(parts) < len(set(call.inputs)):
-                for part in parts:
-                    yield from self.places_before(part)
-                return
-        attention = call is not None and activation_kind(call.operation) in ATTENTION_KINDS
-        if name is not None and not attention and "float" in value.dtype and not self._plan.why_impossible(name):
-            yield name
+        trace, open_ones = self._plan.trace, [value]
+        while open_ones:
+            value = open_ones.pop()
+            while (call := trace.maker.get(value)) is not None and isinstance(call.operation, LOOKED_THROUGH):
+                value = call.inputs[0]
+            name = self._plan.name_of.get(value)
+            joins = call is not None and isinstance(call.operation, layers.Concatenate)
+            if call is not None and (name is None or joins) and call not in self._plan.macs and _passes_on(call):
+                parts = [part for part in dict.fromkeys(call.inputs) if not self.keeps(part)]
+                if name is None or len(parts) < len(set(call.inputs)):
+                    open_ones += reversed(parts)
+                    continue
+            attention = call is not None and activation_kind(call.operation) in ATTENTION_KINDS
+            if name is not None and not attention and "float" in value.dtype and not self._plan.why_impossible(name):
+                yield name
 
 
 def _passes_on(call: Call) -> bool:
