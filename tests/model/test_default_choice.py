@@ -179,3 +179,12 @@ def test_the_plan_says_what_the_delta_layers_cost_and_save() -> None:
 def test_a_head_behind_a_normalisation_costs_few_values_and_saves_too_little() -> None:
     reasons = {site.name: site.reason for site in find_activations(transformer())}
     assert reasons["pooled"] == COSTS_MORE
+
+
+def test_a_chain_longer_than_python_nests_calls_is_followed() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for _ in range(600):
+        x = layers.Rescaling(1.0)(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x)))
+    assert [site.name for site in find_activations(model) if site.selected]
