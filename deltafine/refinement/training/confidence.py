@@ -14,7 +14,7 @@ SPREAD = 0.4
 """How much farther, or less far, answers move on other recordings than on these: about the standard deviation of the
 logarithm (a logistic distribution of scale SPREAD / 1.702). With it, the share of changed answers on the validation
 videos of two data sets tells that on their streams."""
-CHANGED, COST, EXPECTED_CHANGES, EXPECTED_COST = range(4)
+COST, EXPECTED_COST, EXPECTED_CHANGES = range(3)
 
 
 class Confidence(Metric):
@@ -35,7 +35,7 @@ class Confidence(Metric):
 
     def begin(self, subject: Subject) -> None:
         self._output = subject.output
-        # By work item, and by whether all answers count: how many there are, and the sums of the four figures.
+        # By work item, and by whether all answers count: how many there are, and the sums of the three figures.
         self._sums: dict[tuple[int, int], np.ndarray] = {}
 
     def update(self, shown: Shown) -> None:
@@ -52,7 +52,7 @@ class Confidence(Metric):
     def record(self) -> Record:
         return {
             "items": np.array(list(self._sums), np.int64).reshape(-1, 2),
-            "sums": np.array(list(self._sums.values()), np.float64).reshape(-1, 5),
+            "sums": np.array(list(self._sums.values()), np.float64).reshape(-1, 4),
         }
 
     def add(self, record: Record) -> None:
@@ -60,7 +60,7 @@ class Confidence(Metric):
             self._count(int(item), int(which), sums)
 
     def _count(self, item: int, which: int, sums: np.ndarray) -> None:
-        self._sums[item, which] = self._sums.get((item, which), np.zeros(5)) + sums
+        self._sums[item, which] = self._sums.get((item, which), np.zeros(4)) + sums
 
     def result(self, beside: Beside) -> Result:
         means = self._means(LABELLED)
@@ -85,12 +85,12 @@ class Confidence(Metric):
 
     def _means(self, which: int) -> np.ndarray | None:
         found = [self._sums[key] for key in sorted(self._sums) if key[1] == which]
-        total = np.sum(found, axis=0) if found else np.zeros(5)
+        total = np.sum(found, axis=0) if found else np.zeros(4)
         return total[1:] / total[0] if total[0] else None
 
 
 def _figures(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Of each answer: whether it changed, what that costs, the chance that it changes, and what that may cost.
+    """Of each answer (..., 3): what its change costs, what is expected of other recordings, and how likely a change is.
 
     Args:
         before: probabilities of the original (..., classes).
@@ -110,7 +110,7 @@ def _figures(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     less = np.take_along_axis(before, nearest, -1) - np.take_along_axis(before, own, -1)
     answer = after.argmax(-1)[..., None]
     cost = (np.take_along_axis(before, answer, -1) - np.take_along_axis(before, own, -1))[..., 0]
-    return np.stack([answer[..., 0] != own[..., 0], cost, chance, chance * less[..., 0]], axis=-1)
+    return np.stack([cost, chance * less[..., 0], chance], axis=-1)
 
 
 def probabilities(predictions: np.ndarray, output: Output) -> np.ndarray:
