@@ -113,7 +113,7 @@ def _told_by_report(run: Path) -> tuple[tuple[str, ...], bool]:
     from deltafine.report import load_report
 
     folder = run if run.is_dir() else run.parent
-    if not (folder / run_files.REPORT).is_file() or not (run.is_dir() or run.name == run_files.REFINED):
+    if not (folder / run_files.REPORT).exists() or not (run.is_dir() or run.name == run_files.REFINED):
         return (), False
     try:
         report = load_report(folder)

@@ -15,6 +15,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.jobs.model_files import frame_size_of, trust_in
 from deltafine.jobs.timing import DELTA, Times, fastest_dense, merged, take_turns
+from deltafine.report.text import counted
 from deltafine.settings import GivenSettings, checked
 from deltafine.storage import run_files
 
@@ -100,8 +101,10 @@ def bench(
     from deltafine.model import load
     from deltafine.runtime.runtime import DeltaRuntime
 
-    if frames < 2 or (threads is not None and threads < 1):
-        raise DeltafineError(f"{frames} frames with {threads} threads cannot be timed: give 2 frames and 1 thread.")
+    if frames < 2:
+        raise DeltafineError(f"frames is {frames}: give 2 or more, since the first frame of a video is not timed.")
+    if threads is not None and threads < 1:
+        raise DeltafineError(f"threads is {threads}: give a whole number from 1 on.")
     if every < 1:
         raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
     run, data, given = Path(run), Path(data), checked(**settings)
@@ -161,7 +164,8 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
         set_threads(wanted)
     except RuntimeError as error:
         raise DeltafineError(
-            f"TensorFlow has computed something already, and not with {wanted} threads: time in a process of its own."
+            f"TensorFlow has computed something already, and not with {counted(wanted, 'thread')}: time in a "
+            "process of its own."
         ) from error
     return wanted
 

@@ -62,12 +62,14 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
     from deltafine.report import load_report
 
     for folder in (model.parent, model.parent.parent) if model.parent.name == run_files.EXPORT else (model.parent,):
-        if (folder / run_files.SETTINGS).is_file():
+        if (folder / run_files.SETTINGS).exists():
             try:
                 settings = resolve(folder / run_files.SETTINGS, trusted=TRUSTING, model=str(model))
             except DeltafineError as error:
-                if needed:
+                if needed and run_files.SETTINGS in str(error):
                     raise
+                if needed:
+                    raise DeltafineError(f"{folder / run_files.SETTINGS} cannot be used: {error}") from error
                 warnings.warn(
                     f"The settings of the run in {folder} are not used: {error}", DeltafineWarning, stacklevel=2
                 )
