@@ -15,6 +15,7 @@ import h5py
 from deltafine.errors import DeltafineError
 from deltafine.storage import run_files
 from deltafine.storage.files import is_lfs_pointer, looks_like_onnx
+from deltafine.storage.hdf5 import DAMAGE
 
 SAVE_AGAIN = "save it with model.save('model.keras')"
 _ZIP = b"PK"
@@ -91,7 +92,7 @@ def _check_hdf5(path: Path) -> None:
         with h5py.File(path, "r") as file:
             has_model = "model_config" in file.attrs
             has_weights = bool({"layer_names", "keras_version"} & set(file.attrs)) or "layers" in file
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # as the library finds it damaged
+    except DAMAGE as error:
         raise DeltafineError(f"{path} is not a readable HDF5 file ({error}).") from error
     if has_model:
         return

@@ -13,6 +13,8 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.storage.files import write_atomically
 
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+"""What the library raises where a file is damaged; names that are no text are ``ValueError``, too."""
 MOST_OBJECTS = 1_000_000
 MOST_ATTRIBUTE_BYTES = 1 << 26
 MOST_CHUNK_BYTES = 1 << 28

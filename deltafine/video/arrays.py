@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from av.video.frame import VideoFrame
 
+from deltafine.storage.hdf5 import DAMAGE
 from deltafine.video.conversion import Converter, array_frame
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo, file_stamp
 
@@ -123,7 +124,7 @@ class _Opened:
         try:
             self._file = h5py.File(self._path, "r")
             return self._file[self._name]
-        except (OSError, KeyError, RuntimeError) as error:
+        except DAMAGE as error:
             self.__exit__(None, None, None)
             raise UnreadableVideo("cannot be read as HDF5") from error
 
@@ -132,5 +133,5 @@ class _Opened:
     ) -> None:
         if self._file is not None:
             self._file.close()
-        if isinstance(error, (OSError, AttributeError)):  # the latter when it is a group by now
+        if isinstance(error, DAMAGE):  # AttributeError when it is a group by now
             raise UnreadableVideo("cannot be read as HDF5") from error

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.storage.hdf5 import DAMAGE
 from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.layouts.common import MOST_CLASSES
 from deltafine.video.layouts.layout import Layout, LayoutOptions
@@ -48,7 +49,7 @@ def find_hdf5(path: Path, *, allow_outside: bool = False) -> Found | None:
                 _refuse_links(file, path)
             classes = tuple(_text(name) for name in _values(file, "classes", path)) if "classes" in file else ()
             entries = list(_rows(file, path) if "frames" in file else _named(file, path))
-    except (OSError, RuntimeError, KeyError, UnicodeError) as error:  # broken names too
+    except DAMAGE as error:
         raise DeltafineError(f"{path} is not a sound HDF5 file.") from error
     top = max((int(np.max(labels, initial=-1)) for _, _, labels, _ in entries), default=-1)
     if classes and top >= len(classes):
