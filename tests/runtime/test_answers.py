@@ -344,12 +344,21 @@ def test_the_mask_of_an_embedding_is_honoured() -> None:
     assert_as_keras(model_of(words, (9,)))
 
 
-@pytest.mark.parametrize("place", ["inside", "outside", "attention"])
+ATTENDED: dict[str, Callable[[Any], Any]] = {
+    "attention": lambda x: layers.MultiHeadAttention(1, 2)(x, x),
+    "attention, causal or not": lambda x: layers.GroupQueryAttention(2, 2, 1)(x, x, use_causal_mask=False),
+    "attention, and another mask": lambda x: layers.MultiHeadAttention(1, 2)(
+        x, x, attention_mask=ops.ones((1, 10, 10), "bool")
+    ),
+    "attention to masked values": lambda x: layers.MultiHeadAttention(1, 2)(x * 1.0, x),
+}
+
+
+@pytest.mark.parametrize("place", ["inside", "outside", *ATTENDED])
 def test_a_mask_that_is_not_in_the_graph_is_refused_where_it_matters(place: str) -> None:
     inputs, inside = keras.Input((10, 4)), keras.Input((10, 4))
-    if place == "attention":
-        x = layers.Masking(0.0)(inputs)
-        model = keras.Model(inputs, layers.MultiHeadAttention(1, 2)(x, x))
+    if place in ATTENDED:
+        model = keras.Model(inputs, ATTENDED[place](layers.Masking(0.0)(inputs)))
     elif place == "inside":
         nested = keras.Model(inside, layers.LSTM(3)(inside))
         model = keras.Model(inputs, nested(layers.Masking(0.0)(inputs)))

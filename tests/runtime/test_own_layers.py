@@ -92,6 +92,9 @@ MOVES: dict[str, Callable[[Any], Any]] = {
     "repeat and tile": lambda x: ops.tile(ops.repeat(picture(x), 2, axis=1), (1, 1, 2, 1)),
     "pad": lambda x: ops.pad(picture(x), ((0, 0), (1, 2), (0, 1), (1, 0))),
     "pad, mirrored": lambda x: ops.pad(picture(x), ((0, 0), (1, 2), (0, 1), (0, 0)), mode="reflect"),
+    "pad in front of a row": lambda x: ops.pad(layers.Flatten()(picture(x)), ((0, 0), (1, 0))),
+    "pad in front of a number": lambda x: ops.pad(ops.mean(picture(x), axis=(1, 2, 3))[:, None], ((0, 0), (1, 0))),
+    "pad around a row": lambda x: ops.pad(layers.GlobalAveragePooling2D()(picture(x)), ((0, 0), (2, 3))),
     "space to depth": lambda x: ops.reshape(
         ops.transpose(ops.reshape(picture(x), (-1, 3, 2, 4, 2, 6)), (0, 1, 3, 2, 4, 5)), (-1, 3, 4, 24)
     ),

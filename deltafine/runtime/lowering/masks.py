@@ -32,8 +32,8 @@ class Masks:
         layer = call.operation
         if not isinstance(layer, keras.layers.Layer):
             return
-        given = [value for name, value in call.kwargs.items() if name.endswith("mask") and value is not None]
-        if any(value in self._of for value in call.inputs) and not given and _reads_masks(layer):
+        given = [value for name, value in call.kwargs.items() if name.endswith("mask") and isinstance(value, Value)]
+        if self._comes_along(call):
             raise DeltafineError(
                 f"Layer '{call.path}' of model '{self._model_name}' reads the mask of its input, which Keras passes "
                 "along outside of the model's graph: give it to the layer as an argument (mask=...), or build the "
@@ -44,6 +44,22 @@ class Masks:
             for value, mask in zip(call.outputs, self._made(layer, first, given), strict=False):
                 if mask is not None:
                     self._of[value] = mask
+
+    def _comes_along(self, call: Call) -> bool:
+        """Whether Keras would fill in a mask: ``mask`` of the only tensor, or ``key_mask`` of the argument ``key``."""
+        if isinstance(call.operation, keras.layers.BatchNormalization):  # to which it makes a difference in training
+            return False
+        signature = inspect.signature(call.operation.call)
+        given = signature.bind_partial(*call.args, **call.kwargs).arguments
+        tensors = {name: keras.tree.flatten(value) for name, value in given.items()}
+        tensors = {name: leaves for name, leaves in tensors.items() if any(isinstance(leaf, Value) for leaf in leaves)}
+        filled = {f"{name}_mask": leaves for name, leaves in tensors.items()}
+        if len(tensors) == 1:
+            filled = {"mask": next(iter(tensors.values()))}
+        return any(
+            name in signature.parameters and given.get(name) is None and any(leaf in self._of for leaf in leaves)
+            for name, leaves in filled.items()
+        )
 
     def _made(self, layer: keras.layers.Layer, first: Any, given: list[Any]) -> list[Any]:
         """The masks of the outputs, flat, as the layer says."""
@@ -59,10 +75,3 @@ class Masks:
 
 def _symbolic(leaf: Any) -> Any:
     return keras.KerasTensor(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Value) else leaf
-
-
-def _reads_masks(layer: keras.layers.Layer) -> bool:
-    """Whether a mask makes a difference to the layer; to a batch normalisation only in training."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return False
-    return any(name == "mask" or name.endswith("_mask") for name in inspect.signature(layer.call).parameters)

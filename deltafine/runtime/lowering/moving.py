@@ -93,7 +93,7 @@ def add_gather(
         return lowering.add("identity" if same else "reshape", name, tuple(inputs), places.shape, layer=layer)
     channels = table.shape[2]
     first, zeros = table[:, :, 0], (table < 0).all(axis=2)
-    in_line = (table == first[:, :, None] + np.arange(channels)).all(axis=2)
+    in_line = (table == first[:, :, None] + np.arange(channels)).all(axis=2) & (first >= 0)
     rows, count = [], 0
     for tensor in tensors:
         rows.append(np.arange(math.prod(tensor.shape)) // tensor.shape[2] + count)
