@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deltafine.cli.completion import offering
 from deltafine.cli.given_paths import refuse_missing_run, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.exporting import FORMATS
@@ -33,7 +34,14 @@ def export(
         ),
     ] = Form.stripped,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="What to write.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar=choices_shown(FORMATS.names),
+            help="What to write.",
+            autocompletion=offering(FORMATS.names),
+        ),
     ] = "keras",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
