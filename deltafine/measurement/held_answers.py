@@ -17,8 +17,9 @@ from deltafine.measurement.scored_ways import ScoredWays
 from deltafine.measurement.scoring import Scoring
 
 EVERY = (2, 3, 4, 5, 8, 10, 16, 24, 32, 48)
-MOST_SCORED = 4
-"""Phases of a k that are judged by a score, spread over all: what a function of the user's takes is not known."""
+ALL_SCORED, MOST_SCORED = 10, 4
+"""The k up to which all phases are judged by a score, and how many of a larger k, spread over all: what a function of
+the user's takes is not known."""
 
 
 class HeldAnswers:
@@ -40,7 +41,7 @@ class HeldAnswers:
         self._scored: ScoredWays | None = None
         self._judged: list[Sequence[int]] = [range(of.start, of.stop) for _, of in _phases()]
         if scoring is not None:
-            self._judged = [spread(of, MOST_SCORED) for of in self._judged]
+            self._judged = [spread(of, len(of) if len(of) <= ALL_SCORED else MOST_SCORED) for of in self._judged]
             self._scored = ScoredWays(scoring, labelled, output, sum(map(len, self._judged)))
         self.begin()
 
