@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from deltafine.cli import bench, data, demo, export, inspect, refine, report, run
+from deltafine.cli.completion import refuse_unknown_shell
 from deltafine.cli.notes import warnings_as_notes
 from deltafine.errors import DeltafineError
 
@@ -18,7 +19,6 @@ app = typer.Typer(
     name="deltafine",
     help="Refine pretrained Keras models for temporal sparsity on video, and report what it saves.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -80,6 +80,7 @@ def main() -> None:
     app.rich_markup_mode = "rich" if Console().width >= _NARROW else None
     try:
         _refuse_empty(sys.argv[1:])
+        refuse_unknown_shell(sys.argv[1:2])
         with warnings_as_notes():
             app(prog_name="deltafine")
     except DeltafineError as error:

@@ -49,7 +49,7 @@ def bench(
 def _bench(run: Path, data: Path, frames: int, threads: int, every: int, settings: GivenSettings) -> None:
     from rich.console import Console
 
-    from deltafine.cli.console import load_tensorflow, printable, quiet_standard_error
+    from deltafine.cli.console import load_tensorflow, print_text, quiet_standard_error
     from deltafine.report.terminal import show_timing
     from deltafine.report.text import counted
 
@@ -61,8 +61,8 @@ def _bench(run: Path, data: Path, frames: int, threads: int, every: int, setting
     left_out = (f"{name} left out: {reason}" for name, reason in done.left_out.items())
     by_events = f"{counted(done.by_events, 'convolution')} of deltafine may run by events here"
     notes = [by_events, *left_out, *done.notes]
-    typer.echo(printable("\n".join(notes)))
+    print_text("\n".join(notes))
     show_timing(done.timing, Console())
-    typer.echo(f"Against the best dense runtime here ({done.fastest}): {done.ratio:.2f}x, in CPU time.")
+    print_text(f"Against the best dense runtime here ({done.fastest}): {done.ratio:.2f}x, in CPU time.")
     if done.ratio_int8 is not None:
-        typer.echo(f"Against the best one in int8 ({done.fastest_int8}): {done.ratio_int8:.2f}x.")
+        print_text(f"Against the best one in int8 ({done.fastest_int8}): {done.ratio_int8:.2f}x.")

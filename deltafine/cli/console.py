@@ -44,6 +44,17 @@ def _print_sentence(label: str, sentence: str) -> None:
     console.print(f"{label} {escape(printable(one_line(sentence)))}", soft_wrap=not console.is_terminal)
 
 
+def print_text(text: str) -> None:
+    """Lines on standard output: too long ones wrapped between words on a terminal, and as they are elsewhere."""
+    from rich.cells import cell_len
+
+    console, shown = Console(highlight=False), printable(text)
+    if console.is_terminal and any(cell_len(line) > console.width for line in shown.split("\n")):
+        console.print(escape(shown))
+    else:
+        print(shown, flush=True)  # whoever reads a pipe gets each line at once
+
+
 def one_line(text: str) -> str:
     """The text with line breaks shown as escapes: no name passes for a line of its own, such as CI services obey."""
     return text.replace("\n", "\\n")

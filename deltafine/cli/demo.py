@@ -15,7 +15,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
 ) -> None:
     """Make videos, train a small model, refine it, show the report; no input needed, about 3 minutes."""
-    from deltafine.cli.console import Talk, load_tensorflow
+    from deltafine.cli.console import Talk, load_tensorflow, print_text
     from deltafine.cli.refine import run
     from deltafine.jobs.demo import prepare
 
@@ -23,4 +23,4 @@ def demo(
     with Talk() as talk:
         example = prepare(out, overwrite=overwrite, listener=talk)
     run(example.model, example.data, out / "run", streams=str(example.streams))
-    print(f"Open {out / 'run' / run_files.PAGE} in a browser.")
+    print_text(f"Open {out / 'run' / run_files.PAGE} in a browser.")

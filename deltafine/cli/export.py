@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deltafine.cli.completion import offering
 from deltafine.cli.given_paths import refuse_missing_run, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.exporting import FORMATS
@@ -33,7 +34,14 @@ def export(
         ),
     ] = Form.stripped,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="What to write.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar=choices_shown(FORMATS.names),
+            help="What to write.",
+            autocompletion=offering(FORMATS.names),
+        ),
     ] = "keras",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
@@ -51,7 +59,7 @@ def export(
     """Write the refined model in a format that others read."""
     refuse_missing_run(run)
     refuse_missing_videos(data if check else None)
-    from deltafine.cli.console import printable, quiet_standard_error
+    from deltafine.cli.console import print_text, quiet_standard_error
     from deltafine.jobs.export import export as write
 
     if show:
@@ -59,10 +67,10 @@ def export(
 
         with quiet_standard_error():
             shown = listing(run)
-        typer.echo(printable(shown))
+        print_text(shown)
         return
     how: dict[str, Any] = {"form": form.value, "format": format, "output": output, "data": data, "check": check}
     with quiet_standard_error():
         done = write(run, overwrite=overwrite, **how, **settings)
     said = done.agreement.sentence if done.agreement else done.not_compared
-    typer.echo(printable(f"Written to {done.file}{f'; {said}' if said else ''}"))
+    print_text(f"Written to {done.file}{f'; {said}' if said else ''}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deltafine.cli.console import print_note, printable
+from deltafine.cli.console import print_note, print_text
 
 if TYPE_CHECKING:
     from deltafine.jobs.played import Dropped, Over, Played, Said, Tally
@@ -31,7 +31,7 @@ class FrameLines:
     def begin(self) -> None:
         """Say what no kernel runs, once."""
         for note in self._playing.runtime.plan.notes():
-            typer.echo(printable(note))
+            print_text(note)
 
     def frame(self, frame: Played) -> None:
         if self._quiet:
@@ -42,12 +42,10 @@ class FrameLines:
         said = [kind.said(values) for kind, values in zip(outputs, flat(frame.prediction), strict=True)]
         if len(said) > 1:
             said = [f"{kind.name}: {text}" for kind, text in zip(outputs, said, strict=True)]
-        typer.echo(
-            printable(
-                f"{self._named(frame.source)}frame {frame.number}: {', '.join(said)}{' (held)' if frame.held else ''}, "
-                f"events {_share(frame.sent, frame.values)}, MACs {_share(frame.macs, self._dense)}, "
-                f"{frame.milliseconds:.2f} ms"
-            )
+        print_text(
+            f"{self._named(frame.source)}frame {frame.number}: {', '.join(said)}{' (held)' if frame.held else ''}, "
+            f"events {_share(frame.sent, frame.values)}, MACs {_share(frame.macs, self._dense)}, "
+            f"{frame.milliseconds:.2f} ms"
         )
 
     def dropped(self, frame: Dropped) -> None:
@@ -64,9 +62,9 @@ class FrameLines:
         """What was played in all; of several sources of each of them before."""
         if self._several:
             for label, tally in self._playing.tallies.items():
-                typer.echo(printable(f"{label}: {self._summed(tally)}"))
+                print_text(f"{label}: {self._summed(tally)}")
         prefix = "in all " if self._several else ""
-        typer.echo(f"{prefix}{self._summed(self._playing.whole)}; engine {self._playing.runtime.engine}")
+        print_text(f"{prefix}{self._summed(self._playing.whole)}; engine {self._playing.runtime.engine}")
 
     def _named(self, source: str) -> str:
         return f"{source} " if self._several else ""

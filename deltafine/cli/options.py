@@ -10,8 +10,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from deltafine.cli.completion import completing, offering
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.settings import DECLARED, RENAMED, TAKES, Declared, GivenSettings
+from deltafine.settings.rule_names import BUILT_IN_RULES
+from deltafine.settings.score_names import BUILT_IN_SCORES
 
 
 def takes_settings(
@@ -92,9 +95,15 @@ def _option(one: Declared, panel: str | None, *, defaults: bool, listed: bool) -
             metavar=None if one.kind == "flag" else one.metavar,
             help=f"{one.brief}{default}.",
             rich_help_panel=panel,
-            hidden=not listed,
+            hidden=not (listed or completing()),
+            autocompletion=offering(choices) if (choices := _choices(one)) else None,
         ),
     )
+
+
+def _choices(one: Declared) -> Iterable[str]:
+    """Names that a value may be."""
+    return one.choices or {"rule": BUILT_IN_RULES, "score": BUILT_IN_SCORES}.get(one.name, ())
 
 
 def _old_option(old: str, one: Declared) -> inspect.Parameter:

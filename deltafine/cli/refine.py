@@ -109,12 +109,13 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
 def _show(report: Report, out: Path) -> None:
     from rich.console import Console
 
+    from deltafine.cli.console import print_text
     from deltafine.report import terminal
 
     terminal.show(report, Console())
-    print(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
+    print_text(f"\nWritten to {out}: refined.keras, report.html, report.json, report.md")
     if report.kept_budget is False:
-        print("The budget is not kept: see the warnings above.")
+        print_text("The budget is not kept: see the warnings above.")
 
 
 def _what_is_left(out: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltafine.cli.completion import offering
 from deltafine.cli.given_paths import refuse_missing_model, refuse_missing_videos
 from deltafine.cli.options import takes_settings
 from deltafine.errors import DeltafineError
@@ -29,7 +30,14 @@ _FRACTION = "FRACTION"
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar=choices_shown(FORMATS.names), help="Format of the report.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar=choices_shown(FORMATS.names),
+            help="Format of the report.",
+            autocompletion=offering(FORMATS.names),
+        ),
     ] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write the format to.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from deltafine.document.controls import AnswerAgePoint
@@ -34,15 +36,19 @@ class AnswerAge:
     def update(self, answers: np.ndarray, labels: np.ndarray) -> None:
         """Add answers (ways, frames) and labels (frames,), classes; a label below 0 is none, and ends what is
         awaited."""
-        for of_frame, label in zip(answers.T, labels.tolist(), strict=True):
+        starts = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
+        for begin, end in pairwise(starts):
+            label = int(labels[begin])
             if label != self._label:
                 self._close()
                 if min(label, self._label) >= 0:
                     self._delays, self._since = np.full(self._ways, -1, np.int64), 0
                 self._label = label
             if self._delays is not None:
-                self._delays[(self._delays < 0) & (of_frame == label)] = self._since
-                self._since += 1
+                right = answers[:, begin:end] == label
+                followed = (self._delays < 0) & right.any(axis=1)
+                self._delays[followed] = self._since + right.argmax(axis=1)[followed]
+                self._since += end - begin
                 if (self._delays >= 0).all():
                     self._close()
 

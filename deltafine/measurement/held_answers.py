@@ -17,8 +17,9 @@ from deltafine.measurement.scored_ways import ScoredWays
 from deltafine.measurement.scoring import Scoring
 
 EVERY = (2, 3, 4, 5, 8, 10, 16, 24, 32, 48)
-MOST_SCORED = 4
-"""Phases of a k that are judged by a score, spread over all: what a function of the user's takes is not known."""
+ALL_SCORED, MOST_SCORED = 10, 4
+"""The k up to which all phases are judged by a score, and how many of a larger k, spread over all: what a function of
+the user's takes is not known."""
 
 
 class HeldAnswers:
@@ -40,7 +41,7 @@ class HeldAnswers:
         self._scored: ScoredWays | None = None
         self._judged: list[Sequence[int]] = [range(of.start, of.stop) for _, of in _phases()]
         if scoring is not None:
-            self._judged = [spread(of, MOST_SCORED) for of in self._judged]
+            self._judged = [spread(of, len(of) if len(of) <= ALL_SCORED else MOST_SCORED) for of in self._judged]
             self._scored = ScoredWays(scoring, labelled, output, sum(map(len, self._judged)))
         self.begin()
 
@@ -61,23 +62,20 @@ class HeldAnswers:
         most = max(EVERY) - 1
         past = np.repeat(answers[:1], most, axis=0) if self._past is None else self._past
         frames, runs = len(answers), 1 if window else len(answers)
-        line = np.concatenate([past, answers[-runs:]])
+        line = np.concatenate([past, answers])
         ago = self._ago(runs)
         if self._scored is not None:
             ran = self._seen + np.arange(runs) - ago[np.concatenate(self._judged)]
             self._scored.update(answered.predictions[0], answered, sources(ran, self._seen, frames))
         else:
-            scores = np.array(
-                [
-                    self.judge.scores(answers if ago == 0 else _repeated(line[most - ago :][:runs], frames), truth)
-                    for ago in range(most + 1)
-                ]
-            )  # (frames ago, frames, ...)
+            own, agos = most + np.arange(frames), np.arange(most + 1)[:, None]
+            source = np.where(agos, most - agos, own) if window else own - agos
+            scores = self.judge.scores_of(line, source, truth)  # (frames ago, frames, ...)
             self.judge.expect(truth, work_item)
             self.judge.add_scores(scores[ago, np.arange(frames)].sum(axis=1), work_item)
         if self.judge.has_changes and runs == frames:
             self._age.update(line[most + np.arange(runs) - ago], truth)
-        self._past, self._seen = line[runs:], self._seen + runs
+        self._past, self._seen = np.concatenate([past, answers[-runs:]])[runs:], self._seen + runs
 
     def _ago(self, runs: int) -> np.ndarray:
         """(ways, runs) how many runs ago the network ran last."""
@@ -136,7 +134,3 @@ def sources(ran: np.ndarray, seen: int, frames: int) -> np.ndarray:
     own = seen + np.arange(ran.shape[1])
     held = np.repeat((ran + 1) * each - 1, each, axis=1)
     return np.where(np.repeat(ran == own, each, axis=1), seen * each + np.arange(frames), held)
-
-
-def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:
-    return answers if len(answers) == frames else np.repeat(answers, frames, axis=0)

@@ -12,6 +12,9 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.relative_error import RelativeError
 
+AT_ONCE = 2**16
+"""Answers, or values of answers, that are compared at once: bounds the memory that maps take."""
+
 JudgedBy = Literal["accuracy", "error", "fidelity"]
 
 
@@ -70,6 +73,22 @@ class Judge:
             summed = squares.reshape(len(squares), -1, squares.shape[-1]).sum(axis=1)
             return np.where(self._known(truth)[:, None], summed, 0.0)
         return (answers == truth).reshape(len(truth), -1).sum(axis=1)
+
+    def scores_of(self, line: np.ndarray, sources: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Of several ways to answer the same frames.
+
+        Args:
+            line: answers, as ``answers`` gives them.
+            sources: (ways, frames) which of them stands for each frame.
+            truth: of these frames.
+
+        Returns:
+            (ways, frames), or of numbers (ways, frames, outputs), as ``scores`` gives them.
+        """
+        at_once = max(1, AT_ONCE // (sources.shape[1] * line[:1].size))
+        parts = [sources[begin : begin + at_once] for begin in range(0, len(sources), at_once)]
+        found = [self.scores(line[of.ravel()], np.concatenate([truth] * len(of))) for of in parts]
+        return np.concatenate([of.reshape(-1, sources.shape[1], *of.shape[1:]) for of in found])
 
     def expect(self, truth: np.ndarray, work_item: int) -> None:
         """Frames that all ways are judged on, for a work item, by which floating-point sums are kept."""

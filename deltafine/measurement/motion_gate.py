@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from deltafine.document.controls import GatePoint
@@ -12,6 +14,7 @@ from deltafine.measurement.output import Output
 from deltafine.measurement.records import Record, inner_record, nested
 from deltafine.measurement.scored_ways import ScoredWays
 from deltafine.measurement.scoring import Scoring
+from deltafine.runtime.numba_there import why_no_numba
 
 THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 32.0)
 """Mean absolute differences of pixels, 0 to 255."""
@@ -48,7 +51,8 @@ class MotionGate:
 
     def begin(self) -> None:
         """A new stream."""
-        self._last: list[np.ndarray] = []  # by threshold: the frame that the network ran on last
+        self._before: np.ndarray | None = None  # (rows, bytes) the frames that the network ran on last
+        self._last = np.full(len(self._thresholds), -1, np.int64)  # by threshold: which of them; below 0: none yet
         self._held: np.ndarray | None = None  # (ways, ...) its answers
         self._seen, self._last_run = 0, np.zeros(len(self._thresholds), np.int64)
         if self._scored is not None:
@@ -69,38 +73,35 @@ class MotionGate:
         answers = self.judge.answers(answered.predictions[0])
         pictures, ways = frames[None] if window else frames, len(self._thresholds)
         held = answers[:1].repeat(ways, axis=0) if self._held is None else self._held
-        line = np.concatenate([held, answers[-len(pictures) :]])  # what may be held after this piece
-        source = np.empty((ways, len(pictures)), np.int64)
-        last = np.arange(ways)
-        for number, picture in enumerate(pictures):
-            ran = self._runs_on(picture)
-            last[ran] = ways + number
-            source[:, number] = last
-        self._held = line[last]
-        self._ran += (source == ways + np.arange(len(pictures))).sum(axis=1)
+        own = ways + np.arange(len(pictures))
+        source = self._runs(pictures, own)
+        self._ran += (source == own).sum(axis=1)
         self._of += len(pictures)
-        before, self._last_run = self._last_run, np.where(last < ways, self._last_run, self._seen + last - ways)
-        self._seen += len(pictures)
+        before, last = self._last_run, source[:, -1]
+        self._last_run = np.where(last < ways, before, self._seen + last - ways)
+        line = np.concatenate([held, answers])
+        self._held = line[np.where(last == own[-1], len(line) - 1, last)]
         if self._scored is not None:
-            seen = self._seen - len(pictures)
-            ran = np.where(source < ways, before[:, None], seen + source - ways)
-            self._scored.update(answered.predictions[0], answered, sources(ran, seen, len(answers)))
-            return
-        self.judge.expect(truth, work_item)
-        given = [answers if window and of[0] == ways else _repeated(line[of], len(answers)) for of in source]
-        self.judge.add_scores(np.array([self.judge.scores(way, truth).sum(axis=0) for way in given]), work_item)
-
-    def _runs_on(self, picture: np.ndarray) -> np.ndarray:
-        """(ways,) bool; a difference to a frame that several thresholds have in common is computed once."""
-        if self._last:
-            differences = {key: mean_difference(picture, last) for key, last in {id(p): p for p in self._last}.items()}
-            ran = np.array([differences[id(last)] for last in self._last]) > self._thresholds
+            ran = np.where(source < ways, before[:, None], self._seen + source - ways)
+            self._scored.update(answered.predictions[0], answered, sources(ran, self._seen, len(answers)))
         else:
-            ran, self._last = np.ones(len(self._thresholds), bool), [picture] * len(self._thresholds)
-        if ran.any():
-            kept = picture.copy()  # not the whole piece
-            self._last = [kept if runs else last for runs, last in zip(ran, self._last, strict=True)]
-        return ran
+            if window:
+                source = np.where(source == own, ways + np.arange(len(answers)), source)
+            self.judge.expect(truth, work_item)
+            self.judge.add_scores(self.judge.scores_of(line, source, truth).sum(axis=1), work_item)
+        self._seen += len(pictures)
+
+    def _runs(self, pictures: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """(ways, frames) which frame was run on last: the number of the way, before these, or one of ``own``."""
+        frames = np.ascontiguousarray(pictures).reshape(len(pictures), -1)
+        before = frames[:0] if self._before is None else self._before
+        last = np.empty((len(self._last), len(frames)), np.int64)
+        compiled_or_not()(frames, before, self._last, np.array(self._thresholds), last)
+        kept, self._last = np.unique(self._last, return_inverse=True)
+        ran = kept >= len(before)
+        self._before = np.concatenate([before[kept[~ran]], frames[kept[ran] - len(before)]])
+        ways = np.arange(len(last))[:, None]
+        return np.where(last < len(before), ways, own[0] + last - len(before))
 
     def record(self) -> Record:
         return nested({"gate": {"ran": self._ran, "of": np.asarray(self._of)}, "judge": self._judges.record()})
@@ -126,13 +127,39 @@ class MotionGate:
         ]
 
 
+def follow(frames: np.ndarray, before: np.ndarray, last: np.ndarray, thresholds: np.ndarray, ran: np.ndarray) -> None:
+    """Where a network runs that sees a frame only if it differs enough from the frame that it ran on last.
+
+    Args:
+        frames: (frames, bytes).
+        before: (rows, bytes), frames that it ran on before.
+        last: (ways,), the row of ``before`` that each way ran on last; below 0: none yet. After ``before`` come
+            ``frames``; filled with what holds after these.
+        thresholds: (ways,), ascending; of the mean absolute difference.
+        ran: (ways, frames), filled with what each way ran on last, counted as in ``last``, once it has seen a frame.
+    """
+    rows = len(before)
+    for number, frame in enumerate(frames):
+        differences = {
+            row: mean_difference(frame, before[row] if row < rows else frames[row - rows]) if row >= 0 else np.inf
+            for row in set(last.tolist())
+        }
+        last[np.array([differences[row] for row in last.tolist()]) > thresholds] = rows + number
+        ran[:, number] = last
+
+
+def compiled_or_not() -> Callable[..., None]:
+    """``follow``, compiled where numba works."""
+    if why_no_numba():
+        return follow
+    from deltafine.measurement import gate_runs
+
+    return gate_runs.follow  # type: ignore[no-any-return]
+
+
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Mean absolute difference of two arrays of bytes, exactly."""
     difference = np.maximum(one, other)
     difference -= np.minimum(one, other)
     fast = np.uint32 if one.size <= MOST_IN_32_BITS else np.uint64  # NumPy adds faster in 32 bits
     return int(difference.sum(dtype=fast)) / one.size
-
-
-def _repeated(answers: np.ndarray, frames: int) -> np.ndarray:
-    return answers if len(answers) == frames else answers.repeat(frames, axis=0)

@@ -40,6 +40,8 @@ _BETTER = 0.15
 """Of accuracy: how much another order of the classes must explain."""
 _MOST_CLASSES = 20
 """Whose order is written out."""
+_FITTED = 0.85
+"""Error / spread of the labels, up to which answers on another line explain them."""
 SCALINGS = (None, *RESCALES)
 """That are tried."""
 _POSITIONS = 256
@@ -70,6 +72,9 @@ class _Found:
         constant: what is answered all the time, in words; empty if answers vary.
         order: the class that each output stands for, where that explains the labels better.
         ordered: the accuracy with this order.
+        line: of a single number: the factor and the offset with which answers come nearest to the labels, where that
+            explains them.
+        fitted: the error then.
     """
 
     what: Literal["accuracy", "error", "answers"]
@@ -79,6 +84,8 @@ class _Found:
     constant: str = ""
     order: tuple[int, ...] | None = None
     ordered: float = 0.0
+    line: tuple[float, float] | None = None
+    fitted: float = 1.0
 
     @property
     def at_chance(self) -> bool:
@@ -149,6 +156,8 @@ def check_reference(
     problem = _problem(reference, first, best)
     if first.value is None:
         advice = _advice_without_labels(varying, reference)
+    elif best is first and first.line is not None:
+        advice = _advice_on_line(first.line, first.fitted)
     elif best is first and first.order is None:
         advice = _advice_without_any(reference)
     else:
@@ -234,6 +243,15 @@ def _advice_without_labels(varying: Sequence[str | None], reference: Reference) 
     )
 
 
+def _advice_on_line(line: tuple[float, float], fitted: float) -> str:
+    factor, offset = line
+    shift = f" {'plus' if offset > 0 else 'minus'} {abs(offset):.3g}" if abs(offset) >= 1e-3 else ""
+    return (
+        f"Its answers times {factor:.3g}{shift} have an error of {fitted:.1%}: their sign, unit or zero is probably "
+        "another than that of the labels."
+    )
+
+
 def _advice_without_any(reference: Reference) -> str:
     tried = ", ".join(f"{name} {'-' if value is None else f'{value:.1%}'}" for name, value in reference.tried.items())
     others = f"No other usual scaling of the pixels is better ({tried}). " if tried else ""
@@ -316,7 +334,20 @@ def _of_numbers(sample: _Sample, output: Output) -> _Found:
         value = error.result()
     except DeltafineError:  # the labels of these clips are all the same
         return _Found("answers", constant="")
-    return _Found("error", value if value is not None and math.isfinite(value) else math.inf, 1.0, 0.0, constant)
+    known_error = value if value is not None and math.isfinite(value) else math.inf
+    line, fitted = _line(flat[known.ravel()], output.targets(sample.labels[known]))
+    return _Found("error", known_error, 1.0, 0.0, constant, line=line, fitted=fitted)
+
+
+def _line(answers: np.ndarray, targets: np.ndarray) -> tuple[tuple[float, float] | None, float]:
+    """Factor and offset with which answers (frames, 1) come nearest to targets (frames, 1), and the error then."""
+    x, y = np.asarray(answers, np.float64), np.asarray(targets, np.float64)
+    if x.shape != y.shape or not x.std() > _FLAT * np.abs(x).max():
+        return None, 1.0
+    factor = float(((x - x.mean()) * (y - y.mean())).mean() / x.var())
+    offset = float(y.mean() - factor * x.mean())
+    fitted = float(np.sqrt(np.mean((factor * x + offset - y) ** 2)) / y.std())
+    return ((factor, offset), fitted) if fitted <= _FITTED else (None, 1.0)
 
 
 def _of_classes(answers: np.ndarray, sample: _Sample, classes: int, constant: str) -> _Found:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from deltafine.cli.console import Talk
 from deltafine.document.history import Epoch
@@ -79,3 +82,30 @@ def test_on_a_narrow_terminal_figures_are_left_out_of_a_progress_line_and_none_i
 def test_the_usual_short_options_are_known(option: str) -> None:
     done = subprocess.run([sys.executable, "-m", "deltafine", option], capture_output=True, text=True, check=True)
     assert ("Usage: deltafine" if option == "-h" else "deltafine 0.") in done.stdout
+
+
+SENTENCE = (
+    "6 frames: median 0.04 ms, p95 0.10 ms, first 0.15 ms; MACs after the first 1.2% of dense; [numba] \u65b9\u5f62"
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_lines_are_wrapped_between_words_on_a_terminal(width: int) -> None:
+    script = f"from deltafine.cli.console import print_text; print_text({SENTENCE!r})"
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": str(width), "TERM": "xterm"}
+    done = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, env=environment)
+    assert done.wait() == 0
+    lines = os.read(ours, 10_000).decode().split("\r\n")[:-1]
+    os.close(ours)
+    os.close(theirs)
+    assert all(cell_len(line) <= width for line in lines)
+    assert " ".join(line.strip() for line in lines) == SENTENCE
+    assert len(lines) == {40: 3, 60: 2, 80: 2, 120: 1}[width]
+
+
+def test_lines_are_kept_whole_elsewhere() -> None:
+    script = f"from deltafine.cli.console import print_text; print_text({SENTENCE!r})"
+    environment = os.environ | {"COLUMNS": "40", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
+    assert done.stdout.decode() == SENTENCE + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,33 @@ def test_numbers_are_judged_by_their_error(tmp_path: Path) -> None:
     assert right.broken == ""
     assert "no better than a constant" in wrong.broken
     assert "Without --rescale it is" in wrong.broken
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(-1.0, 0.0), (57.3, 0.0), (1.0, 500.0), (-0.01, 3.0)])
+def test_numbers_of_another_sign_unit_or_zero_are_told_with_what_mends_them(
+    factor: float, offset: float, tmp_path: Path
+) -> None:
+    data = write_videos(tmp_path / "videos", {"40": 40, "110": 110, "190": 190})
+    model = brightness(None, 1)
+    right = looked_at(model, data, numbers=True)
+    other = keras.Model(model.inputs[0], layers.Rescaling(factor, offset)(model.outputs[0]))
+    told = re.search(
+        r"Its answers times (\S+?)( (plus|minus) (\S+))? have an error of (\S+)%",
+        looked_at(other, data, numbers=True).broken,
+    )
+    assert told is not None
+    fitted_factor, shift = float(told[1]), float(told[4] or 0) * (-1 if told[3] == "minus" else 1)
+    assert right.value is not None
+    assert float(told[5]) / 100 <= right.value + 0.001  # the nearest line is at least as near
+    for number in (40, 110, 190):
+        assert fitted_factor * (factor * number + offset) + shift == pytest.approx(number, abs=25)
+
+
+def test_numbers_that_have_nothing_to_do_with_the_labels_are_mended_by_no_line(tmp_path: Path) -> None:
+    data = write_videos(tmp_path / "videos", {"40": 110, "110": 40, "190": 110})
+    broken = looked_at(brightness(None, 1), data, numbers=True).broken
+    assert "no better than a constant" in broken
+    assert "Its answers times" not in broken
 
 
 def test_a_model_of_grey_is_not_tried_with_scalings_of_colours(videos: Path) -> None:

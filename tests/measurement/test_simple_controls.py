@@ -7,7 +7,7 @@ import pytest
 
 from deltafine import open_dataset
 from deltafine.document.controls import AnswerAgePoint
-from deltafine.measurement import Probe
+from deltafine.measurement import Probe, judging, motion_gate
 from deltafine.measurement import side_by_side as comparison
 from deltafine.measurement.answer_age import AnswerAge
 from deltafine.measurement.collector import Collector
@@ -132,8 +132,14 @@ def test_a_network_that_takes_clips_holds_the_last_answer_of_a_window():
         assert_like(point, by_phase)
 
 
+@pytest.fixture(params=["compiled", "without numba"])
+def gate_compiled_or_not(request, monkeypatch):
+    if request.param == "without numba":
+        monkeypatch.setattr(motion_gate, "why_no_numba", lambda: "it is not installed")
+
+
 @pytest.mark.parametrize("size", [1, 5, 100])
-def test_the_motion_gate_decides_as_a_plain_loop_does(size):
+def test_the_motion_gate_decides_as_a_plain_loop_does(size, gate_compiled_or_not):
     random = np.random.default_rng(2)
     streams = streams_of(3, lengths=(40, 9))
     films = [random.integers(0, 256, (len(labels), 4, 6, 3)) // random.choice([1, 9, 60], (len(labels), 1, 1, 1))
@@ -160,7 +166,20 @@ def test_the_motion_gate_decides_as_a_plain_loop_does(size):
     assert 0.02 < points[-1].share < points[0].share
 
 
-def test_a_difference_equal_to_the_threshold_does_not_run():
+@pytest.mark.parametrize("shape", [(5, 7, 3), (4100, 4100, 1)])
+def test_a_gate_compares_exactly_however_large_frames_are(shape, gate_compiled_or_not):
+    size = int(np.prod(shape))
+    film = np.zeros((3, *shape), np.uint8)
+    film[1] = 255
+    film[2] = 255
+    film[2].flat[0] = 254  # 1 of so many bytes
+    least = 1 / size
+    gate = MotionGate(CLASSES, True, thresholds=(0.0, least * 0.999, least, 254.999, 255.0))
+    gate.update(film, answered(np.eye(3), np.zeros(3, int)), 0)
+    assert [point.share * 3 for point in gate.points()] == pytest.approx([3, 3, 2, 2, 1])
+
+
+def test_a_difference_equal_to_the_threshold_does_not_run(gate_compiled_or_not):
     film = np.zeros((2, 2, 2, 1), np.uint8)
     film[1] = 4
     assert mean_difference(*film) == 4.0
@@ -175,6 +194,28 @@ def test_a_difference_is_exact_however_large(shape):
     one, other = random.integers(0, 256, (2, *shape), dtype=np.uint8)
     assert mean_difference(one, other) == np.abs(one.astype(int) - other).sum() / one.size
     assert mean_difference(np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)) == 255
+
+
+def test_maps_are_judged_in_parts_as_at_once(monkeypatch):
+    random = np.random.default_rng(8)
+    maps, film = random.normal(size=(40, 6, 5, 3)).cumsum(0), random.integers(0, 90, (40, 2, 3, 1), dtype=np.uint8)
+
+    def points(at_once):
+        monkeypatch.setattr(judging, "AT_ONCE", at_once)
+        held, gate = HeldAnswers(CLASSES, False), MotionGate(CLASSES, False)
+        shown = Answered(maps[None], np.full((1, 40), -1), np.array([0]), original=maps[None])
+        held.update(shown, 0)
+        gate.update(film, shown, 0)
+        return held.points(), gate.points()
+
+    held, gate = points(1)
+    assert points(10**6) == (held, gate)
+    answers = maps.argmax(-1)
+    of_phases = [
+        np.mean([(answers[last_run(frame, 3, phase)] == answers[frame]).mean() for frame in range(40)])
+        for phase in range(3)
+    ]
+    assert_like(held[1], of_phases)
 
 
 def test_several_workers_come_to_the_figures_of_one():

@@ -328,3 +328,106 @@ def test_a_touch_near_a_point_says_what_it_is_and_another_one_elsewhere_hides_it
     assert tip.text.startswith("refined: accuracy 75.1%, MACs 11.0%")
     browser.execute_script("document.querySelector('h1').click()")
     assert not tip.is_displayed()
+
+
+def press(browser: Any, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def test_the_tab_key_reaches_all_that_can_be_used_in_the_order_of_the_page_and_shows_where_it_is(
+    browser: Any, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    width(browser, 1400)
+    opened(browser, make_report(controls=controls()), tmp_path)
+    usable = browser.execute_script(
+        "window.usable = [...document.querySelectorAll('a[href], button, summary, svg.plot:has(title), [title]')]"
+        ".filter((one) => one.checkVisibility()); return usable.length"
+    )
+    assert usable > 40
+    for place in range(usable):
+        press(browser, Keys.TAB)
+        at, outline = browser.execute_script(
+            "const one = document.activeElement; return [usable.indexOf(one), getComputedStyle(one).outline]"
+        )
+        assert at == place
+        assert "solid 2px" in outline
+
+
+def test_enter_and_the_space_bar_open_and_close_what_is_folded(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    (tmp_path / "page.html").write_text(render(make_report(controls=controls()), "html"), "utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    fold = browser.find_element("css selector", "details:not([open])")
+    browser.execute_script("arguments[0].querySelector('summary').focus()", fold)
+    for key in (Keys.ENTER, Keys.SPACE):
+        press(browser, key)
+        assert fold.get_attribute("open")
+        press(browser, key)
+        assert not fold.get_attribute("open")
+
+
+def test_with_the_keyboard_notes_are_shown_on_focus_and_points_are_reached_by_arrows(
+    browser: Any, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    width(browser, 1400)
+    opened(browser, make_report(controls=controls()), tmp_path)
+    tip = browser.find_element("id", "tip")
+    notes = browser.execute_script(
+        "return [...document.querySelector('svg.plot').querySelectorAll('title')].map((one) => one.textContent)"
+    )
+    assert len(notes) > 10
+    while not browser.execute_script("return document.activeElement.matches('svg.plot')"):
+        press(browser, Keys.TAB)
+    for note in (notes[0], notes[1], notes[2]):
+        assert tip.text == " ".join(note.split())
+        assert len(browser.find_elements("css selector", ".plot .at")) == 1
+        press(browser, Keys.ARROW_RIGHT)
+    press(browser, Keys.END)
+    assert tip.text == " ".join(notes[-1].split())
+    press(browser, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    assert tip.text == " ".join(notes[-2].split())
+    press(browser, Keys.ESCAPE)
+    assert not tip.is_displayed()
+    press(browser, Keys.HOME)
+    assert tip.text == " ".join(notes[0].split())
+    press(browser, Keys.TAB)
+    assert browser.find_elements("css selector", ".plot .at") == []
+    link = browser.find_element("css selector", "#figures-streams a[title]")
+    while browser.execute_script("return document.activeElement !== arguments[0]", link):
+        press(browser, Keys.TAB)
+    assert tip.text == link.get_attribute("title")
+
+
+def test_a_tap_opens_a_note_and_another_one_closes_it(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    width(browser, 390)
+    opened(browser, make_report(controls=controls()), tmp_path)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        tip = browser.find_element("id", "tip")
+        point = browser.find_element("css selector", "circle.refined.big")
+        elsewhere = browser.find_element("css selector", "h1")
+
+        def tap(element: Any) -> None:
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            box = browser.execute_script("const b = arguments[0].getBoundingClientRect(); return [b.x, b.y]", element)
+            at = [{"x": box[0] + 4, "y": box[1] + 4}]
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at})
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+        for closing in (elsewhere, point):
+            tap(point)
+            WebDriverWait(browser, 5).until(lambda _: tip.is_displayed())
+            assert tip.text.startswith("refined: accuracy 75.1%")
+            tap(closing)
+            WebDriverWait(browser, 5).until(lambda _: not tip.is_displayed())
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})

@@ -58,10 +58,42 @@ const noteAt = (event) => {
   }
   return nearest?.textContent;
 };
-document.addEventListener("click", (event) => {
-  const note = noteAt(event);
+const tell = (note) => {
   tip.textContent = note || "";
   tip.hidden = !note;
+};
+document.addEventListener("click", (event) => {
+  const note = noteAt(event);
+  tell(tip.hidden || note !== tip.textContent ? note : "");  // once more on the same hides it
+});
+// With the keyboard: what has a note can be focused, and shows it then; in a plot, the arrow keys go from point to point.
+const pointsOf = (plot) => [...plot.querySelectorAll("title")].map((title) => title.parentNode);
+const leave = (plot) => plot.querySelector(".at")?.classList.remove("at");
+const goTo = (plot, number) => {
+  const points = pointsOf(plot);
+  leave(plot);
+  const point = points[Math.max(0, Math.min(points.length - 1, number))];
+  point.classList.add("at");
+  tell(point.querySelector(":scope > title").textContent);
+};
+for (const one of document.querySelectorAll("[title]:not(a), svg.plot:has(title)")) one.setAttribute("tabindex", "0");
+document.addEventListener("focusin", (event) => {
+  if (!event.target.matches(":focus-visible")) return;
+  if (!event.target.matches("svg.plot")) return tell(event.target.getAttribute("title"));
+  event.target.scrollIntoView({ block: "center" });  // else the note may cover it
+  goTo(event.target, 0);
+});
+document.addEventListener("focusout", (event) => {
+  tell("");
+  if (event.target.matches("svg.plot")) leave(event.target);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") tell("");
+  const plot = document.activeElement;
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  if (!plot.matches("svg.plot") || !(event.key in steps)) return;
+  event.preventDefault();  // which would scroll
+  goTo(plot, pointsOf(plot).indexOf(plot.querySelector(".at")) + steps[event.key]);
 });
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
