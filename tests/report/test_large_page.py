@@ -28,7 +28,7 @@ def test_a_report_of_resnet50_has_every_layer_and_stays_under_three_megabytes(tm
         tmp_path / "refined.keras", tmp_path / "videos", original=tmp_path / "model.keras", frames=4
     )
     assert len(report.models["refined"].streams.layers) == 54
-    assert len(pictures) == 2
+    assert 2 <= len(pictures) <= 4
     write_report(report, tmp_path / "run", {picture.file: drawn for picture, drawn in pictures})
     page = (tmp_path / "run" / "report.html").stat().st_size
     drawn = max(len(png) for _, png in pictures)
