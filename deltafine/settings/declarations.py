@@ -232,7 +232,7 @@ class Declarations(BaseModel):
         help="Passes over the clips; 0 only calibrates.",
         panel=TRAINING,
         common=True,
-        unset="as many as take 600 steps, with numbers 1500",
+        unset="as many as take 1500 steps",
     )
     time: Seconds | None = setting(
         None,

@@ -155,6 +155,23 @@ def test_thresholds_are_halved_only_where_answers_do_not_show_that_it_follows(
     assert (chosen.threshold_scale, bool(said)) == (scale, not follow)
 
 
+@pytest.mark.parametrize(("over", "taken"), [(4, 3), (2, 2), (1, 1)])
+def test_epochs_before_the_middle_of_the_training_are_taken_only_where_it_ended_there(
+    tmp_path: Path, over: int, taken: int
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, Still(student, True), budget, tmp_path, {}, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor, choice.epochs = 0.85, 4
+    densities = [0.1, 0.3, 0.2, 0.25]
+    for epoch, density in enumerate(densities[:over], 1):
+        choice.points.append(FrontPoint(epoch=epoch, penalty=1, accuracy=0.9, mac_density=density, pixel_density=0))
+        choice.keep(epoch)
+        choice.tidy()
+    choice.make(1.0)
+    assert [point.epoch for point in choice.points if point.chosen] == [taken]
+
+
 def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(tmp_path: Path) -> None:
     student = insert_deltas(small_model(), find_activations(small_model()))
     drift = Drift(student)

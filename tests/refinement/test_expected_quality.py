@@ -259,3 +259,21 @@ def test_changes_that_are_to_come_count_against_a_model_of_which_nothing_was_los
     update = {"accuracy_change": estimate, "fidelity": 1.0, "videos": 14, "named": figures}
     refined = some_figures("refined", "streams").model_copy(update=update)
     assert expected_quality(original, refined, 3, trained=trained) == pytest.approx(0.95 if trained else 0.96)
+
+
+@pytest.mark.parametrize("change", [0.05, 0.0, -0.05])
+def test_changes_to_come_are_between_those_that_came_and_any_other_answer(change: float) -> None:
+    accuracy = {"frame_accuracy": Estimate(value=0.7, low=0.7, high=0.7), "window_accuracy": None}
+    original = some_figures("original", "streams").model_copy(update=accuracy)
+
+    def expected(changes: float) -> float:
+        named = [NamedFigure(name=name, value=value, unit="number", meaning="", better="higher") for name, value in (
+            ("confidence", -0.1), ("expected_confidence", -0.1), ("expected_changes", changes))]  # fmt: skip
+        estimate = Estimate(value=change, low=change, high=change)
+        update = {"accuracy_change": estimate, "fidelity": 0.8, "videos": 10**9, "named": named}
+        return expected_quality(original, some_figures("refined", "streams").model_copy(update=update), 3)
+
+    assert expected(0.2) == pytest.approx(0.7 + change, abs=1e-6)
+    any_other, came = 0.3 / 2 - 0.7, change / 0.2
+    assert expected(0.3) == pytest.approx(0.7 + change + 0.1 * (any_other + came) / 2, abs=1e-6)
+    assert expected(0.1) == pytest.approx(expected(0.2))

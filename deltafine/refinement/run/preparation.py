@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
-STEPS, OF_CLASSES = (1500, 12, 30), (600, 4, 12)
-"""That a training takes where no epochs are given, but in no fewer and no more than these epochs; with the defaults for
-classes."""
+STEPS, MOST_EPOCHS = 1500, 30
+"""That a training takes where no epochs are given."""
+FEWEST_EPOCHS, FEWEST_OF_CLASSES = 12, 4
+"""The same, with the defaults for classes."""
 
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
@@ -121,8 +122,8 @@ class Prepared:
         """Passes over the training clips."""
         if self.settings.epochs is not None:
             return self.settings.epochs
-        steps, fewest, most = OF_CLASSES if self.settings.of_classes else STEPS
-        return max(fewest, min(most, math.ceil(steps / len(self.clips("train", epoch=1)))))
+        fewest = FEWEST_OF_CLASSES if self.settings.of_classes else FEWEST_EPOCHS
+        return max(fewest, min(MOST_EPOCHS, math.ceil(STEPS / len(self.clips("train", epoch=1)))))
 
     @property
     def fills_time(self) -> bool:

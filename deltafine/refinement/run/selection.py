@@ -51,6 +51,9 @@ class Choice:
     Attributes:
         points: what was measured.
         floor: accuracy on the validation videos that the budget allows.
+        epochs: of the whole training. Of these, the first half is not chosen from where the training came to its end.
+            At large learning rates weights change much from one epoch to the next, and other videos show it more than
+            those that an epoch was judged by.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Choice:
     ) -> None:
         self.points: list[FrontPoint] = []
         self.floor = -math.inf
+        self.epochs = 0
         self._student, self._validation, self._budget, self._folder = student, validation, budget, folder
         self._calibrated, self._start = calibrated, [np.array(variable) for variable in student.variables]
         self._scale_that_follows = scale_that_follows
@@ -155,9 +159,9 @@ class Choice:
         elif self._budget.density is not None:
             chosen = self._trim_to_target()
         else:
-            self._tighten(self._pick(self.points))
-            self._come_between(self._pick(self.points))
-            chosen = self._pick(self.points)
+            self._tighten(self._pick(self._settled))
+            self._come_between(self._pick(self._settled))
+            chosen = self._pick(self._settled)
             if self._budget.spend and chosen.judged >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
         # An epoch or a density that was asked for is given, with a word of warning.
@@ -182,6 +186,12 @@ class Choice:
     def _trained(self) -> list[FrontPoint]:
         return [point for point in self.points if point.epoch]
 
+    @property
+    def _settled(self) -> list[FrontPoint]:
+        """What may be chosen: epochs of the second half, and models that are only calibrated."""
+        begin = self.epochs / 2 if any(2 * point.epoch >= self.epochs for point in self._trained) else 0
+        return [point for point in self.points if not point.epoch or point.epoch >= begin]
+
     def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
         return pick(points, self._original, self._budget.drop)
 
@@ -189,7 +199,12 @@ class Choice:
         trained = self._trained
         if not trained:
             return set()
-        kept = {point.epoch for point in worth_keeping(trained, self._original, self._budget.drop, KEPT_CHECKPOINTS)}
+        settled = [point for point in self._settled if point.epoch]
+        kept = {
+            point.epoch
+            for points in (trained, settled)
+            for point in worth_keeping(points, self._original, self._budget.drop, KEPT_CHECKPOINTS)
+        }
         if self._budget.density is not None:
             kept.add(self._nearest_target(trained).epoch)
         return kept
@@ -261,7 +276,8 @@ class Choice:
 
     def _tighten(self, chosen: FrontPoint) -> None:
         """Try epochs that are sparser than what is chosen, but over the budget, nearer to the original."""
-        sparser = [point for point in front(self._trained) if point.mac_density < chosen.mac_density]
+        trained = [point for point in self._settled if point.epoch]
+        sparser = [point for point in front(trained) if point.mac_density < chosen.mac_density]
         for start in sorted(sparser, key=lambda point: -point.judged)[:MOST_TIGHTENED]:
             if not self._weights_of(start.epoch).exists():
                 continue

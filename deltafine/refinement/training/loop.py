@@ -136,7 +136,7 @@ class Training:
         if self.prepared.fills_time:
             self._plan_epochs(time.monotonic() - began)
         trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
-        self.choice.floor = floor
+        self.choice.floor, self.choice.epochs = floor, self.prepared.epochs
         self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
         if resuming:
             self._restore()

@@ -96,12 +96,16 @@ class AccuracyController:
     comes to rest where the drop is spent, or at ``most``. The end of the training, with its small learning rates,
     wins back some of what was lost: before, more is tolerated. Where no recalibration lets λ move the thresholds, a
     factor on all of them leads the accuracy to where the drop is spent.
+
+    ``gently``, what is left or missing is measured by more than one allowed drop, and counts less and less towards the
+    end: the accuracy of few videos scatters by more than that, and what follows it at once swings around the budget.
     """
 
     floor: float
     scale: float
     penalty: float
     most: float = math.inf
+    gently: bool = False
 
     RANGE = 16.0
     TOLERANCE = 2.0
@@ -111,6 +115,8 @@ class AccuracyController:
 
     FAR, FAR_FACTOR = 10.0, 8.0
     """More than so many allowed drops below the floor, λ falls at once by so much."""
+    WIDTH, END = 3.0, 0.25
+    """Gently: allowed drops that are answered in proportion; share of the answer that is left at the end."""
     THRESHOLDS = 1.2
     """Factor by which thresholds grow or shrink at most after an epoch; where half of the allowed drop is left or
     missing, they do."""
@@ -118,7 +124,10 @@ class AccuracyController:
     def left(self, accuracy: float, done: float) -> float:
         """Accuracy that can be spared, in units of the allowed drop, -1 to 1; ``done`` of the training is over."""
         tolerated = self.TOLERANCE * max(0.0, 1 - done / self.SETTLED)
-        return max(-1.0, min(1.0, (accuracy - self.floor) / self.scale + tolerated))
+        left = (accuracy - self.floor) / self.scale + tolerated
+        if not self.gently:
+            return max(-1.0, min(1.0, left))
+        return max(-1.0, min(1.0, left / self.WIDTH)) * (1 - (1 - self.END) * min(1.0, done))
 
     def factor(self, accuracy: float, done: float) -> float:
         """On all thresholds, where they are not calibrated again."""
@@ -158,7 +167,8 @@ class Steering:
         if budget.steers:
             self._large = settings.of_classes and settings.penalty is None  # the default for classes: it only falls
             most = self._first if self._large else math.inf
-            self._accuracy = AccuracyController(floor, max(budget.drop, SMALLEST_SCALE), self._first, most)
+            scale = max(budget.drop, SMALLEST_SCALE)
+            self._accuracy = AccuracyController(floor, scale, self._first, most, gently=settings.of_classes)
 
     @property
     def strength(self) -> float:

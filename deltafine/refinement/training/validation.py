@@ -137,13 +137,17 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
         before, changed = quality(original), 1 - refined.fidelity
         change = refined.accuracy_change
         unrelated = (1 - before) / (classes - 1) - before  # of one answer
-        by_chance, to_come = changed * unrelated, max(0.0, (changes or 0.0) - changed) * unrelated
-        if not trained and surer is not None:
-            by_chance, to_come = surer, min(0.0, (surer_elsewhere or 0.0) - surer)
+        by_chance = changed * unrelated if trained or surer is None else surer
         good = (GOOD * changed) ** 2
         variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
         known = good / (good + variance) if changed else 1.0
-        return before + known * change.value + (1 - known) * by_chance + min(0.0, to_come)
+        expected = known * change.value + (1 - known) * by_chance
+        if trained or surer is None:  # what is to come is not known, and as good as what came or as any other answer
+            of_one = expected / changed if changed else unrelated
+            to_come = max(0.0, (changes or 0.0) - changed) * (of_one + unrelated) / 2
+        else:
+            to_come = (surer_elsewhere or 0.0) - surer
+        return before + expected + min(0.0, to_come)
     deviation = _named(refined, Deviation.name)
     if original.label_error is None or refined.label_error is None or deviation is None:
         return quality(refined)
