@@ -51,7 +51,7 @@ def export(
     """Write the refined model in a format that others read."""
     refuse_missing_run(run)
     refuse_missing_videos(data if check else None)
-    from deltafine.cli.console import printable, quiet_standard_error
+    from deltafine.cli.console import Talk, printable, quiet_standard_error
     from deltafine.jobs.export import export as write
 
     if show:
@@ -62,7 +62,7 @@ def export(
         typer.echo(printable(shown))
         return
     how: dict[str, Any] = {"form": form.value, "format": format, "output": output, "data": data, "check": check}
-    with quiet_standard_error():
-        done = write(run, overwrite=overwrite, **how, **settings)
+    with Talk(aside=True) as talk, quiet_standard_error():
+        done = write(run, overwrite=overwrite, listener=talk, **how, **settings)
     said = done.agreement.sentence if done.agreement else done.not_compared
     typer.echo(printable(f"Written to {done.file}{f'; {said}' if said else ''}"))
