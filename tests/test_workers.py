@@ -283,9 +283,69 @@ def test_a_training_ends_when_one_stands_still(material: tuple[str, str], tmp_pa
         _, errors = processes[0].communicate(timeout=120)
         assert time.monotonic() - begin < 60
         assert processes[0].returncode == 75, errors
-        noticed = r"has not answered for \d+ s: it hangs|has ended or cannot be reached"  # TensorFlow may be quicker
-        assert re.search(rf"Error: Worker 1 \(127\.0\.0\.1:\d+\) ({noticed})", errors)
+        assert re.search(r"Error: Worker 1 \(127\.0\.0\.1:\d+\) has not answered for \d+ s: it hangs", errors)
         assert (out / "checkpoints" / "last.h5").exists()
+    finally:
+        for process in processes:
+            process.kill()
+
+
+HANGING = """
+import os, sys, time
+import keras
+import numpy as np
+import tensorflow as tf
+
+class Hanging(keras.layers.Layer):
+    def call(self, x, training=None):
+        if not training:
+            return x
+
+        def look():
+            while os.path.exists(os.environ["HANG"]) and sys.argv[-1] == "1":
+                time.sleep(1)
+            return np.int32(0)
+
+        with tf.control_dependencies([tf.numpy_function(look, [], tf.int32)]):
+            return tf.identity(x)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_ends_when_one_hangs_within_a_step(
+    material: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging_layer.py").write_text(HANGING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path.cwd()}")
+    monkeypatch.setenv("HANG", str(tmp_path / "hang"))
+    make = (
+        "import sys, keras, hanging_layer\n"
+        "small = keras.models.load_model(sys.argv[1])\n"
+        "inputs = keras.Input((16, 16, 3))\n"
+        "keras.Model(inputs, small(hanging_layer.Hanging()(inputs))).save(sys.argv[2])\n"
+    )
+    model, out = tmp_path / "hanging.keras", tmp_path / "run"
+    subprocess.run([sys.executable, "-c", make, material[0], str(model)], check=True, timeout=120)
+    command = [
+        "refine",
+        str(model),
+        "--data",
+        material[1],
+        "--out",
+        str(out),
+        "--custom-objects",
+        "hanging_layer:Hanging",
+    ]
+    processes = start([*command, *LONG], 2)
+    wait_for(out / "history.csv", processes)
+    (tmp_path / "hang").touch()
+    begin = time.monotonic()
+    try:
+        _, errors = processes[0].communicate(timeout=180)
+        assert time.monotonic() - begin < 90
+        assert processes[0].returncode == 75, errors
+        assert re.search(r"Error: Worker 1 \(127\.0\.0\.1:\d+\) has not computed its share of the step", errors)
+        assert processes[1].poll() is None
     finally:
         for process in processes:
             process.kill()
@@ -295,7 +355,7 @@ TOGETHER = """
 import sys
 from deltafine.workers import Cluster, WorkerLost, join, watching
 watching.SECONDS_BETWEEN, watching.SECONDS_FOR_ONE_ANSWER, watching.SECONDS_WITHOUT_ANSWER = 0.5, 1.0, 3.0
-watching.SECONDS_OF_A_LATE_STEP = 3.0
+watching.SECONDS_OF_A_LATE_STEP, watching.SECONDS_TO_SPREAD = 3.0, 2.0
 workers = join(Cluster(tuple(sys.argv[1].split(",")), int(sys.argv[2])))
 hangs = float(sys.argv[3])
 try:
@@ -314,15 +374,59 @@ except WorkerLost as error:
 """
 
 
+WITHIN_STEPS = """
+import sys, time
+from deltafine.workers import Cluster, WorkerLost, join, watching
+watching.SECONDS_BETWEEN, watching.SECONDS_FOR_ONE_ANSWER, watching.SECONDS_WITHOUT_ANSWER = 0.5, 1.0, 3.0
+watching.SECONDS_OF_A_LATE_STEP, watching.SECONDS_TO_SPREAD = 3.0, 2.0
+workers = join(Cluster(tuple(sys.argv[1].split(",")), int(sys.argv[2])))
+import numpy as np
+import tensorflow as tf
+hang, first, steps = sys.argv[3].split(","), int(sys.argv[4]), 0
+def compute(given):
+    if steps == 20 and str(workers.index) in hang:
+        print("here", flush=True)
+        time.sleep(600)
+    return given
+@tf.function
+def step(given):
+    def one(given):
+        for number in range(3):
+            if number == first:
+                given = tf.ensure_shape(tf.numpy_function(compute, [given], tf.float32), (4,))
+            given = workers.total(given) / workers.count
+        return given
+    return workers.strategy.experimental_local_results(workers.strategy.run(one, args=(given,)))[0]
+given = tf.ones(4)
+try:
+    for steps in range(10**6):
+        with workers.step():
+            given = step(given)
+            assert (given.numpy() == 1).all()
+except WorkerLost as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+def together(script: str, count: int, *arguments: str) -> tuple[list[str], list[subprocess.Popen[str]]]:
+    """Addresses of so many workers, and their processes."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    return addresses, [
+        subprocess.Popen(
+            [sys.executable, "-c", script, ",".join(addresses), str(index), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "victim"), [("stands still", 0), ("stands still", 1), ("is late", 1)])
 def test_one_that_hangs_without_dying_is_named_and_the_others_end(how: str, victim: int) -> None:
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    command = [sys.executable, "-c", TOGETHER, ",".join(addresses)]
-    processes = [
-        subprocess.Popen([*command, str(index), "600" if how == "is late" else "0"], stdout=subprocess.PIPE, text=True)
-        for index in range(2)
-    ]
+    addresses, processes = together(TOGETHER, 2, "600" if how == "is late" else "0")
     hanging, other = processes[victim], processes[1 - victim]
     try:
         assert hanging.stdout is not None
@@ -338,6 +442,41 @@ def test_one_that_hangs_without_dying_is_named_and_the_others_end(how: str, vict
     finally:
         for process in processes:
             process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("exchange", [0, 2])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_hangs_within_the_computation_of_a_step_is_named_and_the_others_end(
+    victim: int, exchange: int, count: int
+) -> None:
+    addresses, processes = together(WITHIN_STEPS, count, str(victim), str(exchange))
+    hanging = processes[victim]
+    try:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == "here\n"
+        begin = time.monotonic()
+        for other in processes:
+            if other is not hanging:
+                said, _ = other.communicate(timeout=120)
+                assert time.monotonic() - begin < 60
+                assert other.returncode == 75, said
+                assert f"Worker {victim} ({addresses[victim]}) has not computed its share of the step" in said
+        assert hanging.poll() is None  # its other threads go on
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_where_it_cannot_be_told_which_one_hangs_within_a_step_all_say_so_and_end() -> None:
+    _, processes = together(WITHIN_STEPS, 2, "0,1", "1")
+    for code, said, errors in ended(processes, 120):
+        assert code == 75
+        assert re.search(
+            r"Error: A step has not gone on for \d+ s, far longer .* which one could not be told", said + errors
+        )
 
 
 def test_the_cluster_is_what_is_given_or_what_tf_config_says() -> None:

@@ -49,7 +49,7 @@ def bench(
 def _bench(run: Path, data: Path, frames: int, threads: int, every: int, settings: GivenSettings) -> None:
     from rich.console import Console
 
-    from deltafine.cli.console import load_tensorflow, print_text, quiet_standard_error
+    from deltafine.cli.console import Talk, load_tensorflow, print_text, quiet_standard_error
     from deltafine.report.terminal import show_timing
     from deltafine.report.text import counted
 
@@ -57,7 +57,8 @@ def _bench(run: Path, data: Path, frames: int, threads: int, every: int, setting
     from deltafine.jobs.bench import bench as run_bench
 
     how: Any = {"frames": frames, "threads": threads, "every": every, "quietly": quiet_standard_error}
-    done = run_bench(run, data, **how, **settings)
+    with Talk(aside=True) as talk:
+        done = run_bench(run, data, listener=talk, **how, **settings)
     left_out = (f"{name} left out: {reason}" for name, reason in done.left_out.items())
     by_events = f"{counted(done.by_events, 'convolution')} of deltafine may run by events here"
     notes = [by_events, *left_out, *done.notes]

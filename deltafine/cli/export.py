@@ -59,7 +59,7 @@ def export(
     """Write the refined model in a format that others read."""
     refuse_missing_run(run)
     refuse_missing_videos(data if check else None)
-    from deltafine.cli.console import print_text, quiet_standard_error
+    from deltafine.cli.console import Talk, print_text, quiet_standard_error
     from deltafine.jobs.export import export as write
 
     if show:
@@ -70,7 +70,7 @@ def export(
         print_text(shown)
         return
     how: dict[str, Any] = {"form": form.value, "format": format, "output": output, "data": data, "check": check}
-    with quiet_standard_error():
-        done = write(run, overwrite=overwrite, **how, **settings)
+    with Talk(aside=True) as talk, quiet_standard_error():
+        done = write(run, overwrite=overwrite, listener=talk, **how, **settings)
     said = done.agreement.sentence if done.agreement else done.not_compared
     print_text(f"Written to {done.file}{f'; {said}' if said else ''}")

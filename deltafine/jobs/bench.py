@@ -14,6 +14,7 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.jobs.model_files import frame_size_of, trust_in
+from deltafine.jobs.refine import Quiet
 from deltafine.jobs.timing import DELTA, Times, fastest_dense, merged, take_turns
 from deltafine.report.text import counted
 from deltafine.settings import GivenSettings, checked
@@ -22,6 +23,7 @@ from deltafine.storage import run_files
 if TYPE_CHECKING:
     from deltafine.document.report import Timing
     from deltafine.jobs.agreement import RuntimeAgreement
+    from deltafine.refinement.listener import Listener
 
 CALIBRATION_FRAMES = 20
 
@@ -60,6 +62,7 @@ def bench(
     threads: int | None = 1,
     every: int = 1,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> Benchmark:
     """Time a refined model frame by frame beside dense runtimes, where installed.
@@ -75,6 +78,7 @@ def bench(
             has computed anything: give another number in another process.
         every: let all runtimes run on every k-th frame of a video; the times are of the frames that they run on.
         quietly: entered while the dense runtimes are made, as they write to standard error.
+        listener: told how far reading is.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded and how
             the videos are read.
 
@@ -111,7 +115,7 @@ def bench(
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
-    videos = _videos(data, runtime.plan.input_shape, frames, every, given)
+    videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
         plain = per_frame(model)
@@ -170,14 +174,16 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
     return wanted
 
 
-def _videos(data: Path, shape: tuple[int, ...], most: int, every: int, settings: GivenSettings) -> list[list[_Frame]]:
+def _videos(
+    data: Path, shape: tuple[int, ...], most: int, every: int, settings: GivenSettings, listener: Listener
+) -> list[list[_Frame]]:
     """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
     from deltafine.jobs.opened_videos import frames_of_videos
 
     height, width, channels = shape
     videos: list[list[_Frame]] = []
     left = most
-    for _, pieces in frames_of_videos(data, settings, size=(height, width), channels=channels):
+    for _, pieces in frames_of_videos(data, settings, listener, size=(height, width), channels=channels):
         video: list[_Frame] = []
         seen = 0
         for frames, _ in pieces:

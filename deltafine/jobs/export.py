@@ -16,12 +16,14 @@ from deltafine.jobs.export_record import keep
 from deltafine.jobs.model_files import check_clip_output, trust_in
 from deltafine.jobs.opened_videos import frames_of_videos, how_to_open
 from deltafine.jobs.origin import HOW_IT_SPLIT, origin_of
+from deltafine.jobs.refine import Quiet
 from deltafine.settings import GivenSettings, checked
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
     from deltafine.exporting import Agreement, ExportFormat
     from deltafine.exporting.export_format import LabelledFrames, WantedFrames
+    from deltafine.refinement.listener import Listener
     from deltafine.video.catalogue import Split
 
 _VIDEOS_CHECKED = 4
@@ -51,6 +53,7 @@ def export(
     data: str | os.PathLike[str] | None = None,
     check: bool = True,
     overwrite: bool = False,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> Exported:
     """Write a refined model in a format that others read.
@@ -65,6 +68,7 @@ def export(
         data: videos to compare the file with Keras on; default: those of the run.
         check: whether to compare.
         overwrite: replace an existing file.
+        listener: told how far reading is.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded, the clip
             length ``frames``, and how the videos are read; default: those of the run.
 
@@ -93,7 +97,7 @@ def export(
         raise DeltafineError(f"{there[0]} exists already: give --overwrite to replace it, or another --output.")
     refined = load(path, **trust_in(given))
     check_clip_output(refined, given.get("clip_output"))
-    read: dict[str, Any] = {"model": path, "data": data, "given": given}
+    read: dict[str, Any] = {"model": path, "data": data, "given": given, "listener": listener or Quiet()}
     agreement, why = write_export(
         refined,
         target,
@@ -128,7 +132,12 @@ def _videos(model: Path, data: str | os.PathLike[str] | None, given: GivenSettin
 
 
 def _judged(
-    shape: tuple[int | None, ...], *, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings
+    shape: tuple[int | None, ...],
+    *,
+    model: Path,
+    data: str | os.PathLike[str] | None,
+    given: GivenSettings,
+    listener: Listener,
 ) -> Iterator[LabelledFrames]:
     """All frames that the run's model was judged on, with their labels; none where the videos have no labels."""
     from deltafine.video import open_dataset
@@ -142,12 +151,25 @@ def _judged(
         return
     height, width, channels = cast("tuple[int, int, int]", shape[1:])
     split: Split = "test" if opened.select("test") else "validation"
-    for _, stream in opened.streams(split, size=(height, width), channels=channels, fps=given.get("fps")):
-        yield from stream
+    read = partial(listener.progress, "reading through the videos")
+    opened.scan(split, progress=read, within=read)
+    fps = given.get("fps")
+    total = sum(len(opened.examination.frame_numbers(video, fps)) for video in opened.select(split))
+    done = 0
+    for _, stream in opened.streams(split, size=(height, width), channels=channels, fps=fps):
+        for piece in stream:
+            yield piece
+            done += len(piece[0])
+            listener.progress("judging the file, frames", done, total)
 
 
 def _clips(
-    wanted: WantedFrames, *, model: Path, data: str | os.PathLike[str] | None, given: GivenSettings
+    wanted: WantedFrames,
+    *,
+    model: Path,
+    data: str | os.PathLike[str] | None,
+    given: GivenSettings,
+    listener: Listener,
 ) -> np.ndarray:
     """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
     where, given = _videos(model, data, given)
@@ -155,7 +177,7 @@ def _clips(
     height, width, channels = cast("tuple[int, int, int]", wanted.shape[2 if by_clip else 1 :])
     length = cast(int, wanted.shape[1]) if by_clip else wanted.per_video
     found = []
-    for _, stream in frames_of_videos(where, given, size=(height, width), channels=channels, chunk=length):
+    for _, stream in frames_of_videos(where, given, listener, size=(height, width), channels=channels, chunk=length):
         first = next(iter(stream), None)
         if first is not None and (len(first[0]) == length or not by_clip):
             found.append(np.asarray(first[0], "float32"))

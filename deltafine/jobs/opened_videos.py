@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deltafine.refinement.listener import Listener
     from deltafine.settings import GivenSettings
     from deltafine.video.catalogue import Split, Video
     from deltafine.video.streams import Stream
@@ -27,16 +29,19 @@ def how_to_open(settings: GivenSettings) -> GivenSettings:
 
 
 def frames_of_videos(
-    path: Path, settings: GivenSettings, *, size: tuple[int, int], channels: int, **how: Any
+    path: Path, settings: GivenSettings, listener: Listener, *, size: tuple[int, int], channels: int, **how: Any
 ) -> Iterator[tuple[Video, Stream]]:
     """Every video at a path, one after the other; with a cache the validation videos, as a refinement keeps these."""
     from deltafine.video import open_for_frames
 
     data = open_for_frames(path, **how_to_open(settings))
+    read = partial(listener.progress, "reading through the videos")
     if (tolerated := settings.get("max_bad_videos")) is not None:
-        data.check(tolerated)
+        data.check(tolerated, progress=read, within=read)
     split: Split | None = None
     if (cache := settings.get("cache")) is not None:
-        data.use_cache(cache)
+        data.use_cache(cache, announce=listener.say, progress=read, within=read)
         split = "validation" if data.select("validation") else None
+    else:
+        data.scan(progress=read, within=read)
     return data.streams(split, size=size, channels=channels, fps=settings.get("fps"), **how)

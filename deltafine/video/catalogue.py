@@ -59,6 +59,15 @@ class Video:
         seconds = (self.start or 0.0, math.inf if self.end is None else self.end)
         return {"seconds": seconds} if self.is_segment else {"seconds": seconds, "frames": seconds}
 
+    def labels_at(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) int64 labels of frames of its file by their numbers (n,), -1 for those without."""
+        if self.frame_labels is None:
+            return np.full(len(numbers), -1 if self.label is None else self.label, np.int64)
+        labels = np.full(len(numbers), -1, np.int64)
+        known = numbers < len(self.frame_labels)
+        labels[known] = self.frame_labels[numbers[known]]
+        return labels
+
     @property
     def source(self) -> tuple[str, str | None]:
         """What it is read from: the same for two segments of one file."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
 NEAR_FRAMES = 32
 """Frames between two clips up to which one read gives both: going to a key frame costs about as much as so many."""
+SHOWN_AT_HAND = 8
+"""Videos of which the numbers of all frames are held, so that a clip costs the same in a long one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,7 @@ class ClipSource:
         self._all = videos
         self._values = values
         self._workers = workers
+        self._shown = lru_cache(SHOWN_AT_HAND)(lambda video: examination.frame_numbers(videos[video], settings.fps))
         self._videos, self._starts = _plan(examination, videos, numbers if chain is None else chain, settings)
 
     @property
@@ -227,8 +231,7 @@ class ClipSource:
     def _numbers(self, position: int) -> np.ndarray:
         """(T,) numbers in their file of the frames of the clip at this position of the plan."""
         settings = self.settings
-        video = self._all[int(self._videos[position])]
-        shown = self._examination.frame_numbers(video, settings.fps)
+        shown = self._shown(int(self._videos[position]))
         return shown[window_frames(int(self._starts[position]), settings.frames, settings.frame_stride)]
 
     def _read(self, positions: range) -> Batch | None:
@@ -288,7 +291,7 @@ class ClipSource:
         labels = np.array([-1 if video.label is None else video.label for video in of_videos], np.int64)
         if any(video.frame_labels is not None for video in of_videos):
             frame_labels = np.stack(
-                [self._examination.frame_labels(v)[clip.numbers] for v, clip in zip(of_videos, clips, strict=True)]
+                [video.labels_at(clip.numbers) for video, clip in zip(of_videos, clips, strict=True)]
             )
             labels = np.array([label_of(row, self._values) for row in frame_labels], np.int64)
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)

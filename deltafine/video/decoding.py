@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deltafine.video.checksums import SliceChecksums
+from deltafine.video.doubt import Doubt, origin_of
 from deltafine.video.frames import Limits, UnreadableVideo
 
 CONTAINERS = (
@@ -50,30 +51,50 @@ _BEFORE_PICTURE = 4096
 
 @contextmanager
 def open_video(path: Path, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Container and video stream of a file.
-
-    It decodes on one thread, because the threads are spent on several files at a time.
+    """Container and video stream of a file, as ``open_stream`` gives them.
 
     Raises:
         UnreadableVideo: Whatever FFmpeg finds wrong, in here or while the file is open.
     """
-    try:  # "file:" keeps a name like 12:30.mp4 from being taken for an address
-        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        with av.open(f"file:{path}", metadata_errors="replace", container_options=options) as container:
-            if not container.streams.video:
-                raise UnreadableVideo("has no video in it")
-            stream = cast("VideoStream", container.streams.best("video") or container.streams.video[0])
-            context = stream.codec_context
-            if context is None:
-                raise UnreadableVideo("is in a codec that is not supported")
-            check_pixels(context.width, context.height, limits)
-            context.thread_type = "NONE"
-            context.thread_count = 1
-            context.flags |= Flags.copy_opaque
-            context.options = _options(context.name, limits)
+    with errors_as_unreadable():
+        container, stream = open_stream(path, limits)
+        with container:
             yield container, stream
+
+
+@contextmanager
+def errors_as_unreadable() -> Iterator[None]:
+    """Within the block, whatever FFmpeg finds wrong is an ``UnreadableVideo``."""
+    try:
+        yield
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"cannot be decoded ({plain_reason(error)})") from error
+
+
+def open_stream(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]:
+    """Container and video stream of a file, to be closed by who asks; errors are FFmpeg's.
+
+    It decodes on one thread, because the threads are spent on several files at a time.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    # "file:" keeps a name like 12:30.mp4 from being taken for an address
+    container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
+    try:
+        if not container.streams.video:
+            raise UnreadableVideo("has no video in it")
+        stream = cast("VideoStream", container.streams.best("video") or container.streams.video[0])
+        context = stream.codec_context
+        if context is None:
+            raise UnreadableVideo("is in a codec that is not supported")
+        check_pixels(context.width, context.height, limits)
+        context.thread_type = "NONE"
+        context.thread_count = 1
+        context.flags |= Flags.copy_opaque
+        context.options = _options(context.name, limits)
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
 
 
 def sound_frames(
@@ -85,7 +106,7 @@ def sound_frames(
     damaged: Callable[[str], None] | None = None,
     packets: Iterable[tuple[int, Packet[VideoStream]]] | None = None,
     log: Callable[[Packet[VideoStream]], None] = lambda packet: None,
-) -> Iterator[VideoFrame]:
+) -> Generator[VideoFrame]:
     """Decoded frames in the order in which they are shown, while they are sound and within the limits.
 
     Each has in ``opaque`` the number of the packet that it came from, where the decoder tells.
@@ -103,7 +124,7 @@ def sound_frames(
         log: Told of every packet.
     """
     shown = 0
-    doubt = _Doubt()
+    doubt = Doubt()
     ended: list[str] = []  # why it ends before its end
     decode = _decoder(stream, limits)
     checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
@@ -128,7 +149,7 @@ def sound_frames(
             complain(place, DAMAGED)
             doubt.see(packet)
             continue
-        packet.opaque = place
+        packet.opaque = _PacketNumber(place)
         try:
             frames = decode(packet)
         except av.error.FFmpegError as error:
@@ -140,7 +161,7 @@ def sound_frames(
             continue
         for frame in frames:
             if frame.is_corrupt:
-                complain(_origin(frame, place), DAMAGED)
+                complain(origin_of(frame, place), DAMAGED)
             if not doubt.passes(frame):
                 continue
             if limits.frames is not None and shown >= limits.frames:
@@ -155,74 +176,35 @@ def sound_frames(
         damaged(doubt.reason.format(shown, shown - 1))
 
 
-def meet_encoder(container: InputContainer, stream: VideoStream) -> None:
+def meet_encoder(container: InputContainer, stream: VideoStream) -> Packet[VideoStream]:
     """Let the decoder of a file that is entered in its middle know what it would know from the beginning.
 
     FFmpeg makes up for faults of old versions of x264, among them in 4:4:4 without loss. Only the first packet names
     the version. Without it, other pictures come out, flagged as damaged or not even that.
+
+    Returns:
+        The first packet.
     """
-    if stream.codec_context.name != "h264":
-        return
     packet = next(packets_of(container, stream))
-    version = _X264.search(bytes(memoryview(packet)[:_BEFORE_PICTURE])) if packet.size else None
-    if version is not None and int(version[1]) < _FAULTLESS_X264:
+    version = version_of_x264(bytes(packet)) if stream.codec_context.name == "h264" else None
+    if version is not None and version < _FAULTLESS_X264:
         with suppress(av.error.FFmpegError):  # its picture does not matter
             packet.decode()
+    return packet
 
 
-class _Doubt:
-    """Which frames damage may have spoilt: all that were stored with it or after it, up to the next key frame.
+def version_of_x264(packet: bytes) -> int | None:
+    """The version that x264 names in a packet; None where it does not."""
+    version = _X264.search(packet, 0, _BEFORE_PICTURE)
+    return None if version is None else int(version[1])
 
-    Of those that were stored before it, some are shown after frames that are lost. They are left out as well, so that
-    pictures are missing in one place only.
+
+class _PacketNumber(int):
+    """The number of a packet, in an object of its own.
+
+    PyAV keeps what is in ``opaque`` by the object's address, for all files. Python has one object for each small
+    number, so a packet of another file that is read at the same time would take it away.
     """
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self._first = self._last = 0  # packets that are not sound
-        self._lost = math.inf  # when the first of the lost frames would be shown
-        self._over = False
-        self._decoded: int | None = None
-
-    def see(self, packet: Packet[VideoStream]) -> None:
-        """Take in the next packet, which may be lost."""
-        if packet.dts is not None:
-            self._decoded = packet.dts
-        if self.reason is not None and packet.size:
-            self._lost = -math.inf if packet.pts is None else min(self._lost, packet.pts)
-
-    def end(self, place: int, reason: str) -> None:
-        """Nothing can be read from here on. What is missing would be decoded, and shown, after what was read."""
-        self.begin(place, reason)
-        self._lost = min(self._lost, -math.inf if self._decoded is None else self._decoded + 1)
-
-    def begin(self, place: int, reason: str) -> None:
-        """A packet is not sound."""
-        if self.reason is None:
-            self.reason, self._first, self._last = reason, place, place
-        self._first, self._last = min(self._first, place), max(self._last, place)
-
-    def passes(self, frame: VideoFrame) -> bool:
-        """Whether the next frame that is shown is sound."""
-        if self.reason is None:
-            return True
-        if frame.is_corrupt:
-            self._lost = -math.inf if frame.pts is None else min(self._lost, frame.pts)
-            return False
-        origin = _origin(frame, self._last + 1 if frame.key_frame else self._last)
-        self._over = frame.key_frame and origin > self._last
-        return self._over or (origin < self._first and frame.pts is not None and frame.pts < self._lost)
-
-    def spoilt_before(self) -> str | None:
-        """What is wrong with the frames between the one that passed and the one before it; None if there are none."""
-        if not self._over:
-            return None
-        reason, self.reason, self._over, self._lost = self.reason, None, False, math.inf
-        return reason
-
-
-def _origin(frame: VideoFrame, otherwise: int) -> int:
-    return frame.opaque if isinstance(frame.opaque, int) else otherwise
 
 
 def _braced(text: str) -> str:

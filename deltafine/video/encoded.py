@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,12 +19,14 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deltafine.video.conversion import Converter, peak_of, shown_size
-from deltafine.video.decoding import meet_encoder, open_video, packets_of, sound_frames
+from deltafine.video.decoding import open_video, packets_of, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.open_files import OPEN_FILES
 from deltafine.video.packets import PacketLog
 
 COUNTED_FROM_ZERO = ("matroska", "flv")
@@ -120,8 +123,8 @@ class EncodedVideo:
         complaints: list[str] = []
         for first in _entries(index, start):
             try:
-                with open_video(self._path, limits) as (container, stream):
-                    for number, frame in _numbered(container, stream, index, first, limits, complaints):
+                with closing(self._numbered(index, first, limits, complaints)) as frames:
+                    for number, frame in frames:
                         if number > position:
                             break
                         if number == position:
@@ -134,6 +137,53 @@ class EncodedVideo:
                 complaints.append(str(error))
         reason = f" ({complaints[-1]})" if complaints else ""
         raise UnreadableVideo(f"gave {position} of the {index.count} frames that it had before{reason}")
+
+    def _numbered(
+        self, index: FrameIndex, key: int, limits: Limits, complaints: list[str]
+    ) -> Generator[tuple[int, VideoFrame]]:
+        """Sound frames that count, with their numbers, from the key frame ``key`` or one before it.
+
+        What is wrong meanwhile is added to ``complaints``.
+        """
+        if key == 0:
+            with open_video(self._path, limits) as (container, stream):
+                told = complaints.append if index.damage else None
+                yield from enumerate(sound_frames(container, stream, limits, damaged=told))
+            return
+        with OPEN_FILES.entered(self._path, limits, index.count) as opened:
+            container, stream = opened.container, opened.stream
+            opened.sound = opened.sound and not index.damage
+
+            def damaged(reason: str) -> None:
+                complaints.append(reason)
+                opened.sound = False
+
+            begun = False
+            sound = sound_frames(
+                container,
+                stream,
+                limits,
+                damaged=damaged,
+                packets=_sought(container, stream, index, key, complaints),
+                log=opened.note,
+            )
+            with closing(sound):  # nothing may go on reading when the file is lent to others
+                for frame in sound:
+                    begun = begun or frame.key_frame  # what is shown before may lack the pictures it was coded from
+                    number = index.number_of(frame) if begun else None
+                    if number is not None:
+                        yield number, frame
+
+
+def _sought(
+    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, complaints: list[str]
+) -> Iterator[tuple[int, Packet[VideoStream]]] | None:
+    """Seek to the key frame ``key``; gives the packets from there on where they are numbered."""
+    if index.packets is not None:
+        return index.packets.enter(container, stream, packets_of(container, stream, complaints), key)
+    if index.stamps is not None:
+        container.seek(int(index.stamps[key]), stream=stream, backward=True)
+    return None
 
 
 def _without_loose_end(index: FrameIndex, decoded: int | None) -> FrameIndex:
@@ -179,32 +229,6 @@ def _entries(index: FrameIndex, start: int) -> list[int]:
         return [0]
     last = int(np.searchsorted(index.keys, start, side="right")) - 1
     return list(dict.fromkeys([int(index.keys[max(0, last - back)]) for back in (0, 1, 2, 8)] + [0]))
-
-
-def _numbered(
-    container: InputContainer, stream: VideoStream, index: FrameIndex, key: int, limits: Limits, complaints: list[str]
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Sound frames with their numbers, from the key frame ``key`` or one before it, without those that do not count.
-
-    What is wrong meanwhile is added to ``complaints``.
-    """
-    if key == 0:
-        yield from enumerate(
-            sound_frames(container, stream, limits, damaged=complaints.append if index.damage else None)
-        )
-        return
-    meet_encoder(container, stream)
-    packets = None
-    if index.packets is not None:
-        packets = index.packets.enter(container, stream, packets_of(container, stream, complaints), key)
-    elif index.stamps is not None:
-        container.seek(int(index.stamps[key]), stream=stream, backward=True)
-    begun = False
-    for frame in sound_frames(container, stream, limits, damaged=complaints.append, packets=packets):
-        begun = begun or frame.key_frame  # what is shown before may lack the pictures it was coded from
-        number = index.number_of(frame) if begun else None
-        if number is not None:
-            yield number, frame
 
 
 def riff_is_whole(path: Path) -> bool:

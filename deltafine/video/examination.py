@@ -183,10 +183,7 @@ class Examination:
     def frame_labels(self, video: Video) -> np.ndarray:
         """(frames,) int64 labels of all frames of a video's file, -1 for those without."""
         index = self.index(video)
-        count = 0 if index is None else index.count
-        if video.frame_labels is None:
-            return np.full(count, -1 if video.label is None else video.label, np.int64)
-        return np.concatenate([video.frame_labels, np.full(count - len(video.frame_labels), -1, np.int64)])
+        return video.labels_at(np.arange(0 if index is None else index.count))
 
     def fingerprint(self, videos: Iterable[Video], classes: tuple[str, ...]) -> str:
         """Hex digest of classes, names, labels, splits and the bytes of all files."""

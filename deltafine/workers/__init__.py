@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from deltafine.workers.cluster import Cluster, cluster_of
 from deltafine.workers.joining import all_devices, join
-from deltafine.workers.workers import ALONE, WorkerLost, Workers, from_bytes, to_bytes
+from deltafine.workers.packing import from_bytes, to_bytes
+from deltafine.workers.workers import ALONE, WorkerLost, Workers
 
 __all__ = ["ALONE", "Cluster", "WorkerLost", "Workers", "all_devices", "cluster_of", "from_bytes", "join", "to_bytes"]

@@ -1,8 +1,9 @@
 """Noticing a worker that hangs without dying: its connections stay, and the others would wait for it for ever.
 
-Every worker answers whoever connects to a port of its own with the number of steps that it has begun, and asks all
-others. One whose process stands still accepts connections and says nothing. One that stands still between two steps
-answers that it has not begun the step in which the others wait.
+Every worker answers whoever connects to a port of its own with the number of steps that it has begun and the number of
+sums over all workers that it has entered, and asks all others. One whose process stands still accepts connections and
+says nothing. One that stands still between two steps, or within the computation of one, answers that it has not begun
+or entered what the others wait in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 SECONDS_BETWEEN = 5.0
 SECONDS_FOR_ONE_ANSWER = 10.0
@@ -21,77 +23,120 @@ SECONDS_WITHOUT_ANSWER = 30.0
 """After which one that did answer counts as hanging."""
 SECONDS_OF_A_LATE_STEP = 45.0
 TIMES_ITS_LIKE = 10.0
-"""A step is late after so many seconds, and so many times what the longest one before has taken."""
+"""A worker waits in vain after so many seconds within a step, and so many times what the longest one has taken."""
+TIMES_WITH_NOBODY_BEHIND = 3.0
+"""How many times as long it may take where all workers are equally far."""
 STEPS_TO_START = 2
-"""Steps that are no measure of others: they are compiled."""
+"""Steps of a training that are no measure of others: they are compiled."""
+SECONDS_TO_SPREAD = 10.0
+"""For which one that has found out who hangs stays, so that the others hear it."""
 SECONDS_TO_END = 20.0
 """After which a process that was told that another hangs ends even in the middle of something."""
 EXIT_CODE = 75
 MOST_BYTES = 1000
 
 
+class Position(NamedTuple):
+    """How far a worker is.
+
+    Attributes:
+        begun: steps that it has begun.
+        entered: sums over all workers that it has entered within them.
+        at_own_work: whether it does what may take it long.
+        hangs, reason: as in ``Watch``, if it has found one that hangs.
+    """
+
+    begun: int
+    entered: int
+    at_own_work: bool
+    hangs: int | None = None
+    reason: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The same for workers that are equally far, and less for one that is behind."""
+        return self.begun, self.entered
+
+
+class Depth:
+    """A context manager that is true within its block, which may stand in itself."""
+
+    def __init__(self) -> None:
+        self._blocks = 0
+
+    def __bool__(self) -> bool:
+        return self._blocks > 0
+
+    def __enter__(self) -> None:
+        self._blocks += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._blocks -= 1
+
+
 class Watch:
     """Answers the others, and asks them.
 
+    Args:
+        entered: tells how many sums over all workers this one has entered.
+
     Attributes:
         port: at which it answers.
+        waiting: within it this worker waits for the others. Elsewhere it does not matter to it what they do.
+        own_work: within it this worker does what may take it long, such as writing a checkpoint.
         reason: why the job cannot go on, to follow the name of a worker; empty while all is well.
-        hangs: number of that worker.
+        hangs: number of that worker; None where it could not be told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, entered: Callable[[], int] = lambda: 0) -> None:
         self._listening = socket.create_server(("", 0), backlog=256)
         self.port: int = self._listening.getsockname()[1]
-        self.reason, self.hangs = "", -1
-        self._begun = 0
-        self._in_step_since: float | None = None
+        self.reason = ""
+        self.hangs: int | None = None
+        self.waiting, self.own_work = Depth(), Depth()
+        self._entered = entered
+        self._begun, self._first = 0, 1
+        self._step = Depth()
         self._longest_step = 0.0
-        self._own_work = self._waiting = 0
+        self._seen: tuple[tuple[int, int], float] = (0, 0), time.monotonic()
         self._told = threading.Event()
+        self._others: Mapping[int, tuple[str, int]] = {}
 
-    def start(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int], str]) -> None:
+    def start(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int | None], str]) -> None:
         """Begin to answer and to ask.
 
         Args:
             others: host and port of the others' watches, by their number.
             stop: ends what the workers do together because of the one that hangs, and gives the sentence about it.
         """
+        self._others = others
         threading.Thread(target=self._answer, name="deltafine-answer", daemon=True).start()
-        threading.Thread(target=self._ask_all, args=(others, stop), name="deltafine-watch", daemon=True).start()
+        threading.Thread(target=self._ask_all, args=(stop,), name="deltafine-watch", daemon=True).start()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Within the block this worker waits for the others. Elsewhere it does not matter to it what they do."""
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Within the block all workers take a step together."""
+    def step(self, *, first: bool) -> Iterator[None]:
+        """Within the block all workers take a step together, which may be the first of a training."""
         self._begun += 1
-        began = self._in_step_since = time.monotonic()
+        if first:
+            self._first = self._begun
+        began = time.monotonic()
         try:
-            yield
+            with self._step:
+                yield
         finally:
-            self._in_step_since = None
-            if self._begun > STEPS_TO_START:
+            if self._is_like_others:
                 self._longest_step = max(self._longest_step, time.monotonic() - began)
 
-    @contextlib.contextmanager
-    def own_work(self) -> Iterator[None]:
-        """Within the block this worker does what may take it long, such as writing a checkpoint."""
-        self._own_work += 1
-        try:
-            yield
-        finally:
-            self._own_work -= 1
+    @property
+    def _is_like_others(self) -> bool:
+        return self._begun >= self._first + STEPS_TO_START
 
     def acknowledge(self) -> None:
         """What was going on has ended, as it was to."""
         self._told.set()
+
+    def _progress(self) -> Position:
+        return Position(self._begun, self._entered(), bool(self.own_work), self.hangs, self.reason)
 
     def _answer(self) -> None:
         while True:
@@ -99,47 +144,81 @@ class Watch:
                 connection, _ = self._listening.accept()
                 with connection:
                     connection.settimeout(SECONDS_FOR_ONE_ANSWER)
-                    connection.sendall(json.dumps([self._begun, self._own_work > 0]).encode())
+                    connection.sendall(json.dumps(self._progress()).encode())
             except OSError:  # of the other end
                 time.sleep(0.1)
 
-    def _ask_all(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int], str]) -> None:
+    def _ask_all(self, stop: Callable[[int | None], str]) -> None:
+        others = self._others
         answered: dict[int, float] = {}
         while not self.reason:
             time.sleep(SECONDS_BETWEEN)
+            own = self._progress()  # before the others are asked, who may go on meanwhile
+            if own.place != self._seen[0]:
+                self._seen = own.place, time.monotonic()
+            told: dict[int, Position] = {}
             for number, (host, port) in others.items():
                 try:
-                    begun, at_own_work = _ask(host, port)
+                    told[number] = _ask(host, port)
                 except TimeoutError:
                     silent = time.monotonic() - answered.get(number, time.monotonic())
-                    if self._waiting and silent > SECONDS_WITHOUT_ANSWER:
-                        self.reason = f"has not answered for {silent:.0f} s: it hangs"
+                    if self.waiting and silent > SECONDS_WITHOUT_ANSWER:
+                        self._blame(number, f"has not answered for {silent:.0f} s: it hangs")
+                        break
                 except (OSError, ValueError):  # it has ended, which TensorFlow notices, or cannot be reached this way
                     answered.pop(number, None)
                 else:
                     answered[number] = time.monotonic()
-                    late = 0.0 if at_own_work or begun >= self._begun else self._late()
-                    if late:
-                        self.reason = f"has not begun the step that the others have been in for {late:.0f} s: it hangs"
-                if self.reason:
-                    self.hangs = number
-                    break
+            else:
+                self._compare(own, told)
+        if len(others) > 1:
+            time.sleep(SECONDS_TO_SPREAD)
         said = stop(self.hangs)
-        if not self._told.wait(SECONDS_TO_END) and self._waiting:
+        if not self._told.wait(SECONDS_TO_END) and self.waiting:
             os.write(2, f"Error: {said}\n".encode())
             os._exit(EXIT_CODE)
 
-    def _late(self) -> float:
-        """Seconds that this worker has been in a step of which none before has taken nearly as long; else 0."""
-        since = self._in_step_since
-        if since is None or self._begun <= STEPS_TO_START:
-            return 0.0
-        taken = time.monotonic() - since
-        return taken if taken > max(SECONDS_OF_A_LATE_STEP, TIMES_ITS_LIKE * self._longest_step) else 0.0
+    def look(self) -> None:
+        """Find out whether one of the others hangs, now that TensorFlow says that one of them is gone."""
+        for number, (host, port) in self._others.items():
+            with contextlib.suppress(OSError, ValueError):
+                try:
+                    self._hear({number: _ask(host, port)})
+                except TimeoutError:
+                    if not self.reason:
+                        self._blame(number, f"has not answered for {SECONDS_FOR_ONE_ANSWER:.0f} s: it hangs")
+
+    def _hear(self, told: Mapping[int, Position]) -> None:
+        """Believe others that have found one that hangs, unless it were this one."""
+        for other in told.values():
+            if other.reason and not self.reason and (other.hangs is None or other.hangs in self._others):
+                self._blame(other.hangs, other.reason)
+
+    def _compare(self, own: Position, told: Mapping[int, Position]) -> None:
+        """Find out which of the others this worker waits for, if it has waited far longer than any step took."""
+        self._hear(told)
+        waited = time.monotonic() - self._seen[1]
+        due = max(SECONDS_OF_A_LATE_STEP, TIMES_ITS_LIKE * self._longest_step)
+        in_step = self._step and self._is_like_others and own.place == self._progress().place
+        if self.reason or not in_step or waited <= due:
+            return
+        for number, other in told.items():
+            if other.place < own.place and not other.at_own_work:
+                what = "begun" if other.begun < own.begun else "computed its share of"
+                since = f"the step in which the others have waited for {waited:.0f} s"
+                self._blame(number, f"has not {what} {since}: it hangs")
+                return
+        alike = len(told) == len(self._others) and all(one.place == own.place for one in told.values())
+        if alike and waited > TIMES_WITH_NOBODY_BEHIND * due:
+            self._blame(None, f"A step has not gone on for {waited:.0f} s, far longer than any before took")
+
+    def _blame(self, number: int | None, reason: str) -> None:
+        self.hangs = number
+        self.reason = reason  # last, because others look whether there is one
 
 
-def _ask(host: str, port: int) -> tuple[int, bool]:
-    """Steps that a worker has begun, and whether it is at work of its own.
+def _ask(host: str, port: int) -> Position:
+    """How far a worker is.
 
     Raises:
         TimeoutError: it does not answer.
@@ -149,5 +228,5 @@ def _ask(host: str, port: int) -> tuple[int, bool]:
     with socket.create_connection((host, port), timeout=SECONDS_FOR_ONE_ANSWER) as connection:
         while len(content) < MOST_BYTES and (more := connection.recv(MOST_BYTES)):
             content += more
-    begun, at_own_work = json.loads(content)
-    return int(begun), bool(at_own_work)
+    begun, entered, at_own_work, hangs, reason = json.loads(content)
+    return Position(int(begun), int(entered), bool(at_own_work), None if hangs is None else int(hangs), str(reason))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from deltafine.errors import DeltafineError, Interrupted
 from deltafine.storage.files import JsonObject
 from deltafine.workers.cluster import Cluster
+from deltafine.workers.exchanges import Exchanges, total
 from deltafine.workers.watching import EXIT_CODE, Watch
 
 if TYPE_CHECKING:
@@ -46,26 +46,31 @@ class Workers:
         self.count = 1 if cluster is None else len(cluster.addresses)
         self._reduce: Any = None
         self._watch: Watch | None = None
+        self._exchanges: Exchanges | None = None
 
     def watch(self) -> None:
         """Notice from now on when another worker hangs; all of them begin to."""
         if self._cluster is None:
             return
-        watch = self._watch = Watch()
+        self._exchanges = Exchanges()
+        watch = self._watch = Watch(self._exchanges.entered)
         ports = [int(content) for content in self.gather(str(watch.port).encode())]
         hosts = [address.rpartition(":")[0].strip("[]") for address in self._cluster.addresses]
         others = {number: (hosts[number], port) for number, port in enumerate(ports) if number != self.index}
         watch.start(others, self._stop_waiting_for)
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Within the block all workers take a step of the training; errors are as in :meth:`guarded`."""
-        with self.guarded(), contextlib.nullcontext() if self._watch is None else self._watch.step():
+    def step(self, *, first: bool = False) -> Iterator[None]:
+        """Within the block all workers take a step of a training; errors are as in :meth:`guarded`.
+
+        The ``first`` one of a training may take long, because it is compiled.
+        """
+        with self.guarded(), contextlib.nullcontext() if self._watch is None else self._watch.step(first=first):
             yield
 
     def own_work(self) -> contextlib.AbstractContextManager[None]:
         """Within the block this worker may take long, and does not hang."""
-        return contextlib.nullcontext() if self._watch is None else self._watch.own_work()
+        return contextlib.nullcontext() if self._watch is None else self._watch.own_work
 
     @property
     def chief(self) -> bool:
@@ -94,6 +99,10 @@ class Workers:
     def own(self, variable: keras.Variable) -> keras.Variable | tf.Tensor:
         """This worker's first copy of a variable; the variable itself on a single device."""
         return variable if self.strategy is None else self.strategy.experimental_local_results(variable.value)[0]
+
+    def total(self, x: tf.Tensor) -> tf.Tensor:
+        """Sum of a tensor over all replicas, elementwise; for use in each of them within a step, and differentiable."""
+        return total(x) if self._exchanges is None else self._exchanges.total(x)
 
     def lead(self, work: Callable[[], Result]) -> Result:
         """What the chief gets by doing this, for all; it must be what JSON can hold.
@@ -197,7 +206,7 @@ class Workers:
 
         errors = tf.errors
         try:
-            with contextlib.nullcontext() if self._watch is None else self._watch.waiting():
+            with contextlib.nullcontext() if self._watch is None else self._watch.waiting:
                 yield
         except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError) as e:
             raise WorkerLost(self._lost(str(e))) from e
@@ -206,26 +215,34 @@ class Workers:
                 raise
             raise WorkerLost(self._lost(str(error))) from error
 
-    def _stop_waiting_for(self, number: int) -> str:
+    def _stop_waiting_for(self, number: int | None) -> str:
         """End what this worker waits for; gives the sentence that it then says."""
         import tensorflow as tf
         from tensorflow.python.eager import context  # the way of TensorFlow's own check of whether others are there
 
-        context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"/task:{number}")
+        context.context().abort_collective_ops(tf.errors.UNAVAILABLE, "" if number is None else f"/task:{number}")
         return self._hanging(self._watch)
 
     def _hanging(self, watch: Watch | None) -> str:
         if watch is None or not watch.reason:
             return ""
+        if watch.hangs is None:
+            return (
+                f"{watch.reason}, and all workers are equally far in it. One of them hangs, or the network between "
+                "them, and which one could not be told, so this one ends: end all of them, and start them again with "
+                "--resume."
+            )
         return (
             f"Worker {watch.hangs} ({self._address(watch.hangs)}) {watch.reason}, so this one ends: end that one too, "
             "and start all of them again with --resume."
         )
 
     def _lost(self, message: str) -> str:
-        if self._watch is not None and (said := self._hanging(self._watch)):
-            self._watch.acknowledge()
-            return said
+        if self._watch is not None:
+            self._watch.look()
+            if said := self._hanging(self._watch):
+                self._watch.acknowledge()
+                return said
         gone = {int(number) for number in re.findall(r"task:(\d+)", message)} - {self.index}
         if not gone and "leader task" in message:
             gone = {0}
@@ -284,16 +301,3 @@ def _raise(told: JsonObject, who: str) -> None:
         raise Interrupted(None, told["signal"])
     if "error" in told:
         raise DeltafineError(who + told["error"])
-
-
-def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Named arrays as bytes."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
-    return content.getvalue()
-
-
-def from_bytes(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays again."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,13 @@ def test_late_frames_are_read_from_the_key_frame_before_without_ascending_time_s
         decoded.clear()
         np.testing.assert_array_equal(read_frames(source, index, [number], SMALL, Limits())[0], whole[number])
         assert len(decoded) <= 16
+
+
+def test_files_that_are_read_at_the_same_time_are_numbered_each_by_itself(tmp_path: Path) -> None:
+    path = copy(write_video(tmp_path / "source.mp4", 40, codec="libx264", options=B_FRAMES), tmp_path / "v.avi")
+    with ThreadPoolExecutor(2) as pool:
+        indexes = list(pool.map(lambda _: EncodedVideo(path).scan(Limits()), range(100)))
+    assert all(index.packets is not None for index in indexes)
 
 
 def test_clips_that_are_far_apart_are_read_one_by_one(tmp_path: Path, decoded: list[object]) -> None:

@@ -17,12 +17,14 @@ from deltafine.errors import DeltafineError
 from deltafine.layers.replica_shard import counts_here
 from deltafine.model import keras_private
 
-SUM = tf.distribute.ReduceOp.SUM
-
 
 @contextmanager
-def statistics_over_all(model: keras.Model) -> Iterator[None]:
+def statistics_over_all(model: keras.Model, total: Callable[[Any], Any]) -> Iterator[None]:
     """Within the block, calls of the model in training, in replicas, normalise by the whole batch.
+
+    Args:
+        model: whose layers are meant.
+        total: gives the sum of a tensor over all replicas, and sums its gradients.
 
     Raises:
         DeltafineError: a layer has ``renorm``, which is not known how to do by shards.
@@ -37,7 +39,7 @@ def statistics_over_all(model: keras.Model) -> Iterator[None]:
                 f"--freeze {layer.name}, or use one device."
             )
     for layer in layers:
-        layer.call = _call(layer, layer.call)
+        layer.call = _call(layer, layer.call, total)
     try:
         yield
     finally:
@@ -45,13 +47,13 @@ def statistics_over_all(model: keras.Model) -> Iterator[None]:
             del layer.call
 
 
-def _call(layer: Any, alone: Callable[..., Any]) -> Callable[..., Any]:
+def _call(layer: Any, alone: Callable[..., Any], total: Callable[[Any], Any]) -> Callable[..., Any]:
     def call(inputs: Any, training: bool | None = None, mask: Any | None = None) -> Any:
         if not (training and layer.trainable) or mask is not None:
             return alone(inputs, training=training, mask=mask)
         working = tf.float64 if inputs.dtype == tf.float64 else tf.float32
         x = tf.cast(inputs, working)
-        mean, variance = moments(x, layer.axis)
+        mean, variance = moments(x, layer.axis, total)
         for kept, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             old = tf.cast(tf.convert_to_tensor(kept), working)
             kept.assign(old * layer.momentum + new * (1.0 - layer.momentum))
@@ -69,9 +71,8 @@ def _call(layer: Any, alone: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def moments(x: Any, axis: int) -> tuple[Any, Any]:
+def moments(x: Any, axis: int, total: Callable[[Any], Any]) -> tuple[Any, Any]:
     """Mean and variance (channels,) of everything but an axis, over the shards of all replicas."""
-    context = tf.distribute.get_replica_context()
     axes = [place for place in range(len(x.shape)) if place != axis % len(x.shape)]
     channels = x.shape[axis]
     real = counts_here()
@@ -81,10 +82,10 @@ def moments(x: Any, axis: int) -> tuple[Any, Any]:
         of_shard = tf.reduce_sum(values, axis=axes)
         return tf.where(real > 0, of_shard, tf.zeros_like(of_shard))
 
-    first = context.all_reduce(SUM, tf.concat([summed(x), count[None]], axis=0))
+    first = total(tf.concat([summed(x), count[None]], axis=0))
     of_all = first[-1]
     mean = tf.math.divide_no_nan(first[:-1], of_all)
     shape = [1] * len(x.shape)
     shape[axis] = channels
-    squares = context.all_reduce(SUM, summed(tf.math.squared_difference(x, tf.reshape(mean, shape))))
+    squares = total(summed(tf.math.squared_difference(x, tf.reshape(mean, shape))))
     return mean, tf.math.divide_no_nan(squares, of_all)

@@ -24,7 +24,6 @@ from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.teaching import Teaching
 from deltafine.workers import Workers
 
-SUM = tf.distribute.ReduceOp.SUM
 SEEDS_APART = 1_000_003
 """Between the seeds of two replicas, for noise that is not drawn clip by clip, such as dropout."""
 
@@ -67,7 +66,7 @@ class Replicas:
         assert strategy is not None
         with ExitStack() as contexts:
             # The replicas of one process are traced in turns: what is set on shared layers is set around all of them.
-            contexts.enter_context(statistics_over_all(self._student))
+            contexts.enter_context(statistics_over_all(self._student, self._workers.total))
             contexts.enter_context(_noise_of_its_own(self._student))
             paid = contexts.enter_context(_losses_by_replica(self._student))
             results = strategy.run(partial(self._on_one, paid), args=(state, frames, labels, first, stop))
@@ -100,7 +99,7 @@ class Replicas:
                 tf.cast(tf.math.count_nonzero(labels >= 0), tf.float32),
             ]
         )
-        of_all = context.all_reduce(SUM, counts)
+        of_all = self._workers.total(counts)
         shares = tf.math.divide_no_nan(counts, of_all)
         with tf.GradientTape() as tape, shard_of_batch(first + begin, real), Stream(state or None) as stream:
             predictions, task = self._teaching.loss(clips, original, labels)
@@ -111,7 +110,7 @@ class Replicas:
         gradients = tape.gradient(total, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         right = _unless_empty(counts[2], self._loss.right(predictions, labels)) * counts[2]
         figures = tf.concat([tf.stack([task, penalty, right]), stop], axis=0)
-        *gradients, figures = _sum(context, [*map(tf.convert_to_tensor, gradients), figures])
+        *gradients, figures = _sum(self._workers.total, [*map(tf.convert_to_tensor, gradients), figures])
         right = figures[2] / of_all[2]
         figures = tf.concat([figures[:2], tf.stack([right, of_all[1]]), figures[3:]], axis=0)
         left = tuple(tf.stop_gradient(value)[: end - begin] for value in stream.state) if state else ()
@@ -123,12 +122,12 @@ def _unless_empty(count: Any, mean: Any) -> Any:
     return tf.where(count > 0, mean, 0.0)
 
 
-def _sum(context: Any, tensors: list[Any]) -> list[Any]:
+def _sum(total: Callable[[Any], Any], tensors: list[Any]) -> list[Any]:
     """Sums over all replicas, in one collective for each type of numbers."""
     sums: list[Any] = [None] * len(tensors)
     for dtype in sorted({tensor.dtype.name for tensor in tensors}):
         places = [place for place, tensor in enumerate(tensors) if tensor.dtype.name == dtype]
-        flat = context.all_reduce(SUM, tf.concat([tf.reshape(tensors[place], [-1]) for place in places], axis=0))
+        flat = total(tf.concat([tf.reshape(tensors[place], [-1]) for place in places], axis=0))
         pieces = tf.split(flat, [tensors[place].shape.num_elements() for place in places])
         for place, piece in zip(places, pieces, strict=True):
             sums[place] = tf.reshape(piece, tensors[place].shape)

@@ -179,7 +179,8 @@ class Trainer:
 
     def _with_others(self, frames: Any, labels: Any, first: int, stopping: int, saving: bool) -> Any:
         state = self.carried.before(frames) if self.carried is not None else []
-        if self._compiled is None:
+        begins = self._compiled is None
+        if begins:
             # One trace for shards of all sizes: the collectives of all workers have to stay in step.
             shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((3,), tf.float32)
             of_state = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in state]
@@ -189,7 +190,7 @@ class Trainer:
                 autograph=False,
             )
         asked = [float(stopping == signal.SIGINT), float(stopping == signal.SIGTERM), float(saving)]
-        with self._workers.step():
+        with self._workers.step(first=begins):
             figures, norm, state = self._compiled(state, frames, labels, first, asked)
             task, paid, right, clips, interrupted, terminated, due = figures.numpy().tolist()
         if self.carried is not None:
