@@ -97,6 +97,7 @@ def measure_model(
     every_kth = every > 1
     started = time.monotonic()
     listener = listener or Quiet()
+    read = functools.partial(listener.progress, "reading through the videos")
     cluster = cluster_of(workers, worker_index)
     team = ALONE if cluster is None else join(cluster)
     given = checked(**settings)
@@ -134,7 +135,7 @@ def measure_model(
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
         if scoring is not None:
             scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
-        cut, said = cut_as_in_run(origin, labelled)
+        cut, said = cut_as_in_run(origin, labelled, read)
         return by_name, task, output, cut, cut if continuous is labelled else continuous, said
 
     listener.progress("loading the model and looking for videos", 0, 0)
@@ -149,7 +150,7 @@ def measure_model(
         scoring = None
     measured = list(by_name.values())[-1]
     listener.say(opened.summary())
-    held, said = held_out(opened, measured.frames, fps)
+    held, said = held_out(opened, measured.frames, fps, read)
     trained = about_training(Path(model), origin, opened, used)
     notes = [*opened.notes, *continuous.notes, *said, *(one for one in (cut, trained) if one)]
     if every_kth:
@@ -167,7 +168,6 @@ def measure_model(
         listener.say(note)
     if held is not None and streams is None:
         continuous = held
-    read = functools.partial(listener.progress, "reading through the videos")
     if "max_bad_videos" in given:
         (held or opened).check(used.max_bad_videos, split="validation", progress=read, within=read)
     for videos in {id(one): one for one in (held or opened, continuous)}.values():

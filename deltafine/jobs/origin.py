@@ -14,6 +14,7 @@ from deltafine.settings.score_names import BUILT_IN_SCORES
 from deltafine.storage import run_files
 
 if TYPE_CHECKING:
+    from deltafine.measurement.task import Read
     from deltafine.settings import GivenSettings
     from deltafine.video import Dataset
 
@@ -81,12 +82,12 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
     return None
 
 
-def cut_as_in_run(origin: Origin | None, data: Dataset) -> tuple[Dataset, str | None]:
+def cut_as_in_run(origin: Origin | None, data: Dataset, read: Read) -> tuple[Dataset, str | None]:
     """A single video as a run has cut it in one segment to train on and one to measure on; and what to say of that."""
     from deltafine.measurement.task import split_in_time
 
     if origin is not None and len(data.videos) == 1 and not data.select("train"):
-        cut, said = split_in_time(data, origin.settings.validation)
+        cut, said = split_in_time(data, origin.settings.validation, read)
         if origin.had(cut):
             return cut, said
     return data, None

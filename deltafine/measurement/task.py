@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -206,13 +206,25 @@ def _all_measured(streams: Dataset) -> Dataset:
     return _with_videos(streams, videos)
 
 
-def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | None, list[str]]:
+class Read(Protocol):
+    """Told how far reading through videos is."""
+
+    def __call__(self, done: int, total: int, within: str = "", /) -> None:
+        """So many videos, and in words, where in a long one it is."""
+
+
+def _unheard(done: int, total: int, within: str = "", /) -> None:
+    pass
+
+
+def held_out(data: Dataset, frames: int, fps: float | None, read: Read = _unheard) -> tuple[Dataset | None, list[str]]:
     """The test videos of the data as a data set to measure on, if they can be; and what the user should know of them.
 
     Args:
         data: what is trained and validated on.
         frames: of a clip, or of what a model that takes clips sees at once.
         fps: at which frames are taken.
+        read: told how far reading through these videos is.
     """
     videos = data.select("test")
     if not videos:
@@ -221,12 +233,10 @@ def held_out(data: Dataset, frames: int, fps: float | None) -> tuple[Dataset | N
     found = f"Found a test split of {count_of(len(videos), 'video')}, not used because"
     if labelled and not any(video.split == "test" for video in labelled):
         return None, [f"{found} they have no labels."]
-    data.scan("test")
+    data.scan("test", progress=read, within=read)
     if max(len(data.examination.frame_numbers(video, fps)) for video in videos) < frames:
         return None, [f"{found} none of them has the {frames} frames of a clip that can be read."]
     held = _with_videos(data, [replace(video, split="validation") for video in videos], layout="test split")
-    indexes = {video.source: data.index(video) for video in videos}
-    held.examination.adopt({source: index for source, index in indexes.items() if index is not None})
     return held, ["The test split is what the report measures on: nothing was chosen by it."]
 
 
@@ -291,14 +301,16 @@ def without_labels(data: Dataset) -> Dataset:
     return _with_videos(data, videos, classes=())
 
 
-def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
+def split_in_time(data: Dataset, validation: float, read: Read = _unheard) -> tuple[Dataset, str]:
     """Train on the first segment of a single video and validate on the rest; and what the user should know of it.
 
     Args:
         data: one video.
         validation: share of its frames that is kept for validation.
+        read: told how far reading through it is.
     """
     (video,) = data.videos
+    data.scan(progress=read, within=read)
     index = data.index(video)
     if index is None:
         raise DeltafineError(f"{data.path} cannot be used: it {data.examination.reason(video)}.")
@@ -316,7 +328,7 @@ def split_in_time(data: Dataset, validation: float) -> tuple[Dataset, str]:
 def _with_videos(
     data: Dataset, videos: Sequence[Video], *, layout: str = "", classes: tuple[str, ...] | None = None
 ) -> Dataset:
-    """A data set with other videos of the same place."""
+    """A data set with other videos of the same place; of its files that were read through, it knows what they hold."""
     found = Found(
         f"{data.layout}, {layout}" if layout else data.layout,
         list(videos),
@@ -326,4 +338,6 @@ def _with_videos(
         notes=list(data.notes),
         values=data.values if (data.classes if classes is None else classes) else (),
     )
-    return Dataset(data.path, found, data.examination.limits)
+    made = Dataset(data.path, found, data.examination.limits)
+    made.examination.adopt(data.examination.indexes)
+    return made

@@ -54,6 +54,11 @@ class Examination:
         with self._lock:
             return sorted(self._problems.values(), key=lambda one: (place.get(one.video, -1), one.video, one.kind))
 
+    @property
+    def indexes(self) -> dict[SourceKey, FrameIndex | str]:
+        """What reading through files has shown so far; a text says why one is bad."""
+        return dict(self._indexes)
+
     def scan(
         self,
         videos: Iterable[Video],

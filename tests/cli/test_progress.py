@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from deltafine.jobs.refine import Quiet
 from deltafine.model import find_activations, insert_deltas
+from deltafine.refinement.run.preparation import prepare
+from deltafine.settings import resolve
+from deltafine.video import meter
 from tests.model import small_models
 from tests.small_runs import write_small_video
 
@@ -29,6 +33,7 @@ main()
 def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("material")
     plain = small_models.plain()
+    plain.save(folder / "plain.keras")
     insert_deltas(plain, find_activations(plain)).save(folder / "refined.keras")
     write_small_video(folder / "films" / "light" / FILM, light=True, seed=0, frames=FRAMES)
     return str(folder / "refined.keras"), str(folder / "films")
@@ -56,3 +61,21 @@ def test_where_in_a_long_file_reading_is_goes_to_standard_error_in_plain_lines(
     assert ("judging the file, frames: 60 of 60" in done.stderr) == (command == "judge")
     assert "reading through" not in done.stdout
     assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_a_single_file_that_is_split_in_time_is_read_once_and_says_where(
+    material: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, str]] = []
+
+    class Ear(Quiet):
+        def progress(self, what: str, done: int, total: int, figures: str = "") -> None:
+            heard.append((what, figures))
+
+    monkeypatch.setattr(meter, "SECONDS_BETWEEN", 0.0)
+    refined, data = (Path(one) for one in material)
+    film = data / "light" / FILM
+    prepared = prepare(resolve(model=str(refined.with_name("plain.keras")), data=str(film), task="distill"), Ear())
+    assert {video.split for video in prepared.data.videos} == {"train", "validation"}
+    said = [figures.split()[1] for what, figures in heard if what == "reading through the videos" and figures]
+    assert said == [str(number + 1) for number in range(FRAMES)]

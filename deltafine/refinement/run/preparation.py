@@ -234,6 +234,7 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     sites = fits.sites(settings.places, settings.skip)
     scoring = None if settings.score is None else scoring_of(settings.score)
     listener.progress("looking for videos", 0, 0)
+    read = functools.partial(listener.progress, "reading through the videos")
     data = open_data(
         settings.data,
         settings.task,
@@ -257,14 +258,14 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
     if len(data.videos) == 1 and not data.select("train"):
-        data, said = split_in_time(data, settings.validation)
+        data, said = split_in_time(data, settings.validation, read)
         streams = data if settings.streams is None else streams
         warnings.append(said)
     listener.say(data.summary())
     if left_open and settings.task in FOUND:
         listener.say(FOUND[settings.task])
     warnings += [*data.notes, *(streams.notes if streams is not data else ())]
-    held, of_test = held_out(data, frames, settings.fps)
+    held, of_test = held_out(data, frames, settings.fps, read)
     warnings += of_test
     for note in warnings:
         listener.say(note)
@@ -280,7 +281,6 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
         for split in TRAINED:
             prepared.clips(split)
-    read = functools.partial(listener.progress, "reading through the videos")
     data.check(settings.max_bad_videos, progress=read, within=read)
     if streams is not data:
         streams.check(settings.max_bad_videos, split="validation", progress=read, within=read)

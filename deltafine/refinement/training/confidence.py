@@ -12,8 +12,10 @@ from deltafine.measurement.records import Record
 LABELLED, ALL = 0, 1
 SPREAD = 0.4
 """How much farther, or less far, answers move on other recordings than on these: about the standard deviation of the
-logarithm (a logistic distribution of scale SPREAD / 1.702). With it, the share of changed answers on the validation
-videos of two data sets tells that on their streams."""
+logarithm (a logistic distribution of scale SPREAD / 1.702), where the weights are the original's. With it, what changed
+answers cost on the validation videos of two data sets tells that on their streams."""
+SPREAD_OF_TRAINED = 0.6
+"""The same of weights that were trained on videos like these."""
 COST, EXPECTED_COST, EXPECTED_CHANGES = range(3)
 
 
@@ -25,9 +27,10 @@ class Confidence(Metric):
     another class. What the labels are is not looked at, so that a few recordings tell it as well as many would tell a
     difference in accuracy. Of maps, which have no labels, the mean is over all positions.
 
-    ``expected_confidence`` and ``expected_changes`` are this mean and the share of changed answers on other recordings.
-    On few videos no answer may change although many came near to it. So each answer counts by the chance that it
-    changes where the model's logits move farther or less far than here, by a factor that varies with ``SPREAD``.
+    ``expected_confidence`` is this mean on other recordings. On few videos no answer may change although many came near
+    to it. So each answer counts by the chance that it changes where the model's logits move farther or less far than
+    here, by a factor that varies with ``SPREAD``. ``expected_changes`` is the share of answers that change, by
+    ``SPREAD_OF_TRAINED``: what there would be to expect if it were not known how many change here.
     """
 
     name = "confidence"
@@ -68,7 +71,7 @@ class Confidence(Metric):
         said = (
             (COST, "probability that the original gives to the answers, less that of its own", "higher"),
             (EXPECTED_COST, "the same, as expected of other recordings", "higher"),
-            (EXPECTED_CHANGES, "share of answers that change, as expected of other recordings", "lower"),
+            (EXPECTED_CHANGES, "share of answers that change, by how near they came to it", "lower"),
         )
         return Result(
             named=[
@@ -106,11 +109,14 @@ def _figures(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     np.put_along_axis(share, own, 0.0, -1)
     nearest = share.argmax(-1)[..., None]
     with np.errstate(divide="ignore", over="ignore"):
-        chance = 1 / (1 + np.take_along_axis(share, nearest, -1)[..., 0] ** (-1.702 / SPREAD))
+        chance, of_trained = (
+            1 / (1 + np.take_along_axis(share, nearest, -1)[..., 0] ** (-1.702 / spread))
+            for spread in (SPREAD, SPREAD_OF_TRAINED)
+        )
     less = np.take_along_axis(before, nearest, -1) - np.take_along_axis(before, own, -1)
     answer = after.argmax(-1)[..., None]
     cost = (np.take_along_axis(before, answer, -1) - np.take_along_axis(before, own, -1))[..., 0]
-    return np.stack([cost, chance * less[..., 0], chance], axis=-1)
+    return np.stack([cost, chance * less[..., 0], of_trained], axis=-1)
 
 
 def probabilities(predictions: np.ndarray, output: Output) -> np.ndarray:

@@ -20,6 +20,8 @@ from deltafine.refinement.training.deviation import Deviation
 
 RECORDINGS = 1
 """So many recordings tell half of what is to be known of whether a change of answers is for the better."""
+NEAR_CHANGES = 15
+"""So many videos tell as much of how many answers change on others as how near the answers came to changing."""
 GOOD = 0.3
 """Accuracy that may be won or lost by an answer that changes, beside what chance gives: standard deviation."""
 TELLING = 0.2
@@ -119,8 +121,8 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     add up; n recordings count n / (n + ``RECORDINGS``). Of classes, a changed answer is then as good as any other; the
     measured change counts by its variance over the videos, beside that of how much good a changed answer may do.
     Without training, answers change where the original was not sure of its own: what they are then expected to cost
-    is how much surer it was of the answer that it gave. Of classes without labels, that is all that is known. Answers
-    that came near to changing are expected to change on other recordings, and cost as much (see ``Confidence``).
+    is how much surer it was of the answer that it gave. Of classes without labels, that is all that is known. On few
+    videos, answers that came near to changing are expected to change on other recordings (see ``Confidence``).
 
     Args:
         original: figures of the original on the validation videos.
@@ -141,13 +143,12 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
         good = (GOOD * changed) ** 2
         variance = ((change.high - change.low) / 3.92) ** 2 + good / refined.videos
         known = good / (good + variance) if changed else 1.0
-        expected = known * change.value + (1 - known) * by_chance
-        if trained or surer is None:  # what is to come is not known, and as good as what came or as any other answer
-            of_one = expected / changed if changed else unrelated
-            to_come = max(0.0, (changes or 0.0) - changed) * (of_one + unrelated) / 2
-        else:
+        if not trained and surer is not None:
             to_come = (surer_elsewhere or 0.0) - surer
-        return before + expected + min(0.0, to_come)
+        else:
+            more = ((changes or 0.0) - changed) * NEAR_CHANGES / (refined.videos + NEAR_CHANGES)
+            to_come = max(0.0, more) * unrelated
+        return before + known * change.value + (1 - known) * by_chance + min(0.0, to_come)
     deviation = _named(refined, Deviation.name)
     if original.label_error is None or refined.label_error is None or deviation is None:
         return quality(refined)
