@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from deltafine.video.conversion import Converter, peak_of, shown_size
 from deltafine.video.decoding import open_video, packets_of, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
+from deltafine.video.headers import HeaderLog
 from deltafine.video.open_files import OPEN_FILES
 from deltafine.video.packets import PacketLog
 
@@ -70,9 +71,14 @@ class EncodedVideo:
         with open_video(self._path, limits) as (container, stream):
             per_second = float(stream.average_rate or stream.guessed_rate or 25)
             deadline = math.inf if limits.seconds is None else time.thread_time() + limits.seconds
-            damaged = None if whole else note
-            for frame in sound_frames(container, stream, limits, deadline=deadline, damaged=damaged, log=log.note):
-                if frame.key_frame:
+            damaged, headers = None if whole else note, HeaderLog(stream)
+
+            def seen(packet: Packet[VideoStream]) -> None:
+                log.note(packet)
+                headers.note(packet)
+
+            for frame in sound_frames(container, stream, limits, deadline=deadline, damaged=damaged, log=seen):
+                if frame.key_frame and headers.may_enter(frame.opaque):
                     keys.append(len(stamps))
                 if not stamps:
                     size = shown_size(frame)

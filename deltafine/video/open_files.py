@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from deltafine.video.decoding import errors_as_unreadable, meet_encoder, open_stream, version_of_x264
 from deltafine.video.frames import Limits
+from deltafine.video.headers import HEADERS, pieces_of
 
 MOST_FILES: Final = 16
 MOST_BYTES: Final = 512 << 20
@@ -33,12 +34,6 @@ INDEXED = ("mov", "matroska", "avi")
 """Formats of which FFmpeg reads the index first, and then finds any place as if it had not been anywhere else."""
 SELF_CONTAINED = ("vp8", "vp9", "av1", "libdav1d")
 """Codecs of which a key frame needs nothing that was told before."""
-HEADERS: Mapping[str, Callable[[int], bool]] = {
-    "h264": lambda first: first & 31 in (7, 8, 13, 15),
-    "hevc": lambda first: first >> 1 & 63 in (32, 33, 34),
-    "mpeg4": lambda first: first not in (0xB3, 0xB6),
-}
-"""By the first byte of a piece of a packet, whether it tells the decoder something that holds from there on."""
 
 
 @dataclass(eq=False)
@@ -86,7 +81,7 @@ class OpenFile:
         if codec == "h264" and version_of_x264(content) not in (None, version_of_x264(self._first)):
             return True
         is_header = HEADERS[codec]
-        return any(is_header(piece[0]) and piece not in self._told for piece in _pieces(content, codec, self._told))
+        return any(is_header(piece[0]) and piece not in self._told for piece in pieces_of(content, codec, self._told))
 
 
 class OpenFiles:
@@ -183,17 +178,3 @@ def _open(path: Path, place: tuple[object, ...], limits: Limits, frames: int) ->
         container.close()
         raise
     return opened
-
-
-def _pieces(content: bytes, codec: str, told: bytes) -> list[bytes]:
-    """The pieces (NAL units, or what follows a start code) of a packet, none of them empty."""
-    if codec != "mpeg4" and told[:1] == b"\1" and len(told) > 21:  # ISO/IEC 14496-15: each after its length
-        size = 1 + (told[4 if codec == "h264" else 21] & 3)
-        pieces, place = [], 0
-        while place + size < len(content):
-            end = place + size + int.from_bytes(content[place : place + size])
-            pieces.append(content[place + size : end])
-            place = end
-        if place == len(content):  # else it is not so, whatever was told
-            return [piece for piece in pieces if piece]
-    return [piece for piece in (one.rstrip(b"\0") for one in content.split(b"\0\0\1")[1:]) if piece]
