@@ -288,9 +288,11 @@ def label_values(model: keras.Model, data: Dataset) -> tuple[float, ...]:
     if values and not all(map(math.isfinite, values)):
         raise DeltafineError(f"Labels of {data.path} are not finite numbers: correct them.")
     if values and model.outputs[0].shape[-1] != 1:
+        outputs = model.outputs[0].shape[-1]
+        classes = "--task classification if these are the names of its classes, or " if len(values) == outputs else ""
         raise DeltafineError(
-            f"The model gives {model.outputs[0].shape[-1]} numbers and {data.path} has one per label: use --task "
-            "distill to follow the original's answers."
+            f"The model gives {outputs} numbers and {data.path} has one per label: use {classes}--task distill to "
+            "follow the original's answers."
         )
     return values
 

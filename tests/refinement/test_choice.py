@@ -155,6 +155,25 @@ def test_thresholds_are_halved_only_where_answers_do_not_show_that_it_follows(
     assert (chosen.threshold_scale, bool(said)) == (scale, not follow)
 
 
+@pytest.mark.parametrize(("density", "trained"), [(0.19, True), (0.21, False), (0.3, False)])
+def test_a_model_with_the_weights_of_the_original_is_taken_where_training_saves_little_more(
+    tmp_path: Path, density: float, trained: bool
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    logarithms = [np.asarray(layer.log_threshold) for layer in delta_layers(student).values()]
+    choice = Choice(student, Still(student, True), budget, tmp_path, {0.5: logarithms}, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor, choice.epochs = 0.85, 1
+    choice.points = [
+        FrontPoint(epoch=1, penalty=1, accuracy=0.9, mac_density=density, pixel_density=0),
+        FrontPoint(epoch=0, penalty=0, accuracy=0.87, mac_density=0.25, pixel_density=0, divergence=0.5),
+    ]
+    choice.keep(1)
+    choice.make(1.0)
+    (chosen,) = [point for point in choice.points if point.chosen]
+    assert chosen.epoch == trained
+
+
 @pytest.mark.parametrize(("over", "taken"), [(4, 3), (2, 2), (1, 1)])
 def test_epochs_before_the_middle_of_the_training_are_taken_only_where_it_ended_there(
     tmp_path: Path, over: int, taken: int

@@ -27,6 +27,8 @@ TIGHTER = ((0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
 """What is tried with epochs that are over the budget, until one is within: a factor on the thresholds, and how far the
 weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903). At most so many epochs are tried.
 """
+WORTH_TRAINING = 1.25
+"""By so much a trained model has to be sparser than one with the original's weights, which leave less to chance."""
 LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
@@ -160,8 +162,8 @@ class Choice:
             chosen = self._trim_to_target()
         else:
             self._tighten(self._pick(self._settled))
-            self._come_between(self._pick(self._settled))
-            chosen = self._pick(self._settled)
+            self._come_between(self._worth_training(self._pick(self._settled)))
+            chosen = self._worth_training(self._pick(self._settled))
             if self._budget.spend and chosen.judged >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
         # An epoch or a density that was asked for is given, with a word of warning.
@@ -194,6 +196,17 @@ class Choice:
 
     def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
         return pick(points, self._original, self._budget.drop)
+
+    def _worth_training(self, chosen: FrontPoint) -> FrontPoint:
+        """What was chosen, or a calibrated model that is within the budget and nearly as sparse."""
+        near = [
+            point
+            for point in self.points
+            if not point.epoch
+            and point.judged >= self.floor
+            and point.mac_density <= WORTH_TRAINING * chosen.mac_density
+        ]
+        return min(near, key=lambda point: point.mac_density) if chosen.epoch and near else chosen
 
     def _kept_epochs(self) -> set[int]:
         trained = self._trained
@@ -357,8 +370,8 @@ class Choice:
             ]
         if not chosen.epoch and self._trained:
             return [
-                "Training gave nothing sparser within the budget than calibration alone: the refined model has the "
-                "original's weights. Train longer, or with another --penalty."
+                "Training gave nothing within the budget that is much sparser than calibration alone: the refined "
+                "model has the original's weights. Train longer, or with another --penalty."
             ]
         return []
 
