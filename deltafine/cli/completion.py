@@ -33,7 +33,7 @@ def refuse_unknown_shell(arguments: Iterable[str]) -> None:
     """
     if not (given := [option for option in OPTIONS if option in arguments]):
         return
-    import shellingham
+    import shellingham  # which typer requires
 
     try:
         shell = shellingham.detect_shell()[0]
