@@ -137,7 +137,8 @@ class Training:
             self._plan_epochs(time.monotonic() - began)
         trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
         self.choice.floor, self.choice.epochs = floor, self.prepared.epochs
-        self._steering = Steering(self.settings, self.budget, floor, trainer.steps, trainer.warmup_steps)
+        steps = trainer.steps, trainer.warmup_steps
+        self._steering = Steering(self.settings, self.budget, floor, *steps, self.prepared.epochs)
         if resuming:
             self._restore()
             self._tidy()

@@ -13,6 +13,9 @@ from deltafine.settings import RefineSettings
 FIRST_PAID = 3.6
 """λ times the density at the start, where λ is the default for classes and would be larger: beside a task's loss of
 about 1, more tears a network that events cost much from what it knows."""
+FASTEST = 8.0
+"""Gently, the density falls by so much in half of the training at most: faster, and accuracy shows too late that it was
+too far."""
 SMALLEST_SCALE = 0.01
 """Accuracy that is spent or saved is measured by the budget, but by no less."""
 
@@ -155,13 +158,18 @@ class Steering:
         floor: validation accuracy that it may fall to.
         steps: of the whole training.
         warmup: steps in which λ rises.
+        epochs: of the whole training.
     """
 
-    def __init__(self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int) -> None:
+    def __init__(
+        self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int, epochs: int = 1
+    ) -> None:
         self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
         self._accuracy: AccuracyController | None = None
         self._start_density, self._large = 0.0, False
+        self._slowest = FASTEST ** (-2 / epochs)
+        self._density, self._fall = 0.0, 1.0  # after the last epoch, beside what the pace allows
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
@@ -180,6 +188,7 @@ class Steering:
     def before_training(self, point: FrontPoint) -> None:
         """Take in what the calibrated network comes to."""
         self._start_density = self._budget.density_of(point)
+        self._density = point.mac_density
         if self._accuracy is not None and self._large and point.mac_density > 0:
             self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
 
@@ -201,8 +210,15 @@ class Steering:
         """
         if self._target is not None:
             self._target.validated(self._budget.density_of(point))
-        if self._accuracy is not None and caught_up:
-            self._accuracy.validated(point.judged, self._first, done)
+        if self._accuracy is None or not caught_up:
+            return
+        penalty = self._accuracy.penalty
+        self._accuracy.validated(point.judged, self._first, done)
+        if self._accuracy.gently:
+            self._fall = point.mac_density / (self._slowest * self._density) if self._density else 1.0
+            self._density = point.mac_density
+            if self._fall < 1:  # nothing is pushed that goes too fast by itself
+                self._accuracy.penalty = min(self._accuracy.penalty, penalty * max(0.5, self._fall))
 
     def spent(self, point: FrontPoint, done: float) -> bool:
         """Whether nothing is left that larger thresholds could cost."""
@@ -210,13 +226,15 @@ class Steering:
 
     def factor(self, point: FrontPoint, done: float) -> float:
         """On all thresholds after an epoch, so that what is left of the training ends within the budget."""
-        return 1.0 if self._accuracy is None else self._accuracy.factor(point.judged, done)
+        factor = 1.0 if self._accuracy is None else self._accuracy.factor(point.judged, done)
+        return min(1.0, factor) if self._fall < 1 else factor
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for a checkpoint."""
         return {
             "target": None if self._target is None else {**self._target.state(), "first": self._start_density},
             "spending": None if self._accuracy is None else self._accuracy.penalty,
+            "pace": [self._density, self._fall],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -227,3 +245,4 @@ class Steering:
             self._target = TargetController(**rest)
         if self._accuracy is not None:
             self._accuracy.penalty = state["spending"]
+        self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
