@@ -184,7 +184,7 @@ class _Folding:
         else:
             block.weights = weights.transpose(3, 2, 0, 1)
         self._require_size(operation, block)
-        self._may_pool = block.kind == "conv" and self._is_same(operation, block)
+        self._may_pool = self._is_same(operation, block)
         self.chain.blocks.append(block)
         self._fold_nothing(len(bias))
 
@@ -247,9 +247,9 @@ class _Folding:
             self._refuse(operation, "pools the pixels: Akida's tools want a convolution first")
         block = self.chain.blocks[-1]
         height, width, _ = self._shape(operation)
-        means = block.kind == "conv" and len(self.chain.blocks) > 1 and height * width <= _MOST_SUMMED
-        able = self._may_pool if maximum else means
-        if able and block.pooling is None and self._nothing_to_fold():
+        means = len(self.chain.blocks) > 1 and height * width <= _MOST_SUMMED
+        able = block.kind == "conv" and block.strides == (1, 1) and block.pooling is None
+        if able and (self._may_pool if maximum else means) and self._nothing_to_fold():
             return block
         weights = np.diag(self._scale)[:, :, None, None]
         added = Block(operation.name, operation.layer, "conv", weights, self._shift)

@@ -152,17 +152,21 @@ def test_pooling_stands_where_quantizeml_looks_for_it():
     middle = kinds(written(network(centred(), conv("a"), conv("b"), layers.MaxPooling2D(2), conv("c"), *head())))[3:]
     assert middle[:7] == ["Conv", "Relu", "Conv", "MaxPool", "Relu", "Conv", "Relu"]
     assert middle[7:] == ["GlobalAveragePool", "Flatten", "Gemm", "Softmax"]
+    strided = kinds(written(network(conv("a"), conv("b", strides=2), layers.MaxPooling2D(2), conv("c"), *head())))
+    assert strided[4:9] == ["Conv", "Relu", "Conv", "MaxPool", "Relu"]
 
 
-def test_a_mean_of_many_positions_or_behind_the_first_layer_has_a_convolution_of_its_own():
-    """Akida cannot average behind its first layer, and its sums end at 2^24."""
+def test_a_mean_where_akida_has_none_gets_a_convolution_of_its_own():
+    """Akida cannot average behind its first layer or behind strides, and its sums end at 2^24."""
     own = ["Conv", "GlobalAveragePool"]
     assert kinds(written(network(centred(), conv("a"), *head())))[3:7] == ["Conv", "Relu", *own]
     wide = written(network(centred(), conv("a"), conv("b"), *head()))
     assert kinds(wide)[5:9] == ["Conv", "Relu", *own]
     names = [node.name for node in onnx.load_from_string(wide).graph.node if node.op_type == "Conv"]
     assert names == ["a", "b", "mean"]
-    small = network(centred(), conv("a", strides=2), conv("b", strides=2), *head())
+    strided = network(centred(), conv("a"), conv("b", strides=2), *head())
+    assert kinds(written(strided))[5:9] == ["Conv", "Relu", *own]
+    small = network(centred(), conv("a", strides=2), conv("b"), *head())
     assert kinds(written(small))[5:8] == ["Conv", "Relu", "GlobalAveragePool"]
 
 
@@ -317,6 +321,7 @@ import numpy as np
 model = akida.Model(sys.argv[1])
 frames = np.load(sys.argv[2])["frames"]
 np.savez(sys.argv[3], answers=model.predict(frames).reshape(len(frames), -1), names=[one.name for one in model.layers])
+model.map(akida.TwoNodesIPv2(), hw_only=True)  # raises where the hardware lacks a layer
 """
 
 
