@@ -340,7 +340,8 @@ def test_akidas_tools_take_the_file_and_their_simulator_gives_its_answers(finish
     if done.returncode:
         pytest.skip(f"quantizeml and cnn2snn cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     file = deltafine.export(finished, format="akida", output=tmp_path / "net.onnx").file
-    said = called(tools / "bin" / "quantizeml", "quantize", "-m", file, "-sa", file.with_suffix(".npz"))
+    calibrated = ("-sa", file.with_suffix(".npz"), "--per_tensor_activations")
+    said = called(tools / "bin" / "quantizeml", "quantize", "-m", file, *calibrated)
     assert "(Softmax)']. Continuing" in said  # the only node that is left over
     called(tools / "bin" / "cnn2snn", "convert", "-m", tmp_path / "net_i8_w8_a8.onnx")
     script = tmp_path / "predict.py"
