@@ -14,6 +14,7 @@ FORMATS: Registry[ExportFormat] = Registry(
         "onnx": f"{_HERE}.onnx_file:OnnxFile",
         "int8": f"{_HERE}.int8:Int8",
         "int8-onnx": f"{_HERE}.int8_onnx:Int8Onnx",
+        "akida": f"{_HERE}.akida:Akida",
         "plan": f"{_HERE}.plan_file:PlanFile",
         "tflite": f"{_HERE}.tflite:TFLite",
         "fixed-plan": f"{_HERE}.fixed_plan:FixedPlanFile",

@@ -62,8 +62,8 @@ def export(
         run: a run directory, or its ``refined.keras``.
         form: ``"stripped"``: no thresholds; ``"quantized"``: rounds or holds; ``"streaming"``: frame by frame, with
             its state as inputs and outputs.
-        format: ``"keras"``, ``"tflite"``, ``"onnx"``, ``"int8"``, ``"int8-onnx"``, ``"plan"``, ``"fixed-plan"``,
-            ``"thresholds"``, ``"neurobench"``, or one of your own.
+        format: ``"keras"``, ``"tflite"``, ``"onnx"``, ``"int8"``, ``"int8-onnx"``, ``"akida"``, ``"plan"``,
+            ``"fixed-plan"``, ``"thresholds"``, ``"neurobench"``, or one of your own.
         output: the file; default: one in ``RUN/export``.
         data: videos to compare the file with Keras on; default: those of the run.
         check: whether to compare.

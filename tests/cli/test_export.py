@@ -116,7 +116,18 @@ def test_the_list_shows_what_there_is_and_how_what_was_written_compares(finished
     (tmp_path / "refined.keras").write_bytes((finished / "refined.keras").read_bytes())
     nothing = run(tmp_path, "--list").stdout
     assert "Written: nothing yet" in nothing
-    for word in ("stripped", "quantized", "streaming", "keras", "tflite", "onnx", "int8", "plan", "neurobench"):
+    for word in (
+        "stripped",
+        "quantized",
+        "streaming",
+        "keras",
+        "tflite",
+        "onnx",
+        "int8",
+        "akida",
+        "plan",
+        "neurobench",
+    ):
         assert f"\n  {word} " in nothing
     data = ("--data", finished / "videos")
     assert run(tmp_path, "--format", "plan", *data).exit_code == 0
