@@ -197,6 +197,36 @@ def test_the_large_default_for_classes_only_falls_and_one_that_was_given_may_ris
         assert one.strength < after
 
 
+def test_a_density_that_falls_too_fast_is_not_pushed_further_whatever_accuracy_is_left() -> None:
+    settings = resolve(model="m", data="d")
+
+    def begun() -> Steering:
+        one = Steering(settings, Budget.of(settings), floor=0.8, steps=100, warmup=10, epochs=16)
+        one.before_training(point(0.9, 0.09))
+        return one
+
+    first, pace = begun().strength, 8 ** (-2 / 16)
+    for ratio in (1.0, 0.8, pace * 1.01):
+        one = begun()
+        one.after_epoch(point(0.99, 0.09 * ratio), 0.5)
+        assert one.strength > first
+        assert one.factor(point(0.99, 0.09 * ratio), 0.5) > 1
+    for ratio, left in ((pace * 0.9, 0.9), (pace * 0.6, 0.6), (pace * 0.1, 0.5)):
+        one = begun()
+        one.after_epoch(point(0.99, 0.09 * ratio), 0.5)
+        assert one.strength == pytest.approx(first * left)
+        assert one.factor(point(0.99, 0.09 * ratio), 0.5) == 1
+        assert one.factor(point(0.7, 0.09 * ratio), 0.5) < 1
+        again = begun()
+        again.restore(json.loads(json.dumps(one.state())))
+        assert again.factor(point(0.99, 0.09 * ratio), 0.5) == 1
+        again.after_epoch(point(0.99, 0.09 * ratio), 0.6)  # it stands: accuracy that is left counts again
+        assert again.strength > one.strength
+    one = begun()
+    one.after_epoch(point(0.5, 0.09 * pace * 0.9), 0.5)  # wrecked: as ever
+    assert one.strength == pytest.approx(first / 8)
+
+
 def test_the_large_default_for_classes_is_less_where_many_macs_are_paid_for() -> None:
     def first(density: float, **given: Any) -> float:
         settings = resolve(model="m", data="d", **given)
