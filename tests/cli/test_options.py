@@ -63,7 +63,7 @@ def test_the_help_of_refine_shows_defaults_and_says_what_overrides_the_recipe(
     monkeypatch.setenv("COLUMNS", "200")
     shown = deltafine("refine", "--help").output
     for words in (
-        "0 only calibrates (default as many as take 600 steps, with numbers 1500).",
+        "0 only calibrates (default as many as take 1500 steps).",
         "(default send-on-delta).",
         "(default the model's, or 8).",
     ):
