@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from deltafine.cli.completion import offering
 from deltafine.cli.given_paths import refuse_missing_run, refuse_missing_videos
-from deltafine.cli.options import takes_settings
+from deltafine.cli.options import format_option, takes_settings
 from deltafine.exporting import FORMATS
-from deltafine.settings import choices_shown
 
 _READING = "Model and videos (defaults: those of the run)"
 
@@ -33,16 +31,7 @@ def export(
             help="stripped: no thresholds; quantized: rounds or holds; streaming: frame and state in, new state out.",
         ),
     ] = Form.stripped,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar=choices_shown(FORMATS.names),
-            help="What to write.",
-            autocompletion=offering(FORMATS.names),
-        ),
-    ] = "keras",
+    format: Annotated[str, format_option(FORMATS.names, "What to write.")] = "keras",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/export/FORM.")
     ] = None,

@@ -12,7 +12,7 @@ import typer
 
 from deltafine.cli.completion import completing, offering
 from deltafine.errors import DeltafineError, DeltafineWarning
-from deltafine.settings import DECLARED, RENAMED, TAKES, Declared, GivenSettings
+from deltafine.settings import DECLARED, RENAMED, TAKES, Declared, GivenSettings, choices_shown
 from deltafine.settings.rule_names import BUILT_IN_RULES
 from deltafine.settings.score_names import BUILT_IN_SCORES
 
@@ -65,6 +65,11 @@ def takes_settings(
         return called
 
     return decorate
+
+
+def format_option(names: Collection[str], help: str) -> Any:
+    """``--format``, one of these names or one of the user's own."""
+    return typer.Option("--format", "-f", metavar=choices_shown(names), help=help, autocompletion=offering(names))
 
 
 def _by_new_names(given: GivenSettings) -> GivenSettings:

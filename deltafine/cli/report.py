@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltafine.cli.completion import offering
 from deltafine.cli.given_paths import refuse_missing_model, refuse_missing_videos
-from deltafine.cli.options import takes_settings
+from deltafine.cli.options import format_option, takes_settings
 from deltafine.errors import DeltafineError
 from deltafine.report.formats import FORMATS
-from deltafine.settings import GivenSettings, choices_shown
+from deltafine.settings import GivenSettings
 
 if TYPE_CHECKING:
     from deltafine.report import Report
@@ -29,16 +28,7 @@ _FRACTION = "FRACTION"
 @takes_settings("report", panel=_AFRESH, defaults=False)
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a report.json, or a model.")],
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar=choices_shown(FORMATS.names),
-            help="Format of the report.",
-            autocompletion=offering(FORMATS.names),
-        ),
-    ] = "table",
+    format: Annotated[str, format_option(FORMATS.names, "Format of the report.")] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write the format to.")
     ] = None,
