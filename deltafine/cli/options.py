@@ -67,7 +67,7 @@ def takes_settings(
     return decorate
 
 
-def format_option(names: Collection[str], help: str) -> Any:
+def format_option(names: tuple[str, ...], help: str) -> Any:
     """``--format``, one of these names or one of the user's own."""
     return typer.Option("--format", "-f", metavar=choices_shown(names), help=help, autocompletion=offering(names))
 
