@@ -112,6 +112,14 @@ class Choice:
         if number in self._kept_epochs():
             checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
 
+    def go_back(self) -> FrontPoint | None:
+        """Give the student the weights of the sparsest epoch within the budget; None if there is none."""
+        within = [point for point in self._trained if point.judged >= self.floor]
+        point = self._pick(within) if within else None
+        if point is not None:
+            self._load(point)
+        return point
+
     def tidy(self) -> None:
         """Remove the weights that are not worth keeping any more."""
         kept = self._kept_epochs()

@@ -16,6 +16,10 @@ about 1, more tears a network that events cost much from what it knows."""
 FASTEST = 8.0
 """Gently, the density falls by so much in half of the training at most: faster, and accuracy shows too late that it was
 too far."""
+WRECKED = 5.0
+"""So many allowed drops below the floor, a training does not find its way back within what is left of it."""
+RETURNED = 0.5
+"""Factor on λ where a training goes back to earlier weights."""
 SMALLEST_SCALE = 0.01
 """Accuracy that is spent or saved is measured by the budget, but by no less."""
 
@@ -170,6 +174,7 @@ class Steering:
         self._start_density, self._large = 0.0, False
         self._slowest = FASTEST ** (-2 / epochs)
         self._density, self._fall = 0.0, 1.0  # after the last epoch, beside what the pace allows
+        self._before = math.inf  # λ of the epoch before the last validation
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
@@ -212,13 +217,24 @@ class Steering:
             self._target.validated(self._budget.density_of(point))
         if self._accuracy is None or not caught_up:
             return
-        penalty = self._accuracy.penalty
+        penalty = self._before = self._accuracy.penalty
         self._accuracy.validated(point.judged, self._first, done)
         if self._accuracy.gently:
             self._fall = point.mac_density / (self._slowest * self._density) if self._density else 1.0
             self._density = point.mac_density
             if self._fall < 1:  # nothing is pushed that goes too fast by itself
                 self._accuracy.penalty = min(self._accuracy.penalty, penalty * max(0.5, self._fall))
+
+    def wrecked(self, point: FrontPoint) -> bool:
+        """Whether what the network came to is so far outside the budget that the training should go back."""
+        accuracy = self._accuracy
+        return accuracy is not None and (accuracy.floor - point.judged) / accuracy.scale > WRECKED
+
+    def go_back(self, point: FrontPoint) -> None:
+        """Go on from a point that was measured earlier, with a smaller λ than the one that led away from it."""
+        assert self._accuracy is not None
+        self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), self._first / self._accuracy.RANGE)
+        self._density, self._fall = point.mac_density, 1.0
 
     def spent(self, point: FrontPoint, done: float) -> bool:
         """Whether nothing is left that larger thresholds could cost."""
