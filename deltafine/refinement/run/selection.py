@@ -29,6 +29,8 @@ weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903)
 """
 WORTH_TRAINING = 1.25
 """By so much a trained model has to be sparser than one with the original's weights, which leave less to chance."""
+AS_SPARSE = 1.25
+"""What needs at most so many times the MACs of the sparsest epoch is one to go back to."""
 LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
@@ -113,11 +115,21 @@ class Choice:
             checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
 
     def go_back(self) -> FrontPoint | None:
-        """Give the student the weights of the sparsest epoch within the budget; None if there is none."""
-        within = [point for point in self._trained if point.judged >= self.floor]
-        point = self._pick(within) if within else None
-        if point is not None:
-            self._load(point)
+        """Give the student the weights of one of the sparsest epochs within the budget, else those of the start.
+
+        The sparsest of all may be where the network is about to break: one that needs little more is safer.
+
+        Returns:
+            The epoch; None for the start.
+        """
+        there = self._files()
+        within = [point for point in self._trained if point.judged >= self.floor and point.epoch in there]
+        if not within:
+            self._assign(self._start)
+            return None
+        densest = AS_SPARSE * self._pick(within).mac_density
+        point = max((point for point in front(within) if point.mac_density <= densest), key=lambda point: point.judged)
+        self._load(point)
         return point
 
     def tidy(self) -> None:

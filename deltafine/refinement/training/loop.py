@@ -343,15 +343,13 @@ class Training:
             return None if earlier is None else earlier.model_dump()
 
         told = self._workers.lead(go_back)
-        if told is None:
-            return False
-        earlier = FrontPoint.model_validate(told)
+        earlier = None if told is None else FrontPoint.model_validate(told)
         self._workers.follow(self._trainer.student.variables)
         self._trainer.go_on_from_here()
         self._steering.go_back(earlier)
         self.listener.say(
-            f"Epoch {number} left the budget by far: the training goes on from the weights of epoch {earlier.epoch}, "
-            f"with λ {self._steering.strength:.3g}."
+            f"Epoch {number} left the budget by far: the training goes on from "
+            f"{'its start' if earlier is None else f'epoch {earlier.epoch}'} with λ {self._steering.strength:.3g}."
         )
         return True
 

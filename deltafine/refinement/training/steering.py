@@ -174,7 +174,7 @@ class Steering:
         self._start_density, self._large = 0.0, False
         self._slowest = FASTEST ** (-2 / epochs)
         self._density, self._fall = 0.0, 1.0  # after the last epoch, beside what the pace allows
-        self._before = math.inf  # λ of the epoch before the last validation
+        self._before = self._began = math.inf  # λ of the epoch that was validated last; what the training began with
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
@@ -193,7 +193,7 @@ class Steering:
     def before_training(self, point: FrontPoint) -> None:
         """Take in what the calibrated network comes to."""
         self._start_density = self._budget.density_of(point)
-        self._density = point.mac_density
+        self._density, self._began = point.mac_density, point.judged
         if self._accuracy is not None and self._large and point.mac_density > 0:
             self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
 
@@ -228,13 +228,15 @@ class Steering:
     def wrecked(self, point: FrontPoint) -> bool:
         """Whether what the network came to is so far outside the budget that the training should go back."""
         accuracy = self._accuracy
-        return accuracy is not None and (accuracy.floor - point.judged) / accuracy.scale > WRECKED
+        return accuracy is not None and min(accuracy.floor, self._began) - point.judged > WRECKED * accuracy.scale
 
-    def go_back(self, point: FrontPoint) -> None:
-        """Go on from a point that was measured earlier, with a smaller λ than the one that led away from it."""
+    def go_back(self, point: FrontPoint | None) -> None:
+        """Go on from a point that was measured earlier, or from the start, with a smaller λ than led away from it."""
         assert self._accuracy is not None
-        self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), self._first / self._accuracy.RANGE)
-        self._density, self._fall = point.mac_density, 1.0
+        if point is not None:
+            smallest = self._first / self._accuracy.RANGE
+            self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), smallest)
+        self._density, self._fall = 0.0 if point is None else point.mac_density, 1.0
 
     def spent(self, point: FrontPoint, done: float) -> bool:
         """Whether nothing is left that larger thresholds could cost."""
@@ -251,6 +253,7 @@ class Steering:
             "target": None if self._target is None else {**self._target.state(), "first": self._start_density},
             "spending": None if self._accuracy is None else self._accuracy.penalty,
             "pace": [self._density, self._fall],
+            "began": self._began,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -262,3 +265,4 @@ class Steering:
         if self._accuracy is not None:
             self._accuracy.penalty = state["spending"]
         self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
+        self._began = state.get("began", math.inf)
