@@ -16,8 +16,6 @@ about 1, more tears a network that events cost much from what it knows."""
 FASTEST = 8.0
 """Gently, the density falls by so much in half of the training at most: faster, and accuracy shows too late that it was
 too far."""
-WRECKED = 5.0
-"""So many allowed drops below the floor, a training does not find its way back within what is left of it."""
 RETURNED = 0.5
 """Factor on λ where a training goes back to earlier weights."""
 SMALLEST_SCALE = 0.01
@@ -121,7 +119,8 @@ class AccuracyController:
     """Share of the training after which nothing is tolerated any more."""
 
     FAR, FAR_FACTOR = 10.0, 8.0
-    """More than so many allowed drops below the floor, λ falls at once by so much."""
+    """More than so many allowed drops below the floor, λ falls at once by so much. A training does not come back from
+    there within what is left of it."""
     WIDTH, END = 3.0, 0.25
     """Gently: allowed drops that are answered in proportion; share of the answer that is left at the end."""
     THRESHOLDS = 1.2
@@ -228,7 +227,7 @@ class Steering:
     def wrecked(self, point: FrontPoint) -> bool:
         """Whether what the network came to is so far outside the budget that the training should go back."""
         accuracy = self._accuracy
-        return accuracy is not None and min(accuracy.floor, self._began) - point.judged > WRECKED * accuracy.scale
+        return accuracy is not None and min(accuracy.floor, self._began) - point.judged > accuracy.FAR * accuracy.scale
 
     def go_back(self, point: FrontPoint | None) -> None:
         """Go on from a point that was measured earlier, or from the start, with a smaller λ than led away from it."""
