@@ -23,7 +23,7 @@ from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
 MOST_TIGHTENED = 3
-TIGHTER = ((0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
+TIGHTER = ((0.85, 1.0), (0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
 """What is tried with epochs that are over the budget, until one is within: a factor on the thresholds, and how far the
 weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903). At most so many epochs are tried.
 """
@@ -210,9 +210,14 @@ class Choice:
 
     @property
     def _settled(self) -> list[FrontPoint]:
-        """What may be chosen: epochs of the second half, and models that are only calibrated."""
+        """What may be chosen: epochs of the second half, and models that are only calibrated.
+
+        Where none of these epochs is within the budget, those of the first half that are expected to lose nothing.
+        """
         begin = self.epochs / 2 if any(2 * point.epoch >= self.epochs for point in self._trained) else 0
-        return [point for point in self.points if not point.epoch or point.epoch >= begin]
+        late = [point for point in self._trained if point.epoch >= begin]
+        lossless = math.inf if any(point.judged >= self.floor for point in late) else self._original
+        return [point for point in self.points if not point.epoch or point.epoch >= begin or point.judged >= lossless]
 
     def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
         return pick(points, self._original, self._budget.drop)
