@@ -232,9 +232,12 @@ class Choice:
         """Whether an epoch is within the budget, and in the mean with those before and after it would not be.
 
         Of many epochs that scatter around the floor, the sparsest that is above it is the one with the most luck. An
-        epoch that is a good deal sparser says nothing about it.
+        epoch that is a good deal sparser says nothing about it. One that was over the budget, and is not when tried
+        once more with smaller thresholds, should lose nothing.
         """
-        if point.judged < self.floor or point.threshold_scale != 1 or point.trained_share != 1:
+        if point.threshold_scale < 1 or point.trained_share < 1:
+            return self.floor <= point.judged < self._original
+        if point.judged < self.floor or point.threshold_scale != 1:
             return False
         near = [
             other.judged
@@ -348,7 +351,7 @@ class Choice:
             for scale, share in TIGHTER:
                 tried = self._measure_scaled(start, scale, share)
                 self.points.append(tried)
-                if tried.judged >= self.floor:
+                if tried.judged >= self._original:
                     break
 
     def _come_between(self, chosen: FrontPoint) -> None:
