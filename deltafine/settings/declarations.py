@@ -229,7 +229,7 @@ class Declarations(BaseModel):
     epochs: int | None = setting(
         None,
         ge=0,
-        help="Passes over the clips; 0 only calibrates.",
+        help="Passes over the clips, times `passes`; 0 only calibrates.",
         panel=TRAINING,
         common=True,
         unset="as many as take 1500 steps",
@@ -242,6 +242,13 @@ class Declarations(BaseModel):
         panel=TRAINING,
         common=True,
         unset="as long as the epochs take",
+    )
+    passes: int | None = setting(
+        None,
+        ge=1,
+        help="Passes over the clips in an epoch. Each epoch is validated.",
+        panel=TRAINING,
+        unset="as many as take 50 steps; 1 where `epochs` is given",
     )
     seed: int = setting(
         0, ge=0, lt=2**32, help="Seed of the split and of everything random.", panel=TRAINING, common=True

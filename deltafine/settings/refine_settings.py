@@ -23,6 +23,7 @@ ADDED_LATER: dict[str, Any] = {
     "sensitivity_frames": 256,
     "output_weight": [],
     "distill_features": 0.0,
+    "passes": None,
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {

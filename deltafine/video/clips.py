@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -85,9 +85,10 @@ class ClipSettings:
     continued: bool
     seed: int
     epoch: int
+    passes: int = field(default=1, repr=False)  # the plan shows them: digests of earlier versions stay the same
 
     def __post_init__(self) -> None:
-        for name in ("frames", "frame_stride", "clip_stride", "clips_per_video", "batch"):
+        for name in ("frames", "frame_stride", "clip_stride", "clips_per_video", "batch", "passes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeltafineError(f"{name} is {value}: it must be at least 1.")
@@ -279,6 +280,8 @@ class ClipSource:
         # What goes on in the next batch has to go on in the same way.
         clip = [int(self._videos[position]), int(self._starts[position])]
         key = [settings.seed, settings.epoch, *([position % settings.batch] if settings.continued else clip)]
+        if settings.passes > 1:
+            key.append(position * settings.passes // self.clips)
         return settings.augmentation(frames, np.random.default_rng(key))
 
     def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
@@ -314,7 +317,22 @@ class _Clip:
 def _plan(
     examination: Examination, videos: Sequence[Video], numbers: Sequence[int], settings: ClipSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Videos (by their numbers in ``videos``) and first frames of all clips, in the order in which they come."""
+    """Videos (by their numbers in ``videos``) and first frames of all clips, in the order in which they come.
+
+    Each pass is in the order of an epoch that has it alone.
+    """
+    begin = settings.passes * (settings.epoch - 1) + 1
+    of_passes = [
+        _one_pass(examination, videos, numbers, replace(settings, epoch=begin + number, passes=1))
+        for number in range(settings.passes)
+    ]
+    joined, firsts = zip(*of_passes, strict=True)
+    return np.concatenate(joined), np.concatenate(firsts)
+
+
+def _one_pass(
+    examination: Examination, videos: Sequence[Video], numbers: Sequence[int], settings: ClipSettings
+) -> tuple[np.ndarray, np.ndarray]:
     of_videos = [np.empty(0, np.int64)]
     all_starts = [np.empty(0, np.int64)]
     for number in numbers:

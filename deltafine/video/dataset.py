@@ -168,6 +168,7 @@ class Dataset:
         continued: bool = False,
         seed: int = 0,
         epoch: int = 0,
+        passes: int = 1,
         workers: int = 2,
         start_batch: int = 0,
         shard: tuple[int, int] | None = None,
@@ -193,6 +194,7 @@ class Dataset:
                 a video that begins much like that one ended (see ``Continuity``), from other places in every epoch.
                 All batches are full: some clips come twice.
             seed, epoch: Draw the order, the random clips and the augmentation.
+            passes: Go through the clips so many times, each time as another epoch would, from epoch 1 on.
             workers: Decoding threads.
             start_batch: Leave out the batches before this one, without decoding them.
             shard: (which, of how many): give and decode this shard of every batch only, for one of several machines.
@@ -214,6 +216,7 @@ class Dataset:
             continued=continued,
             seed=seed,
             epoch=epoch,
+            passes=passes,
         )
         reader = self._reader(split, size, channels, workers)
         numbers = [number for number, video in enumerate(self.videos) if split in (None, video.split)]

@@ -191,6 +191,29 @@ def test_epochs_before_the_middle_of_the_training_are_taken_only_where_it_ended_
     assert [point.epoch for point in choice.points if point.chosen] == [taken]
 
 
+class Lost(Still):
+    """Smaller thresholds do not help."""
+
+    def student(self) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize(("early", "taken"), [(0.91, 1), (0.89, 4)])
+def test_where_the_later_epochs_are_over_the_budget_an_early_one_is_taken_that_loses_nothing(
+    tmp_path: Path, early: float, taken: int
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, Lost(student, True), budget, tmp_path, {}, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor, choice.epochs = 0.85, 4
+    for epoch, judged, density in ((1, early, 0.3), (2, 0.8, 0.2), (3, 0.81, 0.2), (4, 0.84, 0.2)):
+        choice.points.append(FrontPoint(epoch=epoch, penalty=1, accuracy=judged, mac_density=density, pixel_density=0))
+        choice.keep(epoch)
+        choice.tidy()
+    choice.make(1.0)
+    assert [point.epoch for point in choice.points if point.chosen] == [taken]
+
+
 def test_an_epoch_over_the_budget_is_taken_part_of_the_way_where_that_is_within(tmp_path: Path) -> None:
     student = insert_deltas(small_model(), find_activations(small_model()))
     drift = Drift(student)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deltafine.errors import DeltafineError
-from deltafine.video import Batch, Dataset, open_dataset
+from deltafine.video import Augmentation, Batch, Dataset, open_dataset
 from tests.video.painted import numbers_of, write_classes, write_video
 
 SIZE = (32, 64)
@@ -79,6 +79,33 @@ def test_a_source_can_be_iterated_again_and_resumed(data: Dataset) -> None:
     rest = list(data.clips(None, frames=4, size=(8, 16), shuffle=True, batch=7, start_batch=3))
     assert len(rest) == len(whole) - 3
     assert all(map(same, whole[3:], rest))
+
+
+@pytest.mark.parametrize("order", [{"shuffle": True}, {"continued": True}])
+def test_several_passes_are_as_many_epochs_one_after_the_other(data: Dataset, order: dict[str, Any]) -> None:
+    how: dict[str, Any] = {"frames": 4, "size": (8, 16), "batch": 7, "seed": 3, **order}
+
+    def clips(**settings: Any) -> list[tuple[int, int]]:
+        batches = data.clips(None, **how, **settings)
+        return [place for batch in batches for place in zip(batch.videos.tolist(), batch.starts.tolist(), strict=True)]
+
+    assert clips(epoch=2, passes=3) == [place for epoch in (4, 5, 6) for place in clips(epoch=epoch)]
+    source = data.clips(None, **how, epoch=2, passes=3)
+    assert len(source) == -(-len(clips(epoch=2, passes=3)) // 7)
+    rest = data.clips(None, **how, epoch=2, passes=3, start_batch=5)
+    assert all(map(same, list(source)[5:], rest))
+    assert data.clips(None, **how, epoch=2).digest() == data.clips(None, **how, epoch=2, passes=1).digest()
+    assert source.digest() != data.clips(None, **how, epoch=2).digest()
+
+
+def test_a_clip_is_varied_differently_in_every_pass(data: Dataset) -> None:
+    varied = Augmentation(brightness=0.3)
+    source = data.clips(None, frames=4, size=(8, 16), batch=1, augmentation=varied, epoch=1, passes=2)
+    batches = list(source)
+    half = len(batches) // 2
+    assert [batch.starts.tolist() for batch in batches[:half]] == [batch.starts.tolist() for batch in batches[half:]]
+    differ = [bool((a.frames != b.frames).any()) for a, b in zip(batches[:half], batches[half:], strict=True)]
+    assert sum(differ) > 0.9 * half
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 TRAINED: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 """What a training reads; a test split is for the report alone."""
 STEPS, MOST_EPOCHS = 1500, 30
-"""That a training takes where no epochs are given."""
+"""That a training takes where no epochs are given. An epoch then goes through few clips several times."""
 FEWEST_EPOCHS, FEWEST_OF_CLASSES = 12, 4
 """The same, with the defaults for classes."""
 
@@ -119,11 +119,21 @@ class Prepared:
 
     @property
     def epochs(self) -> int:
-        """Passes over the training clips."""
+        """After each of them the training is validated."""
         if self.settings.epochs is not None:
             return self.settings.epochs
         fewest = FEWEST_OF_CLASSES if self.settings.of_classes else FEWEST_EPOCHS
         return max(fewest, min(MOST_EPOCHS, math.ceil(STEPS / len(self.clips("train", epoch=1)))))
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training clips in an epoch."""
+        settings = self.settings
+        if settings.passes is not None:
+            return settings.passes
+        if settings.epochs is not None:
+            return 1
+        return max(1, STEPS // MOST_EPOCHS // len(self.clips("train")))
 
     @property
     def fills_time(self) -> bool:
@@ -186,7 +196,7 @@ class Prepared:
         start_batch: int = 0,
         shard: tuple[int, int] | None = None,
     ) -> ClipSource:
-        """Batches of clips, or a shard of each; training clips come in another order in every epoch from 1 on."""
+        """Batches of clips, or a shard of each; training clips come in another order in every pass, from epoch 1 on."""
         settings = self.settings
         training = split == "train"
         return self.data.clips(
@@ -205,6 +215,7 @@ class Prepared:
             continued=training and settings.carried and epoch > 0,
             seed=settings.seed,
             epoch=epoch,
+            passes=self.passes if training and epoch > 0 else 1,
             start_batch=start_batch,
             shard=shard,
         )
@@ -293,6 +304,8 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     }
     if settings.of_classes:
         resolved["start"] = "noise"
+    if settings.epochs is None:
+        resolved["passes"] = prepared.passes
     if settings.time is None:  # else they follow when it is known how long a step takes
         resolved["epochs"] = prepared.epochs
     prepared.settings = settings.model_copy(update=resolved)

@@ -23,12 +23,14 @@ from deltafine.storage.files import discard
 
 KEPT_CHECKPOINTS = 8
 MOST_TIGHTENED = 3
-TIGHTER = ((0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
+TIGHTER = ((0.85, 1.0), (0.8, 0.7), (0.65, 0.7), (0.5, 0.5))
 """What is tried with epochs that are over the budget, until one is within: a factor on the thresholds, and how far the
 weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903). At most so many epochs are tried.
 """
 WORTH_TRAINING = 1.25
 """By so much a trained model has to be sparser than one with the original's weights, which leave less to chance."""
+AS_SPARSE = 1.25
+"""What needs at most so many times the MACs of the sparsest epoch is one to go back to."""
 LEAST_SCALE = 1e-3
 """Of the thresholds: a network that stands still with even smaller ones has nothing left to wake."""
 
@@ -112,6 +114,24 @@ class Choice:
         if number in self._kept_epochs():
             checkpoints.save(self._weights_of(number), self._student.variables, {"epoch": number})
 
+    def go_back(self) -> FrontPoint | None:
+        """Give the student the weights of one of the sparsest epochs within the budget, else those of the start.
+
+        The sparsest of all may be where the network is about to break: one that needs little more is safer.
+
+        Returns:
+            The epoch; None for the start.
+        """
+        there = self._files()
+        within = [point for point in self._trained if point.judged >= self.floor and point.epoch in there]
+        if not within:
+            self._assign(self._start)
+            return None
+        densest = AS_SPARSE * self._pick(within).mac_density
+        point = max((point for point in front(within) if point.mac_density <= densest), key=lambda point: point.judged)
+        self._load(point)
+        return point
+
     def tidy(self) -> None:
         """Remove the weights that are not worth keeping any more."""
         kept = self._kept_epochs()
@@ -190,9 +210,14 @@ class Choice:
 
     @property
     def _settled(self) -> list[FrontPoint]:
-        """What may be chosen: epochs of the second half, and models that are only calibrated."""
+        """What may be chosen: epochs of the second half, and models that are only calibrated.
+
+        Where none of these epochs is within the budget, those of the first half that are expected to lose nothing.
+        """
         begin = self.epochs / 2 if any(2 * point.epoch >= self.epochs for point in self._trained) else 0
-        return [point for point in self.points if not point.epoch or point.epoch >= begin]
+        late = [point for point in self._trained if point.epoch >= begin]
+        lossless = math.inf if any(point.judged >= self.floor for point in late) else self._original
+        return [point for point in self.points if not point.epoch or point.epoch >= begin or point.judged >= lossless]
 
     def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
         return pick(points, self._original, self._budget.drop)

@@ -36,6 +36,11 @@ class Averages:
             share = tf.cast(1 - momentum, average.dtype)
             average.assign_add(share * (tf.convert_to_tensor(now) - tf.convert_to_tensor(average)))
 
+    def restart(self) -> None:
+        """Forget what all variables have been before."""
+        for average, now in zip(self.variables, self._averaged, strict=True):
+            average.assign(now)
+
     def hold(self, variable: Any) -> None:
         """Forget what a variable has been before."""
         index = next(place for place, one in enumerate(self._averaged) if one is variable)

@@ -321,7 +321,7 @@ class Training:
         due = not self._recalibrated_after or number in self._recalibrated_after
         done = number / self.prepared.epochs
         self._steering.after_epoch(point, done, caught_up=due)
-        if not last:
+        if not last and not self._went_back(number, point):
             if number in self._recalibrated_after and not self._steering.spent(point, done):
                 self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
                 epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
@@ -332,6 +332,26 @@ class Training:
         self._save()
         self._tidy()
         return epoch
+
+    def _went_back(self, number: int, point: FrontPoint) -> bool:
+        """Go back to weights within the budget, if epoch ``number`` left it by far."""
+        if not self._steering.wrecked(point):
+            return False
+
+        def go_back() -> dict[str, Any] | None:
+            earlier = self.choice.go_back()
+            return None if earlier is None else earlier.model_dump()
+
+        told = self._workers.lead(go_back)
+        earlier = None if told is None else FrontPoint.model_validate(told)
+        self._workers.follow(self._trainer.student.variables)
+        self._trainer.go_on_from_here()
+        self._steering.go_back(earlier)
+        self.listener.say(
+            f"Epoch {number} left the budget by far: the training goes on from "
+            f"{'its start' if earlier is None else f'epoch {earlier.epoch}'} with λ {self._steering.strength:.3g}."
+        )
+        return True
 
     @property
     def _recalibrated_after(self) -> set[int]:

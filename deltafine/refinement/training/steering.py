@@ -16,6 +16,8 @@ about 1, more tears a network that events cost much from what it knows."""
 FASTEST = 8.0
 """Gently, the density falls by so much in half of the training at most: faster, and accuracy shows too late that it was
 too far."""
+RETURNED = 0.5
+"""Factor on λ where a training goes back to earlier weights."""
 SMALLEST_SCALE = 0.01
 """Accuracy that is spent or saved is measured by the budget, but by no less."""
 
@@ -117,9 +119,13 @@ class AccuracyController:
     """Share of the training after which nothing is tolerated any more."""
 
     FAR, FAR_FACTOR = 10.0, 8.0
-    """More than so many allowed drops below the floor, λ falls at once by so much."""
+    """More than so many allowed drops below the floor, λ falls at once by so much. A training does not come back from
+    there within what is left of it."""
     WIDTH, END = 3.0, 0.25
     """Gently: allowed drops that are answered in proportion; share of the answer that is left at the end."""
+    AIM = 1.0
+    """Gently: allowed drops above the floor at which a training is to end. The epochs scatter around that, and those
+    below the floor are lost."""
     THRESHOLDS = 1.2
     """Factor by which thresholds grow or shrink at most after an epoch; where half of the allowed drop is left or
     missing, they do."""
@@ -130,6 +136,7 @@ class AccuracyController:
         left = (accuracy - self.floor) / self.scale + tolerated
         if not self.gently:
             return max(-1.0, min(1.0, left))
+        left -= self.AIM * done
         return max(-1.0, min(1.0, left / self.WIDTH)) * (1 - (1 - self.END) * min(1.0, done))
 
     def factor(self, accuracy: float, done: float) -> float:
@@ -170,6 +177,7 @@ class Steering:
         self._start_density, self._large = 0.0, False
         self._slowest = FASTEST ** (-2 / epochs)
         self._density, self._fall = 0.0, 1.0  # after the last epoch, beside what the pace allows
+        self._before = self._began = math.inf  # λ of the epoch that was validated last; what the training began with
         if budget.density is not None:
             self._target = TargetController(budget.density, steps, self._first, warmup)
         if budget.steers:
@@ -188,7 +196,7 @@ class Steering:
     def before_training(self, point: FrontPoint) -> None:
         """Take in what the calibrated network comes to."""
         self._start_density = self._budget.density_of(point)
-        self._density = point.mac_density
+        self._density, self._began = point.mac_density, point.judged
         if self._accuracy is not None and self._large and point.mac_density > 0:
             self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
 
@@ -212,13 +220,26 @@ class Steering:
             self._target.validated(self._budget.density_of(point))
         if self._accuracy is None or not caught_up:
             return
-        penalty = self._accuracy.penalty
+        penalty = self._before = self._accuracy.penalty
         self._accuracy.validated(point.judged, self._first, done)
         if self._accuracy.gently:
             self._fall = point.mac_density / (self._slowest * self._density) if self._density else 1.0
             self._density = point.mac_density
             if self._fall < 1:  # nothing is pushed that goes too fast by itself
                 self._accuracy.penalty = min(self._accuracy.penalty, penalty * max(0.5, self._fall))
+
+    def wrecked(self, point: FrontPoint) -> bool:
+        """Whether what the network came to is so far outside the budget that the training should go back."""
+        accuracy = self._accuracy
+        return accuracy is not None and min(accuracy.floor, self._began) - point.judged > accuracy.FAR * accuracy.scale
+
+    def go_back(self, point: FrontPoint | None) -> None:
+        """Go on from a point that was measured earlier, or from the start, with a smaller λ than led away from it."""
+        assert self._accuracy is not None
+        if point is not None:
+            smallest = self._first / self._accuracy.RANGE
+            self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), smallest)
+        self._density, self._fall = 0.0 if point is None else point.mac_density, 1.0
 
     def spent(self, point: FrontPoint, done: float) -> bool:
         """Whether nothing is left that larger thresholds could cost."""
@@ -235,6 +256,7 @@ class Steering:
             "target": None if self._target is None else {**self._target.state(), "first": self._start_density},
             "spending": None if self._accuracy is None else self._accuracy.penalty,
             "pace": [self._density, self._fall],
+            "began": self._began,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -246,3 +268,4 @@ class Steering:
         if self._accuracy is not None:
             self._accuracy.penalty = state["spending"]
         self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
+        self._began = state.get("began", math.inf)

@@ -101,6 +101,11 @@ class Trainer:
         """Within it, the student has the average of its latest weights: it is less noisy, and what is kept of it."""
         return self._averages.put_in() if self._averages is not None else nullcontext()
 
+    def go_on_from_here(self) -> None:
+        """Average from the weights on that the student has now; the optimisers keep what they have learnt."""
+        if self._averages is not None:
+            self._averages.restart()
+
     @property
     def rate(self) -> float:
         """Factor on both learning rates; 1 unless the training had to go back."""
