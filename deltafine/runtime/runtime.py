@@ -18,6 +18,7 @@ from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.controller import Controller, check_budgets, checked_sensitivity
 from deltafine.runtime.event_rules import follows_sensitivity
 from deltafine.runtime.frame_counts import FrameCounts
+from deltafine.runtime.many_streams import step_many
 from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
@@ -119,6 +120,15 @@ class DeltaStream(NotCopied):
             DeltafineError: the frame is not of the model's shape, or holds NaN or infinity; it is left out, and the
                 next is compared with the one before. Or another thread is using this stream.
         """
+        pixels = self._accepted(frame)
+        begin = time.perf_counter()
+        first = self._begun(held=pixels is None)
+        if pixels is not None:
+            self.state.step(pixels)
+        return self._ended(first, 1e3 * (time.perf_counter() - begin))
+
+    def _accepted(self, frame: np.ndarray) -> np.ndarray | None:
+        """The pixels of a frame, if it can be used; None if this is one that is not looked at."""
         pixels = np.asarray(frame)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
             raise DeltafineError(
@@ -127,18 +137,22 @@ class DeltaStream(NotCopied):
             )
         if self._underway:  # the step before broke off, and left values of two frames
             self._reset()
-        first = self.state.fresh
-        begin = time.perf_counter()
         if self._number % self._every:
-            self._counts = FrameCounts(self._plan)
-        else:
-            pixels = self._finite(pixels)
-            self._counts, self._underway = None, True
-            self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
-            self._underway = False
+            return None
+        pixels = self._finite(pixels)
+        return pixels if pixels.shape == self._image else pixels.reshape(self._image)
+
+    def _begun(self, *, held: bool) -> bool:
+        """The state is going to be advanced, or the prediction held; returns whether this is a first frame."""
+        self._counts, self._underway = FrameCounts(self._plan) if held else None, not held
+        return self.state.fresh
+
+    def _ended(self, first: bool, milliseconds: float) -> Any:
+        """The prediction, now that the state is advanced."""
+        self._underway = False
         self._number += 1
         if self._controller is not None and not first:  # which is computed whole, whatever the thresholds are
-            self._keep_budget(self._controller, 1e3 * (time.perf_counter() - begin))
+            self._keep_budget(self._controller, milliseconds)
         return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
 
     def _keep_budget(self, controller: Controller, milliseconds: float) -> None:
@@ -307,6 +321,28 @@ class DeltaRuntime(NotCopied):
     def step(self, frame: np.ndarray) -> Any:
         """Advance the runtime's own stream by one frame, see ``DeltaStream.step``."""
         return self._stream.step(frame)
+
+    def step_many(self, frames: Mapping[DeltaStream, np.ndarray]) -> dict[DeltaStream, Any]:
+        """Advance several streams by a frame each, so that weights are read once for all of them.
+
+        Answers, counts and states are those of ``DeltaStream.step``, bit by bit. A stream that has no frame now is
+        left out, and stays as it is. ::
+
+            door, yard = runtime.stream(), runtime.stream()
+            answers = runtime.step_many({door: frame, yard: another})
+            answers[door]
+
+        Args:
+            frames: by stream of this runtime, as ``DeltaStream.step`` takes them.
+
+        Returns:
+            The predictions by stream, in the same order. With ``budget_ms``, a frame has taken an equal share of the
+            time.
+
+        Raises:
+            DeltafineError: as for ``DeltaStream.step``, or a stream is of another runtime; no stream is advanced.
+        """
+        return step_many(self.plan, frames)
 
     def reset(self) -> None:
         """Start a new video on the runtime's own stream."""
