@@ -129,7 +129,7 @@ class NumbaState(NotCopied):
         own = [getattr(arrays, name) for name in OWN]
         if arrays.thresholds is not self.program.thresholds:
             own += [arrays.thresholds, arrays.levels]
-        return owned_bytes([*own, self.table, *self._reader.arrays])
+        return owned_bytes([*own, self.table, self._first, self._count, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
