@@ -283,7 +283,8 @@ def play(
         every: run on every k-th frame, and hold the prediction between.
         budget_ms, budget_macs: what a frame of each source may take in the mean, as for ``DeltaRuntime``.
         fps: play at most so many frames in a second: recordings take their time, of live sources others are left out.
-        calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
+        calibrate: find out on the first frames, once, which way to compute each convolution is faster here; not while
+            the kernels are still to be compiled.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
     Returns:
@@ -308,7 +309,7 @@ def play(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
             "(height, width, channels): feed deltafine.DeltaRuntime yourself."
         )
-    if calibrate and not runtime.calibrated:
+    if calibrate and not runtime.calibrated and not runtime.compiling:  # else at the next start
         _calibrate(runtime, named[0])
     return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps)
 

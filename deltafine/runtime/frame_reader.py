@@ -58,6 +58,10 @@ class FrameReader:
         """Hold no frame of the caller's."""
         self.numbers, self.pixels = self._buffer, _NO_PIXELS
 
+    def take_no_bytes_as_sent(self) -> None:
+        """What was sent last did not come from here."""
+        self._in_bytes = self._bytes_in_buffer = False
+
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What it holds."""

@@ -13,6 +13,7 @@ from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
+from deltafine.runtime.kernels.event_convolution import FRAMES_TO_WAIT
 from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, SCRATCH, Memory, addresses
 from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
 from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, MOST_ROWS, SCRATCH_VALUES
@@ -106,7 +107,19 @@ class NumbaState(NotCopied):
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
         self._reader.reset()
-        self.fresh, self._compare_all = True, False
+        self.fresh, self._compare_all, self._anew = True, False, False
+
+    def go_on_from(self, values: Sequence[np.ndarray]) -> None:
+        """Go on with the values of another engine, (height, width, channels) of each tensor.
+
+        What delta layers have sent is kept; all else is computed anew in the next frame, so that nothing of the other
+        engine's rounding is left.
+        """
+        for kept, value in zip(self._views, values, strict=True):
+            kept[:] = value
+        self.memory_arrays.stale[:] = FRAMES_TO_WAIT
+        self._reader.take_no_bytes_as_sent()
+        self.fresh, self._compare_all, self._anew = False, True, True
 
     def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
         """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
@@ -167,7 +180,7 @@ class NumbaState(NotCopied):
         if self.compares_all:
             self._run_comparing_all()
         self._reader.release()
-        self.fresh = self._compare_all = False
+        self.fresh = self._compare_all = self._anew = False
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
@@ -205,7 +218,7 @@ class NumbaState(NotCopied):
     def _run_comparing(self, place: int) -> None:
         operation, arrays = self.program.plan.operations[place], self.memory_arrays
         before = []
-        for index in operation.inputs if self._follows[place] else ():
+        for index in operation.inputs if self._anew or self._follows[place] else ():
             height, width, _, _, _, mask = self.program.tensors[index]
             masks = arrays.masks[mask : mask + height * width]
             before.append((index, arrays.changed[index], masks, masks.copy()))

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.controller import Controller, check_budgets, checked_sensitivity
 from deltafine.runtime.event_rules import follows_sensitivity
+from deltafine.runtime.first_start import Compiling, kernels_are_kept
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.many_streams import step_many
 from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "numba", "numpy")
 
+Later = Callable[[bool], "NumbaState | None"]
+"""Asked before each frame whether there is another state to go on with; told whether there was a frame before."""
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
 
 
@@ -52,8 +55,10 @@ class DeltaStream(NotCopied):
         sensitivity: float = 1.0,
         budget_ms: float | None = None,
         budget_macs: float | None = None,
+        later: Later | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._later = later
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
@@ -137,6 +142,8 @@ class DeltaStream(NotCopied):
             )
         if self._underway:  # the step before broke off, and left values of two frames
             self._reset()
+        if self._later is not None and (state := self._later(not self.state.fresh)) is not None:
+            self._go_on_with(state)
         if self._number % self._every:
             return None
         pixels = self._finite(pixels)
@@ -154,6 +161,14 @@ class DeltaStream(NotCopied):
         if self._controller is not None and not first:  # which is computed whole, whatever the thresholds are
             self._keep_budget(self._controller, milliseconds)
         return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
+
+    def _go_on_with(self, state: NumbaState) -> None:
+        """The kernels are there: they go on from where NumPy stands."""
+        if not self.state.fresh:
+            state.go_on_from([self.state.value(index) for index in range(len(self._plan.tensors))])
+        if self._sensitivity != 1:
+            state.set_sensitivity(self._sensitivity, compare_all=False)
+        self.state, self._later = state, None
 
     def _keep_budget(self, controller: Controller, milliseconds: float) -> None:
         """Multiply thresholds as a budget asks for, now that a frame has cost what it has."""
@@ -224,7 +239,8 @@ class DeltaRuntime(NotCopied):
     Args:
         source: a run directory, a model file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it works; where it does not, a
-            ``DeltafineWarning`` says so, and NumPy computes.
+            ``DeltafineWarning`` says so, and NumPy computes. At the first start on a machine, ``"auto"`` answers with
+            NumPy until the kernels are compiled, and goes on with them; ``"numba"`` compiles them first.
         frame_size: (height, width), for a model that takes any size.
         every: k: run on every k-th frame of a video from its first on, and hold the prediction between.
         budget_ms, budget_macs: what a frame of a stream may take in the mean, in milliseconds, or as a share of the
@@ -268,7 +284,10 @@ class DeltaRuntime(NotCopied):
         if every < 1:
             raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
         check_budgets(budget_ms, budget_macs)
-        self.engine, self.every = _engine(engine), every
+        self._engine, self.every = _engine(engine), every
+        self._compiling: Compiling | None = None
+        if self._engine == "numba" and engine == "auto" and not kernels_are_kept():
+            self._compiling = Compiling()
         self.budget_ms, self.budget_macs, self._set_to = budget_ms, budget_macs, 1.0
         self._calls_keras: KerasCall = _no_keras
         self._folder: Path | None = None
@@ -299,7 +318,7 @@ class DeltaRuntime(NotCopied):
             The convolutions that run by events now, and how many times as much one multiply-accumulate costs in them.
             Nothing for the NumPy engine, which knows one way only.
         """
-        if self.engine == "numpy":
+        if self._engine == "numpy" or (self._compiling is not None and not self._compiling.wait()):
             return {}
         from deltafine.runtime.autotuning import choose
 
@@ -311,10 +330,21 @@ class DeltaRuntime(NotCopied):
     @property
     def calibrated(self) -> bool:
         """Whether a choice was made on this machine, now or at an earlier start."""
-        return self.engine == "numpy" or self._choice is not None
+        return self._engine == "numpy" or self._choice is not None
+
+    @property
+    def compiling(self) -> bool:
+        """Whether NumPy answers because the kernels are not there yet."""
+        return self._compiling is not None and not self._compiling.done
+
+    @property
+    def engine(self) -> str:
+        """The engine in use."""
+        return "numpy" if self.compiling else self._engine
 
     def _choose(self, choice: dict[str, float] | None) -> None:
         self._choice = choice
+        self._later: Later | None = self._when_compiled(choice or {}) if self.compiling else None
         self._new_state = self._states(choice or {})
         self._stream = self.stream()
 
@@ -379,7 +409,25 @@ class DeltaRuntime(NotCopied):
             sensitivity=self._set_to,
             budget_ms=self.budget_ms,
             budget_macs=self.budget_macs,
+            later=self._later,
         )
+
+    def _when_compiled(self, choice: dict[str, float]) -> Later:
+        """What streams ask for a state in the kernels' memory; it begins to compile behind the first answer."""
+        compiling, making = self._compiling, threading.Lock()
+
+        def state(answered: bool) -> NumbaState | None:
+            assert compiling is not None
+            if not compiling.done:
+                if answered:
+                    compiling.begin()
+                return None
+            with making:
+                if self._later is state:  # nobody has been here
+                    self._new_state, self._later = self._states(choice), None
+            return cast("NumbaState", self._new_state())
+
+        return state
 
     @property
     def memory(self) -> dict[str, int]:
