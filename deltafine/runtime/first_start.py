@@ -63,7 +63,8 @@ class Compiling:
     def begin(self) -> None:
         """Compile in a thread of its own, if that is not done yet."""
         if self._begun.acquire(blocking=False):
-            threading.Thread(target=self._compile, name="deltafine-compiler").start()
+            # Not a daemon, whoever asks for it: else a program would end without the kernels.
+            threading.Thread(target=self._compile, name="deltafine-compiler", daemon=False).start()
 
     def wait(self) -> bool:
         """Wait until it is over; returns whether there are kernels."""

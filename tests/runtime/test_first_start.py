@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_each_stream_changes_over_by_itself_with_its_sensitivity_and_new_ones_be
     assert type(one.state).__name__ == type(other.state).__name__ == "NumbaState"
     assert one.state.program is other.state.program is runtime.stream().state.program
     assert runtime.memory["weights"] == DeltaRuntime(model, engine="numba").memory["weights"]
+
+
+def test_the_thread_that_compiles_outlives_the_program_whoever_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = on_its_first_start(refined(MODELS["plain"](), "identity"), monkeypatch)
+    daemons = []
+    monkeypatch.setattr(first_start, "compile_kernels", lambda: daemons.append(threading.current_thread().daemon))
+    player = threading.Thread(
+        target=lambda: [runtime.step(frame) for frame in video(frame_shape(MODELS["plain"]()), 3)], daemon=True
+    )
+    player.start()
+    player.join()
+    assert runtime._compiling is not None
+    assert runtime._compiling.wait()
+    assert daemons == [False]
 
 
 def test_calibrating_waits_for_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
