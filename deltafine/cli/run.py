@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +105,8 @@ def _show(playing: Playing, lines: FrameLines) -> None:
         stopped = stop
     if stopped is not None or playing.whole.frames:
         lines.summary()
+    if playing.runtime.compiling:
+        _say_what_is_waited_for(stopped)
     if stopped is not None:
         _leave(stopped)
     if failures:
@@ -113,9 +117,24 @@ def _show(playing: Playing, lines: FrameLines) -> None:
         raise DeltafineError(f"{', '.join(playing.tallies)} gave no frame that could be played{why}.")
 
 
+def _say_what_is_waited_for(stop: KeyboardInterrupt | None) -> None:
+    """Kernels are still being compiled: the command ends when they are there, or at once where it was stopped."""
+    from deltafine.cli.console import print_note
+
+    if stop is None:
+        print_note("The kernels are still being compiled: the command ends when they are kept for the next start.")
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_code_of(stop))
+
+
 def _leave(stop: KeyboardInterrupt) -> NoReturn:
-    number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
-    raise typer.Exit(128 + number)
+    raise typer.Exit(_code_of(stop))
+
+
+def _code_of(stop: KeyboardInterrupt) -> int:
+    return 128 + (stop.signal if isinstance(stop, Interrupted) else signal.SIGINT)
 
 
 @contextlib.contextmanager

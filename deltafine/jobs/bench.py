@@ -114,7 +114,7 @@ def bench(
     run, data, given = Path(run), Path(data), checked(**settings)
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
+    runtime = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
     videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)

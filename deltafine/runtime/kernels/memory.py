@@ -39,6 +39,9 @@ class Memory(NamedTuple):
             when it is time.
         largest: float64 per tensor, the largest value that its ``sums`` have held.
         looks: int64 per tensor, how often it was asked whether they still hold.
+        counters: int64 (operations, COUNTERS), what the frame takes.
+        numbers: float32, the frame to be read, unless ``pixels`` has any.
+        pixels: uint8, the frame to be read.
     """
 
     weights: np.ndarray
@@ -64,19 +67,24 @@ class Memory(NamedTuple):
     stale: np.ndarray
     largest: np.ndarray
     looks: np.ndarray
+    counters: np.ndarray
+    numbers: np.ndarray
+    pixels: np.ndarray
 
 
-OWN = Memory._fields[Memory._fields.index("arena") :]
-"""The second group."""
+OWN = Memory._fields[Memory._fields.index("arena") : -2]
+"""The second group, without the frames, which are the caller's or a buffer's."""
+ARENA, SCRATCH, NUMBERS, PIXELS = (Memory._fields.index(name) for name in ("arena", "scratch", "numbers", "pixels"))
+"""Rows of a table of addresses."""
 
 _TYPES = (
     types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.float32, types.uint8,
     types.int32, types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64,
     types.int64, types.int64, types.float64, types.uint8, types.int64, types.float64,
-    types.int64,
+    types.int64, types.int64, types.float32, types.uint8,
 )  # fmt: skip
 _ARRAYS: list[Any] = [
-    types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)
+    types.Array(of, 1 + (name in ("tensors", "counters")), "C") for name, of in zip(Memory._fields, _TYPES, strict=True)
 ]
 COLUMNS = 3
 
