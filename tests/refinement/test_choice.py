@@ -198,6 +198,22 @@ class Lost(Still):
         return 2.0
 
 
+@pytest.mark.parametrize(("after", "density", "taken"), [(0.7, 0.2, 2), (0.7, 0.15, 3), (0.86, 0.2, 3)])
+def test_an_epoch_is_not_taken_that_is_within_the_budget_by_luck(
+    tmp_path: Path, after: float, density: float, taken: int
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    budget = Budget(None, None, 0.05, False, True, 0.05, False)
+    choice = Choice(student, Lost(student, True), budget, tmp_path, {}, lambda: 1.0)  # type: ignore[arg-type]
+    choice.floor, choice.epochs = 0.85, 4
+    for epoch, judged, of_macs in ((1, 0.9, 0.4), (2, 0.88, 0.3), (3, 0.86, 0.2), (4, after, density)):
+        choice.points.append(FrontPoint(epoch=epoch, penalty=1, accuracy=judged, mac_density=of_macs, pixel_density=0))
+        choice.keep(epoch)
+        choice.tidy()
+    choice.make(1.0)
+    assert [point.epoch for point in choice.points if point.chosen] == [taken]
+
+
 @pytest.mark.parametrize(("early", "taken"), [(0.91, 1), (0.89, 4)])
 def test_where_the_later_epochs_are_over_the_budget_an_early_one_is_taken_that_loses_nothing(
     tmp_path: Path, early: float, taken: int

@@ -29,6 +29,8 @@ weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903)
 """
 WORTH_TRAINING = 1.25
 """By so much a trained model has to be sparser than one with the original's weights, which leave less to chance."""
+AS_DENSE = 0.9
+"""What needs at least this share of the MACs of another epoch tells how that one might have been without luck."""
 AS_SPARSE = 1.25
 """What needs at most so many times the MACs of the sparsest epoch is one to go back to."""
 LEAST_SCALE = 1e-3
@@ -181,9 +183,9 @@ class Choice:
         elif self._budget.density is not None:
             chosen = self._trim_to_target()
         else:
-            self._tighten(self._pick(self._settled))
-            self._come_between(self._worth_training(self._pick(self._settled)))
-            chosen = self._worth_training(self._pick(self._settled))
+            self._tighten(self._pick(self._candidates))
+            self._come_between(self._worth_training(self._pick(self._candidates)))
+            chosen = self._worth_training(self._pick(self._candidates))
             if self._budget.spend and chosen.judged >= self.floor:
                 chosen = self._trim_to_accuracy(chosen)
         # An epoch or a density that was asked for is given, with a word of warning.
@@ -215,9 +217,33 @@ class Choice:
         Where none of these epochs is within the budget, those of the first half that are expected to lose nothing.
         """
         begin = self.epochs / 2 if any(2 * point.epoch >= self.epochs for point in self._trained) else 0
-        late = [point for point in self._trained if point.epoch >= begin]
+        late = [point for point in self._trained if point.epoch >= begin and not self._by_luck(point)]
         lossless = math.inf if any(point.judged >= self.floor for point in late) else self._original
-        return [point for point in self.points if not point.epoch or point.epoch >= begin or point.judged >= lossless]
+        early = [point for point in self._trained if point.epoch < begin and point.judged >= lossless]
+        return [*(point for point in self.points if not point.epoch), *early, *late]
+
+    @property
+    def _candidates(self) -> list[FrontPoint]:
+        """Of what may be chosen, that whose weights were kept: luck may show after others were not."""
+        there = self._files()
+        return [point for point in self._settled if not point.epoch or point.epoch in there]
+
+    def _by_luck(self, point: FrontPoint) -> bool:
+        """Whether an epoch is within the budget, and in the mean with those before and after it would not be.
+
+        Of many epochs that scatter around the floor, the sparsest that is above it is the one with the most luck. An
+        epoch that is a good deal sparser says nothing about it.
+        """
+        if point.judged < self.floor or point.threshold_scale != 1 or point.trained_share != 1:
+            return False
+        near = [
+            other.judged
+            for other in self._trained
+            if abs(other.epoch - point.epoch) <= 1
+            and other.threshold_scale == other.trained_share == 1
+            and other.mac_density >= AS_DENSE * point.mac_density
+        ]
+        return sum(near) / len(near) < self.floor
 
     def _pick(self, points: Sequence[FrontPoint]) -> FrontPoint:
         return pick(points, self._original, self._budget.drop)
