@@ -21,7 +21,7 @@ from deltafine.runtime.kernels.rows import combine, pool, pool_everything
 
 
 @intrinsic
-def _borrowed(typing_context: Any, array: Any) -> Any:
+def borrowed(typing_context: Any, array: Any) -> Any:
     """The same array without a count of its references, which would go up and down with every call."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -42,8 +42,8 @@ def run_network(
     Args:
         table: ``addresses`` of the stream's memory.
     """
-    table, operations, counters = _borrowed(table), _borrowed(operations), _borrowed(counters)
-    frame, pixels = _borrowed(frame), _borrowed(pixels)
+    table, operations, counters = borrowed(table), borrowed(operations), borrowed(counters)
+    frame, pixels = borrowed(frame), borrowed(pixels)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
