@@ -209,6 +209,7 @@ def play(
     budget_macs: float | None = None,
     fps: float | None = None,
     calibrate: bool = True,
+    precision: str = "float32",
     **settings: Any,
 ) -> Playing:
     """Play videos, cameras and streams with a refined model, computing only what changed.
@@ -223,6 +224,7 @@ def play(
         budget_ms, budget_macs: what a frame of each source may take in the mean, as for ``DeltaRuntime``.
         fps: play at most so many frames in a second: recordings take their time, of live sources others are left out.
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
+        precision: ``"float32"`` or ``"int8"``; the ranges that int8 needs are found on the first frames, once.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
     Returns:
@@ -241,7 +243,8 @@ def play(
         raise DeltafineError("--raw says what standard input holds, which is not played: give - as a source.")
     named = named_sources(list(sources))
     budgets: Any = {"budget_ms": budget_ms, "budget_macs": budget_macs}
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **budgets, **trust_in(given))
+    how: Any = {"frame_size": frame_size_of(given), "every": every, "precision": precision}
+    runtime = DeltaRuntime(run, **how, **budgets, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
@@ -249,6 +252,11 @@ def play(
         )
     if calibrate and not runtime.calibrated:
         _calibrate(runtime, named[0])
+    if precision == "int8" and not runtime.calibrated:
+        raise DeltafineError(
+            f"The ranges of values, which int8 needs, are not known, and {named[0].label} shows no frames before it is "
+            "played: run on a video first, with calibration."
+        )
     return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps)
 
 
@@ -269,5 +277,5 @@ def _calibrate(runtime: DeltaRuntime, source: NamedSource) -> None:
             first.append(shot.pixels())
             if found.live and time.monotonic() > until:
                 break
-    if len(first) == CALIBRATION_FRAMES:
+    if len(first) == CALIBRATION_FRAMES or (first and runtime.precision == "int8"):
         runtime.calibrate(first)

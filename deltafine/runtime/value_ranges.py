@@ -10,27 +10,28 @@ import numpy as np
 from deltafine.runtime.plan import Plan
 
 
-class _State(Protocol):
-    def step(self, frame: np.ndarray) -> None: ...
+class _Stream(Protocol):
+    """What runs in floating point: a stream or its state."""
+
+    def step(self, frame: np.ndarray) -> object: ...
 
     def value(self, index: int) -> np.ndarray: ...
 
 
-def value_ranges(plan: Plan, state: _State, frames: Iterable[np.ndarray]) -> np.ndarray:
+def value_ranges(plan: Plan, state: _Stream, frames: Iterable[np.ndarray]) -> np.ndarray:
     """The least and the largest value of each tensor of a plan.
 
     Args:
         plan: what is computed.
         state: a stream of it, which goes on from where it is.
-        frames: (height, width, channels) each.
+        frames: as it takes them.
 
     Returns:
         (tensors, 2) float64; of no frames, zeros. 0 always lies within.
     """
     ranges = np.zeros((len(plan.tensors), 2))
-    shape = plan.tensors[plan.operations[0].output].shape
     for frame in frames:
-        state.step(np.asarray(frame).reshape(shape))
+        state.step(frame)
         for index in range(len(plan.tensors)):
             value = state.value(index)
             ranges[index] = min(ranges[index, 0], float(value.min())), max(ranges[index, 1], float(value.max()))
@@ -38,7 +39,7 @@ def value_ranges(plan: Plan, state: _State, frames: Iterable[np.ndarray]) -> np.
 
 
 def of_bytes(plan: Plan, ranges: np.ndarray) -> np.ndarray:
-    """The same, where frames are bytes: of the input, and of what is the input in other units, all that there can be."""
+    """The same, where frames are bytes: of the input, also in other units, all that there can be."""
     ranges = ranges.copy()
     known: dict[int, Callable[[float], np.ndarray]] = {}
     for operation in plan.operations[:2]:

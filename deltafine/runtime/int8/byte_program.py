@@ -150,7 +150,9 @@ class ByteProgram(Program):
             of.RULE: of.R_IN_FLOATS if step.in_floats else of.R_NONE,
         }
         if step.in_floats:
-            row[of.ORDER] = self._link(np.concatenate([at + places_of_channels(width) for at, width in _blocks(channels)]))
+            row[of.ORDER] = self._link(
+                np.concatenate([at + places_of_channels(width) for at, width in _blocks(channels)])
+            )
         if step.multiple is not None:
             row |= {of.RULE: of.R_MULTIPLES, of.MULTIPLE: self._pack_by_channel("whole", step.multiple)}
         row |= self._pack_weights(operation, kind) if operation.weights else self._pack_taps(operation, step)

@@ -170,7 +170,7 @@ class _Making:
     def _multiplies(self, operation: Operation) -> bool:
         """Append a convolution or a dense layer, if it can be done on bytes."""
         weights = self._plan.arrays[operation.weights]
-        height, width, each, outputs = weights.shape
+        each, outputs = weights.shape[2:]
         channels = self._channels(operation)
         alone = outputs == 1 if operation.kind == "depthwise" else operation.groups == 1
         if not alone or self._plan.own_rule(operation) is not None or operation.finish.scale:

@@ -183,7 +183,7 @@ class _Rows:
         self.builder.store(self.builder.trunc(differing, I32), self.emit.at(self.numbers, place))
 
     def _over_row(self, block: _Block) -> ir.Value:
-        """Sum of ``block(emit, at, mine)`` over the vectors of a row; of the last, only the lanes ``mine`` are in it."""
+        """Sum of ``block(emit, at, mine)`` over the vectors of a row; of the last, only the lanes ``mine``."""
         builder, emit = self.builder, self.emit
 
         def one(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

@@ -41,9 +41,7 @@ _TYPES = (
     types.int64, types.int8, types.int32, types.float32, types.uint8, types.uint16, types.uint8, types.int32,
     types.uint8,
 )  # fmt: skip
-unpack_bytes = unpacker(
-    ByteMemory, [types.Array(of, 2 if number == 0 else 1, "C") for number, of in enumerate(_TYPES)]
-)
+unpack_bytes = unpacker(ByteMemory, [types.Array(of, 2 if number == 0 else 1, "C") for number, of in enumerate(_TYPES)])
 
 (
     KIND, WEIGHTS, QUADS, RUNS, RUN_COUNT, BLOCKS, TAIL, REST, PITCH, BIAS, MULTIPLE, FACTOR, ZERO, LOW, HIGH,

@@ -204,7 +204,9 @@ def times_tile(width: int) -> Any:
             places = emit.at(emit.data(2), args[3])
             target = emit.at(emit.data(7), args[8])
             factor = emit.everywhere(builder.trunc(args[5], I32), emit.of_numbers)
-            before = emit.everywhere(builder.select(args[6], ir.Constant(I32, 0), ir.Constant(I32, -1)), emit.of_numbers)
+            before = emit.everywhere(
+                builder.select(args[6], ir.Constant(I32, 0), ir.Constant(I32, -1)), emit.of_numbers
+            )
 
             def one_row(row: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                 here = emit.at(start, builder.load(emit.at(places, row)))
@@ -221,5 +223,3 @@ def times_tile(width: int) -> Any:
         return signature, generate
 
     return tile
-
-

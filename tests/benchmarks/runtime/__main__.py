@@ -92,7 +92,9 @@ def compare(
             return NumbaState(Program(plan), None)
         whole = {name: np.zeros_like(array) if "threshold" in name else array for name, array in plan.arrays.items()}
         exact = Plan(plan.name, plan.tensors, plan.operations, plan.outputs, whole)
-        return ByteState(ByteProgram(in_bytes(plan, value_ranges(exact, NumbaState(Program(exact), None), frames))), None)
+        return ByteState(
+            ByteProgram(in_bytes(plan, value_ranges(exact, NumbaState(Program(exact), None), frames))), None
+        )
 
     for density in DENSITIES:
         state = state_of(changing(plan, density))
