@@ -21,7 +21,7 @@ _SAME_GRID = ("max_pool", "place", "reshape")
 _ROOM = 2.0**30
 """Sums, and what they are multiplied to, stay below it."""
 _LARGEST_BIAS = 2.0**29
-_DIGITS = 20
+_DIGITS = 16
 """Of what inputs are multiplied with before they are added up."""
 _QUANTISING = ("quantize", "paper")
 
