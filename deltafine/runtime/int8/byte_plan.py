@@ -48,7 +48,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Step:
+class ByteStep:
     """What an operation on bytes does with its sums.
 
     Attributes:
@@ -80,7 +80,7 @@ class BytePlan(Plan):
     """
 
     grids: list[Grid | None] = field(default_factory=list)
-    steps: dict[int, Step] = field(default_factory=dict)
+    steps: dict[int, ByteStep] = field(default_factory=dict)
 
     def on_bytes(self, operation: Operation) -> bool:
         """Whether an operation reads or makes bytes."""

@@ -10,7 +10,7 @@ from deltafine.runtime.int8.byte_plan import (
     DEQUANTISE,
     QUANTISE,
     BytePlan,
-    Step,
+    ByteStep,
     cap_of,
     element_thresholds,
     limit_of,
@@ -122,7 +122,7 @@ class ByteProgram(Program):
         self._rows.append([made[column] for column in range(of.COLUMNS)])
         return row
 
-    def _columns(self, operation: Operation, step: Step) -> dict[int, int]:
+    def _columns(self, operation: Operation, step: ByteStep) -> dict[int, int]:
         kind = _KINDS.get(operation.kind, of.B_TIMES)
         source, target = self.plan.grids[operation.inputs[0]], self.plan.grids[operation.output]
         if kind == of.B_QUANTISE:
@@ -214,7 +214,7 @@ class ByteProgram(Program):
             of.RUN_COUNT: runs,
         }
 
-    def _pack_taps(self, operation: Operation, step: Step) -> dict[int, int]:
+    def _pack_taps(self, operation: Operation, step: ByteStep) -> dict[int, int]:
         """What is added up of other operations."""
         height, width, channels, _, pitch, _ = (int(one) for one in self.tensors[operation.inputs[0]])
         if step.times:

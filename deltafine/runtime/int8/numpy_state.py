@@ -11,7 +11,7 @@ from deltafine.runtime.int8.byte_plan import (
     FAR,
     QUANTISE,
     BytePlan,
-    Step,
+    ByteStep,
     cap_of,
     element_thresholds,
     limit_of,
@@ -69,7 +69,7 @@ class ByteNumpyState(NumpyState):
             levels = levels * step.multiple
         return np.clip(levels + step.zero, step.low, step.high).astype(np.uint8)
 
-    def _sums(self, operation: Operation, step: Step, active: np.ndarray) -> np.ndarray:
+    def _sums(self, operation: Operation, step: ByteStep, active: np.ndarray) -> np.ndarray:
         """(rows, channels) int64."""
         kind, size = operation.kind, active.shape
         inputs = [self.values[index] for index in operation.inputs]

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltafine.runtime.activation_functions import NO_LIMIT
-from deltafine.runtime.int8.byte_plan import DEQUANTISE, MOST, QUANTISE, BytePlan, Grid, Step
+from deltafine.runtime.int8.byte_plan import DEQUANTISE, MOST, QUANTISE, BytePlan, ByteStep, Grid
 from deltafine.runtime.int8.weights import runs_of, whole_weights
 from deltafine.runtime.plan import MACS, Finish, Operation, Plan, Tensor
 
@@ -66,7 +66,7 @@ class _Making:
         self.tensors: list[Tensor] = []
         self.grids: list[Grid | None] = []
         self.made: list[Operation] = []
-        self.steps: dict[int, Step] = {}
+        self.steps: dict[int, ByteStep] = {}
         self.arrays = dict(plan.arrays)
         self._bytes: dict[int, int] = {}
         self._floats: dict[int, int] = {}
@@ -147,7 +147,7 @@ class _Making:
     def _step(
         self, operation: Operation, grid: Grid, multiple: np.ndarray | None, factor: np.ndarray, shift: np.ndarray,
         less: np.ndarray, most: np.ndarray, times: tuple[int, ...] = (),
-    ) -> Step | None:  # fmt: skip
+    ) -> ByteStep | None:  # fmt: skip
         """What is done with sums; None where they might not fit.
 
         Args:
@@ -165,7 +165,7 @@ class _Making:
             return None
         low, high = self._limits(operation.finish, grid)
         bias = (added - less).astype(np.int32)
-        return Step(bias, to_levels.astype(np.float32), low, high, grid.zero, multiple, times)
+        return ByteStep(bias, to_levels.astype(np.float32), low, high, grid.zero, multiple, times)
 
     def _multiplies(self, operation: Operation) -> bool:
         """Append a convolution or a dense layer, if it can be done on bytes."""
@@ -194,7 +194,7 @@ class _Making:
         self.arrays[operation.weights] = whole.reshape(weights.shape)
         if step is None:
             self._floats[operation.output] = index
-            self.steps[index] = Step((-less).astype(np.int32), factor.astype(np.float32), in_floats=True)
+            self.steps[index] = ByteStep((-less).astype(np.int32), factor.astype(np.float32), in_floats=True)
         else:
             self._bytes[operation.output] = index
             self.steps[index] = step
@@ -270,4 +270,4 @@ class _Making:
         )
 
 
-_NOTHING = Step(np.zeros(0, np.int32), np.zeros(0, np.float32))
+_NOTHING = ByteStep(np.zeros(0, np.int32), np.zeros(0, np.float32))

@@ -23,7 +23,7 @@ MULTIPLES = "multiples"
 _Block = Callable[[ByteEmitter, ir.Value, ir.Value | None], ir.Value]
 
 
-class _Row(NamedTuple):
+class _ByteRow(NamedTuple):
     """Where things of one row stand."""
 
     position: ir.Value
@@ -56,7 +56,7 @@ def send_bytes(rule: str) -> Any:
         )  # fmt: skip
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
-            (found,) = _Rows(ByteEmitter(context, builder, signature, args), rule).send()
+            (found,) = _ByteRows(ByteEmitter(context, builder, signature, args), rule).send()
             return found
 
         return signature, generate
@@ -64,7 +64,7 @@ def send_bytes(rule: str) -> Any:
     return send
 
 
-class _Rows:
+class _ByteRows:
     """The code of one call of ``send_bytes``, whose arguments it takes."""
 
     def __init__(self, emit: ByteEmitter, rule: str) -> None:
@@ -99,18 +99,18 @@ class _Rows:
 
         return self.emit.loop(self.count, [number(0)], one)
 
-    def _row(self, i: ir.Value) -> _Row:
+    def _row(self, i: ir.Value) -> _ByteRow:
         builder, emit = self.builder, self.emit
         position = builder.load(emit.at(self.active, i))
         distance = builder.add(self.threshold, builder.mul(position, self.threshold_pitch))
-        return _Row(
+        return _ByteRow(
             position,
             emit.at(self.sums, builder.mul(i, self.pitch)),
             emit.at(self.levels, builder.load(emit.at(self.targets, i))),
             emit.at(self.limits, distance),
         )
 
-    def _made(self, emit: ByteEmitter, row: _Row, at: ir.Value) -> ir.Value:
+    def _made(self, emit: ByteEmitter, row: _ByteRow, at: ir.Value) -> ir.Value:
         """A vector of levels, of the sums from channel ``at`` on."""
         builder = self.builder
         of_floats = ir.VectorType(F32, emit.width // 4)
@@ -129,7 +129,7 @@ class _Rows:
         low, high = (emit.everywhere(builder.trunc(end, I8), emit.of_bytes) for end in (self.low, self.high))
         return emit.smaller(emit.larger(emit.packed(numbers), low), high)
 
-    def _made_and_kept(self, row: _Row) -> _Block:
+    def _made_and_kept(self, row: _ByteRow) -> _Block:
         def block(emit: ByteEmitter, at: ir.Value, mine: ir.Value | None) -> ir.Value:
             new, old = self._made(emit, row, at), emit.read(emit.at(row.kept, at), emit.of_bytes)
             if self.rule == ELEMENT:
@@ -140,7 +140,7 @@ class _Rows:
 
         return block
 
-    def _made_and_counted(self, row: _Row) -> _Block:
+    def _made_and_counted(self, row: _ByteRow) -> _Block:
         def block(emit: ByteEmitter, at: ir.Value, mine: ir.Value | None) -> ir.Value:
             new, old = self._made(emit, row, at), emit.read(emit.at(row.kept, at), emit.of_bytes)
             emit.write(new, emit.at(self.line, at))
@@ -152,7 +152,7 @@ class _Rows:
 
         return block
 
-    def _kept(self, row: _Row) -> _Block:
+    def _kept(self, row: _ByteRow) -> _Block:
         def block(emit: ByteEmitter, at: ir.Value, mine: ir.Value | None) -> ir.Value:
             new, old = (emit.read(emit.at(line, at), emit.of_bytes) for line in (self.line, row.kept))
             return self._keep(emit, row, at, mine, new, old)
@@ -160,7 +160,7 @@ class _Rows:
         return block
 
     def _keep(
-        self, emit: ByteEmitter, row: _Row, at: ir.Value, mine: ir.Value | None, new: ir.Value, old: ir.Value
+        self, emit: ByteEmitter, row: _ByteRow, at: ir.Value, mine: ir.Value | None, new: ir.Value, old: ir.Value
     ) -> ir.Value:
         """Keep a vector; returns how many of its bytes changed."""
         changed = self.builder.icmp_unsigned("!=", new, old)
@@ -169,7 +169,7 @@ class _Rows:
         emit.write(new, emit.at(row.kept, at))
         return emit.count_true(changed)
 
-    def _note(self, row: _Row, found: list[ir.Value], differing: ir.Value) -> list[ir.Value]:
+    def _note(self, row: _ByteRow, found: list[ir.Value], differing: ir.Value) -> list[ir.Value]:
         builder = self.builder
         differing = builder.select(self.fresh, self.channels, differing)
         changed = builder.icmp_signed(">", differing, number(0))
@@ -177,7 +177,7 @@ class _Rows:
         packed = builder.or_(builder.zext(changed, I64), builder.shl(differing, number(32)))
         return [builder.add(found[0], packed)]
 
-    def _mark(self, row: _Row, differing: ir.Value, changed: ir.Value) -> None:
+    def _mark(self, row: _ByteRow, differing: ir.Value, changed: ir.Value) -> None:
         place = self.builder.add(self.mask, row.position)
         self.builder.store(self.builder.zext(changed, I8), self.emit.at(self.marks, place))
         self.builder.store(self.builder.trunc(differing, I32), self.emit.at(self.numbers, place))

@@ -12,11 +12,9 @@ import pytest
 from deltafine import DeltaRuntime
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.runtime.lowering.lower import compile_model
-from tests.cli.running import Command
 from tests.kept_plans import SIZE, write_played_run
 from tests.runtime.int8.plans import byte_plan, video
 from tests.runtime.models import MODELS, refined
-from tests.small_runs import write_small_video
 
 FRAMES = list(video((SIZE, SIZE, 3), 12, 0))
 
@@ -104,15 +102,3 @@ def test_whole_networks_are_in_int8(network: str) -> None:
     products = [one for one in found.operations if one.kind in ("conv", "depthwise")]
     assert products
     assert all(found.on_bytes(one) for one in products)
-
-
-def test_run_calibrates_on_the_first_frames(deltafine: Command, run: Path, tmp_path: Path) -> None:
-    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=6)
-    refused = deltafine("run", run, film, "--precision", "int8", "--no-calibrate")
-    assert refused.code == 2
-    assert "which int8 needs, are not known" in refused.errors
-    done = deltafine("run", run, film, "--precision", "int8")
-    assert done.code == 0, done
-    assert len(done.output.splitlines()) == 7
-    assert deltafine("run", run, film, "--precision", "int8", "--no-calibrate").code == 0
-    assert deltafine("run", run, film, "--precision", "int7").code == 2
