@@ -50,6 +50,9 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Write a JSON object per line.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Leave out the lines of frames.")] = False,
     calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
+    precision: Annotated[
+        str, typer.Option(metavar="TYPE", help="float32, or int8: calibrated on the first frames, once.")
+    ] = "float32",
     **settings: Any,
 ) -> None:
     """Stream videos through a refined model, computing only what changed."""
@@ -60,6 +63,7 @@ def run(
     if fps is not None and not fps > 0:
         raise DeltafineError(f"--fps is {fps:g}: give a number above 0.")
     how: dict[str, Any] = {"frames": frames, "every": every, "fps": fps, "raw": raw, "calibrate": calibrate}
+    how["precision"] = precision
     how |= {"budget_ms": budget_ms, "budget_macs": _share(budget_macs)}
     with _stopped_by_sigterm():
         try:

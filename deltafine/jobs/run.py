@@ -270,6 +270,7 @@ def play(
     budget_macs: float | None = None,
     fps: float | None = None,
     calibrate: bool = True,
+    precision: str = "float32",
     **settings: Any,
 ) -> Playing:
     """Play videos, cameras and streams with a refined model, computing only what changed.
@@ -285,6 +286,7 @@ def play(
         fps: play at most so many frames in a second: recordings take their time, of live sources others are left out.
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here; not while
             the kernels are still to be compiled.
+        precision: ``"float32"`` or ``"int8"``; the ranges that int8 needs are found on the first frames, once.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
     Returns:
@@ -303,7 +305,8 @@ def play(
         raise DeltafineError("--raw says what standard input holds, which is not played: give - as a source.")
     named = named_sources(list(sources))
     budgets: Any = {"budget_ms": budget_ms, "budget_macs": budget_macs}
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **budgets, **trust_in(given))
+    how: Any = {"frame_size": frame_size_of(given), "every": every, "precision": precision}
+    runtime = DeltaRuntime(run, **how, **budgets, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
@@ -311,6 +314,11 @@ def play(
         )
     if calibrate and not runtime.calibrated and not runtime.compiling:  # else at the next start
         _calibrate(runtime, named[0])
+    if precision == "int8" and not runtime.calibrated:
+        raise DeltafineError(
+            f"The ranges of values, which int8 needs, are not known, and {named[0].label} shows no frames before it is "
+            "played: run on a video first, with calibration."
+        )
     return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps)
 
 
@@ -331,5 +339,5 @@ def _calibrate(runtime: DeltaRuntime, source: NamedSource) -> None:
             first.append(shot.pixels())
             if found.live and time.monotonic() > until:
                 break
-    if len(first) == CALIBRATION_FRAMES:
+    if len(first) == CALIBRATION_FRAMES or (first and runtime.precision == "int8"):
         runtime.calibrate(first)

@@ -195,6 +195,10 @@ class NumbaState(NotCopied):
         self.table[PIXELS, 1] = 0
         self.table[row, 0], self.table[row, 1] = array.__array_interface__["data"][0], array.size
 
+    def runs_alone(self, first: int) -> bool:
+        """Whether several streams advance the section that begins here one after the other."""
+        return self.program.plan.runs_in_python(self.program.plan.operations[first])
+
     def run(self, first: int, last: int) -> None:
         """Advance operations of one section of the plan, and add to their counters."""
         plan = self.program.plan
@@ -275,7 +279,7 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
         fresh = np.array([state.fresh for state in together], np.uint8)
         program, counts = together[0].program, np.empty(len(together), np.int64)
         for first, last in program.sections:
-            if program.plan.runs_in_python(program.plan.operations[first]):
+            if together[0].runs_alone(first):
                 for state in together:
                     state.run(first, last)
             else:

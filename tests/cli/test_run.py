@@ -291,3 +291,16 @@ def test_the_percentile_is_the_time_that_so_many_frames_did_not_exceed() -> None
         times.add(milliseconds)
     assert [times.percentile(percent) for percent in (25, 50, 95, 100)] == [1.0, 2.0, 100.0, 100.0]
     assert [percentile([3.0, 1.0, 100.0, 2.0], percent) for percent in (25, 50, 95, 100)] == [1.0, 2.0, 100.0, 100.0]
+
+
+def test_int8_is_calibrated_on_the_first_frames(deltafine: Command, tmp_path: Path) -> None:
+    run = write_played_run(tmp_path / "run")
+    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=6)
+    refused = deltafine("run", run, film, "--precision", "int8", "--no-calibrate")
+    assert refused.code == 2
+    assert "which int8 needs, are not known" in refused.errors
+    done = deltafine("run", run, film, "--precision", "int8")
+    assert done.code == 0, done
+    assert len(done.output.splitlines()) == 7
+    assert deltafine("run", run, film, "--precision", "int8", "--no-calibrate").code == 0
+    assert deltafine("run", run, film, "--precision", "int7").code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,23 +90,26 @@ _ARRAYS: list[Any] = [
 COLUMNS = 3
 
 
-def addresses(memory: Memory) -> np.ndarray:
+def addresses(memory: Iterable[np.ndarray]) -> np.ndarray:
     """Where each array lies, and its shape, int64 (arrays, COLUMNS); the arrays have to live on while it is used."""
     return np.array([(array.ctypes.data, *array.shape, 1)[:COLUMNS] for array in memory], np.int64)
 
 
-@intrinsic
-def unpack(typing_context: Any, table: Any) -> Any:
-    """The memory that ``addresses`` were taken of.
+def unpacker(kind_of_memory: Any, kinds: Sequence[Any]) -> Any:
+    """A function that makes of a table the memory that ``addresses`` were taken of.
 
     Kernels hand the table on to each other, and make of it what they need: all arrays would be more than a hundred
     numbers to copy with every call. They have no count of references either, which would go up and down each time.
+
+    Args:
+        kind_of_memory: a named tuple.
+        kinds: numba's types of its arrays.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows = context.make_array(table)(context, builder, args[0]).data
+        rows = context.make_array(signature.args[0])(context, builder, args[0]).data
         arrays = []
-        for number, kind in enumerate(_ARRAYS):
+        for number, kind in enumerate(kinds):
             address, *shape = (
                 builder.load(cgutils.gep_inbounds(builder, rows, number * COLUMNS + column))
                 for column in range(1 + kind.ndim)
@@ -118,4 +122,11 @@ def unpack(typing_context: Any, table: Any) -> Any:
             arrays.append(array._getvalue())
         return context.make_tuple(builder, signature.return_type, arrays)
 
-    return types.NamedTuple(_ARRAYS, Memory)(table), generate  # type: ignore[attr-defined]
+    @intrinsic
+    def unpack(typing_context: Any, table: Any) -> Any:
+        return types.NamedTuple(kinds, kind_of_memory)(table), generate  # type: ignore[attr-defined]
+
+    return unpack
+
+
+unpack = unpacker(Memory, _ARRAYS)

@@ -21,7 +21,7 @@ from deltafine.runtime.kernels.together import DONE, convolve_together
 
 
 @intrinsic
-def _borrowed(typing_context: Any, array: Any) -> Any:
+def borrowed(typing_context: Any, array: Any) -> Any:
     """The same array without a count of its references, which would go up and down with every call."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -76,7 +76,7 @@ def run_network(
         fresh: uint8 (streams,), whether it is the first frame.
         counts: int64 (streams,), working space.
     """
-    tables, operations, fresh, counts = _borrowed(tables), _borrowed(operations), _borrowed(fresh), _borrowed(counts)
+    tables, operations, fresh, counts = borrowed(tables), borrowed(operations), borrowed(fresh), borrowed(counts)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
