@@ -490,6 +490,7 @@ class DeltaRuntime(NotCopied):
             with making:
                 if self._later is state:  # nobody has been here
                     self._new_state, self._later = self._states(choice), None
+            assert self._new_state is not None
             return cast("NumbaState", self._new_state())
 
         return state
