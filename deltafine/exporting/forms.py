@@ -27,9 +27,9 @@ from keras import ops
 from deltafine.errors import DeltafineError
 from deltafine.exporting.export_format import FORMS
 from deltafine.layers import DeltaActivation
-from deltafine.layers.recurrent import DeltaStates, without_state_deltas
 from deltafine.layers.rules import EventRule
 from deltafine.layers.rules.identity import Identity
+from deltafine.layers.state_deltas import DeltaStates, without_state_deltas
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers

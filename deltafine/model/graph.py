@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.layers.recurrent import DeltaStates, recorded_states
+from deltafine.layers.state_deltas import DeltaStates, recorded_states
 from deltafine.model import keras_private
 
 Graph: TypeAlias = keras.Model | keras.Function

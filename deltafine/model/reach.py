@@ -57,7 +57,7 @@ class Reach:
 
     def __init__(self) -> None:
         self.masks: dict[Call, np.ndarray] = {}
-        self.states: set[recurrent.State] = set()
+        self.states: set[recurrent.StateValue] = set()
 
     @property
     def calls(self) -> list[Call]:
@@ -94,7 +94,7 @@ def reach(
         barriers: outputs of the other sites; not passed.
     """
     result = Reach()
-    result.states.update(value for value in start if isinstance(value, recurrent.State))
+    result.states.update(value for value in start if isinstance(value, recurrent.StateValue))
     masks: Masks = {value: np.ones(value.sample_shape, bool) for value in start}
     for call in trace.calls:
         reached = [value for value in call.inputs if value in masks]

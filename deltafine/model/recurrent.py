@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from deltafine.layers.recurrent import GATED, STATE, may_hold_states, step
+from deltafine.layers.state_deltas import GATED, STATE, may_hold_states, step
 from deltafine.model import fan_out_counts
 from deltafine.model.trace import Call, Value
 
@@ -25,7 +25,7 @@ INPUT = "input"
 
 
 @dataclass(frozen=True, eq=False)
-class State(Value):
+class StateValue(Value):
     """What a recurrent layer multiplies beside its input, (None, steps, ...): no tensor of the graph.
 
     Attributes:
@@ -81,19 +81,19 @@ def dense_macs(layer: keras.layers.Layer, input_shape: Sequence[int]) -> int | N
     return int(steps * macs)
 
 
-def states_of(call: Call) -> list[State]:
+def states_of(call: Call) -> list[StateValue]:
     """What a layer multiplies beside its input, where a delta layer can stand before it."""
     layer, shape = call.operation, call.inputs[0].sample_shape
     if not may_hold_states(layer) or not is_covered(layer) or len(call.inputs) != 1 or call.masked:
         return []
     return [
-        State((None, shape[0], *size), call.outputs[0].dtype, call, name)
+        StateValue((None, shape[0], *size), call.outputs[0].dtype, call, name)
         for name, _, kind, _, size in products(layer, shape)
         if kind != INPUT
     ]
 
 
-def macs_of_state(state: State) -> int:
+def macs_of_state(state: StateValue) -> int:
     """MACs per sample of the product of a state."""
     shape = state.call.inputs[0].sample_shape
     fans = [fan for name, _, _, fan, _ in products(state.call.operation, shape) if name == state.product]

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from deltafine.layers.recurrent import GATED, STATE
+from deltafine.layers.state_deltas import GATED, STATE
 from deltafine.model.layer_names import Names
 from deltafine.model.recurrent import INPUT
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 
 from deltafine.errors import DeltafineError
-from deltafine.layers.recurrent import GATED, STATE, DeltaStates, StateDelta, with_state_deltas
+from deltafine.layers.state_deltas import GATED, STATE, DeltaStates, StateDelta, with_state_deltas
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph, keras_private
 from deltafine.model.activation_calls import has_fused_activation
@@ -16,7 +16,7 @@ from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.layer_names import Names
-from deltafine.model.recurrent import State
+from deltafine.model.recurrent import StateValue
 from deltafine.model.sites import Site
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Rewriter:
         found = {}
         for product in (STATE, GATED):
             site = self._sites.get(f"{path}/{product}")
-            if site is not None and isinstance(site.plan.places[site.name][0], State):
+            if site is not None and isinstance(site.plan.places[site.name][0], StateValue):
                 found[product] = self._deltas[site.name] = self._make(StateDelta, site, policy)
         return found
 

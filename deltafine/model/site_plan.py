@@ -12,7 +12,7 @@ from deltafine.model.gates import gate_calls
 from deltafine.model.layer_names import Names
 from deltafine.model.macs import MacLayer, mac_calls
 from deltafine.model.reach import macs_of, reach
-from deltafine.model.recurrent import State, states_of
+from deltafine.model.recurrent import StateValue, states_of
 from deltafine.model.time_axis import takes_clips_as_traced, times_of_values, values_with_frames
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value
 
@@ -104,7 +104,7 @@ class SitePlan:
         return found
 
     @cached_property
-    def states(self) -> dict[Call, list[State]]:
+    def states(self) -> dict[Call, list[StateValue]]:
         """What recurrent layers that go from frame to frame multiply beside their inputs, where it can be held."""
         if not takes_clips_as_traced(self.trace):
             return {}
@@ -120,7 +120,7 @@ class SitePlan:
     def why_impossible(self, name: str) -> str:
         """Why a delta layer at a place would compare no frames, whatever a user says; empty where it does."""
         value = self.places[name][0]
-        return "" if isinstance(value, State) or value in self.with_frames else self.without_frames
+        return "" if isinstance(value, StateValue) or value in self.with_frames else self.without_frames
 
     @cached_property
     def activations(self) -> dict[str, Call]:

@@ -9,7 +9,7 @@ from deltafine.model.activation_calls import activation_kind
 from deltafine.model.gates import is_hard_sigmoid
 from deltafine.model.guarding import MIXING
 from deltafine.model.reach import Reach, reach
-from deltafine.model.recurrent import State
+from deltafine.model.recurrent import StateValue
 from deltafine.model.site_plan import INPUT, SitePlan
 
 _KINDS: dict[str, str] = {
@@ -125,7 +125,7 @@ def _kind(plan: SitePlan, name: str) -> str:
         return "hard_sigmoid" if is_hard_sigmoid(plan.trace, call) else kind
     if plan.is_input(name):
         return INPUT
-    if isinstance(plan.places[name][0], State):
+    if isinstance(plan.places[name][0], StateValue):
         return "state"
     operation = plan.trace.maker[plan.places[name][0]].operation
     if isinstance(operation, MIXING):

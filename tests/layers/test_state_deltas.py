@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deltafine.layers.recurrent import (
+from deltafine.layers.state_deltas import (
     GATED,
     STATE,
     StateDelta,
