@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 _KERAS = "keras"
-_MODULES = ("deltafine.layers", "deltafine.layers.state_deltas", "deltafine.layers.time")
+_MODULES = ("deltafine.layers", "deltafine.layers.time")
 
 
 def register_layers_with_keras() -> None:
