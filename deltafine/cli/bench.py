@@ -26,6 +26,9 @@ def bench(
     every: Annotated[
         int, typer.Option(min=1, metavar="K", help="Let all runtimes run on every K-th frame of the videos.")
     ] = 1,
+    precision: Annotated[
+        str, typer.Option(metavar="TYPE", help="Of the delta runtime: float32, or int8, beside which float32 is timed.")
+    ] = "float32",
     **settings: Any,
 ) -> None:
     """Time a refined model frame by frame against dense runtimes, in 32 bits and in int8."""
@@ -33,20 +36,21 @@ def bench(
 
     refuse_missing_run(run)
     refuse_missing_videos(data)
-    _bench(run, data, frames, threads or 1, every, settings)
+    how = {"frames": frames, "every": every, "precision": precision}
+    _bench(run, data, threads or 1, how, settings)
     if threads is not None:
         return
     if (cores := available_cores()) > 1:
         # TensorFlow's number of threads is fixed once it has computed anything, hence another process.
-        command = ["bench", str(run), "--data", str(data), "--frames", str(frames), "--threads", str(cores)]
-        command += ["--every", str(every)]
+        command = ["bench", str(run), "--data", str(data), "--threads", str(cores)]
+        command += [text for name, value in how.items() for text in (f"--{name}", str(value))]
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "deltafine", *command, *as_arguments(settings)], check=False)
         if done.returncode:
             raise typer.Exit(done.returncode)
 
 
-def _bench(run: Path, data: Path, frames: int, threads: int, every: int, settings: GivenSettings) -> None:
+def _bench(run: Path, data: Path, threads: int, how: dict[str, Any], settings: GivenSettings) -> None:
     from rich.console import Console
 
     from deltafine.cli.console import Talk, load_tensorflow, print_text, quiet_standard_error
@@ -56,12 +60,11 @@ def _bench(run: Path, data: Path, frames: int, threads: int, every: int, setting
     load_tensorflow()
     from deltafine.jobs.bench import bench as run_bench
 
-    how: Any = {"frames": frames, "threads": threads, "every": every, "quietly": quiet_standard_error}
     with Talk(aside=True) as talk:
-        done = run_bench(run, data, listener=talk, **how, **settings)
+        done = run_bench(run, data, threads=threads, quietly=quiet_standard_error, listener=talk, **how, **settings)
     left_out = (f"{name} left out: {reason}" for name, reason in done.left_out.items())
     by_events = f"{counted(done.by_events, 'convolution')} of deltafine may run by events here"
-    notes = [by_events, *left_out, *done.notes]
+    notes = [*([by_events] if done.timing.precision == "float32" else []), *left_out, *done.notes]
     print_text("\n".join(notes))
     show_timing(done.timing, Console())
     print_text(f"Against the best dense runtime here ({done.fastest}): {done.ratio:.2f}x, in CPU time.")

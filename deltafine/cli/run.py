@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +50,9 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Write a JSON object per line.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Leave out the lines of frames.")] = False,
     calibrate: Annotated[bool, typer.Option(help="Time both ways of computing on the first frames, once.")] = True,
+    precision: Annotated[
+        str, typer.Option(metavar="TYPE", help="float32, or int8: calibrated on the first frames, once.")
+    ] = "float32",
     **settings: Any,
 ) -> None:
     """Stream videos through a refined model, computing only what changed."""
@@ -58,6 +63,7 @@ def run(
     if fps is not None and not fps > 0:
         raise DeltafineError(f"--fps is {fps:g}: give a number above 0.")
     how: dict[str, Any] = {"frames": frames, "every": every, "fps": fps, "raw": raw, "calibrate": calibrate}
+    how["precision"] = precision
     how |= {"budget_ms": budget_ms, "budget_macs": _share(budget_macs)}
     with _stopped_by_sigterm():
         try:
@@ -103,6 +109,8 @@ def _show(playing: Playing, lines: FrameLines) -> None:
         stopped = stop
     if stopped is not None or playing.whole.frames:
         lines.summary()
+    if playing.runtime.compiling:
+        _say_what_is_waited_for(stopped)
     if stopped is not None:
         _leave(stopped)
     if failures:
@@ -113,9 +121,24 @@ def _show(playing: Playing, lines: FrameLines) -> None:
         raise DeltafineError(f"{', '.join(playing.tallies)} gave no frame that could be played{why}.")
 
 
+def _say_what_is_waited_for(stop: KeyboardInterrupt | None) -> None:
+    """Kernels are still being compiled: the command ends when they are there, or at once where it was stopped."""
+    from deltafine.cli.console import print_note
+
+    if stop is None:
+        print_note("The kernels are still being compiled: the command ends when they are kept for the next start.")
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_code_of(stop))
+
+
 def _leave(stop: KeyboardInterrupt) -> NoReturn:
-    number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
-    raise typer.Exit(128 + number)
+    raise typer.Exit(_code_of(stop))
+
+
+def _code_of(stop: KeyboardInterrupt) -> int:
+    return 128 + (stop.signal if isinstance(stop, Interrupted) else signal.SIGINT)
 
 
 @contextlib.contextmanager

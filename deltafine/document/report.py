@@ -189,7 +189,10 @@ class Activity(DocumentObject):
 class RuntimeTimes(DocumentObject):
     """What one runtime took per frame, in milliseconds."""
 
-    name: str = Field(description="with its version, but for the delta runtime, which is deltafine")
+    name: str = Field(
+        description="with its version, but for the delta runtime, which is deltafine; beside one in int8, deltafine "
+        "float32 is the same in float32"
+    )
     p50: float = Field(description="median of the time that passed")
     p95: float = Field(description="95th percentile of the time that passed")
     processor_p50: float = Field(description="median of the processor time of all threads")
@@ -212,6 +215,7 @@ class Timing(DocumentObject):
     threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
     every: int = Field(1, ge=1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
     engine: str = Field(description="of the delta runtime: numba or numpy")
+    precision: str = Field("float32", description="of the delta runtime: float32 or int8")
     data: str
     videos: int
     frames: int = Field(description="that were timed; the first of each video is not")

@@ -19,6 +19,7 @@ from deltafine.exporting.fixed_numbers import (
 from deltafine.runtime.activation_functions import NO_LIMIT
 from deltafine.runtime.numpy_stream import NumpyState
 from deltafine.runtime.plan import MACS, Operation, Plan
+from deltafine.runtime.value_ranges import value_ranges
 from deltafine.storage.files import JsonObject
 
 _SAME = ("max_pool", "average_pool", "global_average", "global_max", "place", "reshape", "identity")
@@ -86,14 +87,13 @@ def _no_keras(operations: Sequence[Operation], given: Mapping[int, np.ndarray]) 
 
 def _largest(plan: Plan, clips: np.ndarray) -> list[float]:
     """The largest size of any value of each tensor."""
-    state = NumpyState(plan, _no_keras)
-    largest = [0.0] * len(plan.tensors)
+    state, shape = NumpyState(plan, _no_keras), plan.tensors[plan.operations[0].output].shape
+    largest = np.zeros(len(plan.tensors))
     for clip in clips:
         state.reset()
-        for frame in clip:
-            state.step(frame.reshape(plan.tensors[plan.operations[0].output].shape))
-            largest = [max(most, float(np.abs(value).max())) for most, value in zip(largest, state.values, strict=True)]
-    return largest
+        ranges = value_ranges(plan, state, (frame.reshape(shape) for frame in clip))
+        largest = np.maximum(largest, np.abs(ranges).max(axis=1))
+    return [float(most) for most in largest]
 
 
 class _Conversion:

@@ -12,7 +12,7 @@ Forms:
 A network that takes clips takes clips in the first two forms, and has no streaming one.
 
 The quantized forms predict what the refined model predicts, to the last bit on the same machine; in mixed precision
-only as far as TensorFlow fuses both graphs alike.
+only as far as TensorFlow fuses both graphs alike, and with recurrent layers, which are unrolled, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from deltafine.exporting.export_format import FORMS
 from deltafine.layers import DeltaActivation
 from deltafine.layers.rules import EventRule
 from deltafine.layers.rules.identity import Identity
+from deltafine.layers.state_deltas import DeltaStates, without_state_deltas
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.cloning import clone
 from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
+from deltafine.model.recurrent_steps import RecurrentStep
+from deltafine.model.rewrite import weights_of_layer
 
 
 def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | None = None) -> keras.Model:
@@ -100,7 +103,7 @@ class PlainCopy:
 
     def _give_weights(self) -> None:
         for old, new in self._clones.values():
-            for source, target in zip(old.weights, new.weights, strict=True):
+            for source, target in zip(weights_of_layer(old), new.weights, strict=True):
                 target.assign(source)
 
     def _input(self, tensor: keras.KerasTensor, names: Names) -> keras.KerasTensor:
@@ -129,14 +132,44 @@ class PlainCopy:
             return self._delta(name, operation, *args)
         if graph.is_graph(operation):
             return self._call_nested(name, operation, graph.nested_inputs(operation, args, kwargs), kwargs, names)
+        if isinstance(operation, DeltaStates) and self._form != "stripped":
+            return self._unrolled(operation, args[0], names)
         return self._copy(operation, names)(*args, **kwargs)
+
+    def _unrolled(self, layer: DeltaStates, clips: keras.KerasTensor, names: Names) -> Any:
+        """A recurrent layer step by step, as its states are held from one to the next."""
+        by_step = ops.unstack(clips, axis=1)
+        if layer.go_backwards:
+            by_step.reverse()
+        one = RecurrentStep(layer, clips.shape[2:], names, f"{layer.name}_")
+        states, outputs = one.start(by_step[0]), []
+        held: dict[str, keras.KerasTensor] = {}
+
+        def send(product: str, value: keras.KerasTensor) -> keras.KerasTensor:
+            delta = layer.state_deltas.get(product)
+            if delta is None or isinstance(delta.rule, Identity):
+                return value
+            how = (constant(delta.threshold), delta.granularity, ops)
+            x = value if value.dtype == "float32" else ops.cast(value, "float32")
+            if product in held:
+                held[product] = delta.rule.advance(held[product], x, *how)
+            else:
+                held[product] = delta.rule.first(x, *how)
+            return held[product] if value.dtype == "float32" else ops.cast(held[product], value.dtype)
+
+        for inputs in by_step:
+            output, states = one(inputs, states, send)
+            outputs.append(output)
+        result = ops.stack(outputs, axis=1) if layer.return_sequences else outputs[-1]
+        return [result, *states] if layer.return_state else result
 
     def _copy(self, operation: Any, names: Names) -> Any:
         """The operation that is called in place of one: a clone of a layer; what has no weights, itself."""
         if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.Lambda):
             return names.keep(operation)
         if id(operation) not in self._clones:
-            self._clones[id(operation)] = (operation, clone(operation))
+            plain = without_state_deltas(operation) if isinstance(operation, DeltaStates) else clone(operation)
+            self._clones[id(operation)] = (operation, plain)
         return names.keep(self._clones[id(operation)][1])
 
     def _end(self, layer: TimeMean | TimeLast, value: keras.KerasTensor) -> keras.KerasTensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deltafine.document.report import Timing
     from deltafine.jobs.agreement import RuntimeAgreement
     from deltafine.refinement.listener import Listener
+    from deltafine.runtime.runtime import DeltaRuntime
 
 CALIBRATION_FRAMES = 20
 
@@ -61,6 +62,7 @@ def bench(
     frames: int = 200,
     threads: int | None = 1,
     every: int = 1,
+    precision: str = "float32",
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     listener: Listener | None = None,
     **settings: Any,
@@ -77,6 +79,8 @@ def bench(
         threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
             has computed anything: give another number in another process.
         every: let all runtimes run on every k-th frame of a video; the times are of the frames that they run on.
+        precision: of the delta runtime: ``"float32"``, or ``"int8"``, calibrated on the same frames as the dense
+            runtimes in 8 bits; the delta runtime in float32 is then timed as well.
         quietly: entered while the dense runtimes are made, as they write to standard error.
         listener: told how far reading is.
         settings: the fields of ``deltafine.settings.RefineSettings`` that say how the model is loaded and how
@@ -101,7 +105,7 @@ def bench(
     from deltafine.jobs.agreement import RuntimeAgreement
     from deltafine.jobs.answers import outputs_of
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
-    from deltafine.jobs.int8_runtimes import int8_runtimes
+    from deltafine.jobs.int8_runtimes import int8_runtimes, some_of
     from deltafine.model import load
     from deltafine.runtime.runtime import DeltaRuntime
 
@@ -114,7 +118,9 @@ def bench(
     run, data, given = Path(run), Path(data), checked(**settings)
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
+    exact = runtime = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
+    if precision != "float32":
+        runtime = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), precision=precision, **trust)
     videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
@@ -122,15 +128,24 @@ def bench(
         dense, left_out = dense_runtimes(plain, threads)
         int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame in video])
     first = [pixels for pixels, _ in videos[0][:CALIBRATION_FRAMES]]
-    by_events = runtime.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
+    by_events = exact.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
+    if runtime is not exact:
+        runtime.calibrate(some_of([pixels for video in videos for pixels, _ in video]))
     runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
+    if runtime is not exact:
+        runs[f"{DELTA} float32"] = lambda frame: exact.step(frame[0])
     for name, dense_run in (dense | int8).items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     outputs = outputs_of(runtime.plan, run)
     agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=outputs[0].kind != "numbers")
     heard = agreement.heard if len(outputs) == 1 else _nobody_hears
-    times = merged(take_turns(runs, video, runtime.reset, heard) for video in videos)
-    timing = _timing(times, agreement, threads, every, runtime.engine, data, len(videos))
+
+    def reset() -> None:
+        runtime.reset()
+        exact.reset()
+
+    times = merged(take_turns(runs, video, reset, heard) for video in videos)
+    timing = _timing(times, agreement, threads, every, runtime, data, len(videos))
     if run.is_dir():
         _keep(run, timing)
 
@@ -208,7 +223,7 @@ def _timing(
     agreement: RuntimeAgreement,
     threads: int,
     every: int,
-    engine: str,
+    runtime: DeltaRuntime,
     data: Path,
     videos: int,
 ) -> Timing:
@@ -223,7 +238,8 @@ def _timing(
         versions=versions(),
         threads=threads,
         every=every,
-        engine=engine,
+        engine=runtime.engine,
+        precision=runtime.precision,
         data=str(data),
         videos=videos,
         frames=len(times[DELTA].wall),
@@ -241,8 +257,12 @@ def _timing(
     )
 
 
+def _how(timing: Timing) -> tuple[int, int, str]:
+    return timing.every, timing.threads, timing.precision
+
+
 def _keep(run: Path, timing: Timing) -> None:
-    """Write the figures into the report of the run, beside those for other numbers of threads or of frames held."""
+    """Write the figures into the report of the run, beside those for other threads, frames held, or precision."""
     from deltafine.report import load_report, write_report
     from deltafine.report.store import load_pictures
 
@@ -250,10 +270,10 @@ def _keep(run: Path, timing: Timing) -> None:
         return
     report = load_report(run)
     pictures = load_pictures(run, report)
-    others = [one for one in report.timings if (one.threads, one.every) != (timing.threads, timing.every)]
+    others = [one for one in report.timings if _how(one) != _how(timing)]
     report = report.model_copy(
         update={
-            "timings": sorted([timing, *others], key=lambda one: (one.every, one.threads)),
+            "timings": sorted([timing, *others], key=_how),
             "pictures": [picture for picture in report.pictures if picture.file in pictures],
         }
     )

@@ -37,8 +37,7 @@ def int8_runtimes(
     Returns:
         The runtimes by name and version; and for those left out, the reason.
     """
-    places = np.linspace(0, len(frames) - 1, min(len(frames), CALIBRATION_FRAMES)).round().astype(int)
-    some = [frames[place] for place in places]
+    some = some_of(frames)
     found: dict[str, DenseRun] = {}
     missing: dict[str, str] = {}
     contestants: list[tuple[str, tuple[str, ...], Callable[..., DenseRun]]] = [
@@ -58,6 +57,12 @@ def int8_runtimes(
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             missing[f"{title} {INT8}"] = f"cannot run this model ({why})"
     return found, missing
+
+
+def some_of(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The frames that ranges are found on, evenly spread."""
+    places = np.linspace(0, len(frames) - 1, min(len(frames), CALIBRATION_FRAMES)).round().astype(int)
+    return [frames[place] for place in places]
 
 
 def _quantised(model: keras.Model, folder: Path, frames: Sequence[np.ndarray]) -> Path:

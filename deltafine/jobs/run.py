@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ CALIBRATION_FRAMES = 20
 SECONDS_TO_CALIBRATE = 5.0
 """How long a live source may take to show so many frames; it is played without a choice otherwise."""
 SECONDS_TO_CLOSE = 1.0
+MOST_TOGETHER = 16
+"""Frames of different sources that are computed at once: more would gain little, and the first wait for the last."""
 
 Event = Played | Dropped | Said | Over
 
@@ -34,8 +36,9 @@ Event = Played | Dropped | Said | Over
 class Playing:
     """Some sources that are played by one model, whose weights they share. A context manager.
 
-    Each source is read by a thread of its own, and as many frames at a time go through the network as there are
-    processors. Iterating gives what becomes of the frames, as it happens, until all sources are over.
+    Each source is read by a thread of its own. As many threads as there are processors share the frames that are due,
+    and each computes its own ones together. Iterating gives what becomes of the frames, as it happens, until all
+    sources are over.
 
     Attributes:
         runtime: the model.
@@ -134,55 +137,80 @@ class Playing:
                 return
 
     def _work(self) -> None:
-        from deltafine.jobs.feed import Waiting
-
-        while (feed := self._ready.get()) is not None and not self._over.is_set():
-            label = feed.source.label
-            player = self._players[label]
+        while feeds := self._due():
             try:
-                taken = feed.take()
-                if not isinstance(taken, Waiting):
-                    self._tell(Over(label, taken.failure))
-                    continue
-                self._tell(player.play(taken))
-                if player.played == self._frames:
-                    feed.stop()
-                    self._tell(Over(label, ""))
-                    continue
-                feed.done()
+                self._play_together(feeds)
             except BaseException as error:  # whoever iterates must hear of it
                 self._tell(error)
+
+    def _due(self) -> list[Feed]:
+        """What waits to be played, this thread's share of it; nothing once all is over."""
+        feed = self._ready.get()
+        most = min(1 + self._ready.qsize() // len(self._threads), MOST_TOGETHER)
+        feeds: list[Feed] = []
+        while feed is not None and not self._over.is_set():
+            feeds.append(feed)
+            if len(feeds) == most:
+                return feeds
+            try:
+                feed = self._ready.get_nowait()
+            except queue.Empty:
+                return feeds
+        return []
+
+    def _play_together(self, feeds: Sequence[Feed]) -> None:
+        from deltafine.jobs.feed import Waiting
+
+        due: dict[_Player, Waiting] = {}
+        waiting = {}
+        for feed in feeds:
+            taken = feed.take()
+            player = self._players[feed.source.label]
+            if isinstance(taken, Waiting):
+                due[player], waiting[player] = taken, feed
+            else:
+                self._tell(Over(feed.source.label, taken.failure))
+        for player, event in _played(self.runtime, due):
+            self._tell(event)
+            feed = waiting[player]
+            if player.played == self._frames:
+                feed.stop()
+                self._tell(Over(feed.source.label, ""))
+            else:
+                feed.done()
 
 
 class _Player:
     """One source on a stream of its own; used by one thread at a time."""
 
     def __init__(self, label: str, stream: DeltaStream, every: int) -> None:
-        self._label, self._stream, self._every = label, stream, every
-        self._pixels: Any = None
+        self.label, self.stream, self._every = label, stream, every
+        self.pixels: Any = None
         self.played = 0
+        self._scaling = 0.0
 
-    def play(self, frame: Waiting) -> Played | Dropped:
-        from deltafine.video.frames import UnreadableVideo
+    @property
+    def held(self) -> bool:
+        """Whether the next frame is one that is not looked at."""
+        return self.played % self._every > 0
 
-        held = self.played % self._every > 0
+    def scale(self, frame: Waiting) -> None:
+        """Make pixels of a frame that is looked at."""
         begin = time.perf_counter()
-        try:
-            if not held:
-                self._pixels = frame.shot.pixels()
-            scaled = time.perf_counter()
-            sensitivity = self._stream.sensitivity  # a budget moves it behind the frame
-            prediction = self._stream.step(self._pixels)
-        except (DeltafineError, UnreadableVideo) as error:
-            return Dropped(self._label, frame.number, str(error).rstrip("."))
-        done = time.perf_counter()
-        counts = self._stream.counts
-        assert counts is not None  # of the step just taken
+        if not self.held:
+            self.pixels = frame.shot.pixels()
+        self._scaling = 1e3 * (time.perf_counter() - begin)
+
+    def has_played(self, frame: Waiting, prediction: Any, sensitivity: float, milliseconds: float) -> Played:
+        """What the step just taken was."""
+        counts = self.stream.counts
+        assert counts is not None
         events = counts.events().values()
         sent, values = (sum(column) for column in zip(*events, strict=True)) if events else (0, 0)
+        held = self.held
         self.played += 1
         return Played(
-            self._label,
+            self.label,
             frame.number,
             frame.shot.time,
             frame.arrived,
@@ -193,9 +221,42 @@ class _Player:
             counts.total("needed_macs"),
             sensitivity,
             frame.shot.decoding,
-            1e3 * (scaled - begin),
-            1e3 * (done - scaled),
+            self._scaling,
+            milliseconds,
         )
+
+
+def _played(runtime: DeltaRuntime, due: Mapping[_Player, Waiting]) -> Iterator[tuple[_Player, Played | Dropped]]:
+    """Play a frame of each of some sources; those that cannot be used are dropped, and change no others."""
+    from deltafine.video.frames import UnreadableVideo
+
+    scaled = {}
+    for player, frame in due.items():
+        try:
+            player.scale(frame)
+        except (DeltafineError, UnreadableVideo) as error:
+            yield player, _dropped(player, frame, error)
+        else:
+            scaled[player] = frame
+    sensitivities = {player: player.stream.sensitivity for player in scaled}  # a budget moves them behind the frame
+    begin = time.perf_counter()
+    try:
+        predictions = runtime.step_many({player.stream: player.pixels for player in scaled})
+    except DeltafineError as error:
+        if len(scaled) == 1:
+            yield from ((player, _dropped(player, frame, error)) for player, frame in scaled.items())
+        else:
+            for player, frame in scaled.items():
+                yield from _played(runtime, {player: frame})
+        return
+    milliseconds = 1e3 * (time.perf_counter() - begin) / max(len(scaled), 1)
+    for player, frame in scaled.items():
+        prediction = predictions[player.stream]
+        yield player, player.has_played(frame, prediction, sensitivities[player], milliseconds)
+
+
+def _dropped(player: _Player, frame: Waiting, error: Exception) -> Dropped:
+    return Dropped(player.label, frame.number, str(error).rstrip("."))
 
 
 def play(
@@ -209,6 +270,7 @@ def play(
     budget_macs: float | None = None,
     fps: float | None = None,
     calibrate: bool = True,
+    precision: str = "float32",
     **settings: Any,
 ) -> Playing:
     """Play videos, cameras and streams with a refined model, computing only what changed.
@@ -222,7 +284,9 @@ def play(
         every: run on every k-th frame, and hold the prediction between.
         budget_ms, budget_macs: what a frame of each source may take in the mean, as for ``DeltaRuntime``.
         fps: play at most so many frames in a second: recordings take their time, of live sources others are left out.
-        calibrate: find out on the first frames, once, which way to compute each convolution is faster here.
+        calibrate: find out on the first frames, once, which way to compute each convolution is faster here; not while
+            the kernels are still to be compiled.
+        precision: ``"float32"`` or ``"int8"``; the ranges that int8 needs are found on the first frames, once.
         settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
 
     Returns:
@@ -241,14 +305,20 @@ def play(
         raise DeltafineError("--raw says what standard input holds, which is not played: give - as a source.")
     named = named_sources(list(sources))
     budgets: Any = {"budget_ms": budget_ms, "budget_macs": budget_macs}
-    runtime = DeltaRuntime(run, frame_size=frame_size_of(given), every=every, **budgets, **trust_in(given))
+    how: Any = {"frame_size": frame_size_of(given), "every": every, "precision": precision}
+    runtime = DeltaRuntime(run, **how, **budgets, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
             "(height, width, channels): feed deltafine.DeltaRuntime yourself."
         )
-    if calibrate and not runtime.calibrated:
+    if calibrate and not runtime.calibrated and not runtime.compiling:  # else at the next start
         _calibrate(runtime, named[0])
+    if precision == "int8" and not runtime.calibrated:
+        raise DeltafineError(
+            f"The ranges of values, which int8 needs, are not known, and {named[0].label} shows no frames before it is "
+            "played: run on a video first, with calibration."
+        )
     return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps)
 
 
@@ -269,5 +339,5 @@ def _calibrate(runtime: DeltaRuntime, source: NamedSource) -> None:
             first.append(shot.pixels())
             if found.live and time.monotonic() > until:
                 break
-    if len(first) == CALIBRATION_FRAMES:
+    if len(first) == CALIBRATION_FRAMES or (first and runtime.precision == "int8"):
         runtime.calibrate(first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from deltafine.layers.delta_activation import THRESHOLD_SCOPES, DeltaActivation
 from deltafine.layers.events import EventDensity
 from deltafine.layers.rules import GRANULARITIES, RULES, EventRule, relative_change
+from deltafine.layers.state_deltas import StateDelta
 from deltafine.layers.stream import Stream, current_stream
 from deltafine.layers.time import FoldTime, TimeLast, TimeMean, UnfoldTime
 
@@ -16,6 +17,7 @@ __all__ = [
     "EventDensity",
     "EventRule",
     "FoldTime",
+    "StateDelta",
     "Stream",
     "TimeLast",
     "TimeMean",

@@ -69,6 +69,9 @@ class DeltaActivation(keras.layers.Layer):
         [0.0, 0.0, 1.0, 1.0, 0.25]
     """
 
+    restarts = False
+    """Whether it begins anew in every clip, also where a stream goes on."""
+
     def __init__(
         self,
         rule: RuleLike = "send-on-delta",
@@ -143,9 +146,7 @@ class DeltaActivation(keras.layers.Layer):
         self.log_threshold.assign(np.broadcast_to(np.log(_positive("threshold", threshold)), self.log_threshold.shape))
 
     def call(self, x: tf.Tensor, clock: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        rule = self.rule
-        # Half precision is too coarse to compare changes with a threshold; every value of it is one of float32.
-        working = tf.float64 if x.dtype == tf.float64 else tf.float32
+        rule, working = self.rule, self._working(x)
         sequence = _by_clip(tf.cast(x, working), clock)
         threshold = tf.cast(self.threshold, working)
         stream = current_stream()
@@ -157,16 +158,34 @@ class DeltaActivation(keras.layers.Layer):
         sent = rule.send(true, held_threshold, self.granularity, start)
         if slot is not None:
             slot.end = sent[:, -1]
-        if stream is None or not stream.measuring:
-            self._count(sent, slot.start if slot is not None else None)
-        if training:
-            expected = tf.cast(rule.expected_events(sequence, sent, threshold, self.granularity), tf.float32)
-            count = tf.cast(tf.size(expected), tf.float32)
-            self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
+        self._settle(sequence, sent, threshold, slot.start if slot is not None else None, training=training)
         output = sent if stream is not None and stream.measuring else rule.output(sequence, sent, threshold)
         output = tf.reshape(output, tf.shape(x))
         whole = tf.as_dtype(self.compute_dtype).is_integer
         return tf.saturate_cast(output, self.compute_dtype) if whole else tf.cast(output, self.compute_dtype)
+
+    @staticmethod
+    def _working(x: tf.Tensor) -> tf.DType:
+        """Half precision is too coarse to compare changes with a threshold; every value of it is one of float32."""
+        return tf.float64 if x.dtype == tf.float64 else tf.float32
+
+    def _settle(
+        self,
+        true: tf.Tensor,
+        sent: tf.Tensor,
+        threshold: tf.Tensor,
+        carried: tf.Tensor | None,
+        *,
+        training: bool | None,
+    ) -> None:
+        """Count the events of all frames, and in training charge for them."""
+        stream = current_stream()
+        if stream is None or not stream.measuring:
+            self._count(sent, carried)
+        if training:
+            expected = tf.cast(self.rule.expected_events(true, sent, threshold, self.granularity), tf.float32)
+            count = tf.cast(tf.size(expected), tf.float32)
+            self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))
 
     def _stale_start(self, sequence: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         """Values sent before the first frame of (batch, time, ..., channels): a state as it is within a long video.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,11 +40,17 @@ class Factor:
     restarts: bool = False
 
 
-def factors(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
-    """The factors of a covered call of a layer or operation on ``x`` that is no product of two tensors."""
+def factors(entry: MacLayer, x: tf.Tensor, sent: Mapping[str, tf.Tensor]) -> Iterator[Factor]:
+    """The factors of a covered call of a layer or operation on ``x`` that is no product of two tensors.
+
+    Args:
+        entry: of the call.
+        x: its input.
+        sent: by path, what the delta layers inside it send.
+    """
     layer, shape = entry.counted_as, x.shape[1:]
     if layer is None:
-        yield from _of_recurrent(entry, x)
+        yield from _of_recurrent(entry, x, sent)
     elif len(stages(layer)) == 1:
         yield Factor(entry.path, x, fan_out(layer, shape), OUTPUTS)
     else:
@@ -60,10 +66,12 @@ def factors(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
         yield Factor(f"{entry.path}/pointwise", between, fan_out(layer, shape, stage="pointwise"), OUTPUTS)
 
 
-def _of_recurrent(entry: MacLayer, x: tf.Tensor) -> Iterator[Factor]:
+def _of_recurrent(entry: MacLayer, x: tf.Tensor, sent: Mapping[str, tf.Tensor]) -> Iterator[Factor]:
     for name, one_way, kind, fan, _ in recurrent.products(entry.layer, x.shape[1:]):
-        if kind == recurrent.STATE:
-            yield Factor(f"{entry.path}/{name}", recurrent.states(one_way, x), fan, ITSELF, restarts=True)
+        if kind != recurrent.INPUT:
+            held = sent.get(f"{entry.path}/{name}_delta")
+            state = recurrent.states(one_way, x, kind) if held is None else held
+            yield Factor(f"{entry.path}/{name}", state, fan, ITSELF, restarts=True)
         else:
             in_order = keras.ops.flip(x, axis=1) if one_way.go_backwards else x
             yield Factor(f"{entry.path}/{name}", in_order, fan, NOTHING)

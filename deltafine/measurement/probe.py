@@ -162,6 +162,7 @@ class Probe:
         at_layers: list[_Taken] = []
         at_deltas: list[_Taken] = []
         into_last: list[tf.Tensor] = []
+        sent: dict[str, tf.Tensor] = {}
 
         def by_step(time: Steps | None, value: tf.Tensor) -> tf.Tensor:
             """(batch, steps of time, ...)"""
@@ -174,7 +175,7 @@ class Probe:
         def tensor_of(time: Steps | None, value: tf.Tensor, *, restarts: bool = False) -> int:
             """A tensor that goes to several layers is looked at once."""
             for index, known in enumerate(tensors):
-                if isinstance(known, CountedTensor) and known.value is value and known.time == time and not restarts:
+                if isinstance(known, CountedTensor) and known.value is value and known.time == time:
                     return index
             tensors.append(CountedTensor(value, by_step(time, value), time, restarts=restarts))
             return len(tensors) - 1
@@ -210,7 +211,8 @@ class Probe:
         ) -> None:
             if isinstance(operation, DeltaActivation):
                 time = self._time_at(path, args[0])
-                index = tensor_of(time, outputs)
+                index = tensor_of(time, outputs, restarts=operation.restarts)
+                sent[path] = outputs
                 of_layer = tensors[index]
                 assert isinstance(of_layer, CountedTensor)
                 of_layer.of_delta_layer(operation, by_step(time, args[0]))
@@ -237,7 +239,7 @@ class Probe:
             if entry.product is not None:
                 observe_product(entry, self._time_at(path, outputs), operands, outputs)
                 return
-            for factor in factors(entry, operands[0]):
+            for factor in factors(entry, operands[0], sent):
                 time = self._time_at(path, factor.value)
                 restarts = factor.restarts and time is not None and not time.folded
                 index = tensor_of(time, factor.value, restarts=restarts)

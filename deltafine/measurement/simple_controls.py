@@ -16,9 +16,9 @@ from deltafine.measurement.refined_held import RefinedHeld
 from deltafine.measurement.scoring import Scoring
 
 ORIGINAL, REFINED = "original", "refined"
-REFINED_HELD = (8,)
+REFINED_HELD = (16,)
 """For which k the refined model is measured on every k-th frame of streams of their own. Each takes 1/k of the time of
-measuring that model, so small ones cost more than controls are worth; ``--every`` measures any."""
+measuring that model, so smaller ones cost more than a fiftieth of all measuring; ``--every`` measures any."""
 
 
 class SimpleControls:

@@ -2,7 +2,7 @@
 
 It begins with the inputs and the hidden activations that feed layers with MACs. Where a layer with MACs then sees
 changes that no delta layer has sent (behind a linear bottleneck, a residual sum, a layer normalisation, a product with
-a gate), one more stands directly before it.
+a gate), one more stands directly before it. The states of recurrent layers have delta layers inside these.
 
 A delta layer keeps a value for each element and compares each in every frame. So one that feeds less than a MAC per
 value, or hardly any of the network's MACs, is left out: a delta layer behind the activation before a
@@ -67,6 +67,7 @@ def default_sites(plan: SitePlan) -> list[Site]:
     first = activation_sites(plan)
     reasons = {site.name: site.reason for site in first}
     added = _added(plan, [site.name for site in first if site.selected])
+    added += [plan.name_of[state] for states in plan.states.values() for state in states]
     if not added:
         return first
     reasons |= dict.fromkeys(added, "")

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.layers.state_deltas import DeltaStates, recorded_states
 from deltafine.model import keras_private
 
 Graph: TypeAlias = keras.Model | keras.Function
@@ -141,12 +142,14 @@ def all_outputs(model: Graph) -> Iterator[tuple[str, keras.KerasTensor]]:
 
 
 def all_layers_by_path(model: Graph, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Every layer of a graph with its path, nested models and the insides of wrappers included."""
+    """Every layer of a graph with its path; nested models, insides of wrappers and delta layers of states included."""
     for operation in as_function(model).operations:
         if is_graph(operation):
             yield from all_layers_by_path(operation, f"{prefix}{operation.name}/")
         elif isinstance(operation, keras.layers.Layer):
             yield prefix + operation.name, operation
+            if isinstance(operation, DeltaStates):
+                yield from ((f"{prefix}{operation.name}/{d.name}", d) for d in operation.state_deltas.values())
             inner: Any = getattr(operation, "layer", None)
             if isinstance(operation, keras.layers.Wrapper) and is_graph(inner):
                 yield from all_layers_by_path(inner, f"{prefix}{operation.name}/")
@@ -201,7 +204,7 @@ def run(
         model: a Functional or Sequential model.
         inputs: one tensor for each input of the model, flat.
         observe: called as ``observe(path, operation, args, kwargs, outputs)`` after each call of a layer or
-            operation that is not itself a graph.
+            operation that is not itself a graph; before that for the delta layers of its states, with all steps.
         training: passed on to the operations that know it.
         prefix: put before every path.
 
@@ -217,7 +220,13 @@ def run(
             )
         if keras_private.takes_training(operation):
             kwargs = {**kwargs, "training": training}  # whatever the model was built with, as Keras does
-        outputs = operation(*args, **kwargs)
+        if isinstance(operation, DeltaStates):
+            with recorded_states() as states:
+                outputs = operation(*args, **kwargs)
+            for state in states:
+                observe(f"{prefix}{name}/{state.delta.name}", state.delta, (state.true,), {}, state.sent)
+        else:
+            outputs = operation(*args, **kwargs)
         observe(prefix + name, operation, args, kwargs, outputs)
         return outputs
 

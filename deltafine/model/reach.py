@@ -52,25 +52,34 @@ class Reach:
     Attributes:
         masks: for each call with MACs that the site reaches, which elements of its input depend on it
             (bool, shape of one sample); the inputs of a call that reads several tensors count together.
+        states: those that are reached of what recurrent layers multiply beside their inputs.
     """
 
     def __init__(self) -> None:
         self.masks: dict[Call, np.ndarray] = {}
+        self.states: set[recurrent.StateValue] = set()
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls with MACs that the site reaches."""
+        return list(dict.fromkeys([*self.masks, *(state.call for state in self.states)]))
 
     def merge(self, other: Reach) -> None:
         """Add what another site reaches; a MAC that both reach counts once."""
         for call, mask in other.masks.items():
             own = self.masks.get(call)
             self.masks[call] = mask if own is None else own | mask
+        self.states |= other.states
 
     def macs(self, entries: Mapping[Call, MacLayer]) -> int:
         """MACs per sample that depend on the site."""
-        return sum(self.macs_at(call, entries) for call in self.masks)
+        return sum(self.macs_at(call, entries) for call in self.calls)
 
     def macs_at(self, call: Call, entries: Mapping[Call, MacLayer]) -> int:
         """Those of one call; 0 where it is not reached."""
         mask = self.masks.get(call)
-        return 0 if mask is None else macs_of(entries[call], mask)
+        of_states = sum(recurrent.macs_of_state(state) for state in self.states if state.call is call)
+        return of_states + (0 if mask is None else macs_of(entries[call], mask))
 
 
 def reach(
@@ -85,6 +94,7 @@ def reach(
         barriers: outputs of the other sites; not passed.
     """
     result = Reach()
+    result.states.update(value for value in start if isinstance(value, recurrent.StateValue))
     masks: Masks = {value: np.ones(value.sample_shape, bool) for value in start}
     for call in trace.calls:
         reached = [value for value in call.inputs if value in masks]
@@ -110,7 +120,7 @@ def macs_of(entry: MacLayer, mask: np.ndarray) -> int:
     """MACs per sample on the marked elements of the input."""
     layer, total = entry.counted_as, 0
     if not entry.whole and entry.covered and recurrent.is_recurrent(entry.layer):
-        # What the layer keeps from step to step is behind no delta layer, whatever comes in.
+        # What the layer keeps from step to step may be behind a delta layer of its own.
         inputs = [fan for _, _, kind, fan, _ in recurrent.products(entry.layer, entry.input_shape) if kind == "input"]
         return entry.repeats * sum(int((fan * mask).sum()) for fan in inputs)
     if layer is None:

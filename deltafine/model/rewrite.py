@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 
 from deltafine.errors import DeltafineError
+from deltafine.layers.state_deltas import GATED, STATE, DeltaStates, StateDelta, with_state_deltas
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph, keras_private
 from deltafine.model.activation_calls import has_fused_activation
@@ -15,10 +16,13 @@ from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.layer_names import Names
+from deltafine.model.recurrent import StateValue
 from deltafine.model.sites import Site
 
 if TYPE_CHECKING:
     from deltafine.layers import DeltaActivation
+
+AnyDelta = TypeVar("AnyDelta", bound="DeltaActivation")
 
 
 class Rewriter:
@@ -56,9 +60,7 @@ class Rewriter:
         if site_name not in self._deltas:
             from deltafine.layers import DeltaActivation
 
-            name = site.delta_name.rpartition("/")[2]
-            arguments = self._settings.arguments(site_name)
-            self._deltas[site_name] = DeltaActivation(name=name, dtype=policy, **arguments)
+            self._deltas[site_name] = self._make(DeltaActivation, site, policy)
         delta = names.keep(self._deltas[site_name])
         return delta(value) if clock is None else delta(value, clock)
 
@@ -110,7 +112,7 @@ class Rewriter:
         for old, new in [(model, result), *self._models, *self._layers]:
             _copy_trainable(old, new)
         for old, new in self._layers:
-            inside = [keras_private.layers_within(layer, include_self=False) for layer in (old, new)]
+            inside = [_layers_of_layer(layer) for layer in (old, new)]
             if len(inside[0]) == len(inside[1]):  # one whose activation was split off has nothing else in it
                 for one, other in zip(*inside, strict=True):
                     _copy_trainable(one, other)
@@ -134,12 +136,28 @@ class Rewriter:
         if is_augmentation(layer):
             return args[0]
         name = name or layer.name
+        if id(layer) not in self._clones and (deltas := self._of_states(f"{prefix}{name}", layer.dtype_policy)):
+            self._clones[id(layer)] = with_state_deltas(clone(layer, name=name), deltas)
+            self._layers.append((layer, self._clones[id(layer)]))
         if prefix + name not in self._split or not has_fused_activation(layer):
             return names.keep(self._clone(layer, name=name))(*args, **kwargs)
         linear = names.keep(self._clone(layer, name=name, activation=None))
         if id(layer) not in self._fused:
             self._fused[id(layer)] = self._activation_of(layer, names.free(f"{name}_activation"))
         return names.keep(self._fused[id(layer)])(linear(*args, **kwargs))
+
+    def _of_states(self, path: str, policy: Any) -> dict[str, StateDelta]:
+        """New delta layers for the states of the recurrent layer that is called there, by product."""
+        found = {}
+        for product in (STATE, GATED):
+            site = self._sites.get(f"{path}/{product}")
+            if site is not None and isinstance(site.plan.places[site.name][0], StateValue):
+                found[product] = self._deltas[site.name] = self._make(StateDelta, site, policy)
+        return found
+
+    def _make(self, kind: type[AnyDelta], site: Site, policy: Any) -> AnyDelta:
+        name = site.delta_name.rpartition("/")[2]
+        return kind(name=name, dtype=policy, **self._settings.arguments(site.name))
 
     def _clone(self, layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
         if id(layer) not in self._clones:
@@ -206,6 +224,19 @@ class Rewriter:
         return names.make(UnfoldTime, f"{name}_unfold", dtype=result.dtype)(result, clock)
 
 
+def weights_of_layer(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights of a layer but for those of the delta layers of its states."""
+    deltas = layer.state_deltas.values() if isinstance(layer, DeltaStates) else ()
+    others = {id(weight) for delta in deltas for weight in delta.weights}
+    return [weight for weight in layer.weights if id(weight) not in others]
+
+
+def _layers_of_layer(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers inside one but for the delta layers of its states."""
+    inside = keras_private.layers_within(layer, include_self=False)
+    return [one for one in inside if not isinstance(one, StateDelta)]
+
+
 def _without_index(site_name: str) -> str:
     outer, slash, leaf = site_name.rpartition("/")
     return outer + slash + leaf.split("#")[0]
@@ -220,14 +251,14 @@ def _copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if not old.built:
         return
     inside = {id(weight) for weight in getattr(getattr(old, "activation", None), "weights", ())}
-    sources = list(old.weights)
-    if len(sources) != len(new.weights):
+    sources, targets = list(old.weights), weights_of_layer(new)
+    if len(sources) != len(targets):
         sources = [weight for weight in sources if id(weight) not in inside]
     shapes = [tuple(weight.shape) for weight in sources]
-    if shapes != [tuple(weight.shape) for weight in new.weights]:
+    if shapes != [tuple(weight.shape) for weight in targets]:
         raise DeltafineError(
             f"Layer '{old.name}' of type {type(old).__name__} cannot be copied: rebuilt from its own configuration "
             "it has other weights; its get_config() must hold all that it was made with."
         )
-    for source, target in zip(sources, new.weights, strict=True):
+    for source, target in zip(sources, targets, strict=True):
         target.assign(source)

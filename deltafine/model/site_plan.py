@@ -12,7 +12,8 @@ from deltafine.model.gates import gate_calls
 from deltafine.model.layer_names import Names
 from deltafine.model.macs import MacLayer, mac_calls
 from deltafine.model.reach import macs_of, reach
-from deltafine.model.time_axis import takes_clips_as_traced, values_with_frames
+from deltafine.model.recurrent import StateValue, states_of
+from deltafine.model.time_axis import takes_clips_as_traced, times_of_values, values_with_frames
 from deltafine.model.trace import Call, FoldFrames, Trace, UnfoldFrames, Value
 
 INPUT = "input"
@@ -96,9 +97,20 @@ class SitePlan:
         """
         found = {site: [self.trace.inputs[name]] for name, site in self.input_sites.items()}
         for call in self.trace.calls:
+            for state in self.states.get(call, ()):
+                found.setdefault(f"{call.site_name.split('#')[0]}/{state.product}", []).append(state)
             if len(call.outputs) == 1 and not isinstance(call.operation, FoldFrames | UnfoldFrames):
                 found.setdefault(call.site_name, []).append(call.outputs[0])
         return found
+
+    @cached_property
+    def states(self) -> dict[Call, list[StateValue]]:
+        """What recurrent layers that go from frame to frame multiply beside their inputs, where it can be held."""
+        if not takes_clips_as_traced(self.trace):
+            return {}
+        times = times_of_values(self.trace)
+        over_time = (call for call in self.macs if (time := times.get(call.inputs[0])) is not None and not time.folded)
+        return {call: states_of(call) for call in over_time}
 
     @cached_property
     def name_of(self) -> dict[Value, str]:
@@ -107,7 +119,8 @@ class SitePlan:
 
     def why_impossible(self, name: str) -> str:
         """Why a delta layer at a place would compare no frames, whatever a user says; empty where it does."""
-        return "" if self.places[name][0] in self.with_frames else self.without_frames
+        value = self.places[name][0]
+        return "" if isinstance(value, StateValue) or value in self.with_frames else self.without_frames
 
     @cached_property
     def activations(self) -> dict[str, Call]:

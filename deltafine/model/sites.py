@@ -9,6 +9,7 @@ from deltafine.model.activation_calls import activation_kind
 from deltafine.model.gates import is_hard_sigmoid
 from deltafine.model.guarding import MIXING
 from deltafine.model.reach import Reach, reach
+from deltafine.model.recurrent import StateValue
 from deltafine.model.site_plan import INPUT, SitePlan
 
 _KINDS: dict[str, str] = {
@@ -26,7 +27,8 @@ class Site:
         name: path of the layer behind which it stands; ``outer/inner`` in nested models, ``#1`` for the second
             call of a layer, ``input`` (or ``input:<name>``) for a model input.
         kind: ``"input"``, the kind of activation (``"relu"``, ``"softmax"``, ...), or what it is instead: a
-            ``"sum"``, a ``"product"``, a ``"concatenation"``, a ``"normalisation"``, a ``"pooling"``, or ``"linear"``.
+            ``"sum"``, a ``"product"``, a ``"concatenation"``, a ``"normalisation"``, a ``"pooling"``, the ``"state"``
+            of a recurrent layer, or ``"linear"``.
         shape: shape of one frame's tensor there, without the batch axis.
         consumers: paths of the layers with MACs that read it, through pooling, normalisation, sums and the like,
             but not through another selected site.
@@ -67,7 +69,7 @@ def make_sites(plan: SitePlan, names: Iterable[str], reasons: Mapping[str, str])
         barriers = {value for other in selected - {name} for value in plan.places[other]}
         reached = reach(plan.trace, plan.macs, plan.places[name], barriers)
         reason = reasons[name]
-        if not reason and not reached.masks:
+        if not reason and not reached.calls:
             reason = "another delta layer follows before any layer with MACs"
             selected.discard(name)
         found.append(_site(plan, name, reached, reason))
@@ -107,7 +109,7 @@ def _site(plan: SitePlan, name: str, reached: Reach, reason: str) -> Site:
         name=name,
         kind=_kind(plan, name),
         shape=plan.places[name][0].sample_shape,
-        consumers=tuple(call.path for call in reached.masks),
+        consumers=tuple(call.path for call in reached.calls),
         fan_out_macs=macs,
         mac_share=macs / plan.dense_macs if plan.dense_macs else 0.0,
         selected=not reason,
@@ -123,6 +125,8 @@ def _kind(plan: SitePlan, name: str) -> str:
         return "hard_sigmoid" if is_hard_sigmoid(plan.trace, call) else kind
     if plan.is_input(name):
         return INPUT
+    if isinstance(plan.places[name][0], StateValue):
+        return "state"
     operation = plan.trace.maker[plan.places[name][0]].operation
     if isinstance(operation, MIXING):
         return "normalisation"

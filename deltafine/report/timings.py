@@ -11,7 +11,8 @@ _TIMES = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time"
 def title(timing: Timing) -> str:
     """What was timed where."""
     held = f", of every {ordinal(timing.every)} frame" if timing.every > 1 else ""
-    return f"Milliseconds per frame{held}, {counted(timing.threads, 'thread')}"
+    precision = f", deltafine in {clean(timing.precision)}" if timing.precision != "float32" else ""
+    return f"Milliseconds per frame{held}, {counted(timing.threads, 'thread')}{precision}"
 
 
 def headings(timing: Timing) -> tuple[str, ...]:
@@ -43,10 +44,11 @@ def sentence(timing: Timing) -> str:
     """On what it was measured, and with how many threads."""
     versions = timing.versions
     held = f"; per frame of the video each time is divided by {timing.every}" if timing.every > 1 else ""
+    ours = f"{versions.deltafine} ({timing.engine}, {timing.precision})"
     return (
         f"{counted(timing.frames, 'frame')} of {counted(timing.videos, 'video')} ({timing.data}), runtimes in turn, "
         f"some frames at a time, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, "
-        f"deltafine {versions.deltafine} ({timing.engine}) with one, Python {versions.python}, {timing.created}{held}."
+        f"deltafine {ours} with one, Python {versions.python}, {timing.created}{held}."
     )
 
 

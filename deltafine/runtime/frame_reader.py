@@ -6,7 +6,6 @@ other numbers leaves no such bytes behind; they are taken up again from what the
 
 from __future__ import annotations
 
-import ctypes
 import math
 
 import numpy as np
@@ -19,13 +18,6 @@ from deltafine.runtime.plan import Plan
 _BYTE, _NUMBER = np.dtype(np.uint8), np.dtype(np.float32)
 _NO_PIXELS = np.zeros(0, np.uint8)
 _LONGEST_WAIT = 64
-_SMALL = 1 << 16
-"""Bytes that are copied faster than their address is asked for."""
-
-_TO_WRITE = 0x200
-_lend = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
-    ("PyMemoryView_FromMemory", ctypes.pythonapi)
-)
 
 
 class FrameReader:
@@ -65,7 +57,10 @@ class FrameReader:
     def release(self) -> None:
         """Hold no frame of the caller's."""
         self.numbers, self.pixels = self._buffer, _NO_PIXELS
-        self._lent: np.ndarray | None = None
+
+    def take_no_bytes_as_sent(self) -> None:
+        """What was sent last did not come from here."""
+        self._in_bytes = self._bytes_in_buffer = False
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -96,17 +91,8 @@ class FrameReader:
 
     def _as_it_is(self, frame: np.ndarray) -> np.ndarray | None:
         """The frame, flat, where it lies; None if kernels cannot read it there."""
-        flags = frame.flags
-        if not (self._exact and flags.c_contiguous and flags.aligned):
-            return None
-        if flags.writeable:
-            return frame.reshape(-1)
-        if frame.nbytes <= _SMALL:
-            return None
-        # The kernels are compiled for arrays that may be written. They only read frames.
-        self._lent = frame
-        address, _ = frame.__array_interface__["data"]
-        return np.frombuffer(_lend(address, frame.nbytes, _TO_WRITE), frame.dtype)
+        usable = self._exact and frame.flags.c_contiguous and frame.flags.aligned
+        return frame.reshape(-1) if usable else None
 
     def _take_up_bytes(self) -> bool:
         """Find bytes that stand for what was sent last; False if some of it never was a byte."""

@@ -41,7 +41,7 @@ class KerasCalls(NotCopied):
         self._lock = threading.Lock()
         self._weights = FrozenWeights(call.operation for call, _ in calls.values())
         self._process = os.getpid()
-        self._functions: dict[tuple[str, ...], Function | None] = {}
+        self._functions: dict[tuple[object, ...], Function | None] = {}
         self.memory = self._weights.memory
 
     def __call__(self, operations: Sequence[Operation], given: Mapping[int, np.ndarray]) -> list[np.ndarray]:
@@ -82,7 +82,8 @@ class KerasCalls(NotCopied):
 
     def _function(self, operations: Sequence[Operation], known: Known) -> Function | None:
         """Operations compiled as one; None where that does not work, as one of them cannot be compiled."""
-        names = tuple(operation.name for operation in operations)
+        # The same calls may stand elsewhere in another plan of the model, such as that in 8-bit integers.
+        names = tuple((operation.name, operation.inputs, operation.output) for operation in operations)
         with self._lock:
             if names not in self._functions:
                 try:

@@ -13,9 +13,10 @@ from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
-from deltafine.runtime.kernels.memory import OWN, Memory, addresses
+from deltafine.runtime.kernels.event_convolution import FRAMES_TO_WAIT
+from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, SCRATCH, Memory, addresses
 from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
-from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUES
+from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, MOST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import SLIDING, Program, aligned
@@ -31,6 +32,7 @@ class NumbaState(NotCopied):
     Attributes:
         counters: what the last frame took, as in a table of :class:`FrameCounts`, but for effective MACs.
         fresh: whether the next frame is a first one.
+        table: addresses of the memory.
     """
 
     def __init__(self, program: Program, keras_call: KerasCall) -> None:
@@ -72,7 +74,7 @@ class NumbaState(NotCopied):
                 )
             ),
             active=np.zeros(most + 1, np.int64),
-            offsets=np.zeros(most + 1, np.int64),
+            offsets=np.zeros(most + 1 + MOST_ROWS, np.int64),  # and those of a piece that streams share
             targets=np.zeros(most + 1, np.int64),
             line=np.zeros(reach // BITS + 4, np.int64),
             chosen=np.zeros(widest + 1, np.int64),
@@ -81,9 +83,13 @@ class NumbaState(NotCopied):
             stale=np.zeros(len(shapes), np.int64),
             largest=np.zeros(len(shapes), np.float64),
             looks=np.zeros(len(shapes), np.int64),
+            counters=np.zeros((len(program.operations), layout.COUNTERS), np.int64),
+            numbers=np.zeros(0, np.float32),
+            pixels=np.zeros(0, np.uint8),
         )
-        self.counters = np.zeros((len(program.operations), layout.COUNTERS), np.int64)
-        self._table = addresses(self.memory_arrays)
+        self.counters = self.memory_arrays.counters
+        self._address()
+        self._first, self._count = np.zeros(1, np.uint8), np.zeros(1, np.int64)
         self._follows = [follows_sensitivity(program.plan, operation) for operation in program.plan.operations]
         self._views = [self._lines_of(index) for index in range(len(shapes))]
         self._reader = FrameReader(
@@ -91,19 +97,35 @@ class NumbaState(NotCopied):
         )
         self.reset()
 
+    def _address(self) -> None:
+        self.table = addresses(self.memory_arrays)
+        self._alone = self.table[None]
+
     def reset(self) -> None:
         """Forget everything: the next frame is a first frame."""
         arrays = self.memory_arrays
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
         self._reader.reset()
-        self.fresh, self._compare_all = True, False
+        self.fresh, self._compare_all, self._anew = True, False, False
+
+    def go_on_from(self, values: Sequence[np.ndarray]) -> None:
+        """Go on with the values of another engine, (height, width, channels) of each tensor.
+
+        What delta layers have sent is kept; all else is computed anew in the next frame, so that nothing of the other
+        engine's rounding is left.
+        """
+        for kept, value in zip(self._views, values, strict=True):
+            kept[:] = value
+        self.memory_arrays.stale[:] = FRAMES_TO_WAIT
+        self._reader.take_no_bytes_as_sent()
+        self.fresh, self._compare_all, self._anew = False, True, True
 
     def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
         """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
         thresholds, levels = self.program.limits(sensitivity)
         self.memory_arrays = self.memory_arrays._replace(thresholds=thresholds, levels=levels)
-        self._table = addresses(self.memory_arrays)
+        self._address()
         self._sensitivity = sensitivity
         self._compare_all |= compare_all
 
@@ -120,7 +142,7 @@ class NumbaState(NotCopied):
         own = [getattr(arrays, name) for name in OWN]
         if arrays.thresholds is not self.program.thresholds:
             own += [arrays.thresholds, arrays.levels]
-        return owned_bytes([*own, self.counters, self._table, *self._reader.arrays])
+        return owned_bytes([*own, self.table, self._first, self._count, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -137,25 +159,45 @@ class NumbaState(NotCopied):
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
-        self.counters.fill(0)
-        self.take_in(frame)
-        if self._compare_all and not self.fresh:
-            self._run_comparing_all()
-        else:
+        self.begin(frame)
+        if not self.compares_all:
             for first, last in self.program.sections:
                 self.run(first, last)
+        self.end()
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether the next frame compares what stands still as well, which a stream does alone."""
+        return self._compare_all and not self.fresh
+
+    def begin(self, frame: np.ndarray) -> None:
+        """Take a frame in."""
+        self.counters.fill(0)
+        self.take_in(frame)
+
+    def end(self) -> None:
+        """The frame has gone through the sections of the plan, if not here."""
+        if self.compares_all:
+            self._run_comparing_all()
         self._reader.release()
-        self.fresh = self._compare_all = False
+        self.fresh = self._compare_all = self._anew = False
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
         counters = self.counters.copy()
-        count_macs(self._table, self.program.operations, counters)
+        count_macs(self.table, self.program.operations, counters)
         return FrameCounts(self.program.plan, counters)
 
     def take_in(self, frame: np.ndarray) -> None:
         """Hold a frame ready for the first operation, which reads it; one that it can read as it is, until then."""
         self._reader.take_in(frame, self.fresh)
+        row, array = (PIXELS, self._reader.pixels) if len(self._reader.pixels) else (NUMBERS, self._reader.numbers)
+        self.table[PIXELS, 1] = 0
+        self.table[row, 0], self.table[row, 1] = array.__array_interface__["data"][0], array.size
+
+    def runs_alone(self, first: int) -> bool:
+        """Whether several streams advance the section that begins here one after the other."""
+        return self.program.plan.runs_in_python(self.program.plan.operations[first])
 
     def run(self, first: int, last: int) -> None:
         """Advance operations of one section of the plan, and add to their counters."""
@@ -165,8 +207,8 @@ class NumbaState(NotCopied):
         elif plan.operations[first].kind == UNKNOWN:
             self._run_keras(first, last)
         else:
-            frame = (self._reader.numbers, self._reader.pixels)
-            run_network(self._table, self.program.operations, first, last, *frame, self.fresh, self.counters)
+            self._first[0] = self.fresh
+            run_network(self._alone, self.program.operations, first, last, self._first, self._count)
 
     def _run_comparing_all(self) -> None:
         """Advance all operations; where a delta layer finishes one, as if all of its inputs had changed."""
@@ -180,7 +222,7 @@ class NumbaState(NotCopied):
     def _run_comparing(self, place: int) -> None:
         operation, arrays = self.program.plan.operations[place], self.memory_arrays
         before = []
-        for index in operation.inputs if self._follows[place] else ():
+        for index in operation.inputs if self._anew or self._follows[place] else ():
             height, width, _, _, _, mask = self.program.tensors[index]
             masks = arrays.masks[mask : mask + height * width]
             before.append((index, arrays.changed[index], masks, masks.copy()))
@@ -224,6 +266,26 @@ class NumbaState(NotCopied):
         arrays.changed[operation.output] = np.count_nonzero(counts)
         self.counters[place, :3] += (height * width, arrays.changed[operation.output], differing.sum())
         self.counters[place, layout.EFFECTIVE] += 0 if operation.fan else operation.dense_macs or 0
+
+
+def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) -> None:
+    """Advance several streams of one program by a frame each, as they would advance alone."""
+    for state, frame in zip(states, frames, strict=True):
+        state.begin(frame)
+    together = [state for state in states if not state.compares_all]
+    if together:
+        tables = np.stack([state.table for state in together])
+        tables[:, SCRATCH] = tables[0, SCRATCH]  # which then stays in the cache
+        fresh = np.array([state.fresh for state in together], np.uint8)
+        program, counts = together[0].program, np.empty(len(together), np.int64)
+        for first, last in program.sections:
+            if together[0].runs_alone(first):
+                for state in together:
+                    state.run(first, last)
+            else:
+                run_network(tables, program.operations, first, last, fresh, counts)
+    for state in states:
+        state.end()
 
 
 def _attention(program: Program) -> int:

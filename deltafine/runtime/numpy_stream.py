@@ -119,14 +119,14 @@ class NumpyState(NotCopied):
             return np.zeros_like(everywhere)
         kind = operation.kind
         if kind in MACS or kind in ("max_pool", "average_pool"):
-            return np.asarray(_patches(operation, masks[0], (height, width)).any(axis=(2, 3)))
+            return np.asarray(patches(operation, masks[0], (height, width)).any(axis=(2, 3)))
         if kind in ("identity", "concatenate") or kind in ELEMENTWISE:
             reached = np.zeros_like(everywhere)
             for mask in masks:
                 reached |= mask  # a mask of one position reaches everywhere
             return reached
         if kind == "place":
-            return _placed(operation, masks[0][:, :, None], (height, width))[:, :, 0]
+            return placed(operation, masks[0][:, :, None], (height, width))[:, :, 0]
         if kind in ("gather", "blend"):
             channels = [self.plan.tensors[index].shape[2] for index in operation.inputs]
             return reached_by_table(kind, self.plan.arrays[operation.table], masks, channels)
@@ -147,19 +147,19 @@ class NumpyState(NotCopied):
         if kind == "conv":
             return _convolve(operation, first, active, self._weights[operation.name])
         if kind == "depthwise":
-            taps = _patches(operation, first, size)[active]
+            taps = patches(operation, first, size)[active]
             return np.einsum("nhwc,hwcm->ncm", taps, self._weights[operation.name]).reshape(len(taps), -1)
         if kind == "max_pool":
-            return _patches(operation, first, size, outside=-np.inf)[active].max(axis=(1, 2))
+            return patches(operation, first, size, outside=-np.inf)[active].max(axis=(1, 2))
         if kind == "average_pool":
-            inside = _patches(operation, np.ones((*first.shape[:2], 1), np.float32), size)[active].sum(axis=(1, 2))
-            return _patches(operation, first, size)[active].sum(axis=(1, 2)) / inside
+            inside = patches(operation, np.ones((*first.shape[:2], 1), np.float32), size)[active].sum(axis=(1, 2))
+            return patches(operation, first, size)[active].sum(axis=(1, 2)) / inside
         if kind == "global_average":
             return first.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)[None]
         if kind == "global_max":
             return first.max(axis=(0, 1))[None]
         if kind == "place":
-            return _placed(operation, first, size)[active]
+            return placed(operation, first, size)[active]
         if kind == "reshape":
             return first.reshape(-1, self.plan.tensors[operation.output].shape[2])
         if kind == "concatenate":
@@ -215,7 +215,7 @@ def _matrix(operation: Operation, weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grouped.transpose(1, 0, 2))
 
 
-def _patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: float = 0) -> np.ndarray:
+def patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside: float = 0) -> np.ndarray:
     """A view (output height, output width, kernel height, kernel width, ...) of what each output reads of ``x``."""
     pads, reach = [], []
     for axis in (0, 1):
@@ -232,7 +232,7 @@ def _patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside
 
 
 def _convolve(operation: Operation, x: np.ndarray, active: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    taps = _patches(operation, x, active.shape)[active]
+    taps = patches(operation, x, active.shape)[active]
     rows = len(taps)
     if operation.groups == 1:
         return taps.reshape(rows, -1) @ weights[0]
@@ -243,7 +243,7 @@ def _convolve(operation: Operation, x: np.ndarray, active: np.ndarray, weights: 
     return np.concatenate(pieces, axis=1)
 
 
-def _placed(operation: Operation, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def placed(operation: Operation, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """``x`` stretched by ``strides`` and laid ``padding`` into zeros (or cropped, where that is negative)."""
     (top, left), (tall, wide) = operation.padding, operation.strides
     stretched = x.repeat(tall, axis=0).repeat(wide, axis=1)[max(-top, 0) :, max(-left, 0) :]

@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.runtime.plan import Plan, can_run_by_events
 from deltafine.storage.files import (
@@ -28,7 +30,7 @@ from deltafine.storage.files import (
     remove_unfinished,
     write_atomically,
 )
-from deltafine.storage.run_files import CHOICE, PLAN, PLAN_ARRAYS, PLAN_SOURCE
+from deltafine.storage.run_files import CHOICE, PLAN, PLAN_ARRAYS, PLAN_SOURCE, RANGES
 
 _MOST_BYTES = 1 << 20
 _DEAREST = 1e6
@@ -91,7 +93,7 @@ def keep_plan(plan: Plan, folder: Path | None, source: str) -> None:
     try:
         make_folder(folder)
         remove_unfinished(folder, older_than=ABANDONED_SECONDS)
-        for stale in (PLAN_SOURCE, CHOICE, *(name for name in (PLAN, PLAN_ARRAYS) if (folder / name).is_dir())):
+        for stale in (PLAN_SOURCE, CHOICE, RANGES, *(name for name in (PLAN, PLAN_ARRAYS) if (folder / name).is_dir())):
             discard(folder / stale)
         plan.save(folder)
         write_atomically(folder / PLAN_SOURCE, f"{source} {_compiler()} {_digest_of_plan(folder)}\n".encode())
@@ -133,6 +135,41 @@ def keep_choice(events: Mapping[str, float], folder: Path | None, source: str) -
             write_atomically(folder / CHOICE, (text + "\n").encode())
         except CannotWrite as error:
             _say(f"What calibrating has found is not kept for the next start: {_reason(error)}.")
+
+
+def ranges(folder: Path | None, source: str, plan: Plan) -> np.ndarray | None:
+    """The ranges of the values of this plan, (tensors, 2), that were found before."""
+    if folder is None:
+        return None
+    try:
+        text = read_small(folder / RANGES, _MOST_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, DeltafineError) as error:
+        _say_unused(folder / RANGES, error)
+        return None
+    try:
+        document = json.loads(text)
+        if document["source"] != f"{source} {_compiler()}":
+            return None
+        found = np.array(document["ranges"], np.float64)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _say_unused(folder / RANGES, error)
+        return None
+    if found.shape != (len(plan.tensors), 2) or not np.isfinite(found).all():
+        _say_unused(folder / RANGES, "it holds ranges of another plan, or none")
+        return None
+    return found
+
+
+def keep_ranges(found: np.ndarray, folder: Path | None, source: str) -> None:
+    """Keep the ranges of values, beside a kept plan."""
+    if folder is not None and folder.is_dir():
+        text = json.dumps({"source": f"{source} {_compiler()}", "ranges": found.tolist()}, indent=1)
+        try:
+            write_atomically(folder / RANGES, (text + "\n").encode())
+        except CannotWrite as error:
+            _say(f"The ranges of values are not kept for the next start: {_reason(error)}.")
 
 
 def machine() -> str:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from deltafine.runtime import plan_cache as kept
 from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.controller import Controller, check_budgets, checked_sensitivity
 from deltafine.runtime.event_rules import follows_sensitivity
+from deltafine.runtime.first_start import Compiling, kernels_are_kept
 from deltafine.runtime.frame_counts import FrameCounts
+from deltafine.runtime.many_streams import step_many
 from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Operation, Plan
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
     from deltafine.runtime.numpy_stream import NumpyState
 
 ENGINES = ("auto", "numba", "numpy")
+PRECISIONS = ("float32", "int8")
 
+Later = Callable[[bool], "NumbaState | None"]
+"""Asked before each frame whether there is another state to go on with; told whether there was a frame before."""
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
 
 
@@ -51,8 +56,10 @@ class DeltaStream(NotCopied):
         sensitivity: float = 1.0,
         budget_ms: float | None = None,
         budget_macs: float | None = None,
+        later: Later | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._later = later
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
         self.state = state
@@ -119,6 +126,15 @@ class DeltaStream(NotCopied):
             DeltafineError: the frame is not of the model's shape, or holds NaN or infinity; it is left out, and the
                 next is compared with the one before. Or another thread is using this stream.
         """
+        pixels = self._accepted(frame)
+        begin = time.perf_counter()
+        first = self._begun(held=pixels is None)
+        if pixels is not None:
+            self.state.step(pixels)
+        return self._ended(first, 1e3 * (time.perf_counter() - begin))
+
+    def _accepted(self, frame: np.ndarray) -> np.ndarray | None:
+        """The pixels of a frame, if it can be used; None if this is one that is not looked at."""
         pixels = np.asarray(frame)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
             raise DeltafineError(
@@ -127,19 +143,33 @@ class DeltaStream(NotCopied):
             )
         if self._underway:  # the step before broke off, and left values of two frames
             self._reset()
-        first = self.state.fresh
-        begin = time.perf_counter()
+        if self._later is not None and (state := self._later(not self.state.fresh)) is not None:
+            self._go_on_with(state)
         if self._number % self._every:
-            self._counts = FrameCounts(self._plan)
-        else:
-            pixels = self._finite(pixels)
-            self._counts, self._underway = None, True
-            self.state.step(pixels if pixels.shape == self._image else pixels.reshape(self._image))
-            self._underway = False
+            return None
+        pixels = self._finite(pixels)
+        return pixels if pixels.shape == self._image else pixels.reshape(self._image)
+
+    def _begun(self, *, held: bool) -> bool:
+        """The state is going to be advanced, or the prediction held; returns whether this is a first frame."""
+        self._counts, self._underway = FrameCounts(self._plan) if held else None, not held
+        return self.state.fresh
+
+    def _ended(self, first: bool, milliseconds: float) -> Any:
+        """The prediction, now that the state is advanced."""
+        self._underway = False
         self._number += 1
         if self._controller is not None and not first:  # which is computed whole, whatever the thresholds are
-            self._keep_budget(self._controller, 1e3 * (time.perf_counter() - begin))
+            self._keep_budget(self._controller, milliseconds)
         return packed(self._plan.structure, [self._of_sample(index) for index in self._plan.outputs])
+
+    def _go_on_with(self, state: NumbaState) -> None:
+        """The kernels are there: they go on from where NumPy stands."""
+        if not self.state.fresh:
+            state.go_on_from([self.state.value(index) for index in range(len(self._plan.tensors))])
+        if self._sensitivity != 1:
+            state.set_sensitivity(self._sensitivity, compare_all=False)
+        self.state, self._later = state, None
 
     def _keep_budget(self, controller: Controller, milliseconds: float) -> None:
         """Multiply thresholds as a budget asks for, now that a frame has cost what it has."""
@@ -184,6 +214,10 @@ class DeltaStream(NotCopied):
             if operation.finish.delta is not None
         }
 
+    def value(self, index: int) -> np.ndarray:
+        """The current value of a tensor of the plan, (height, width, channels)."""
+        return self.state.value(index)
+
     @property
     def memory(self) -> int:
         """Bytes of all arrays of this stream: its state, its working space and its buffers."""
@@ -210,21 +244,25 @@ class DeltaRuntime(NotCopied):
     Args:
         source: a run directory, a model file, or a loaded Keras model.
         engine: ``"numba"``, ``"numpy"``, or ``"auto"`` for numba where it works; where it does not, a
-            ``DeltafineWarning`` says so, and NumPy computes.
+            ``DeltafineWarning`` says so, and NumPy computes. At the first start on a machine, ``"auto"`` answers with
+            NumPy until the kernels are compiled, and goes on with them; ``"numba"`` compiles them first.
         frame_size: (height, width), for a model that takes any size.
         every: k: run on every k-th frame of a video from its first on, and hold the prediction between.
         budget_ms, budget_macs: what a frame of a stream may take in the mean, in milliseconds, or as a share of the
             dense MACs: each stream keeps its mean there by moving its ``sensitivity``, from 0.25 to 8. First frames
             do not count, held ones do. One of the two.
+        precision: ``"float32"``, or ``"int8"`` for weights and activations in 8-bit integers, see docs/runtime.md. It
+            needs the ranges of values, which ``calibrate`` finds on frames, and which are kept with the plan.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
             ``deltafine.model.load``.
 
     Attributes:
-        plan: what is computed, operation by operation.
+        plan: what is computed, operation by operation; with ``precision="int8"`` in floating point until the ranges
+            are known.
         engine: the engine in use.
-        every, budget_ms, budget_macs: as given.
+        every, budget_ms, budget_macs, precision: as given.
         sensitivity: of the runtime's own stream, see ``DeltaStream``; what it is set to, further streams begin with.
 
     Raises:
@@ -247,6 +285,7 @@ class DeltaRuntime(NotCopied):
         every: int = 1,
         budget_ms: float | None = None,
         budget_macs: float | None = None,
+        precision: str = "float32",
         cache: bool = True,
         custom_objects: Mapping[str, Any] | None = None,
         unsafe_lambda: bool = False,
@@ -254,9 +293,18 @@ class DeltaRuntime(NotCopied):
         if every < 1:
             raise DeltafineError(f"every is {every}: give a whole number from 1 on.")
         check_budgets(budget_ms, budget_macs)
-        self.engine, self.every = _engine(engine), every
+        if precision not in PRECISIONS:
+            raise DeltafineError(f"The precision must be one of {', '.join(PRECISIONS)}, not '{precision}'.")
+        self.precision = precision
+        self._engine, self.every = _engine(engine), every
+        self._compiling: Compiling | None = None
+        if self._engine == "numba" and engine == "auto" and precision == "float32" and not kernels_are_kept():
+            self._compiling = Compiling()
         self.budget_ms, self.budget_macs, self._set_to = budget_ms, budget_macs, 1.0
         self._calls_keras: KerasCall = _no_keras
+        self._new_state: Callable[[], NumbaState | NumpyState] | None = None
+        self._own: DeltaStream | None = None
+        self._weight_bytes = 0
         self._folder: Path | None = None
         self._source = ""
         if isinstance(source, str | os.PathLike):
@@ -270,6 +318,12 @@ class DeltaRuntime(NotCopied):
             require_sensitivity(self.plan)
         if budget_macs is not None and not self.plan.dense_macs():
             raise DeltafineError(f"Model '{self.plan.name}' has no MACs that could be kept at a budget.")
+        self._exact = self.plan
+        if precision == "int8":
+            ranges = kept.ranges(self._folder, self._source, self.plan)
+            if ranges is not None:
+                self._quantise(ranges)
+            return
         self._choose(kept.choice(self._folder, self._source, self.plan))
 
     def calibrate(self, frames: Iterable[np.ndarray]) -> dict[str, float]:
@@ -278,14 +332,26 @@ class DeltaRuntime(NotCopied):
         By rows is best where few positions change; by single events where most positions change in few channels.
         The choice is kept with the plan, for this machine. Streams made before keep their own.
 
+        With ``precision="int8"``, find the ranges of all values on the frames instead, and keep those. All runs by
+        rows then. The runtime's own stream begins anew.
+
         Args:
-            frames: consecutive frames of a video, about 20.
+            frames: consecutive frames of a video, about 20. For int8 any number of frames that show what the runtime
+                will see; if all are bytes, the input's range is that of bytes.
 
         Returns:
             The convolutions that run by events now, and how many times as much one multiply-accumulate costs in them.
-            Nothing for the NumPy engine, which knows one way only.
+            Nothing for the NumPy engine, which knows one way only, and for int8.
+
+        Raises:
+            DeltafineError: there are too few frames, or values that are not finite in them.
         """
-        if self.engine == "numpy":
+        if self.precision == "int8":
+            ranges = self._ranges_of(frames)
+            self._quantise(ranges)
+            kept.keep_ranges(ranges, self._folder, self._source)
+            return {}
+        if self._engine == "numpy" or (self._compiling is not None and not self._compiling.wait()):
             return {}
         from deltafine.runtime.autotuning import choose
 
@@ -296,17 +362,80 @@ class DeltaRuntime(NotCopied):
 
     @property
     def calibrated(self) -> bool:
-        """Whether a choice was made on this machine, now or at an earlier start."""
-        return self.engine == "numpy" or self._choice is not None
+        """Whether a choice was made on this machine, or ranges for int8 were found, now or at an earlier start."""
+        if self.precision == "int8":
+            return self._new_state is not None
+        return self._engine == "numpy" or self._choice is not None
+
+    @property
+    def compiling(self) -> bool:
+        """Whether NumPy answers because the kernels are not there yet."""
+        return self._compiling is not None and not self._compiling.done
+
+    @property
+    def engine(self) -> str:
+        """The engine in use."""
+        return "numpy" if self.compiling else self._engine
 
     def _choose(self, choice: dict[str, float] | None) -> None:
         self._choice = choice
+        self._later: Later | None = self._when_compiled(choice or {}) if self.compiling else None
         self._new_state = self._states(choice or {})
-        self._stream = self.stream()
+        self._own = self.stream()
+
+    @property
+    def _stream(self) -> DeltaStream:
+        """The runtime's own stream."""
+        if self._own is None:
+            raise DeltafineError(_NO_RANGES)
+        return self._own
+
+    def _quantise(self, ranges: np.ndarray) -> None:
+        """Compute in 8-bit integers from now on."""
+        from deltafine.runtime.int8.engines import states
+
+        self.plan, self._new_state, weight_bytes = states(self._exact, ranges, self._engine, self._calls_keras)
+        self._weight_bytes = weight_bytes + getattr(self._calls_keras, "memory", 0)
+        self._own = self.stream()
+
+    def _ranges_of(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        """The least and largest value of each tensor, in floating point."""
+        from deltafine.runtime.value_ranges import of_bytes, value_ranges
+
+        video = [np.asarray(frame) for frame in frames]
+        if not video:
+            raise DeltafineError("Calibrating takes frames, and there are none.")
+        stream = DeltaStream(self._exact, self._states({})())
+        ranges = value_ranges(self._exact, stream, video)
+        if not np.isfinite(ranges).all():
+            raise DeltafineError("Values of the model are not finite on these frames: no range holds them in int8.")
+        return of_bytes(self._exact, ranges) if all(frame.dtype == np.uint8 for frame in video) else ranges
 
     def step(self, frame: np.ndarray) -> Any:
         """Advance the runtime's own stream by one frame, see ``DeltaStream.step``."""
         return self._stream.step(frame)
+
+    def step_many(self, frames: Mapping[DeltaStream, np.ndarray]) -> dict[DeltaStream, Any]:
+        """Advance several streams by a frame each, so that weights are read once for all of them.
+
+        Answers, counts and states are those of ``DeltaStream.step``, bit by bit. A stream that has no frame now is
+        left out, and stays as it is. ::
+
+            door, yard = runtime.stream(), runtime.stream()
+            answers = runtime.step_many({door: frame, yard: another})
+            answers[door]
+
+        Args:
+            frames: by stream of this runtime, as ``DeltaStream.step`` takes them.
+
+        Returns:
+            The predictions by stream, in the same order. With ``budget_ms``, a frame has taken an equal share of the
+            time.
+
+        Raises:
+            DeltafineError: as for ``DeltaStream.step``, or a stream is of another runtime; no stream is advanced.
+        """
+        return step_many(self.plan, frames)
 
     def reset(self) -> None:
         """Start a new video on the runtime's own stream."""
@@ -336,6 +465,8 @@ class DeltaRuntime(NotCopied):
 
     def stream(self) -> DeltaStream:
         """Another stream of the same model. Safe to call, and to run, from several threads."""
+        if self._new_state is None:
+            raise DeltafineError(_NO_RANGES)
         return DeltaStream(
             self.plan,
             self._new_state(),
@@ -343,7 +474,26 @@ class DeltaRuntime(NotCopied):
             sensitivity=self._set_to,
             budget_ms=self.budget_ms,
             budget_macs=self.budget_macs,
+            later=self._later,
         )
+
+    def _when_compiled(self, choice: dict[str, float]) -> Later:
+        """What streams ask for a state in the kernels' memory; it begins to compile behind the first answer."""
+        compiling, making = self._compiling, threading.Lock()
+
+        def state(answered: bool) -> NumbaState | None:
+            assert compiling is not None
+            if not compiling.done:
+                if answered:
+                    compiling.begin()
+                return None
+            with making:
+                if self._later is state:  # nobody has been here
+                    self._new_state, self._later = self._states(choice), None
+            assert self._new_state is not None
+            return cast("NumbaState", self._new_state())
+
+        return state
 
     @property
     def memory(self) -> dict[str, int]:
@@ -358,7 +508,8 @@ class DeltaRuntime(NotCopied):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.reset()
+        if self._own is not None:
+            self.reset()
 
     def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool, trust: Mapping[str, Any]) -> Plan:
         file = path / run_files.REFINED if path.is_dir() else path
@@ -395,20 +546,24 @@ class DeltaRuntime(NotCopied):
         return compiled.plan
 
     def _states(self, choice: dict[str, float]) -> Callable[[], NumbaState | NumpyState]:
-        shared = [*self.plan.arrays.values()]
+        plan = self._exact
+        shared = [*plan.arrays.values()]
         of_keras = getattr(self._calls_keras, "memory", 0)
         if self.engine == "numpy":
             from deltafine.runtime.numpy_stream import NumpyState, matrices
 
-            weights = matrices(self.plan)
+            weights = matrices(plan)
             self._weight_bytes = owned_bytes([*shared, *weights.values()]) + of_keras
-            return lambda: NumpyState(self.plan, self._calls_keras, weights)
+            return lambda: NumpyState(plan, self._calls_keras, weights)
         from deltafine.runtime.numba_stream import NumbaState
         from deltafine.runtime.packed_plan import Program
 
-        program = Program(self.plan, choice)
+        program = Program(plan, choice)
         self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras
         return lambda: NumbaState(program, self._calls_keras)
+
+
+_NO_RANGES = "The ranges of values, which int8 needs, are not known yet: call calibrate(frames) with some frames first."
 
 
 def require_sensitivity(plan: Plan) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, SupportsIndex, TypeVar, cast
 
 from deltafine.errors import DeltafineError
@@ -29,6 +30,23 @@ class NotCopied:
         )
 
 
+@contextlib.contextmanager
+def entered(owner: _Locked) -> Iterator[None]:
+    """Nobody else is in the object meanwhile.
+
+    Raises:
+        DeltafineError: another thread is.
+    """
+    if not owner._lock.acquire(blocking=False):
+        raise DeltafineError(
+            "This stream is in use by another thread: give each thread a stream of its own, with runtime.stream()."
+        )
+    try:
+        yield
+    finally:
+        owner._lock.release()
+
+
 def alone(
     method: Callable[Concatenate[_Owner, _Parameters], _Result],
 ) -> Callable[Concatenate[_Owner, _Parameters], _Result]:
@@ -36,13 +54,7 @@ def alone(
 
     @functools.wraps(method)
     def guarded(self: _Owner, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        if not self._lock.acquire(blocking=False):
-            raise DeltafineError(
-                "This stream is in use by another thread: give each thread a stream of its own, with runtime.stream()."
-            )
-        try:
+        with entered(self):
             return method(self, *args, **kwargs)
-        finally:
-            self._lock.release()
 
     return cast("Callable[Concatenate[_Owner, _Parameters], _Result]", guarded)

@@ -41,6 +41,7 @@ PLAN = "plan.json"
 PLAN_ARRAYS = "plan.npz"
 PLAN_SOURCE = "source.sha256"
 CHOICE = "choice.json"
+RANGES = "ranges.json"
 
 EXPORT = "export"
 EXPORTS = "exports.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import Command
+from tests.compiled_kernels import compiled_kernels  # noqa: F401
 from tests.small_runs import write_small_model, write_small_videos
 
 

@@ -17,6 +17,7 @@ import pytest
 from deltafine.jobs.frame_times import FrameTimes, percentile
 from deltafine.report import write_report
 from deltafine.runtime.plan import Delta, Finish
+from deltafine.runtime.runtime import DeltaRuntime
 from tests.cli.running import Command
 from tests.kept_plans import SIZE, small_plan, write_played_run
 from tests.report.builders import make_report
@@ -74,6 +75,31 @@ def test_several_sources_are_played_at_once_each_with_a_state_of_its_own(
     said = deltafine("run", model, *films, "--quiet")
     assert [line.split(": ")[0] for line in said.output.splitlines()] == [*map(str, films), "in all 16 frames"]
     assert "dropped" not in said.errors + said.output
+
+
+def test_many_films_of_different_lengths_are_computed_together_and_each_is_as_alone(
+    deltafine: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = dict(zip("abcdef", (40, 3, 17, 1, 26, 40), strict=True))
+    films = [
+        write_small_video(tmp_path / f"{name}.avi", light=name in "bd", seed=seed, frames=length)
+        for seed, (name, length) in enumerate(lengths.items())
+    ]
+    alone = {str(film): objects(deltafine("run", model, film, "--json").output)[:-1] for film in films}
+    together, step_many = [], DeltaRuntime.step_many
+
+    def watched(runtime: DeltaRuntime, frames: Any) -> Any:
+        together.append(len(frames))
+        return step_many(runtime, frames)
+
+    monkeypatch.setattr(DeltaRuntime, "step_many", watched)
+    *frames, summary = objects(deltafine("run", model, *films, "--json").output)
+    for film, expected in alone.items():
+        own = [frame for frame in frames if frame["source"] == film]
+        for key in ("frame", "outputs", "macs", "events", "held"):
+            assert [frame[key] for frame in own] == [frame[key] for frame in expected]
+    assert summary["summary"]["frames"] == sum(together) == sum(lengths.values())
+    assert max(together) > 1
 
 
 def test_a_source_that_breaks_off_lets_the_others_go_on_and_the_command_fail(
@@ -265,3 +291,16 @@ def test_the_percentile_is_the_time_that_so_many_frames_did_not_exceed() -> None
         times.add(milliseconds)
     assert [times.percentile(percent) for percent in (25, 50, 95, 100)] == [1.0, 2.0, 100.0, 100.0]
     assert [percentile([3.0, 1.0, 100.0, 2.0], percent) for percent in (25, 50, 95, 100)] == [1.0, 2.0, 100.0, 100.0]
+
+
+def test_int8_is_calibrated_on_the_first_frames(deltafine: Command, tmp_path: Path) -> None:
+    run = write_played_run(tmp_path / "run")
+    film = write_small_video(tmp_path / "film.avi", light=True, seed=0, frames=6)
+    refused = deltafine("run", run, film, "--precision", "int8", "--no-calibrate")
+    assert refused.code == 2
+    assert "which int8 needs, are not known" in refused.errors
+    done = deltafine("run", run, film, "--precision", "int8")
+    assert done.code == 0, done
+    assert len(done.output.splitlines()) == 7
+    assert deltafine("run", run, film, "--precision", "int8", "--no-calibrate").code == 0
+    assert deltafine("run", run, film, "--precision", "int7").code == 2

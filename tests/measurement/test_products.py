@@ -13,6 +13,7 @@ from deltafine.measurement import Probe, product_counting
 from deltafine.measurement.collector import Collector
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, mac_layers, select_sites
 from deltafine.model.tensor_products import Product
+from tests.layers.recurrent_by_hand import Held, by_hand
 from tests.measurement.by_hand import changes, macs_that_meet
 from tests.model.small_models import randomise
 from tests.model.test_uncovered import Block
@@ -228,7 +229,7 @@ def test_recurrent_layers_are_counted_step_by_step(layer, gates, both_ways):
     x = layers.Bidirectional(inner, name="steps")(x) if both_ways else inner(x)
     model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(x)))
     video = still_corner((2, 5, 6, 6, 2))
-    refined, collector, counts = streams(model, video, at=["default"])
+    refined, collector, counts = streams(model, video, at=["activations-only"])
     recurrent = refined.get_layer("steps")
     pooled = np.asarray(keras.Model(refined.inputs, recurrent.input)(video))
     ways = (
@@ -249,6 +250,48 @@ def test_recurrent_layers_are_counted_step_by_step(layer, gates, both_ways):
     assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
 
 
+HELD = {
+    "LSTM": (lambda: layers.LSTM(4, name="steps"), {"input": 16, "state": 16}),
+    "GRU": (lambda: layers.GRU(4, name="steps"), {"input": 12, "state": 12}),
+    "GRU, reset before": (
+        lambda: layers.GRU(4, reset_after=False, name="steps"),
+        {"input": 12, "state": 8, "gated": 4},
+    ),
+    "SimpleRNN": (lambda: layers.SimpleRNN(4, name="steps"), {"input": 4, "state": 4}),
+}
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("kind", HELD)
+def test_products_of_input_and_state_count_what_was_sent_in_every_step(kind, held):
+    make, weights_met = HELD[kind]
+    inputs = keras.Input((5, 6, 6, 2))
+    x = layers.TimeDistributed(layers.GlobalMaxPooling2D(), name="pool")(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(make()(x))))
+    video = still_corner((2, 5, 6, 6, 2))
+    places = [f"steps/{name}" for name in weights_met if name != "input"] if held else []
+    refined, collector, counts = streams(model, video, at=["input", "pool", *places])
+    steps = refined.get_layer("steps")
+    pooled = np.asarray(keras.Model(refined.inputs, steps.input)(video))
+    state, gated = (Held(0.3 if held else 0.0) for _ in range(2))
+    by_hand(steps)(steps, pooled.astype("float64"), state, gated)
+    multiplied = {"input": pooled, "state": state.all(), **({"gated": gated.all()} if gated.sent else {})}
+    assert set(multiplied) == set(weights_met)
+    for name, weights in weights_met.items():
+        expected = changes(multiplied[name].astype("float32")).sum(2) * weights
+        np.testing.assert_array_equal(counts[f"steps/{name}"].macs_delta, expected)
+    if held:
+        deltas = dict(zip([place.name for place in collector.probe.deltas], collector.deltas(), strict=True))
+        found = deltas["steps/state_delta"]
+        assert found.delta_density == pytest.approx(changes(state.all())[:, 1:].mean())
+        assert 0 < found.delta_density < 0.9
+    dense = {layer.name: layer.dense_macs for layer in collector.layers()}
+    assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+    assert dense["steps/input"] + dense["steps/state"] + dense.get("steps/gated", 0) == 5 * sum(
+        (2 if name == "input" else 4) * weights for name, weights in weights_met.items()
+    )
+
+
 def test_the_zeros_that_a_state_begins_with_need_no_macs_in_any_window():
     inputs = keras.Input((3, 6, 6, 2))
     x = layers.TimeDistributed(layers.Flatten(), name="flat")(inputs)
@@ -265,17 +308,18 @@ def test_the_zeros_that_a_state_begins_with_need_no_macs_in_any_window():
 
 
 @pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])
-def test_convolutional_recurrent_layers_are_counted_like_their_convolutions(options):
+@pytest.mark.parametrize("held", [False, True])
+def test_convolutional_recurrent_layers_are_counted_like_their_convolutions(options, held):
     inputs = keras.Input((4, 7, 6, 2))
     x = layers.ConvLSTM2D(3, 3, name="steps", **options)(inputs)
     model = randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x))))
     video = still_corner((2, 4, 7, 6, 2))
-    refined, collector, counts = streams(model, video, at=["input"])
+    refined, collector, counts = streams(model, video, step=0.1, at=["input", *["steps/state"] * held])
     recurrent = refined.get_layer("steps")
     sent = np.asarray(keras.Model(refined.inputs, recurrent.input)(video))
-    recurrent.return_sequences = True
-    states = np.asarray(recurrent(sent))
-    before = np.concatenate([np.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
+    state = Held(0.1 if held else 0.0)
+    by_hand(recurrent)(recurrent, sent.astype("float64"), state, Held(0.0))
+    before = state.all().astype("float32")
     of_input, of_state = layers.Conv2D(12, 3, **options), layers.Conv2D(12, 3, padding="same")
     for kind, convolution, values in (("input", of_input, sent), ("state", of_state, before)):
         convolution.build((None, *values.shape[2:]))

@@ -130,14 +130,34 @@ def tiny_transformer():
     return keras.Model(inputs, layers.Dense(2, name="head")(x))
 
 
-def test_the_state_of_a_recurrent_layer_is_behind_no_delta_layer():
+def test_the_state_of_a_recurrent_layer_has_a_delta_layer_of_its_own():
     inputs = keras.Input((4, 8, 8, 3))
     x = layers.ConvLSTM2D(4, 3, name="steps")(inputs)
-    plan = plan_of(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x))))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x)))
     of_input, of_state = 4 * 6 * 6 * 9 * 3 * 16, 4 * (16 * 9 + 16 * 6 + 4 * 4) * 4 * 16
-    assert plan["totals"]["coverage"] == pytest.approx(of_input / (of_input + of_state + 8))
-    assert [entry["layer"] for entry in plan["not_behind"]] == ["steps/state", "head"]
+    whole = of_input + of_state + 8
+    plan = plan_of(model)
+    assert plan["totals"]["coverage"] == pytest.approx((of_input + of_state) / whole)
+    (state,) = (site for site in plan["sites"] if site["kind"] == "state")
+    assert (state["name"], state["consumers"], state["fan_out_macs"]) == ("steps/state", ["steps"], of_state)
+    assert state["shape"] == [4, 6, 6, 4]
     assert plan["addable"] == []
+    plan = plan_of(model, skip=["steps/*"])
+    assert plan["totals"]["coverage"] == pytest.approx(of_input / whole)
+    assert [entry["layer"] for entry in plan["not_behind"]] == ["steps/state", "head"]
+
+
+def test_recurrent_layers_that_do_not_go_from_frame_to_frame_have_no_state_to_hold():
+    inputs = keras.Input((8, 6, 3))
+    rows = layers.LSTM(4, name="rows")(layers.Reshape((8, 18))(inputs))
+    of_frames = keras.Model(inputs, layers.Dense(2, name="head")(rows))
+    assert [site.kind for site in find_activations(of_frames)] == ["input", "linear"]
+    clips = keras.Input((3, 8, 6, 3))
+    x = layers.TimeDistributed(keras.Model(inputs, rows), name="frames")(clips)
+    found = find_activations(keras.Model(clips, layers.Dense(2, name="head")(layers.LSTM(4, name="steps")(x))))
+    assert [site.name for site in found if site.kind == "state"] == ["steps/state"]
+    masked = layers.LSTM(4, name="steps")(layers.Masking()(layers.TimeDistributed(layers.Flatten())(clips)))
+    assert not any(site.kind == "state" for site in find_activations(keras.Model(clips, masked)))
 
 
 def test_a_model_of_which_nothing_can_be_measured_is_refused_before_any_work():
@@ -160,7 +180,8 @@ def test_the_plan_in_words_adds_up_and_gives_advice_only_where_it_helps():
     assert "--at default" in text
     text = shown(two_recurrent_layers())
     assert "--at default" not in text
-    assert "first/state, second/state, head" in text
+    assert "Not behind a delta layer" not in text
+    assert re.search(r"first/state +state ", text)
 
 
 def test_a_share_says_of_what_where_layers_have_unknown_macs():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiled_kernels import compiled_kernels  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

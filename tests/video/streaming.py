@@ -147,11 +147,11 @@ class StreamServer:
 
 
 class RtspServer(StreamServer):
-    """H.264 over RTSP (RFC 2326), in RTP packets (RFC 6184) on the connection itself."""
+    """H.264 over RTSP (RFC 2326), in RTP packets (RFC 6184) on the connection itself: painted, or what is given."""
 
-    def __init__(self, frames: int = 100) -> None:
+    def __init__(self, pieces: Sequence[bytes] = (), *, rate: float = RATE) -> None:
         options = {"tune": "zerolatency", "g": "5", "preset": "ultrafast"}
-        super().__init__(encoded("libx264", frames, **options), "")
+        super().__init__(pieces or encoded("libx264", 100, **options), "", rate=rate)
         sets = [unit for unit in _units(self._pieces[0]) if unit[0] & 31 in (7, 8)]
         self._sets = ",".join(base64.b64encode(unit).decode() for unit in sets)
 
@@ -188,7 +188,7 @@ class RtspServer(StreamServer):
             payloads = [payload for unit in _units(access_unit) for payload in _payloads(unit)]
             for place, payload in enumerate(payloads):
                 marker = 128 * (place == len(payloads) - 1)
-                header = struct.pack(">BBHII", 128, marker | 96, sequence & 65535, number * 90000 // RATE, 1)
+                header = struct.pack(">BBHII", 128, marker | 96, sequence & 65535, int(number * 90000 / self._rate), 1)
                 packet = header + payload
                 connection.sendall(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
                 sequence += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,9 @@ class Memory(NamedTuple):
             when it is time.
         largest: float64 per tensor, the largest value that its ``sums`` have held.
         looks: int64 per tensor, how often it was asked whether they still hold.
+        counters: int64 (operations, COUNTERS), what the frame takes.
+        numbers: float32, the frame to be read, unless ``pixels`` has any.
+        pixels: uint8, the frame to be read.
     """
 
     weights: np.ndarray
@@ -64,40 +68,48 @@ class Memory(NamedTuple):
     stale: np.ndarray
     largest: np.ndarray
     looks: np.ndarray
+    counters: np.ndarray
+    numbers: np.ndarray
+    pixels: np.ndarray
 
 
-OWN = Memory._fields[Memory._fields.index("arena") :]
-"""The second group."""
+OWN = Memory._fields[Memory._fields.index("arena") : -2]
+"""The second group, without the frames, which are the caller's or a buffer's."""
+ARENA, SCRATCH, NUMBERS, PIXELS = (Memory._fields.index(name) for name in ("arena", "scratch", "numbers", "pixels"))
+"""Rows of a table of addresses."""
 
 _TYPES = (
     types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.float32, types.uint8,
     types.int32, types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64,
     types.int64, types.int64, types.float64, types.uint8, types.int64, types.float64,
-    types.int64,
+    types.int64, types.int64, types.float32, types.uint8,
 )  # fmt: skip
 _ARRAYS: list[Any] = [
-    types.Array(of, 2 if name == "tensors" else 1, "C") for name, of in zip(Memory._fields, _TYPES, strict=True)
+    types.Array(of, 1 + (name in ("tensors", "counters")), "C") for name, of in zip(Memory._fields, _TYPES, strict=True)
 ]
 COLUMNS = 3
 
 
-def addresses(memory: Memory) -> np.ndarray:
+def addresses(memory: Iterable[np.ndarray]) -> np.ndarray:
     """Where each array lies, and its shape, int64 (arrays, COLUMNS); the arrays have to live on while it is used."""
     return np.array([(array.ctypes.data, *array.shape, 1)[:COLUMNS] for array in memory], np.int64)
 
 
-@intrinsic
-def unpack(typing_context: Any, table: Any) -> Any:
-    """The memory that ``addresses`` were taken of.
+def unpacker(kind_of_memory: Any, kinds: Sequence[Any]) -> Any:
+    """A function that makes of a table the memory that ``addresses`` were taken of.
 
     Kernels hand the table on to each other, and make of it what they need: all arrays would be more than a hundred
     numbers to copy with every call. They have no count of references either, which would go up and down each time.
+
+    Args:
+        kind_of_memory: a named tuple.
+        kinds: numba's types of its arrays.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows = context.make_array(table)(context, builder, args[0]).data
+        rows = context.make_array(signature.args[0])(context, builder, args[0]).data
         arrays = []
-        for number, kind in enumerate(_ARRAYS):
+        for number, kind in enumerate(kinds):
             address, *shape = (
                 builder.load(cgutils.gep_inbounds(builder, rows, number * COLUMNS + column))
                 for column in range(1 + kind.ndim)
@@ -110,4 +122,11 @@ def unpack(typing_context: Any, table: Any) -> Any:
             arrays.append(array._getvalue())
         return context.make_tuple(builder, signature.return_type, arrays)
 
-    return types.NamedTuple(_ARRAYS, Memory)(table), generate  # type: ignore[attr-defined]
+    @intrinsic
+    def unpack(typing_context: Any, table: Any) -> Any:
+        return types.NamedTuple(kinds, kind_of_memory)(table), generate  # type: ignore[attr-defined]
+
+    return unpack
+
+
+unpack = unpacker(Memory, _ARRAYS)

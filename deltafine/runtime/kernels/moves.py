@@ -11,7 +11,7 @@ from deltafine.runtime.kernels.memory import unpack
 
 
 @kernel
-def _note(
+def note(
     table: np.ndarray, operation: np.ndarray, position: int, changed: int, counters: np.ndarray
 ) -> None:  # fmt: skip
     """Count ``changed`` more channels of an output position as changed."""
@@ -53,7 +53,7 @@ def place(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.nd
     channels = source[at.CHANNELS]
     if fresh:  # zeros around the picture are new as well
         for position in range(target[at.HEIGHT] * target[at.WIDTH]):
-            _note(table, operation, position, channels, counters)
+            note(table, operation, position, channels, counters)
     for y in range(source[at.HEIGHT]):
         for x in range(source[at.WIDTH]):
             if not (fresh or memory.masks[source[at.MASK] + y * source[at.WIDTH] + x]):
@@ -68,7 +68,7 @@ def place(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.nd
                         changed = _copy(table, begin, to, channels)
                         counters[0] += 1
                         if not fresh:
-                            _note(table, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
+                            note(table, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
 
 
 @kernel
@@ -95,7 +95,7 @@ def reshape(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.
                 to_y = row // target[at.WIDTH]
                 to = target[at.ORIGIN] + to_y * target[at.PITCH] + (row - to_y * target[at.WIDTH]) * length + column
                 changed = _copy(table, begin + done, to, piece)
-                _note(table, operation, row, piece if fresh else changed, counters)
+                note(table, operation, row, piece if fresh else changed, counters)
                 done += piece
     counters[0] += 1
 
@@ -119,6 +119,6 @@ def concatenate(table: np.ndarray, operation: np.ndarray, fresh: bool, counters:
                         begin = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
                         to = target[at.ORIGIN] + y * target[at.PITCH] + x * target[at.CHANNELS] + column
                         changed = _copy(table, begin, to, channels)
-                        _note(table, operation, position, channels if fresh else changed, counters)
+                        note(table, operation, position, channels if fresh else changed, counters)
                         counters[0] += 1
         column += channels

@@ -9,19 +9,19 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from deltafine.runtime.kernels import columns as at
-from deltafine.runtime.kernels import entry
+from deltafine.runtime.kernels import entry, kernel
 from deltafine.runtime.kernels.by_table import attend, blend, constant, gather
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
 from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
-from deltafine.runtime.kernels.row_convolution import convolve
 from deltafine.runtime.kernels.rows import combine, pool, pool_everything
+from deltafine.runtime.kernels.together import DONE, convolve_together
 
 
 @intrinsic
-def _borrowed(typing_context: Any, array: Any) -> Any:
+def borrowed(typing_context: Any, array: Any) -> Any:
     """The same array without a count of its references, which would go up and down with every call."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -32,51 +32,64 @@ def _borrowed(typing_context: Any, array: Any) -> Any:
     return array(array), generate
 
 
+@kernel
+def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool) -> None:
+    """Advance one stream by any operation but a convolution."""
+    memory = unpack(table)
+    kind, counters = operation[at.KIND], memory.counters[i]
+    if kind == at.K_INPUT:
+        if len(memory.pixels):
+            read_frame(table, operation, memory.pixels, fresh, memory.counters, i)
+        else:
+            read_frame(table, operation, memory.numbers, fresh, memory.counters, i)
+    elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
+        pool(table, operation, fresh, counters)
+    elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
+        pool_everything(table, operation, fresh, counters)
+    elif kind == at.K_PLACE:
+        place(table, operation, fresh, counters)
+    elif kind == at.K_RESHAPE:
+        reshape(table, operation, fresh, counters)
+    elif kind == at.K_CONCATENATE:
+        concatenate(table, operation, fresh, counters)
+    elif kind == at.K_GATHER:
+        gather(table, operation, fresh, counters)
+    elif kind == at.K_BLEND:
+        blend(table, operation, fresh, counters)
+    elif kind == at.K_CONSTANT:
+        constant(table, operation, fresh, counters)
+    elif kind == at.K_ATTENTION:
+        attend(table, operation, fresh, counters)
+    elif kind != at.K_DONE:
+        combine(table, operation, fresh, counters)
+
+
 @entry
 def run_network(
-    table: np.ndarray, operations: np.ndarray, first: int, last: int, frame: np.ndarray, pixels: np.ndarray,
-    fresh: bool, counters: np.ndarray,
-) -> None:  # fmt: skip
-    """Advance operations ``first`` to ``last - 1`` by one frame: ``pixels`` (uint8), or ``frame`` if that is empty.
+    tables: np.ndarray, operations: np.ndarray, first: int, last: int, fresh: np.ndarray, counts: np.ndarray
+) -> None:
+    """Advance operations ``first`` to ``last - 1`` by one frame, in one stream or in several of the same program.
 
     Args:
-        table: ``addresses`` of the stream's memory.
+        tables: (streams, arrays, COLUMNS), for each stream the ``addresses`` of its memory. Of several streams, these
+            are copies, and all have the scratch of the first.
+        fresh: uint8 (streams,), whether it is the first frame.
+        counts: int64 (streams,), working space.
     """
-    table, operations, counters = _borrowed(table), _borrowed(operations), _borrowed(counters)
-    frame, pixels = _borrowed(frame), _borrowed(pixels)
+    tables, operations, fresh, counts = borrowed(tables), borrowed(operations), borrowed(fresh), borrowed(counts)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
-        by_events = operation[at.EVENTS] >= 0 and should_send_events(table, operation, fresh)
-        if by_events and convolve_events(table, operation, fresh, counters[i]):
-            continue
-        if kind == at.K_CONV or kind == at.K_DEPTHWISE:
-            convolve(table, operation, kind == at.K_DEPTHWISE, fresh, counters[i])
-        elif kind == at.K_INPUT:
-            if len(pixels):
-                read_frame(table, operation, pixels, fresh, counters, i)
-            else:
-                read_frame(table, operation, frame, fresh, counters, i)
-        elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
-            pool(table, operation, fresh, counters[i])
-        elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
-            pool_everything(table, operation, fresh, counters[i])
-        elif kind == at.K_PLACE:
-            place(table, operation, fresh, counters[i])
-        elif kind == at.K_RESHAPE:
-            reshape(table, operation, fresh, counters[i])
-        elif kind == at.K_CONCATENATE:
-            concatenate(table, operation, fresh, counters[i])
-        elif kind == at.K_GATHER:
-            gather(table, operation, fresh, counters[i])
-        elif kind == at.K_BLEND:
-            blend(table, operation, fresh, counters[i])
-        elif kind == at.K_CONSTANT:
-            constant(table, operation, fresh, counters[i])
-        elif kind == at.K_ATTENTION:
-            attend(table, operation, fresh, counters[i])
-        elif kind != at.K_DONE:
-            combine(table, operation, fresh, counters[i])
+        slides = kind == at.K_CONV or kind == at.K_DEPTHWISE
+        for s in range(len(tables)):
+            counts[s] = 0
+            if operation[at.EVENTS] >= 0 and should_send_events(tables[s], operation, fresh[s] != 0):
+                counters = unpack(tables[s]).counters[i]
+                counts[s] = DONE if convolve_events(tables[s], operation, fresh[s] != 0, counters) else 0
+            if not slides:
+                _advance(tables[s], operation, i, fresh[s] != 0)
+        if slides:
+            convolve_together(tables, operation, i, kind == at.K_DEPTHWISE, fresh, counts)
 
 
 @entry

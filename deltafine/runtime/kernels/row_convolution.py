@@ -223,18 +223,23 @@ def scale_channels(table: np.ndarray, operation: np.ndarray, first: int, rows: i
 
 
 @kernel
-def convolve(
-    table: np.ndarray, operation: np.ndarray, depthwise: bool, fresh: bool, counters: np.ndarray
-) -> None:  # fmt: skip
-    """A convolution or depthwise convolution of the outputs that changes reach, each computed from scratch."""
+def reached_rows(table: np.ndarray, operation: np.ndarray, fresh: bool) -> int:
+    """``reach_of`` a convolution, whose output is begun; 0 where nothing changed."""
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]
     changed = memory.changed[source]
     if changed == 0 and not fresh:
-        return
+        return 0
     everything = fresh or changed == memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
-    count = reach_of(table, operation, everything)
+    return reach_of(table, operation, everything)
+
+
+@kernel
+def convolve(
+    table: np.ndarray, operation: np.ndarray, count: int, depthwise: bool, fresh: bool, counters: np.ndarray
+) -> None:  # fmt: skip
+    """A convolution or depthwise convolution of the ``count`` outputs ``active``, each computed from scratch."""
     pitch = operation[at.ROW_PITCH]
     size = piece_size(count, pitch)
     first = np.int64(0)  # not a literal: numba would compile all below once more for it

@@ -54,7 +54,7 @@ def changed_positions(table: np.ndarray, operation: np.ndarray, fresh: bool) -> 
 
 
 @kernel
-def _row_of(tensor: np.ndarray, position: int, positions: int) -> int:
+def row_of(tensor: np.ndarray, position: int, positions: int) -> int:
     """Where the row that belongs to a position of the output begins."""
     if tensor[at.HEIGHT] * tensor[at.WIDTH] != positions:
         return tensor[at.ORIGIN]
@@ -80,7 +80,7 @@ def combine(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.
             row = memory.scratch[i * channels : (i + 1) * channels]
             for k in range(operation[at.INPUT_COUNT]):
                 tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
-                begin = _row_of(tensor, position, positions)
+                begin = row_of(tensor, position, positions)
                 if tensor[at.CHANNELS] == channels:
                     _combine_rows(row, memory.arena[begin : begin + channels], kind if k else at.K_IDENTITY)
                 else:

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.runtime                       # MobileNetV1, MobileNetV2, ResNet50, one thread
     python -m tests.benchmarks.runtime --models ResNet50 --threads 2
     python -m tests.benchmarks.runtime --layers              # single layers
+    python -m tests.benchmarks.runtime --int8                # in 8-bit integers, against dense runtimes in int8
 
 Weights are random, frames are 224x224. Which pixels change is set by the steps of the delta layers: send-on-delta by
 the pixel, one step per neuron, tiny inside a square of the wanted area and huge outside. So the engine computes what
@@ -28,13 +29,18 @@ from keras import layers
 
 from deltafine import find_activations, insert_deltas
 from deltafine.jobs.dense_runtimes import dense_runtimes, set_threads
+from deltafine.jobs.int8_runtimes import int8_runtimes
 from deltafine.jobs.timing import Times, fastest_dense, take_turns
 from deltafine.model import DeltaSettings
+from deltafine.runtime.int8.byte_program import ByteProgram
+from deltafine.runtime.int8.byte_state import ByteState
+from deltafine.runtime.int8.quantise import in_bytes
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numba_stream import NumbaState
 from deltafine.runtime.packed_plan import Program
 from deltafine.runtime.plan import Plan
 from deltafine.runtime.plan_cache import machine
+from deltafine.runtime.value_ranges import value_ranges
 
 DENSITIES = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 SENDS_ALWAYS, NEVER_SENDS = 1e-30, 1e30
@@ -73,15 +79,25 @@ def compiled(model: Any) -> Plan:
 
 
 def compare(
-    model: Any, threads: int, rounds: int, still_around: bool = False
+    model: Any, threads: int, rounds: int, still_around: bool = False, int8: bool = False
 ) -> tuple[dict[str, Times], dict[str, float]]:
     """Times of every contestant, and the share of the dense MACs that the delta runtime carried out, by density."""
-    plan = compiled(model)
+    plan, plain = compiled(model), compile_model(model).plan
     frames = np.random.default_rng(0).uniform(0, 255, (8, *plan.input_shape)).astype(np.float32)
     runs: dict[str, Any] = {}
     shares: dict[str, float] = {}
+
+    def state_of(plan: Plan) -> NumbaState:
+        if not int8:
+            return NumbaState(Program(plan), None)
+        whole = {name: np.zeros_like(array) if "threshold" in name else array for name, array in plan.arrays.items()}
+        exact = Plan(plan.name, plan.tensors, plan.operations, plan.outputs, whole)
+        return ByteState(
+            ByteProgram(in_bytes(plan, value_ranges(exact, NumbaState(Program(exact), None), frames))), None
+        )
+
     for density in DENSITIES:
-        state = NumbaState(Program(changing(plan, density)), None)
+        state = state_of(changing(plan, density))
         own = frames
         if still_around:
             own = np.where(square(*plan.input_shape[:2], density)[:, :, None], frames, frames[0])
@@ -90,9 +106,8 @@ def compare(
         name = f"{density:.0%}"
         shares[name] = state.counts().total("executed_macs") / plan.dense_macs()
         runs[name] = _numbered(state.step, own)
-    whole = NumbaState(Program(compile_model(model).plan), None)
-    runs["no deltas, all changes"] = _numbered(whole.step, frames)
-    dense, missing = dense_runtimes(model, threads)
+    runs["no deltas, all changes"] = _numbered(state_of(plain).step, frames)
+    dense, missing = int8_runtimes(model, threads, list(frames)) if int8 else dense_runtimes(model, threads)
     for name, reason in missing.items():
         print(f"{name}: {reason}")
     runs |= {name: _numbered(run, frames) for name, run in dense.items()}
@@ -140,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--layers", action="store_true", help="single layers instead of models")
+    parser.add_argument("--int8", action="store_true", help="in 8-bit integers")
     parser.add_argument("--threads", type=int, default=1, help="threads of the dense runtimes")
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
@@ -148,7 +164,7 @@ def main() -> None:
     print(f"{machine()}; dense runtimes with {arguments.threads} thread(s), deltafine with 1")
     models = single_layers() if arguments.layers else {name: MODELS[name]() for name in arguments.models}
     for name, model in models.items():
-        show(name, *compare(model, arguments.threads, arguments.rounds, still_around=arguments.layers))
+        show(name, *compare(model, arguments.threads, arguments.rounds, arguments.layers, arguments.int8))
 
 
 if __name__ == "__main__":

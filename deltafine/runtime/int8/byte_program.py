@@ -1,0 +1,250 @@
+"""A plan in 8-bit integers laid out for the kernels: packed weights and tables, shared by all streams of a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from deltafine.runtime.int8.byte_plan import (
+    DEQUANTISE,
+    QUANTISE,
+    BytePlan,
+    ByteStep,
+    cap_of,
+    element_thresholds,
+    limit_of,
+    pixel_factors,
+)
+from deltafine.runtime.int8.weights import runs_of
+from deltafine.runtime.kernels import byte_memory as of
+from deltafine.runtime.kernels import columns as layout
+from deltafine.runtime.kernels.bit_sets import BITS
+from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS, places_of_channels
+from deltafine.runtime.kernels.row_convolution import NINE
+from deltafine.runtime.packed_plan import ALIGNED, SLIDING, Program, aligned, round_up
+from deltafine.runtime.plan import Finish, Operation
+
+_LINE = 64
+"""Bytes of a cache line; and as many are read, and ignored, beyond the end of an array."""
+_PADDED = (*SLIDING[:2], "max_pool")
+_KINDS = {
+    QUANTISE: of.B_QUANTISE, DEQUANTISE: of.B_DEQUANTISE, "conv": of.B_CONV, "depthwise": of.B_DEPTHWISE,
+    "global_average": of.B_WINDOW_SUM, "average_pool": of.B_WINDOW_SUM, "max_pool": of.B_WINDOW_MOST,
+    "place": of.B_PLACE, "reshape": of.B_RESHAPE,
+}  # fmt: skip
+
+
+class ByteProgram(Program):
+    """A plan in tables; read only, shared by all streams of a model and by all threads.
+
+    Attributes:
+        byte_operations: of ``deltafine.runtime.kernels.byte_memory``.
+        byte_weights, whole, factors, near, far: arrays of ``ByteMemory``.
+        level_count: bytes of all tensors of bytes.
+        zeros: where each of them stands, and its level of 0.
+    """
+
+    plan: BytePlan
+
+    def __init__(self, plan: BytePlan) -> None:
+        self._packed: dict[str, list[np.ndarray]] = {"weights": [], "whole": [], "factors": []}
+        self._rows: list[list[int]] = []
+        self._limits: list[tuple[Operation, slice]] = []
+        self._near_count = self._far_count = 0
+        super().__init__(plan)
+        self.byte_operations = np.array(self._rows, np.int64)
+        kinds = {"weights": np.int8, "whole": np.int32, "factors": np.float32}
+        self.byte_weights, self.whole, self.factors = (
+            aligned(np.concatenate([*self._packed[name], np.zeros(4 * BYTES)]).astype(kind))
+            for name, kind in kinds.items()
+        )
+        self._packed = {}
+        self.near, self.far = self.byte_limits(1.0)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return (
+            *super().arrays, self.byte_operations, self.byte_weights, self.whole, self.factors, self.near, self.far
+        )  # fmt: skip
+
+    def byte_limits(self, sensitivity: float) -> tuple[np.ndarray, np.ndarray]:
+        """``near`` and ``far`` with all thresholds times a number."""
+        near = np.zeros(self._near_count + 2 * _LINE, np.uint8)
+        far = np.zeros(self._far_count + 2 * _LINE, np.uint16)
+        for operation, piece in self._limits:
+            delta, grid = operation.finish.delta, self.plan.grids[operation.output]
+            assert delta is not None
+            assert grid is not None
+            thresholds, channels = self.plan.arrays[delta.threshold], self.plan.tensors[operation.output].shape[2]
+            if delta.granularity == "element":
+                near[piece] = _spread(element_thresholds(delta, thresholds, grid, sensitivity), channels)
+            else:
+                far[piece] = _spread(pixel_factors(thresholds, grid, channels, sensitivity), channels)
+        return near, far
+
+    def _tensor_table(self) -> np.ndarray:
+        table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
+        around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
+        for operation in self.plan.operations:
+            on_bytes = self.plan.on_bytes(operation)
+            if operation.kind in (_PADDED if on_bytes else _PADDED[:2]):
+                source = operation.inputs[0]
+                around[source] = np.maximum(around[source], self._zeros_around(operation))
+        begin, mask = {True: 0, False: 0}, 0
+        self.zeros: list[tuple[slice, int]] = []
+        for index, tensor in enumerate(self.plan.tensors):
+            grid = self.plan.grids[index]
+            height, width, channels = tensor.shape
+            top, left, bottom, right = (int(side) for side in around[index])
+            pitch = (width + left + right) * channels
+            start = begin[grid is not None]
+            table[index] = (height, width, channels, start + top * pitch + left * channels, pitch, mask)
+            end = round_up(start + (height + top + bottom) * pitch, ALIGNED if grid is None else _LINE)
+            if grid is not None:
+                self.zeros.append((slice(start, end), grid.zero))
+            begin[grid is not None] = end
+            mask += height * width
+        self.arena_size, self.mask_size = begin[False] + 8 * ALIGNED, mask + BITS  # whole words are read
+        self.level_count = begin[True] + 4 * _LINE
+        return table
+
+    def _row(self, operation: Operation) -> list[int]:
+        if not self.plan.on_bytes(operation):
+            self._rows.append([0] * of.COLUMNS)
+            return super()._row(operation)
+        step = self.plan.steps[operation.output]
+        finish = operation.finish if step.in_floats else Finish()
+        row = super()._row(replace(operation, kind="identity", weights="", table="", finish=finish))
+        if operation.kind in layout.KINDS:
+            row[layout.KIND] = layout.KINDS.index(operation.kind)
+        made = dict.fromkeys(range(of.COLUMNS), 0) | self._columns(operation, step)
+        self._rows.append([made[column] for column in range(of.COLUMNS)])
+        return row
+
+    def _columns(self, operation: Operation, step: ByteStep) -> dict[int, int]:
+        kind = _KINDS.get(operation.kind, of.B_TIMES)
+        source, target = self.plan.grids[operation.inputs[0]], self.plan.grids[operation.output]
+        if kind == of.B_QUANTISE:
+            assert target is not None
+            return {of.KIND: kind, of.FACTOR: self._pack("factors", [1 / target.scale]), of.ZERO: target.zero}
+        if kind == of.B_DEQUANTISE:
+            assert source is not None
+            return {of.KIND: kind, of.FACTOR: self._pack("factors", [source.scale]), of.ZERO: source.zero}
+        if kind in (of.B_PLACE, of.B_RESHAPE):
+            return {of.KIND: kind}
+        channels = self.plan.tensors[operation.output].shape[2]
+        blocks, rest = divmod(channels, BYTES)
+        tail = min((width for width in WIDTHS if width >= rest), default=0) if rest else 0
+        row = {
+            of.KIND: kind,
+            of.BLOCKS: blocks,
+            of.REST: rest,
+            of.TAIL: tail,
+            of.PITCH: blocks * BYTES + tail,
+            of.BIAS: self._pack_by_channel("whole", step.bias),
+            of.FACTOR: self._pack_by_channel("factors", step.factor),
+            of.ZERO: step.zero,
+            of.LOW: step.low,
+            of.HIGH: step.high,
+            of.RULE: of.R_IN_FLOATS if step.in_floats else of.R_NONE,
+        }
+        if step.in_floats:
+            row[of.ORDER] = self._link(
+                np.concatenate([at + places_of_channels(width) for at, width in _blocks(channels)])
+            )
+        if step.multiple is not None:
+            row |= {of.RULE: of.R_MULTIPLES, of.MULTIPLE: self._pack_by_channel("whole", step.multiple)}
+        row |= self._pack_weights(operation, kind) if operation.weights else self._pack_taps(operation, step)
+        delta = operation.finish.delta
+        if delta is not None and not step.in_floats and delta.rule == "send-on-delta":
+            row |= self._pack_thresholds(operation, channels)
+        return row
+
+    def _pack_thresholds(self, operation: Operation, channels: int) -> dict[int, int]:
+        delta = operation.finish.delta
+        assert delta is not None
+        by_neuron = self.plan.arrays[delta.threshold].ndim == 3
+        height, width, _ = self.plan.tensors[operation.output].shape
+        size = height * width * channels if by_neuron else channels
+        pixel = delta.granularity == "pixel"
+        begin = self._far_count if pixel else self._near_count
+        self._limits.append((operation, slice(begin, begin + size)))
+        if pixel:
+            self._far_count += round_up(size, _LINE)
+        else:
+            self._near_count += round_up(size, _LINE)
+        return {
+            of.RULE: of.R_PIXEL if pixel else of.R_ELEMENT,
+            of.THRESHOLD: begin,
+            of.THRESHOLD_PITCH: channels if by_neuron else 0,
+            of.LEAST: limit_of(channels),
+            of.CAP: cap_of(channels),
+        }
+
+    def _pack_weights(self, operation: Operation, kind: int) -> dict[int, int]:
+        """Weights by block of channels, run of inputs, and four inputs; in a block as its sums stand."""
+        weights = self.plan.arrays[operation.weights]
+        height, width, each, _ = weights.shape
+        channels, pitch = (int(one) for one in self.tensors[operation.inputs[0], [layout.CHANNELS, layout.PITCH]])
+        down, right = operation.dilation
+        taps = [y * down * pitch + x * right * channels for y in range(height) for x in range(width)]
+        if kind == of.B_DEPTHWISE:
+            runs, length, flat = 1, height * width, weights.reshape(1, height * width, each)
+            links = taps + [taps[-1]] * (-length % 4)
+            kind = of.B_NINE if length == NINE else kind
+        else:
+            runs, length = runs_of(operation, each)
+            flat = weights.reshape(runs, length, -1)
+            links = taps if runs == height * width else [tap * down * pitch for tap in range(height)]
+        outputs = flat.shape[2]
+        quads = -(-length // 4)
+        padded = np.zeros((runs, 4 * quads, round_up(outputs, BYTES)), np.int8)
+        padded[:, :length, :outputs] = flat
+        pieces = []
+        for at, block in _blocks(outputs):
+            order = np.argsort(places_of_channels(block))
+            own = padded[:, :, at : at + block][:, :, order].reshape(runs, quads, 4, block)
+            pieces.append(own.transpose(0, 1, 3, 2).ravel())
+        return {
+            of.KIND: kind,
+            of.WEIGHTS: self._pack("weights", np.concatenate(pieces)),
+            of.QUADS: quads,
+            of.RUNS: self._link(links),
+            of.RUN_COUNT: runs,
+        }
+
+    def _pack_taps(self, operation: Operation, step: ByteStep) -> dict[int, int]:
+        """What is added up of other operations."""
+        height, width, channels, _, pitch, _ = (int(one) for one in self.tensors[operation.inputs[0]])
+        if step.times:
+            return {of.TIMES: self._link(step.times)}
+        if operation.kind != "global_average":
+            height, width = operation.kernel
+        links = [y * pitch + x * channels for y in range(height) for x in range(width)]
+        return {of.RUNS: self._link(links), of.RUN_COUNT: len(links)}
+
+    def _pack_by_channel(self, name: str, values: np.ndarray) -> int:
+        """Append values of channels, in the order in which sums stand."""
+        padded = np.zeros(round_up(len(values), BYTES), values.dtype)
+        padded[: len(values)] = values
+        pieces = [padded[at : at + width][np.argsort(places_of_channels(width))] for at, width in _blocks(len(values))]
+        return self._pack(name, np.concatenate(pieces))
+
+    def _pack(self, name: str, values: np.ndarray | list[float]) -> int:
+        flat = np.asarray(values)
+        begin = sum(map(len, self._packed[name]))
+        self._packed[name].append(np.pad(flat, (0, -len(flat) % _LINE)))
+        return begin
+
+
+def _blocks(channels: int) -> list[tuple[int, int]]:
+    """Where each vector of bytes of a row begins, and its width."""
+    blocks, rest = divmod(channels, BYTES)
+    found = [(block * BYTES, BYTES) for block in range(blocks)]
+    return [*found, (blocks * BYTES, min(width for width in WIDTHS if width >= rest))] if rest else found
+
+
+def _spread(values: np.ndarray, channels: int) -> np.ndarray:
+    """Of each channel, or of each neuron."""
+    return values.ravel() if values.ndim == 3 else np.broadcast_to(values, (channels,))

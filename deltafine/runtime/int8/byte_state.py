@@ -1,0 +1,84 @@
+"""The state of one stream in 8-bit integers, advanced by the compiled kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.int8.byte_program import ByteProgram
+from deltafine.runtime.kernels import byte_memory as of
+from deltafine.runtime.kernels.byte_memory import ByteMemory
+from deltafine.runtime.kernels.byte_network import run_bytes
+from deltafine.runtime.kernels.byte_vectors import BYTES
+from deltafine.runtime.kernels.memory import addresses
+from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUES
+from deltafine.runtime.numba_stream import KerasCall, NumbaState
+from deltafine.runtime.packed_plan import aligned
+
+
+class ByteState(NumbaState):
+    """One stream. To be used by one thread at a time."""
+
+    program: ByteProgram
+
+    def __init__(self, program: ByteProgram, keras_call: KerasCall) -> None:
+        pitch = int(program.byte_operations[:, of.PITCH].max(initial=BYTES))
+        self._bytes = ByteMemory(
+            operations=program.byte_operations,
+            weights=program.byte_weights,
+            whole=program.whole,
+            factors=program.factors,
+            near=program.near,
+            far=program.far,
+            levels=aligned(np.zeros(program.level_count, np.uint8)),
+            sums=aligned(np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch) + 2 * pitch, np.int32)),
+            line=np.zeros(pitch + BYTES, np.uint8),
+        )
+        self._byte_table = addresses(self._bytes)
+        super().__init__(program, keras_call)
+
+    def reset(self) -> None:
+        super().reset()
+        for piece, zero in self.program.zeros:
+            self._bytes.levels[piece] = zero
+
+    def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
+        super().set_sensitivity(sensitivity, compare_all=compare_all)
+        near, far = self.program.byte_limits(sensitivity)
+        self._bytes = self._bytes._replace(near=near, far=far)
+        self._byte_table = addresses(self._bytes)
+
+    @property
+    def memory(self) -> int:
+        own = [self._bytes.levels, self._bytes.sums, self._bytes.line, self._byte_table]
+        if self._bytes.near is not self.program.near:
+            own += [self._bytes.near, self._bytes.far]
+        return super().memory + owned_bytes(own)
+
+    def value(self, index: int) -> np.ndarray:
+        grid = self.program.plan.grids[index]
+        return super().value(index) if grid is None else grid.numbers(self._views[index])
+
+    def levels(self, index: int) -> np.ndarray:
+        """A copy of a tensor of bytes."""
+        return self._views[index].copy()
+
+    def runs_alone(self, first: int) -> bool:
+        plan = self.program.plan
+        return plan.on_bytes(plan.operations[first]) or super().runs_alone(first)
+
+    def run(self, first: int, last: int) -> None:
+        plan = self.program.plan
+        if plan.on_bytes(plan.operations[first]):
+            operations = self.program.operations
+            run_bytes(self.table, self._byte_table, operations, first, last, self.fresh, self.counters)
+        else:
+            super().run(first, last)
+
+    def _lines_of(self, index: int) -> np.ndarray:
+        if self.program.plan.grids[index] is None:
+            return super()._lines_of(index)
+        height, width, channels, origin, pitch, _ = self.program.tensors[index]
+        return np.lib.stride_tricks.as_strided(
+            self._bytes.levels[origin:], (height, width, channels), (pitch, channels, 1), writeable=True
+        )

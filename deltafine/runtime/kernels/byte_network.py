@@ -1,0 +1,288 @@
+"""Running operations on bytes in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deltafine.runtime.kernels import byte_memory as of
+from deltafine.runtime.kernels import columns as at
+from deltafine.runtime.kernels import entry, kernel
+from deltafine.runtime.kernels.byte_finish import MULTIPLES, send_bytes
+from deltafine.runtime.kernels.byte_memory import unpack_bytes
+from deltafine.runtime.kernels.byte_moves import byte_place, byte_reshape, dequantise, quantise
+from deltafine.runtime.kernels.byte_tiles import ROWS, byte_channel_tile, byte_row_tile, times_tile, window_tile
+from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS
+from deltafine.runtime.kernels.finish import finish_rows, start_output
+from deltafine.runtime.kernels.memory import unpack
+from deltafine.runtime.kernels.network import borrowed
+from deltafine.runtime.kernels.row_convolution import NINE, piece_size, reach_of
+from deltafine.runtime.kernels.rows import changed_positions
+from deltafine.runtime.kernels.rules import ELEMENT, LOW_BITS, NONE, PIXEL
+
+_keep, _multiples, _by_element, _by_position = (send_bytes(rule) for rule in (NONE, MULTIPLES, ELEMENT, PIXEL))
+
+
+def _rows_function(width: int) -> Any:
+    """``rows`` rows by ``width`` output channels, in tiles as large as they can be."""
+    whole, half, single = (byte_row_tile(rows, width) for rows in (ROWS, max(ROWS // 2, 1), 1))
+    middle = max(ROWS // 2, 1)
+
+    @kernel
+    def compute(
+        table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, base: int, first: int,
+        rows: int, weight: int, place: int,
+    ) -> None:  # fmt: skip
+        memory, memory_of_bytes = unpack(table), unpack_bytes(more)
+        offsets, links, levels = memory.offsets, memory.links, memory_of_bytes.levels
+        weights, sums = memory_of_bytes.weights, memory_of_bytes.sums
+        runs, run_count, quads, pitch = extra[of.RUNS], extra[of.RUN_COUNT], extra[of.QUADS], extra[of.PITCH]
+        i = 0
+        while rows - i >= ROWS:
+            whole(
+                levels, base, offsets, first + i, links, runs, run_count, quads, weights, weight, sums,
+                place + i * pitch, pitch,
+            )  # fmt: skip
+            i += ROWS
+        while rows - i >= middle:
+            half(
+                levels, base, offsets, first + i, links, runs, run_count, quads, weights, weight, sums,
+                place + i * pitch, pitch,
+            )  # fmt: skip
+            i += middle
+        while rows > i:
+            single(
+                levels, base, offsets, first + i, links, runs, run_count, quads, weights, weight, sums,
+                place + i * pitch, pitch,
+            )  # fmt: skip
+            i += 1
+
+    return compute
+
+
+def _channels_function(width: int) -> Any:
+    """``rows`` positions by ``width`` channels of any operation that keeps channels apart."""
+    nine, any_taps = byte_channel_tile(NINE, width), byte_channel_tile(0, width)
+    total, largest = window_tile(False, width), window_tile(True, width)
+
+    @kernel
+    def compute(
+        table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, base: int, first: int,
+        rows: int, weight: int, place: int,
+    ) -> None:  # fmt: skip
+        memory, memory_of_bytes = unpack(table), unpack_bytes(more)
+        offsets, links, levels = memory.offsets, memory.links, memory_of_bytes.levels
+        weights, sums = memory_of_bytes.weights, memory_of_bytes.sums
+        kind, taps, pitch = extra[of.KIND], extra[of.RUNS], extra[of.PITCH]
+        if kind == of.B_NINE:
+            nine(
+                levels, base, offsets, first, rows, links, taps, extra[of.QUADS], weights, weight, sums, place, pitch
+            )  # fmt: skip
+        elif kind == of.B_DEPTHWISE:
+            any_taps(
+                levels, base, offsets, first, rows, links, taps, extra[of.QUADS], weights, weight, sums, place, pitch
+            )  # fmt: skip
+        elif kind == of.B_WINDOW_SUM:
+            total(levels, base, offsets, first, rows, links, taps, extra[of.RUN_COUNT], sums, place, pitch)
+        else:
+            largest(levels, base, offsets, first, rows, links, taps, extra[of.RUN_COUNT], sums, place, pitch)
+
+    return compute
+
+
+def _times_function(width: int) -> Any:
+    """``rows`` positions by ``width`` channels of one input, times a number."""
+    times = times_tile(width)
+
+    @kernel
+    def compute(
+        table: np.ndarray, more: np.ndarray, extra: np.ndarray, base: int, first: int, rows: int, factor: int,
+        begin: bool, place: int,
+    ) -> None:  # fmt: skip
+        memory, memory_of_bytes = unpack(table), unpack_bytes(more)
+        times(
+            memory_of_bytes.levels, base, memory.offsets, first, rows, factor, begin, memory_of_bytes.sums, place,
+            extra[of.PITCH],
+        )  # fmt: skip
+
+    return compute
+
+
+_SMALL, _MIDDLE, _WIDE = WIDTHS[0], WIDTHS[1], WIDTHS[-1]
+_rows_small, _rows_middle, _rows_wide = map(_rows_function, (_SMALL, _MIDDLE, _WIDE))
+_channels_small, _channels_middle, _channels_wide = map(_channels_function, (_SMALL, _MIDDLE, _WIDE))
+_times_small, _times_middle, _times_wide = map(_times_function, (_SMALL, _MIDDLE, _WIDE))
+
+
+@kernel
+def _finish(
+    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, rows: int, first: int, fresh: bool,
+    counters: np.ndarray,
+) -> None:  # fmt: skip
+    """Finish rows of sums, which belong to the positions ``active[first:]``."""
+    memory, memory_of_bytes = unpack(table), unpack_bytes(more)
+    levels, sums, whole, factors = (
+        memory_of_bytes.levels, memory_of_bytes.sums, memory_of_bytes.whole, memory_of_bytes.factors
+    )  # fmt: skip
+    near, far, line = memory_of_bytes.near, memory_of_bytes.far, memory_of_bytes.line
+    active, targets, masks, counts = memory.active, memory.targets, memory.masks, memory.counts
+    mask = memory.tensors[operation[at.OUTPUT], at.MASK]
+    pitch, blocks, tail, rest = extra[of.PITCH], extra[of.BLOCKS], extra[of.TAIL], extra[of.REST]
+    bias, multiple, factor = extra[of.BIAS], extra[of.MULTIPLE], extra[of.FACTOR]
+    zero, low, high, rule = extra[of.ZERO], extra[of.LOW], extra[of.HIGH], extra[of.RULE]
+    threshold, threshold_pitch = extra[of.THRESHOLD], extra[of.THRESHOLD_PITCH]
+    least, cap = extra[of.LEAST], extra[of.CAP]
+    if rule == of.R_IN_FLOATS:
+        channels, order = memory.tensors[operation[at.OUTPUT], at.CHANNELS], extra[of.ORDER]
+        for i in range(rows):
+            for c in range(channels):
+                place = memory.links[order + c]
+                total = np.int32(sums[i * pitch + place] + whole[bias + place])
+                memory.scratch[i * pitch + c] = np.float32(total) * factors[factor + place]
+        finish_rows(table, operation, rows, pitch, first, fresh, counters)
+        return
+    if rule == of.R_MULTIPLES:
+        sent = _multiples(
+            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
+            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
+        )  # fmt: skip
+    elif rule == of.R_NONE or fresh:
+        sent = _keep(
+            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
+            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
+        )  # fmt: skip
+    elif rule == of.R_ELEMENT:
+        sent = _by_element(
+            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
+            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
+        )  # fmt: skip
+    else:
+        sent = _by_position(
+            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, far,
+            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
+        )  # fmt: skip
+    memory.changed[operation[at.OUTPUT]] += sent & LOW_BITS
+    counters[at.ROWS] += rows
+    counters[at.CHANGED_ROWS] += sent & LOW_BITS
+    counters[at.CHANGED_ELEMENTS] += sent >> 32
+
+
+@kernel
+def _add_up(
+    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, rows: int, first: int
+) -> None:  # fmt: skip
+    """Sums of the outputs ``active[first:]``."""
+    memory = unpack(table)
+    base = memory.tensors[memory.links[operation[at.INPUTS]], at.ORIGIN]
+    weight, tail = extra[of.WEIGHTS], extra[of.TAIL]
+    count = extra[of.RUN_COUNT] * extra[of.QUADS]
+    if extra[of.KIND] == of.B_CONV:
+        for block in range(extra[of.BLOCKS]):
+            _rows_wide(table, more, operation, extra, base, first, rows, weight, block * BYTES)
+            weight += count * 4 * BYTES
+        place = extra[of.BLOCKS] * BYTES
+        if tail == _SMALL:
+            _rows_small(table, more, operation, extra, base, first, rows, weight, place)
+        elif tail == _MIDDLE:
+            _rows_middle(table, more, operation, extra, base, first, rows, weight, place)
+        elif tail == _WIDE:
+            _rows_wide(table, more, operation, extra, base, first, rows, weight, place)
+        return
+    quads = extra[of.QUADS]
+    for block in range(extra[of.BLOCKS]):
+        _channels_wide(table, more, operation, extra, base + block * BYTES, first, rows, weight, block * BYTES)
+        weight += quads * 4 * BYTES
+    place = extra[of.BLOCKS] * BYTES
+    if tail == _SMALL:
+        _channels_small(table, more, operation, extra, base + place, first, rows, weight, place)
+    elif tail == _MIDDLE:
+        _channels_middle(table, more, operation, extra, base + place, first, rows, weight, place)
+    elif tail == _WIDE:
+        _channels_wide(table, more, operation, extra, base + place, first, rows, weight, place)
+
+
+@kernel
+def _add_inputs(
+    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, rows: int, first: int
+) -> None:  # fmt: skip
+    """Sums of inputs, each times a number, at the positions ``active[first:]``."""
+    memory = unpack(table)
+    tail, place = extra[of.TAIL], extra[of.BLOCKS] * BYTES
+    for k in range(operation[at.INPUT_COUNT]):
+        tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
+        width, channels, base = tensor[at.WIDTH], tensor[at.CHANNELS], tensor[at.ORIGIN]
+        for i in range(first, first + rows):
+            y = memory.active[i] // width
+            memory.offsets[i] = y * tensor[at.PITCH] + (memory.active[i] - y * width) * channels
+        factor = memory.links[extra[of.TIMES] + k]
+        begin = k == 0
+        for block in range(extra[of.BLOCKS]):
+            at_block = block * BYTES
+            _times_wide(table, more, extra, base + at_block, first, rows, factor, begin, at_block)
+        if tail == _SMALL:
+            _times_small(table, more, extra, base + place, first, rows, factor, begin, place)
+        elif tail == _MIDDLE:
+            _times_middle(table, more, extra, base + place, first, rows, factor, begin, place)
+        elif tail == _WIDE:
+            _times_wide(table, more, extra, base + place, first, rows, factor, begin, place)
+
+
+@kernel
+def _advance(
+    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, fresh: bool, counters: np.ndarray
+) -> None:  # fmt: skip
+    """Compute the outputs that changes reach, each from scratch."""
+    memory = unpack(table)
+    start_output(table, operation[at.OUTPUT])
+    source = memory.links[operation[at.INPUTS]]
+    kind, pitch = extra[of.KIND], extra[of.PITCH]
+    if kind == of.B_TIMES:
+        count = changed_positions(table, operation, fresh)
+    else:
+        changed = memory.changed[source]
+        if changed == 0 and not fresh:
+            return
+        if operation[at.KIND] == at.K_GLOBAL_AVERAGE:
+            count = np.int64(1)
+            memory.active[0], memory.offsets[0] = 0, 0
+            memory.targets[0] = memory.tensors[operation[at.OUTPUT], at.ORIGIN]
+        else:
+            size = memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
+            count = reach_of(table, operation, fresh or changed == size)
+    size = piece_size(count, pitch)
+    first = np.int64(0)  # not a literal: numba would compile all below once more for it
+    while first < count:
+        rows = min(size, count - first)
+        if kind == of.B_TIMES:
+            _add_inputs(table, more, operation, extra, rows, first)
+        else:
+            _add_up(table, more, operation, extra, rows, first)
+        _finish(table, more, operation, extra, rows, first, fresh, counters)
+        first += rows
+
+
+@entry
+def run_bytes(
+    table: np.ndarray, more: np.ndarray, operations: np.ndarray, first: int, last: int, fresh: bool,
+    counters: np.ndarray,
+) -> None:  # fmt: skip
+    """Advance operations ``first`` to ``last - 1``, all of them on bytes, by one frame.
+
+    Args:
+        table, more: ``addresses`` of the stream's memory, and of its memory of bytes.
+    """
+    table, more, operations, counters = borrowed(table), borrowed(more), borrowed(operations), borrowed(counters)
+    extras = unpack_bytes(more).operations
+    for i in range(first, last):
+        kind = extras[i, of.KIND]
+        if kind == of.B_QUANTISE:
+            quantise(table, more, operations[i], extras[i], fresh, counters[i])
+        elif kind == of.B_DEQUANTISE:
+            dequantise(table, more, operations[i], extras[i], fresh, counters[i])
+        elif kind == of.B_PLACE:
+            byte_place(table, more, operations[i], fresh, counters[i])
+        elif kind == of.B_RESHAPE:
+            byte_reshape(table, more, operations[i], fresh, counters[i])
+        else:
+            _advance(table, more, operations[i], extras[i], fresh, counters[i])

@@ -1,0 +1,221 @@
+"""Vector code on bytes, written as LLVM instructions: dot products of four, and whole numbers made bytes.
+
+A vector of so many bytes goes with four vectors of a quarter as many 32-bit numbers. Of each 16 bytes, numbers 4 j + i
+stand in vector j, so that the processor's instructions, which work within 16 bytes, put them in order.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+
+from deltafine.runtime.kernels.vectors import I8, I32, I64, Emitter
+
+I16 = ir.IntType(16)
+LANE = 16
+"""Bytes within which instructions of a processor put things in order."""
+
+
+def _features() -> set[str]:
+    from numba import config
+
+    if config.CPU_FEATURES:
+        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    return {name for name, there in llvm.get_host_cpu_features().items() if there}
+
+
+def _instructions() -> str:
+    """What dot products are made of: ``dots``, ``short dots`` (256 bits at most), ``pairs``, or ``any``."""
+    found = _features() if platform.machine().lower() in ("x86_64", "amd64") else set()
+    if {"avx512vnni", "avx512bw", "avx512vl"} <= found:
+        return "dots"
+    if {"avx2", "avxvnni"} <= found:
+        return "short dots"
+    return "pairs" if "avx2" in found else "any"
+
+
+INSTRUCTIONS = _instructions()
+BYTES = 64 if INSTRUCTIONS == "dots" else 32
+"""In a vector."""
+WIDTHS = tuple(width for width in (16, 32, 64) if width <= BYTES)
+"""Bytes of the vectors that the rest of a row may fill."""
+
+_BITS = {16: 128, 32: 256, 64: 512}
+_MULTIPLY_BYTES = {16: "ssse3.pmadd.ub.sw.128", 32: "avx2.pmadd.ub.sw"}
+_MULTIPLY_WORDS = {16: "sse2.pmadd.wd", 32: "avx2.pmadd.wd", 64: "avx512.pmaddw.d.512"}
+_PACK_NUMBERS = {16: "sse2.packssdw.128", 32: "avx2.packssdw", 64: "avx512.packssdw.512"}
+_PACK_WORDS = {16: "sse2.packuswb.128", 32: "avx2.packuswb", 64: "avx512.packuswb.512"}
+
+
+def places_of_channels(width: int) -> np.ndarray:
+    """Where the numbers of ``width`` bytes side by side stand among those of the four vectors, one behind the other."""
+    byte = np.arange(width)
+    lane, within = byte // LANE, byte % LANE
+    return (within // 4) * (width // 4) + lane * 4 + within % 4
+
+
+class ByteEmitter(Emitter):
+    """Helpers for one piece of vector code, with vectors of so many bytes."""
+
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value], width: int = BYTES
+    ) -> None:
+        super().__init__(context, builder, signature, args, width // 4)
+        self.width = width
+        self.of_bytes, self.of_words, self.of_numbers = (
+            ir.VectorType(kind, width // size) for kind, size in ((I8, 1), (I16, 2), (I32, 4))
+        )
+
+    def of_width(self, width: int) -> ByteEmitter:
+        """The same with vectors of another width."""
+        return ByteEmitter(self.context, self.builder, self.signature, self.args, width)
+
+    def at(self, pointer: ir.Value, distance: ir.Value | int) -> ir.Value:
+        place = ir.Constant(I64, distance) if isinstance(distance, int) else distance
+        return self.builder.gep(pointer, [place])
+
+    def read(self, pointer: ir.Value, kind: ir.Type) -> ir.Value:
+        """A vector of a type, from anywhere."""
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=1)
+
+    def write(self, vector: ir.Value, pointer: ir.Value) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, vector.type.as_pointer()), align=1)
+
+    def everywhere(self, value: ir.Value, kind: ir.Type) -> ir.Value:
+        """One value in all lanes of a vector."""
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(first, undefined, self._places([0] * kind.count))
+
+    def intrinsic(self, name: str, result: ir.Type, *values: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(result, [value.type for value in values])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), values)
+
+    def constant_of(self, value: int, kind: ir.Type) -> ir.Value:
+        return ir.Constant(kind, [value] * kind.count)
+
+    def dot(self, total: ir.Value, levels: ir.Value, weights: ir.Value) -> ir.Value:
+        """``total`` plus products of four neighbours each: unsigned bytes times signed ones."""
+        builder = self.builder
+        if INSTRUCTIONS in ("dots", "short dots"):
+            # Newer versions of LLVM take bytes; all of them take numbers of 32 bits.
+            four = [builder.bitcast(vector, self.of_numbers) for vector in (levels, weights)]
+            return self.intrinsic(f"llvm.x86.avx512.vpdpbusd.{_BITS[self.width]}", self.of_numbers, total, *four)
+        if INSTRUCTIONS == "pairs":
+            pairs = self.intrinsic(f"llvm.x86.{_MULTIPLY_BYTES[self.width]}", self.of_words, levels, weights)
+            ones = self.constant_of(1, self.of_words)
+            return builder.add(total, self._added(pairs, ones))
+        wide = ir.VectorType(I32, self.width)
+        products = builder.mul(builder.zext(levels, wide), builder.sext(weights, wide))
+        for first in range(4):
+            own = self._places(list(range(first, self.width, 4)))
+            total = builder.add(total, builder.shuffle_vector(products, products, own))
+        return total
+
+    def _added(self, words: ir.Value, others: ir.Value) -> ir.Value:
+        """Products of neighbouring 16-bit numbers, added up in pairs."""
+        name = f"llvm.x86.{_MULTIPLY_WORDS[words.type.count * 2]}"
+        return self.intrinsic(name, ir.VectorType(I32, words.type.count // 2), words, others)
+
+    def side_by_side(self, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+        """Of four vectors of bytes, the first of each, the second of each ..., as the four vectors of numbers stand."""
+        first = self._mixed(vectors[0], vectors[1], 1)
+        second = self._mixed(vectors[2], vectors[3], 1)
+        words = [[self.builder.bitcast(half, self.of_words) for half in pair] for pair in (first, second)]
+        mixed = [self._mixed(words[0][half], words[1][half], 2) for half in (0, 1)]
+        return [self.builder.bitcast(vector, self.of_bytes) for pair in mixed for vector in pair]
+
+    def _mixed(self, one: ir.Value, other: ir.Value, size: int) -> tuple[ir.Value, ir.Value]:
+        """The lower and the upper halves of each 16 bytes, elements of both in turn."""
+        count, half = one.type.count, LANE // size // 2
+        halves = []
+        for begin in (0, half):
+            order = [
+                lane + begin + place + of * count
+                for lane in range(0, count, LANE // size)
+                for place in range(half)
+                for of in (0, 1)
+            ]
+            halves.append(self.builder.shuffle_vector(one, other, self._places(order)))
+        return halves[0], halves[1]
+
+    def numbers(self, levels: ir.Value) -> list[ir.Value]:
+        """Bytes as four vectors of 32-bit numbers."""
+        zero = self.constant_of(0, self.of_bytes)
+        return [
+            self.builder.bitcast(vector, self.of_numbers) for vector in self.side_by_side([levels, zero, zero, zero])
+        ]
+
+    def packed(self, numbers: Sequence[ir.Value]) -> ir.Value:
+        """Four vectors of 32-bit numbers as bytes; what is below 0 or above 255 is limited."""
+        if INSTRUCTIONS != "any":
+            halves = [
+                self.intrinsic(f"llvm.x86.{_PACK_NUMBERS[self.width]}", self.of_words, *pair)
+                for pair in (numbers[:2], numbers[2:])
+            ]
+            return self.intrinsic(f"llvm.x86.{_PACK_WORDS[self.width]}", self.of_bytes, *halves)
+        zero, most = (self.constant_of(value, self.of_numbers) for value in (0, 255))
+        builder = self.builder
+        limited = []
+        for vector in numbers:
+            above = builder.select(builder.icmp_signed("<", vector, zero), zero, vector)
+            limited.append(builder.select(builder.icmp_signed(">", above, most), most, above))
+        pairs = [self._joined(limited[half], limited[half + 1]) for half in (0, 2)]
+        whole = self._joined(*pairs)
+        order = self._places([int(place) for place in places_of_channels(self.width)])
+        return builder.trunc(builder.shuffle_vector(whole, whole, order), self.of_bytes)
+
+    def _joined(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.shuffle_vector(one, other, self._places(list(range(2 * one.type.count))))
+
+    def larger(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_unsigned(">", one, other), one, other)
+
+    def smaller(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_unsigned("<", one, other), one, other)
+
+    def distance(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        """Of unsigned bytes."""
+        return self.builder.sub(self.larger(one, other), self.smaller(one, other))
+
+    def count_true(self, chosen: ir.Value) -> ir.Value:
+        """How many lanes of bytes are true, 64 bits."""
+        bits = self.builder.ctpop(self.builder.bitcast(chosen, ir.IntType(self.width)))
+        return self.builder.zext(bits, I64) if self.width < 64 else bits
+
+    def bytes_below(self, count: ir.Value) -> ir.Value:
+        """Which lanes of bytes have a number below ``count``."""
+        numbers = ir.Constant(self.of_bytes, list(range(self.width)))
+        limit = self.everywhere(self.builder.trunc(count, I8), self.of_bytes)
+        return self.builder.icmp_unsigned("<", numbers, limit)
+
+    def sum_of_squares(self, changes: ir.Value, factors: ir.Value, cap: ir.Value) -> ir.Value:
+        """Sum of min(change * factor >> 8, cap) squared over a vector of bytes and 16-bit factors, 64 bits."""
+        builder = self.builder
+        words, numbers = ir.VectorType(I16, self.width), ir.VectorType(I32, self.width)
+        high = builder.shl(builder.zext(changes, words), self.constant_of(8, words))
+        product = builder.mul(builder.zext(high, numbers), builder.zext(factors, numbers))
+        counted = builder.trunc(builder.lshr(product, self.constant_of(16, numbers)), words)
+        counted = self.smaller(counted, self.everywhere(builder.trunc(cap, I16), words))
+        if INSTRUCTIONS == "any":
+            wide = builder.zext(counted, numbers)
+            return self._total(builder.mul(wide, wide))
+        step = min(self.width, BYTES // 2)
+        pieces = []
+        for begin in range(0, self.width, step):
+            piece = builder.shuffle_vector(counted, counted, self._places(list(range(begin, begin + step))))
+            pieces.append(self._added(piece, piece))
+        total = pieces[0]
+        for piece in pieces[1:]:
+            total = builder.add(total, piece)
+        return self._total(total)
+
+    def _total(self, vector: ir.Value) -> ir.Value:
+        name = f"llvm.vector.reduce.add.v{vector.type.count}i32"
+        return self.builder.zext(self.intrinsic(name, I32, vector), I64)
