@@ -303,6 +303,7 @@ class DeltaRuntime(NotCopied):
         self.budget_ms, self.budget_macs, self._set_to = budget_ms, budget_macs, 1.0
         self._calls_keras: KerasCall = _no_keras
         self._new_state: Callable[[], NumbaState | NumpyState] | None = None
+        self._later: Later | None = None
         self._own: DeltaStream | None = None
         self._weight_bytes = 0
         self._folder: Path | None = None
@@ -379,7 +380,7 @@ class DeltaRuntime(NotCopied):
 
     def _choose(self, choice: dict[str, float] | None) -> None:
         self._choice = choice
-        self._later: Later | None = self._when_compiled(choice or {}) if self.compiling else None
+        self._later = self._when_compiled(choice or {}) if self.compiling else None
         self._new_state = self._states(choice or {})
         self._own = self.stream()
 

@@ -74,11 +74,13 @@ def test_a_cache_of_the_users_saves_the_next_run_all_decoding(
 def test_clips_are_cut_as_the_settings_say(material: tuple[Path, Path]) -> None:
     whole = prepared(material)
     assert whole.clips("train").clips == 8 * FRAMES // 4
-    one = prepared(material, clips_per_video=1, sampling="random", frame_stride=3)
+    one = prepared(material, clips_per_video=1, sampling="random", frame_stride=3, passes=1)
     batches = [batch for epoch in range(4) for batch in one.clips("train", epoch=epoch)]
     assert sum(map(len, batches)) == 4 * 8
     assert len({start for batch in batches for start in batch.starts}) == 3  # of 12 frames, 4 in steps of 3: 0, 1, 2
     assert one.clips("validation").clips == 2 * FRAMES // 4  # what is measured stays whole
+    assert len(prepared(material, batch=2).clips("train", epoch=1)) == 50 // 12 * 12  # few clips are repeated
+    assert len(prepared(material, batch=2, epochs=3).clips("train", epoch=1)) == 12
 
 
 def test_training_clips_are_varied_and_others_are_not(material: tuple[Path, Path]) -> None:

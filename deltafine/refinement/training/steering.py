@@ -123,9 +123,6 @@ class AccuracyController:
     there within what is left of it."""
     WIDTH, END = 3.0, 0.25
     """Gently: allowed drops that are answered in proportion; share of the answer that is left at the end."""
-    AIM = 1.0
-    """Gently: allowed drops above the floor at which a training is to end. The epochs scatter around that, and those
-    below the floor are lost."""
     THRESHOLDS = 1.2
     """Factor by which thresholds grow or shrink at most after an epoch; where half of the allowed drop is left or
     missing, they do."""
@@ -136,7 +133,6 @@ class AccuracyController:
         left = (accuracy - self.floor) / self.scale + tolerated
         if not self.gently:
             return max(-1.0, min(1.0, left))
-        left -= self.AIM * done
         return max(-1.0, min(1.0, left / self.WIDTH)) * (1 - (1 - self.END) * min(1.0, done))
 
     def factor(self, accuracy: float, done: float) -> float:
