@@ -115,6 +115,11 @@ def bench(
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
     runtime = DeltaRuntime(run, frame_size=frame_size_of(given), **trust)
+    if runtime.plan.delays:
+        raise DeltafineError(
+            f"Model '{runtime.plan.name}' takes clips, and dense runtimes would run on a whole clip for each frame: "
+            "time models of single frames. deltafine run shows the milliseconds of this one."
+        )
     videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)

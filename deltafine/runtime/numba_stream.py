@@ -19,7 +19,7 @@ from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUE
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import SLIDING, Program, aligned
-from deltafine.runtime.plan import UNKNOWN, Operation
+from deltafine.runtime.plan import DELAY, UNKNOWN, Operation
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -89,6 +89,7 @@ class NumbaState(NotCopied):
         self._reader = FrameReader(
             program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
         )
+        self._delayed = {delay.output: np.zeros(shapes[delay.output], np.float32) for delay in program.plan.delays}
         self.reset()
 
     def reset(self) -> None:
@@ -96,6 +97,8 @@ class NumbaState(NotCopied):
         arrays = self.memory_arrays
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
+        for delayed in self._delayed.values():
+            delayed[:] = 0
         self._reader.reset()
         self.fresh, self._compare_all = True, False
 
@@ -120,7 +123,7 @@ class NumbaState(NotCopied):
         own = [getattr(arrays, name) for name in OWN]
         if arrays.thresholds is not self.program.thresholds:
             own += [arrays.thresholds, arrays.levels]
-        return owned_bytes([*own, self.counters, self._table, *self._reader.arrays])
+        return owned_bytes([*own, self.counters, self._table, *self._reader.arrays, *self._delayed.values()])
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -145,6 +148,12 @@ class NumbaState(NotCopied):
             for first, last in self.program.sections:
                 self.run(first, last)
         self._reader.release()
+        self.end_frame()
+
+    def end_frame(self) -> None:
+        """Keep what the next frame needs, now that all operations have advanced."""
+        for operation in self.program.plan.delays:
+            self._delayed[operation.output][:] = self._views[operation.before]
         self.fresh = self._compare_all = False
 
     def counts(self) -> FrameCounts:
@@ -160,7 +169,9 @@ class NumbaState(NotCopied):
     def run(self, first: int, last: int) -> None:
         """Advance operations of one section of the plan, and add to their counters."""
         plan = self.program.plan
-        if plan.own_rule(plan.operations[first]) is not None:
+        if plan.operations[first].kind == DELAY:
+            self._keep(first, plan.operations[first], self._delayed[plan.operations[first].output])
+        elif plan.own_rule(plan.operations[first]) is not None:
             self._run_own_rule(first, plan.operations[first])
         elif plan.operations[first].kind == UNKNOWN:
             self._run_keras(first, last)
