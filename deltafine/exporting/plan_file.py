@@ -180,8 +180,8 @@ def _document(plan: Plan) -> JsonObject:
 
 
 def _without_table(operation: Operation) -> JsonObject:
-    """An operation, without the name of a table, which none of the kinds in the format has."""
-    return {key: value for key, value in dataclasses.asdict(operation).items() if key != "table"}
+    """An operation, without what none of the kinds in the format has."""
+    return {key: value for key, value in dataclasses.asdict(operation).items() if key not in ("table", "before")}
 
 
 def described(plan: Plan) -> JsonObject:

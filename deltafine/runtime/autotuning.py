@@ -60,5 +60,5 @@ def _timed(state: NumbaState, video: list[np.ndarray]) -> tuple[np.ndarray, np.n
                 begin = time.thread_time()
                 state.run(place, last if together else place + 1)
                 seconds[place] += time.thread_time() - begin
-        state.fresh = False
+        state.end_frame()
     return seconds, state.counters

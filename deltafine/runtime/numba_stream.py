@@ -20,7 +20,7 @@ from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, MOST_ROWS, SC
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import SLIDING, Program, aligned
-from deltafine.runtime.plan import UNKNOWN, Operation
+from deltafine.runtime.plan import DELAY, UNKNOWN, Operation
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -95,6 +95,7 @@ class NumbaState(NotCopied):
         self._reader = FrameReader(
             program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
         )
+        self._delayed = {delay.output: np.zeros(shapes[delay.output], np.float32) for delay in program.plan.delays}
         self.reset()
 
     def _address(self) -> None:
@@ -106,6 +107,8 @@ class NumbaState(NotCopied):
         arrays = self.memory_arrays
         for array in (arrays.arena, arrays.masks, arrays.counts, arrays.changed):
             array[:] = 0
+        for delayed in self._delayed.values():
+            delayed[:] = 0
         self._reader.reset()
         self.fresh, self._compare_all, self._anew = True, False, False
 
@@ -117,6 +120,8 @@ class NumbaState(NotCopied):
         """
         for kept, value in zip(self._views, values, strict=True):
             kept[:] = value
+        for operation in self.program.plan.delays:
+            self._delayed[operation.output][:] = values[operation.before]
         self.memory_arrays.stale[:] = FRAMES_TO_WAIT
         self._reader.take_no_bytes_as_sent()
         self.fresh, self._compare_all, self._anew = False, True, True
@@ -142,7 +147,8 @@ class NumbaState(NotCopied):
         own = [getattr(arrays, name) for name in OWN]
         if arrays.thresholds is not self.program.thresholds:
             own += [arrays.thresholds, arrays.levels]
-        return owned_bytes([*own, self.table, self._first, self._count, *self._reader.arrays])
+        own += [self.table, self._first, self._count, *self._delayed.values()]
+        return owned_bytes([*own, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -180,6 +186,12 @@ class NumbaState(NotCopied):
         if self.compares_all:
             self._run_comparing_all()
         self._reader.release()
+        self.end_frame()
+
+    def end_frame(self) -> None:
+        """Keep what the next frame needs, now that all operations have advanced."""
+        for operation in self.program.plan.delays:
+            self._delayed[operation.output][:] = self._views[operation.before]
         self.fresh = self._compare_all = self._anew = False
 
     def counts(self) -> FrameCounts:
@@ -202,7 +214,9 @@ class NumbaState(NotCopied):
     def run(self, first: int, last: int) -> None:
         """Advance operations of one section of the plan, and add to their counters."""
         plan = self.program.plan
-        if plan.own_rule(plan.operations[first]) is not None:
+        if plan.operations[first].kind == DELAY:
+            self._keep(first, plan.operations[first], self._delayed[plan.operations[first].output])
+        elif plan.own_rule(plan.operations[first]) is not None:
             self._run_own_rule(first, plan.operations[first])
         elif plan.operations[first].kind == UNKNOWN:
             self._run_keras(first, last)

@@ -15,7 +15,7 @@ from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.numpy_tables import attended, blended, gathered, reached_by_table
-from deltafine.runtime.plan import ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan
+from deltafine.runtime.plan import DELAY, ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -38,6 +38,7 @@ class NumpyState(NotCopied):
         """Forget everything: the next frame is a first frame."""
         self.values = [np.zeros(tensor.shape, np.float32) for tensor in self.plan.tensors]
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
+        self._delayed = {delay.output: np.zeros_like(self.values[delay.output]) for delay in self.plan.delays}
         self._counts = FrameCounts(self.plan)
         self.fresh, self._compare_all = True, False
 
@@ -58,7 +59,7 @@ class NumpyState(NotCopied):
     @property
     def memory(self) -> int:
         """Bytes of state."""
-        return owned_bytes([*self.values, *self.changed, *self._counts.arrays])
+        return owned_bytes([*self.values, *self.changed, *self._counts.arrays, *self._delayed.values()])
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
@@ -70,6 +71,8 @@ class NumpyState(NotCopied):
                 for place in range(first, last):
                     operation = self.plan.operations[place]
                     self._advance(place, operation, results.get(operation.output, frame), self._counts)
+        for operation in self.plan.delays:
+            self._delayed[operation.output] = self.values[operation.before].copy()
         self.fresh = self._compare_all = False
 
     def counts(self) -> FrameCounts:
@@ -110,7 +113,7 @@ class NumpyState(NotCopied):
         """(height, width) bool: the output rows that a change of the inputs reaches."""
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
-        if self.fresh or operation.kind == "input" or self.plan.own_rule(operation) is not None:
+        if self.fresh or operation.kind in ("input", DELAY) or self.plan.own_rule(operation) is not None:
             return everywhere
         if self._compare_all and follows_sensitivity(self.plan, operation):
             return everywhere
@@ -137,6 +140,8 @@ class NumpyState(NotCopied):
         kind, size = operation.kind, active.shape
         if kind == "input":
             return given[active]
+        if kind == DELAY:
+            return self._delayed[operation.output][active]
         if kind == UNKNOWN:
             return given.reshape(-1, self.plan.tensors[operation.output].shape[2])
         channels = self.plan.tensors[operation.output].shape[2]

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from deltafine.layers import EventRule
 
 _MOST_BYTES = 64 << 20
-VERSION = 3
-"""1 had no structure of outputs, and shapes that were not always the model's; 2 had fewer kinds of operations."""
+VERSION = 4
+"""1 had no structure of outputs, and shapes that were not always the model's; 2 and 3 had fewer kinds of operations."""
 MACS = ("conv", "depthwise")
 """Kinds of operations that multiply and accumulate."""
 
 ELEMENTWISE = ("add", "subtract", "multiply", "average", "maximum", "minimum", "divide", "power", "prelu")
 UNKNOWN = "keras"
+DELAY = "delay"
 WHOLE = (UNKNOWN, "attention")
 """Kinds whose multiply-accumulates are carried out, and count, for the whole frame or not at all."""
 
@@ -94,7 +95,8 @@ class Operation:
         kind: ``input``, ``identity``, ``conv``, ``depthwise``, ``max_pool``, ``average_pool``, ``global_average``,
             ``global_max``, ``place`` (padding, cropping, upsampling), ``reshape``, ``concatenate``, ``gather`` (values
             in any other order), ``blend`` (weighted sums of positions), ``constant``, ``attention``, one of
-            ``ELEMENTWISE``, or ``keras``: a call that only Keras knows.
+            ``ELEMENTWISE``, ``delay`` (what a tensor was in the frame before, zeros in a first one), or ``keras``: a
+            call that only Keras knows.
         name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
         inputs, output: indices of tensors.
         kernel, strides, dilation: (height, width) of a convolution or of pooling.
@@ -110,6 +112,7 @@ class Operation:
         dense_macs: of a frame, as the report counts them: padding inside the layer left out, padding layers not; None
             for a layer left to Keras that multiplies in a way that no rule counts.
         finish: what is done to each output row.
+        before: of a delay, the tensor whose value in the frame before it gives; -1 for others.
         layer: class of the Keras layer it comes from.
     """
 
@@ -127,6 +130,7 @@ class Operation:
     fan: str = ""
     dense_macs: int | None = 0
     finish: Finish = field(default_factory=Finish)
+    before: int = -1
     layer: str = ""
 
 
@@ -174,18 +178,23 @@ class Plan:
         return None if delta is None else self.own_rules.get(delta.name)
 
     def runs_in_python(self, operation: Operation) -> bool:
-        """Whether no kernel computes an operation: it is left to Keras, or its event rule is the user's own."""
-        return operation.kind == UNKNOWN or self.own_rule(operation) is not None
+        """Whether no kernel computes it: it is left to Keras, a delay, or its event rule is the user's own."""
+        return operation.kind in (UNKNOWN, DELAY) or self.own_rule(operation) is not None
+
+    @property
+    def delays(self) -> list[Operation]:
+        """Operations that give what was in the frame before."""
+        return [operation for operation in self.operations if operation.kind == DELAY]
 
     def sections(self) -> list[tuple[int, int]]:
         """Operations from ... to that run in one go: by kernels, or neighbours that are left to Keras.
 
-        One with an event rule of the user's own stands alone.
+        A delay, and one with an event rule of the user's own, stands alone.
         """
         bounds: list[tuple[int, int]] = []
         before: object = None
         for place, operation in enumerate(self.operations):
-            alone = self.own_rule(operation) is not None
+            alone = operation.kind == DELAY or self.own_rule(operation) is not None
             kind = place if alone else operation.kind == UNKNOWN
             if bounds and kind == before and type(kind) is type(before):
                 bounds[-1] = (bounds[-1][0], place + 1)

@@ -320,6 +320,10 @@ class DeltaRuntime(NotCopied):
         if budget_macs is not None and not self.plan.dense_macs():
             raise DeltafineError(f"Model '{self.plan.name}' has no MACs that could be kept at a budget.")
         self._exact = self.plan
+        if precision == "int8" and self.plan.delays:
+            raise DeltafineError(
+                f"Model '{self.plan.name}' takes clips, and has states that int8 does not know: use float32."
+            )
         if precision == "int8":
             ranges = kept.ranges(self._folder, self._source, self.plan)
             if ranges is not None:

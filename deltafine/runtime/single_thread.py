@@ -12,7 +12,7 @@ from deltafine.errors import DeltafineError
 
 
 class _Locked(Protocol):
-    _lock: threading.Lock
+    _guard: threading.Lock
 
 
 _Parameters = ParamSpec("_Parameters")
@@ -37,14 +37,14 @@ def entered(owner: _Locked) -> Iterator[None]:
     Raises:
         DeltafineError: another thread is.
     """
-    if not owner._lock.acquire(blocking=False):
+    if not owner._guard.acquire(blocking=False):
         raise DeltafineError(
             "This stream is in use by another thread: give each thread a stream of its own, with runtime.stream()."
         )
     try:
         yield
     finally:
-        owner._lock.release()
+        owner._guard.release()
 
 
 def alone(

@@ -229,7 +229,7 @@ class Declarations(BaseModel):
     epochs: int | None = setting(
         None,
         ge=0,
-        help="Passes over the clips, times `passes`; 0 only calibrates.",
+        help="Passes over the clips; 0 only calibrates. An epoch may have several `passes`.",
         panel=TRAINING,
         common=True,
         unset="as many as take 1500 steps",

@@ -18,13 +18,13 @@ HEIGHT, WIDTH, CHANNELS, ORIGIN, PITCH, MASK, TENSOR_COLUMNS = range(7)
 
 KINDS = (
     "input", "identity", "conv", "depthwise", "max_pool", "average_pool", "global_average", "global_max", "place",
-    "reshape", "concatenate", *ELEMENTWISE, "gather", "blend", "constant", "attention", "keras",
+    "reshape", "concatenate", *ELEMENTWISE, "gather", "blend", "constant", "attention", "keras", "delay",
 )  # fmt: skip
 (
     K_INPUT, K_IDENTITY, K_CONV, K_DEPTHWISE, K_MAX_POOL, K_AVERAGE_POOL, K_GLOBAL_AVERAGE, K_GLOBAL_MAX, K_PLACE,
     K_RESHAPE, K_CONCATENATE, K_ADD, K_SUBTRACT, K_MULTIPLY, K_AVERAGE, K_MAXIMUM, K_MINIMUM, K_DIVIDE, K_POWER,
-    K_PRELU, K_GATHER, K_BLEND, K_CONSTANT, K_ATTENTION, K_KERAS, K_DONE,
-) = range(26)  # fmt: skip
+    K_PRELU, K_GATHER, K_BLEND, K_CONSTANT, K_ATTENTION, K_KERAS, K_DELAY, K_DONE,
+) = range(27)  # fmt: skip
 """The last is done along with the operation before it."""
 
 ROWS, CHANGED_ROWS, CHANGED_ELEMENTS, EFFECTIVE, EVENT_MACS, COUNTERS = range(6)

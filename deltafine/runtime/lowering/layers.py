@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.layers import DeltaActivation, FoldTime, UnfoldTime
+from deltafine.layers import DeltaActivation, FoldTime, StateDelta, UnfoldTime
 from deltafine.model import keras_private
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.trace import Call
@@ -242,7 +242,7 @@ _RULES: dict[type, Rule] = {
     layers.Conv1D: conv, layers.Conv2D: conv, layers.DepthwiseConv1D: depthwise, layers.DepthwiseConv2D: depthwise,
     layers.SeparableConv1D: separable, layers.SeparableConv2D: separable, layers.Dense: dense,
     layers.BatchNormalization: _batch_norm, layers.Normalization: _normalization, layers.Rescaling: _rescaling,
-    DeltaActivation: _delta,
+    DeltaActivation: _delta, StateDelta: _delta,
     layers.MaxPooling1D: _pool("max_pool"), layers.MaxPooling2D: _pool("max_pool"),
     layers.AveragePooling1D: _pool("average_pool"), layers.AveragePooling2D: _pool("average_pool"),
     layers.GlobalAveragePooling1D: _global_pool("global_average"),

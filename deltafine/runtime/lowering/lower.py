@@ -19,6 +19,7 @@ from deltafine.layers import DeltaActivation
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
+from deltafine.model.frame_steps import frame_steps
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
 from deltafine.model.trace import Call, Trace, Value, trace
 from deltafine.runtime.keras_macs import count_left_to_keras
@@ -27,9 +28,9 @@ from deltafine.runtime.lowering.layers import lower
 from deltafine.runtime.lowering.masks import Masks
 from deltafine.runtime.lowering.order import neighbours_together
 from deltafine.runtime.output_structure import described
-from deltafine.runtime.plan import MACS, Finish, Operation, Plan
+from deltafine.runtime.plan import DELAY, MACS, Finish, Operation, Plan
 
-_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "constant", "keras")
+_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "constant", "keras", DELAY)
 """Kinds that move values around and compute no rows that could be finished at once."""
 
 
@@ -45,11 +46,12 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     """Compile a model that works frame by frame.
 
     Args:
-        model: a clip model with or without delta layers, as ``insert_deltas`` makes it, or a model of single frames.
+        model: a clip model with or without delta layers, as ``insert_deltas`` makes it, a model of single frames, or
+            one that takes clips and can go from frame to frame.
         frame_size: (height, width), for a model that takes any size.
 
     Raises:
-        DeltafineError: the model is not one of single frames, has several inputs, or computes in double precision.
+        DeltafineError: the model cannot run on single frames, has several inputs, or computes in double precision.
     """
     tensors = graph.input_tensors(model)
     if len(tensors) != 1:
@@ -60,11 +62,10 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     require_channels_last(model)
     _require_single(model)
     shape = tuple(tensors[0].shape)
+    if len(shape) == 5 and not frame_layers(model):
+        steps = frame_steps(model)
+        return _compile_steps(steps.model, model, steps.states)
     clips = any(isinstance(layer, FoldTime) for _, layer in graph.all_layers_by_path(model))
-    if len(shape) == 5 and not clips:
-        raise DeltafineError(
-            f"Model '{model.name}' takes clips as it stands: the runtime runs models of single frames."
-        )
     frame_shape = shape[2:] if clips else shape[1:]
     if frame_size is not None:
         frame_shape = (*frame_size, *frame_shape[2:])
@@ -86,6 +87,30 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     outputs = [value for value in ends if value is not None and value in lowering.known]
     if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
+    return _finished(lowering, model, outputs)
+
+
+def _compile_steps(steps: keras.Model, model: keras.Model, states: int) -> Compiled:
+    """Compile a graph of one frame with states, the last of its inputs and outputs; ``model`` has its structure."""
+    traced = trace(steps, open_wrappers=False)
+    require_frames_apart(steps, traced)
+    (name, frame), *before = traced.inputs.items()
+    lowering = Lowering(steps.name, frame)
+    for name, value in before:
+        lowering.known[value] = lowering.add(DELAY, name, (), value.sample_shape, layer="state")
+    masks = Masks(steps.name)
+    for call in traced.calls:
+        masks.follow(call)
+        lower(lowering, call)
+    answers = traced.outputs[: len(traced.outputs) - states]
+    delays = [operation for operation in lowering.plan.operations if operation.kind == DELAY]
+    for operation, after in zip(delays, traced.outputs[len(answers) :], strict=True):
+        operation.before = lowering.known[after]
+    return _finished(lowering, model, answers)
+
+
+def _finished(lowering: Lowering, model: keras.Model, outputs: Sequence[Value]) -> Compiled:
+    """The plan with these outputs, in the structure of those of the model."""
     plan = lowering.plan
     plan.outputs = tuple(
         lowering.reshaped(value, f"{model.name}:{place}", value.sample_shape) for place, value in enumerate(outputs)
@@ -130,7 +155,7 @@ def _join(plan: Plan) -> None:
     """Join operations until nothing changes, then drop what nobody needs and number the tensors again."""
     while _join_one(plan):
         pass
-    needed = set(plan.outputs)
+    needed = {*plan.outputs, *(operation.before for operation in plan.delays)}
     kept = []
     for operation in reversed(plan.operations):
         if operation.output in needed or operation.kind == "input":
@@ -143,6 +168,7 @@ def _join(plan: Plan) -> None:
     for operation in plan.operations:
         operation.inputs = tuple(number[old] for old in operation.inputs)
         operation.output = number[operation.output]
+        operation.before = number.get(operation.before, -1)
     plan.outputs = tuple(number[old] for old in plan.outputs)
     names: set[str] = set()
     for operation in plan.operations:
@@ -159,6 +185,7 @@ def _join(plan: Plan) -> None:
 def _join_one(plan: Plan) -> bool:
     readers = Counter(index for operation in plan.operations for index in operation.inputs)
     readers.update(plan.outputs)
+    readers.update(operation.before for operation in plan.delays)
     maker = {operation.output: operation for operation in plan.operations}
     for operation in plan.operations:
         if len(operation.inputs) != 1 or readers[operation.inputs[0]] != 1:
