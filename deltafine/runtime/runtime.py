@@ -58,7 +58,7 @@ class DeltaStream(NotCopied):
         budget_macs: float | None = None,
         later: Later | None = None,
     ) -> None:
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
         self._later = later
         self._plan = plan
         self._shape, self._image = plan.input_shape, plan.tensors[plan.operations[0].output].shape
