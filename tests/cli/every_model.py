@@ -176,7 +176,8 @@ class Kind:
         refused: words of the sentence with which all commands refuse it; None if all of them take it.
         options: of every command that has to be told about the model.
         task: what its outputs are for.
-        runs: whether the runtime plays it frame by frame; what takes clips, it does not.
+        runs: whether the runtime plays it frame by frame; what works on several frames at once, it does not.
+        timed: whether it is timed beside dense runtimes; what takes clips, is not.
         slow: whether it is tried with the slow tests, since another kind goes nearly the same way.
     """
 
@@ -185,6 +186,7 @@ class Kind:
     options: tuple[str, ...] = ()
     task: str = "classification"
     runs: bool = True
+    timed: bool = True
     slow: bool = False
 
 
@@ -201,8 +203,8 @@ KINDS: dict[str, Kind] = {
     "any_size": Kind(any_size, options=("--size", f"{SIZE}x{SIZE}")),
     "maps": Kind(maps, task="distill"),
     "clips_conv3d": Kind(lambda: clips("conv3d"), runs=False),
-    "clips_lstm": Kind(lambda: clips("lstm"), runs=False),
-    "clips_convlstm": Kind(lambda: clips("convlstm"), runs=False),
+    "clips_lstm": Kind(lambda: clips("lstm"), timed=False),
+    "clips_convlstm": Kind(lambda: clips("convlstm"), timed=False),
     "clips_attention": Kind(lambda: clips("attention"), runs=False),
     "stateful": Kind(stateful, refused="stateful", runs=False),
     "named_like_new_operations": Kind(named_like_new_operations),
