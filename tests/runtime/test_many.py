@@ -187,7 +187,7 @@ def test_a_stream_in_use_elsewhere_is_refused_and_no_other_is_advanced() -> None
     runtime = DeltaRuntime(model, engine="numba")
     one, other, alone = runtime.stream(), runtime.stream(), runtime.stream()
     runtime.step_many({one: frames[0], other: frames[0]})
-    with other._lock, pytest.raises(DeltafineError, match="in use by another thread"):
+    with other._guard, pytest.raises(DeltafineError, match="in use by another thread"):
         runtime.step_many({one: frames[1], other: frames[1]})
     alone.step(frames[0])
     np.testing.assert_array_equal(runtime.step_many({one: frames[2]})[one], alone.step(frames[2]))

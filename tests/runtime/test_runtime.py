@@ -195,7 +195,7 @@ def test_layers_that_only_keras_knows_are_named() -> None:
         (lambda tmp: DeltaRuntime(MODELS["plain"]()).step(np.full((12, 10, 3), "x")), "numbers"),
         (lambda tmp: DeltaRuntime(keras.Sequential([keras.Input((None, None, 3)), keras.layers.ReLU()])), "frame size"),
         (lambda tmp: DeltaRuntime(_with_two_inputs()), "2 inputs"),
-        (lambda tmp: DeltaRuntime(_of_clips()), "clips"),
+        (lambda tmp: DeltaRuntime(_of_clips()), "several frames at once"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(use: Callable[[Path], object], words: str, tmp_path: Path) -> None:
