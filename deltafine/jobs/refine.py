@@ -97,10 +97,12 @@ def refine(
     cluster = cluster_of(workers, worker_index)
     team = ALONE if cluster is None else join(cluster)
     with Requests() as requests, ExitStack() as locks:
-        was_there = ours = team.chief and directory.exists()
+        was_there = team.chief and directory.exists()
+        began = made = False
         try:
 
             def begin() -> list[Any]:
+                nonlocal began
                 going_on = resume
                 if resume and not run_directory.entries_of(directory) and pick is None:
                     listener.say(f"There is no run in {directory} yet: it starts from the beginning.")
@@ -108,8 +110,10 @@ def refine(
                 chosen = run_directory.settings_of(directory, resolved, given) if going_on else resolved
                 _check_inputs(chosen)
                 run_directory.check(directory, overwrite=overwrite, resume=going_on)
-                if was_there:
-                    locks.enter_context(locked(directory))
+                make_folder(directory)
+                locks.enter_context(locked(directory))
+                run_directory.check(directory, overwrite=overwrite, resume=going_on)  # another may have been quicker
+                began = True
                 return [chosen.model_dump(mode="json"), going_on]
 
             told, resume = team.lead(begin)
@@ -121,13 +125,9 @@ def refine(
                 raise DeltafineError(f"The run in {directory} trains nothing, so it has no epoch {pick} to pick.")
 
             def make() -> None:
-                nonlocal ours
+                nonlocal made
                 # Only now is it known that the input can be used: an older run is not lost to a misspelt path.
-                make_folder(directory)
-                if not was_there:
-                    locks.enter_context(locked(directory))
-                    run_directory.check(directory, overwrite=overwrite, resume=resume)  # another may have been quicker
-                    ours = True
+                made = True
                 run_directory.clear(directory, resume=resume)
                 write_atomically(directory / run_files.SETTINGS, run.settings.to_toml().encode("utf-8"))
 
@@ -137,8 +137,10 @@ def refine(
             report = _told(team, lambda: _write_report(outcome, directory, started))
             if not team.chief:
                 _remove_own_frames(outcome.own_cache)
-        except Exception:
-            if ours and not was_there:
+        except BaseException as error:
+            if began and not made and not resume:
+                _remove_own_frames(directory / run_files.FRAMES)
+            elif made and not was_there and isinstance(error, Exception):
                 run_directory.remove_if_nothing_was_made(directory)
             raise
     return report
@@ -180,7 +182,7 @@ def _told(team: Workers, write: Callable[[], Report]) -> Report:
 
 
 def _remove_own_frames(cache: Path) -> None:
-    """Of a worker that does not share the chief's run directory."""
+    """Of a run that has not begun, or a worker that does not share the chief's run directory."""
     shutil.rmtree(cache, ignore_errors=True)
     with suppress(OSError):  # the chief's run is in there
         cache.parent.rmdir()

@@ -321,7 +321,9 @@ def split_in_time(data: Dataset, validation: float, read: Read = _unheard) -> tu
         replace(video, name=f"{video.name} to {cut:.2f} s", split="train", end=cut),
         replace(video, name=f"{video.name} from {cut:.2f} s", split="validation", start=cut),
     ]
-    return _with_videos(data, videos), (
+    cut_in_two = _with_videos(data, videos)
+    cut_in_two.go_on_from(data)
+    return cut_in_two, (
         f"Trained on the first {cut:.1f} seconds of a single video and measured on the rest of it: the figures say "
         "nothing about other videos."
     )

@@ -130,6 +130,11 @@ class WrittenFile(h5py.File):
         if self._patient.error is not None:
             raise self._patient.error
 
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be written so far."""
+        return self._patient.error is not None
+
 
 class _Patient(io.RawIOBase):
     """A file that takes everything, and remembers the first error."""

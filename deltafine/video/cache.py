@@ -13,6 +13,7 @@ import json
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +27,16 @@ from deltafine.video.frames import Damage, FrameIndex
 FORMAT = 2
 BLOCK = 8 << 20
 SourceKey = tuple[str, str | None]
+
+
+def cache_file(directory: Path, key: str) -> Path:
+    """Where the cache with this key is."""
+    return directory / f"frames-{key}.h5"
+
+
+def is_cache(path: Path) -> bool:
+    """Whether the name is that of a cache."""
+    return path.name.startswith("frames-") and path.suffix == ".h5"
 
 
 class FrameCache:
@@ -57,14 +68,14 @@ class FrameCache:
         if place is None or positions is None:
             return False
         frame_bytes = out[0].nbytes
-        # one read for each stretch of neighbouring frames
-        cuts = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(wanted)]
+        # one read for each stretch of frames that lie behind each other
+        cuts = [0, *(np.flatnonzero(place.parted(positions)) + 1).tolist(), len(wanted)]
         try:
             if not self._is_sound(source, place):
                 return False
             file = self._file()
             for begin, stop in pairwise(cuts):
-                file.seek(place.offset + int(positions[begin]) * frame_bytes)
+                file.seek(place.offset(int(positions[begin]), frame_bytes))
                 if not _fill(file, out[begin:stop].reshape(-1).data):
                     return False
         except OSError:
@@ -89,25 +100,47 @@ class FrameCache:
     def _checksum(self, place: _Place) -> int:
         checksum = 0
         with self.path.open("rb") as file:
-            file.seek(place.offset)
-            left = place.bytes
-            while left and (block := file.read(min(left, BLOCK))):
-                checksum = zlib.crc32(block, checksum)
-                left -= len(block)
+            for offset, left in place.pieces():
+                file.seek(offset)
+                while left and (block := file.read(min(left, BLOCK))):
+                    checksum = zlib.crc32(block, checksum)
+                    left -= len(block)
         return checksum
 
 
 class _Place:
-    """Where a source's frames are in the file: from byte ``offset`` on, in runs of neighbouring frames."""
+    """Where a source's frames are in the file, in runs of neighbouring frames.
 
-    __slots__ = ("_before", "_counts", "_firsts", "bytes", "checksum", "offset")
+    Args:
+        runs: first frame and number of frames of each.
+        offsets: (pieces,) int64, bytes of the file at which pieces of so many frames begin.
+        rows: frames in a piece; the last one may have fewer.
+        size: bytes of all frames.
+        checksum: of them.
+    """
 
-    def __init__(self, runs: list[list[int]], offset: int, size: int, checksum: int) -> None:
-        self.offset = offset
-        self.bytes = size
+    __slots__ = ("_before", "_counts", "_firsts", "_offsets", "_rows", "_size", "checksum")
+
+    def __init__(self, runs: list[list[int]], offsets: np.ndarray, rows: int, size: int, checksum: int) -> None:
         self.checksum = checksum
+        self._offsets, self._rows, self._size = offsets, rows, size
         self._firsts, self._counts = np.array(runs, np.int64).T
         self._before = np.cumsum(self._counts) - self._counts
+
+    def offset(self, position: int, frame_bytes: int) -> int:
+        """At which byte of the file a stored frame begins."""
+        return int(self._offsets[position // self._rows]) + position % self._rows * frame_bytes
+
+    def parted(self, positions: np.ndarray) -> np.ndarray:
+        """(n - 1,) bool: whether something lies between two of the stored frames ``positions``."""
+        apart: np.ndarray = (np.diff(positions) != 1) | (positions[1:] % self._rows == 0)
+        return apart
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """First byte and number of bytes of each piece."""
+        whole = self._size // int(self._counts.sum()) * self._rows
+        for number, offset in enumerate(self._offsets.tolist()):
+            yield offset, min(whole, self._size - number * whole)
 
     def positions(self, wanted: np.ndarray) -> np.ndarray | None:
         """Which of the stored frames the frames ``wanted`` are; None when one is not here."""
@@ -174,10 +207,27 @@ def _read_tables(file: h5py.File, path: Path, sources: list[SourceKey], stamps: 
         )
         passed += count
         frames = file[f"videos/{number:06d}/frames"]
-        offset = frames.id.get_offset()
-        if offset is not None:  # it has none when no frame is shown
-            cache._places[source] = _Place(entry["runs"], offset, frames.size, int(entry["checksum"]))
+        offsets, rows = _pieces(frames)
+        if rows:
+            cache._places[source] = _Place(entry["runs"], offsets, rows, frames.size, int(entry["checksum"]))
     return cache
+
+
+def _pieces(frames: h5py.Dataset) -> tuple[np.ndarray, int]:
+    """Where the pieces of a data set begin in the file, and the rows of each; 0 rows where nothing is stored."""
+    if frames.chunks is None:
+        offset = frames.id.get_offset()  # there is none when no frame is shown
+        return (np.zeros(0, np.int64), 0) if offset is None else (np.array([offset]), len(frames))
+    rows = frames.chunks[0]
+    offsets = np.zeros(-(-len(frames) // rows), np.int64)
+
+    def note(piece: h5py.h5d.StoreInfo) -> None:
+        offsets[piece.chunk_offset[0] // rows] = piece.byte_offset
+
+    frames.id.chunk_iter(note)
+    if not offsets.all() or frames.chunks[1:] != frames.shape[1:]:
+        raise OSError("its frames are not complete")
+    return offsets, rows
 
 
 def _say_unused(path: Path, reason: str) -> None:

@@ -13,22 +13,22 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from av.video.frame import VideoFrame
 
 from deltafine.storage import hdf5
 from deltafine.storage.files import ABANDONED_SECONDS, CannotWrite, JsonObject, make_folder, remove_unfinished
-from deltafine.video.cache import FORMAT, FrameCache, SourceKey, checksum_of_tables, open_cache
+from deltafine.video.cache import FORMAT, FrameCache, SourceKey, cache_file, checksum_of_tables, open_cache
 from deltafine.video.catalogue import Video
-from deltafine.video.conversion import VERSION, is_deep, say_depth
+from deltafine.video.conversion import VERSION, say_depth
 from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, UnreadableVideo, read_frames
+from deltafine.video.kept_frames import KeptFrames
 from deltafine.video.meter import Meter, Within
 from deltafine.video.prefetch import ordered
 from deltafine.video.reading import DecodedFrames
 from deltafine.video.sources import source_of
 
 HELD_BYTES = 32 << 20
-"""Most bytes of decoded frames that a thread holds; what is larger is read a second time, bit by bit."""
+"""Most bytes of decoded frames that a thread holds; what is larger is written bit by bit."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def open_or_build(
     firsts = [segments[0] for segments in by_source.values()]
     facts = (FORMAT, VERSION, reader.size, reader.channels, examination.limits)
     key = hashlib.blake2b(repr((*facts, examination.fingerprint(videos, classes))).encode(), digest_size=12)
-    path = settings.directory / f"frames-{key.hexdigest()}.h5"
+    path = cache_file(settings.directory, key.hexdigest())
     stamps = [examination.stamp(video) for video in firsts]
     cache = open_cache(path, sources, stamps)
     if cache is not None and cache.bits:  # of all videos, of which the others may have changed
@@ -127,32 +127,39 @@ def _build(
     def meter_of(video: Video, frames: int | None = None) -> Meter:
         return examination.meter(video, lambda words: settings.within(number, len(of_sources), words), frames)
 
-    def decode(videos: list[Video]) -> tuple[list[Video], FrameIndex | None, np.ndarray | None]:
-        index, frames = _decode(examination, videos, reader, meter_of(videos[0]))
+    def decode(which: tuple[int, list[Video]]) -> tuple[list[Video], FrameIndex | None, KeptFrames, np.ndarray | None]:
+        place, videos = which
+        kept = KeptFrames(file, _frames_of(place), reader.converter(), HELD_BYTES)
+        index, frames = _decode(examination, videos, reader, kept, meter_of(videos[0]))
         usable = [video for video in videos if examination.index(video) is not None]  # segments beside damage are sound
-        return usable or videos, index, frames
+        return usable or videos, index, kept, frames
 
     file.create_dataset("classes", data=[_bytes(name) for name in classes], dtype=h5py.string_dtype())
-    for number, (videos, index, frames) in enumerate(ordered(decode, of_sources, workers=workers)):
+    for number, (videos, index, kept, held) in enumerate(ordered(decode, enumerate(of_sources), workers=workers)):
         settings.progress(number + 1, len(of_sources))
         file.check_room()
         if index is None:
+            kept.discard()
             table.append({"problem": examination.reason(videos[0])})
             continue
         runs = _runs(_shown(examination, videos))
-        group = file.create_group(f"videos/{number:06d}")
+        count = sum(length for _, length in runs)
+        group = file.require_group(f"videos/{number:06d}")
         _describe(group, videos)
-        streams = (reader.stream(videos[0], np.arange(first, first + count), 64) for first, count in runs)
-        chunks = chain.from_iterable(streams) if frames is None else [frames]
-        try:
-            kept = sum(count for _, count in runs)
-            meter = meter_of(videos[0], kept)
-            checksum = _store(file, group, chunks, (kept, *reader.size, reader.channels), meter)
-        except UnreadableVideo as error:
-            examination.note_bad_source(videos[0], str(error))
-            del file[group.name]
-            table.append({"problem": str(error)})
-            continue
+        checksum = kept.finish(count)
+        file.check_room()
+        if checksum is None:
+            kept.discard()
+            streams = (reader.stream(videos[0], np.arange(first, first + length), 64) for first, length in runs)
+            chunks = chain.from_iterable(streams) if held is None else [held]
+            try:
+                stored = group.create_dataset("frames", (count, *reader.size, reader.channels), np.uint8)
+                checksum = _store(file, stored, chunks, meter_of(videos[0], count))
+            except UnreadableVideo as error:
+                examination.note_bad_source(videos[0], str(error))
+                del file[group.name]
+                table.append({"problem": str(error)})
+                continue
         shape = {"width": index.width, "height": index.height}
         rest = {"codec": index.codec, "checksum": checksum, "peak": index.peak}
         rest["damage"] = [astuple(damage) for damage in index.damage]
@@ -170,11 +177,8 @@ def _build(
     file.attrs["complete"] = True
 
 
-def _store(
-    file: hdf5.WrittenFile, group: h5py.Group, chunks: Iterable[np.ndarray], shape: tuple[int, ...], meter: Meter
-) -> int:
+def _store(file: hdf5.WrittenFile, stored: h5py.Dataset, chunks: Iterable[np.ndarray], meter: Meter) -> int:
     """Write a source's frames bit by bit, and give their checksum. A full disk ends it at once."""
-    stored = group.create_dataset("frames", shape, np.uint8)
     checksum = filled = 0
     for chunk in chunks:
         stored[filled : filled + len(chunk)] = chunk
@@ -186,29 +190,21 @@ def _store(
 
 
 def _decode(
-    examination: Examination, videos: list[Video], reader: DecodedFrames, meter: Meter
+    examination: Examination, videos: list[Video], reader: DecodedFrames, kept: KeptFrames, meter: Meter
 ) -> tuple[FrameIndex | None, np.ndarray | None]:
     """A source's index, and its frames if few enough to be held; None and None when it is bad.
 
-    A source that was not read through yet is examined and decoded in one go.
+    A source that was not read through yet is examined and decoded in one go, into ``kept``.
     """
-    convert = reader.converter()
-    most = HELD_BYTES // int(np.prod(convert.shape))
-    held: list[np.ndarray] = []
-
-    def keep(frame: VideoFrame) -> None:
-        if len(held) <= most and not is_deep(frame.format.name):  # how deep is known when all videos were read
-            held.append(convert(frame).copy())
-
-    found = [examination.index(video, sink=keep, meter=meter) for video in videos]
+    found = [examination.index(video, sink=kept.take, meter=meter) for video in videos]
     index = next((index for index in found if index is not None), None)
     if index is None:
         return None, None
+    if kept.count:
+        return index, kept.held(index.count)
     numbers = _shown(examination, videos)
-    if held:
-        whole = len(held) == index.count and len(numbers)
-        return index, np.stack([held[number] for number in numbers]) if whole else None
-    if not 0 < len(numbers) <= most:
+    convert = reader.converter()
+    if not 0 < len(numbers) <= HELD_BYTES // int(np.prod(convert.shape)):
         return index, None
     try:
         source = source_of(videos[0])
@@ -228,6 +224,10 @@ def _decode(
     except UnreadableVideo as error:
         examination.note_bad_source(videos[0], str(error))
         return None, None
+
+
+def _frames_of(number: int) -> str:
+    return f"videos/{number:06d}/frames"
 
 
 def _shown(examination: Examination, videos: list[Video]) -> np.ndarray:

@@ -46,7 +46,8 @@ class Continuity:
                 return number, None
             frames = np.empty((2, *reader.size, reader.channels), np.uint8)
             try:
-                reader.read(video, shown[[0, -1]], frames)
+                reader.read(video, shown[:1], frames[:1])  # one by one, because what is between need not be decoded
+                reader.read(video, shown[-1:], frames[1:])
             except UnreadableVideo as error:
                 examination.note_problem(video, str(error))
                 return number, None

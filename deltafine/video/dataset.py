@@ -46,7 +46,8 @@ class Dataset:
         self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems, self.videos)
         self.cache: CacheSettings | None = None
-        self._cached: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
+        self._readers: dict[tuple[Split | None, tuple[int, int], int], Reader] = {}
+        self._whole: dict[tuple[tuple[int, int], int], Reader] = {}
         self._continuities: dict[tuple[Split | None, tuple[int, int], int, float | None], Continuity] = {}
 
     @property
@@ -102,7 +103,23 @@ class Dataset:
             within: Called with these and, in words, where in a long video it is; from any thread.
         """
         self.cache = CacheSettings(Path(directory), most_bytes, announce, progress, within)
-        self._cached.clear()
+        self._readers.clear()
+
+    def keep_whole(self, *, size: tuple[int, int], channels: int = 3, workers: int = 2) -> None:
+        """Read through all videos at once, with their frames into one file of the cache, whatever split they are of.
+
+        Args:
+            size, channels: As for ``clips``.
+            workers: Threads that read.
+        """
+        reader = self._reader(None, size, channels, workers)
+        if isinstance(reader, CachedFrames):
+            self._whole[size, channels] = reader
+
+    def go_on_from(self, other: Dataset) -> None:
+        """Know what another data set of the same files knows, and use its cache."""
+        self.examination.adopt(other.examination.indexes)
+        self.cache, self._whole = other.cache, dict(other._whole)
 
     def scan(
         self,
@@ -326,19 +343,24 @@ class Dataset:
             raise DeltafineError(f"channels is {channels}: videos give 3 (RGB) or 1 (grey).")
         if min(size) < 1:
             raise DeltafineError(f"The frame size is {size}: both sides must be at least 1.")
+        if (size, channels) in self._whole:
+            return self._whole[size, channels]
         key = (split, size, channels)
-        if key in self._cached:
-            return self._cached[key]
+        if key in self._readers:
+            return self._readers[key]
         decoded = DecodedFrames(self.examination, size, channels)
+        reader: Reader = decoded
         videos = self.select(split)
         cache = None
         if self.cache is not None and videos:
             cache = open_or_build(self.examination, videos, self.classes, decoded, self.cache, workers)
         if cache is not None:
             self.examination.adopt(cache.indexes)
-            self._cached[key] = CachedFrames(cache, decoded)
+            reader = CachedFrames(cache, decoded)
         self.scan(split, workers=workers)
-        return self._cached.get(key, decoded)
+        if self.cache is not None:
+            self._readers[key] = reader  # where there was no room, that was said, and is not tried again
+        return reader
 
     def _why_nothing(self, split: Split | None) -> str:
         what = f"{split} videos" if split else "videos"

@@ -15,7 +15,7 @@ import pytest
 from deltafine.errors import DeltafineWarning
 from deltafine.video import Dataset, open_dataset
 from deltafine.video import encoded as encoded_module
-from tests.video.painted import numbers_of, write_classes, write_video
+from tests.video.painted import number_of, numbers_of, write_classes, write_video
 
 SIZE = (16, 32)
 
@@ -85,9 +85,44 @@ def test_a_second_run_decodes_nothing_and_still_knows_what_is_bad(
     assert [p.video for p in second.problems] == ["a/broken.avi"]
 
 
-def test_building_decodes_every_video_once(root: Path, cache: Path, no_decoding: list[str]) -> None:
+@pytest.fixture(params=["held", "written"])
+def length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether videos are few frames that are held, or too many, and lie in the cache in pieces."""
+    if request.param == "written":
+        monkeypatch.setattr("deltafine.video.caching.HELD_BYTES", 5 * SIZE[0] * SIZE[1] * 3)
+        monkeypatch.setattr("deltafine.video.kept_frames.CHUNK_BYTES", 3 * SIZE[0] * SIZE[1] * 3)
+    return str(request.param)
+
+
+def test_building_decodes_every_video_once(root: Path, cache: Path, no_decoding: list[str], length: str) -> None:
     frames_of(open_cached(root, cache))
     assert len(no_decoding) == 2 * 7  # the estimate of the size looks at the header
+
+
+def test_a_file_in_pieces_gives_any_frames(root: Path, cache: Path, length: str) -> None:
+    (root / "a/broken.avi").unlink()
+    for _ in range(2):
+        data = open_cached(root, cache)
+        for video in data.videos:
+            wanted = np.array([0, 0, 2, 3, 4, 5, 6, 11, 19, 19])
+            reader = data._reader(None, SIZE, 3, 2)
+            out = np.empty((len(wanted), *SIZE, 3), np.uint8)
+            reader.read(video, wanted, out)
+            assert [number - number_of(out[0]) for number in numbers_of(out)] == wanted.tolist()
+
+
+def test_a_file_that_is_cut_off_is_written_up_to_where_it_is_sound(
+    tmp_path: Path, cache: Path, length: str, no_decoding: list[str]
+) -> None:
+    options = {"bf": "2", "g": "30"}
+    write_video(tmp_path / "long.ts", 60, codec="libx264", options=options)
+    shutil.copy(tmp_path / "long.ts", tmp_path / "cut.ts")
+    whole = (tmp_path / "cut.ts").read_bytes()
+    (tmp_path / "cut.ts").write_bytes(whole[: len(whole) * 2 // 3])
+    plain = open_dataset(tmp_path / "cut.ts", validation=0)
+    data = open_cached(tmp_path / "cut.ts", cache)
+    no_decoding.clear()
+    np.testing.assert_array_equal(frames_of(data), frames_of(plain))
 
 
 def test_the_size_is_announced_before(root: Path, cache: Path) -> None:
@@ -185,11 +220,12 @@ def test_a_cache_of_an_earlier_version_is_read(root: Path, cache: Path, no_decod
     assert no_decoding == []
 
 
-def test_damage_inside_a_cache_is_noticed_and_mended(root: Path, cache: Path) -> None:
+def test_damage_inside_a_cache_is_noticed_and_mended(root: Path, cache: Path, length: str) -> None:
     plain = frames_of(open_cached(root, cache))
     (file,) = cache.iterdir()
     with h5py.File(file) as opened:
-        offset = opened["videos/000003/frames"].id.get_offset()
+        frames = opened["videos/000003/frames"].id
+        offset = frames.get_offset() if length == "held" else frames.get_chunk_info(2).byte_offset
     content = bytearray(file.read_bytes())
     content[offset + 1000] ^= 1
     file.write_bytes(content)
@@ -229,7 +265,7 @@ def test_what_a_killed_build_left_is_cleared_after_a_day(root: Path, cache: Path
     assert sorted(path.name[:11] for path in cache.iterdir() if path.name.startswith(".")) == [".frames-new"]
 
 
-def test_the_cache_is_a_dataset_of_its_own(root: Path, cache: Path) -> None:
+def test_the_cache_is_a_dataset_of_its_own(root: Path, cache: Path, length: str) -> None:
     frames_of(open_cached(root, cache))
     (file,) = cache.iterdir()
     again = open_dataset(file)
@@ -256,7 +292,7 @@ def test_the_cache_serves_when_the_videos_are_gone(root: Path, cache: Path) -> N
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs limits of POSIX")
 def test_a_disk_that_fills_meanwhile_is_said_in_one_sentence_and_the_frames_are_decoded(
-    root: Path, cache: Path
+    root: Path, cache: Path, length: str
 ) -> None:
     import resource
 
@@ -274,4 +310,5 @@ def test_a_disk_that_fills_meanwhile_is_said_in_one_sentence_and_the_frames_are_
     assert len(said) == 2
     assert "cannot be written: File too large" in said[1]
     assert said[1].count(". ") == 0
+    assert [problem.video for problem in data.problems] == ["a/broken.avi"]
     assert list(cache.iterdir()) == []

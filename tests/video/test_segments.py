@@ -53,7 +53,7 @@ def test_frames_between_the_segments_of_a_cache_are_decoded(tmp_path: Path) -> N
     data = write_segments(tmp_path, "long.avi", [(0.4, 0.8), (3.2, 3.6)])
     data.use_cache(tmp_path / "cache")
     data.clips("train", size=SIZE, frames=5)
-    (reader,) = data._cached.values()
+    (reader,) = data._readers.values()
     out = np.empty((3, *SIZE, 3), np.uint8)
     reader.read(data.videos[0], np.array([12, 40, 82]), out)
     assert numbers_of(out) == [12, 40, 82]

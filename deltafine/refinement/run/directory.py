@@ -10,6 +10,7 @@ from deltafine.errors import DeltafineError
 from deltafine.settings import CHANGEABLE, TODAYS_DEFAULT, TRUSTING, RefineSettings, given_names, resolve
 from deltafine.storage import run_files
 from deltafine.storage.files import is_unfinished, remove_unfinished
+from deltafine.video.cache import is_cache
 
 PATHS = ("model", "data", "streams")
 """Settings that are paths: other ways of writing the same are not a change."""
@@ -56,8 +57,20 @@ def _words(at: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def entries_of(directory: Path) -> list[Path]:
-    """What is in a directory but for what a writer that was killed has left; nothing if it is not there."""
-    return [entry for entry in directory.iterdir() if not is_unfinished(entry)] if directory.is_dir() else []
+    """What is in a directory but for what a run that was killed in its beginning has left; nothing if it is not there.
+
+    Frames are kept while videos are looked at, before anything is known of the run.
+    """
+    if not directory.is_dir():
+        return []
+    return [entry for entry in directory.iterdir() if not is_unfinished(entry) and not _is_frames(entry)]
+
+
+def _is_frames(entry: Path) -> bool:
+    """Whether it is the folder of a run's own frames, with nothing else in it."""
+    if entry.name != run_files.FRAMES or entry.is_symlink() or not entry.is_dir():
+        return False
+    return all(is_cache(one) or is_unfinished(one) for one in entry.iterdir())
 
 
 def check(directory: Path, *, overwrite: bool, resume: bool) -> None:
@@ -86,7 +99,7 @@ def clear(directory: Path, *, resume: bool) -> None:
         remove_unfinished(directory / run_files.CHECKPOINTS)
         for name in () if resume else (run_files.CALIBRATED, run_files.LAST):
             (directory / run_files.CHECKPOINTS / name).unlink(missing_ok=True)
-        for entry in () if resume else directory.iterdir():
+        for entry in () if resume else entries_of(directory):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != run_files.SETTINGS:

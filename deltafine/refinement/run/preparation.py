@@ -107,11 +107,6 @@ class Prepared:
         """Share of all MACs that each delta layer's elements meet, by layer path."""
         return {site.delta_name: site.mac_share for site in self.sites if site.selected}
 
-    def keep_frames(self, directory: Path | str, listener: Listener) -> None:
-        """Read decoded frames from a cache in this directory from now on, which is made when it is first needed."""
-        decoded = functools.partial(listener.progress, "decoding")
-        self.data.use_cache(directory, announce=listener.say, progress=decoded, within=decoded)
-
     @property
     def labelled(self) -> bool:
         """Whether the videos have labels that are looked at."""
@@ -228,8 +223,13 @@ FOUND = {
 """What is said of a task that was left open, unless it is the commonest."""
 
 
-def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
-    """Load and check everything; nothing is written but a cache of decoded frames in the place that the user gives.
+def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None = None) -> Prepared:
+    """Load and check everything; nothing is written but a cache of decoded frames.
+
+    Args:
+        settings: of the run.
+        listener: told how far it is.
+        frames_in: where decoded frames are kept if the user names no place; None to decode them each time.
 
     Raises:
         DeltafineError: the model or the data cannot be used as they are.
@@ -268,7 +268,13 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
     if scoring is not None:
         scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
+    size, channels = (sample[-3], sample[-2]), sample[-1]
+    kept_in = frames_in if settings.cache is None else settings.cache
+    if settings.epochs != 0 and kept_in is not None:
+        decoding = functools.partial(listener.progress, "reading through the videos and keeping their frames")
+        data.use_cache(kept_in, announce=listener.say, progress=decoding, within=decoding)
     if len(data.videos) == 1 and not data.select("train"):
+        data.keep_whole(size=size, channels=channels)
         data, said = split_in_time(data, settings.validation, read)
         streams = data if settings.streams is None else streams
         warnings.append(said)
@@ -282,16 +288,12 @@ def prepare(settings: RefineSettings, listener: Listener) -> Prepared:
         listener.say(note)
     if held is not None and settings.streams is None:
         streams = held
-    height, width, channels = sample[-3:]
-    size = (height, width)
     reported = held or data
     prepared = Prepared(
         settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings, scoring
     )
-    if settings.epochs != 0 and settings.cache is not None:
-        prepared.keep_frames(settings.cache, listener)  # what it holds need not be decoded to be checked
-        for split in TRAINED:
-            prepared.clips(split)
+    for split in () if data.cache is None else TRAINED:
+        prepared.clips(split)  # what the cache holds need not be decoded to be checked
     data.check(settings.max_bad_videos, progress=read, within=read)
     if streams is not data:
         streams.check(settings.max_bad_videos, split="validation", progress=read, within=read)

@@ -149,8 +149,6 @@ class Refinement:
         """
         loss = self._begin(resume)
         own_cache = self.out / run_files.FRAMES
-        if not self.workers.chief:
-            self._keep_frames()
         measuring: dict[str, keras.Model | Probe] = {
             "original": self._probe_of_original,
             "calibrated": self._probe_of_calibrated,
@@ -268,14 +266,17 @@ class Refinement:
         ]
 
     def _prepare(self) -> Prepared:
-        """Every worker looks at the model and the videos; the chief first where it may keep frames for the others."""
+        """Every worker looks at the model and the videos, the chief first: it may keep frames for the others."""
         settings, workers = self.settings, self.workers
+        own = self.out / run_files.FRAMES
         found: list[Prepared] = []
 
         def look() -> Prepared:
-            return found[0] if found else prepare(settings, self.listener)
+            return found[0] if found else prepare(settings, self.listener, own)
 
-        if settings.cache is not None and workers.count > 1:
+        if workers.chief:  # nobody else writes there now
+            remove_unfinished(own)
+        if settings.epochs != 0 and workers.count > 1:
             workers.lead(lambda: found.append(look()))
         prepared = workers.together(look)
         if workers.count > 1:
@@ -288,7 +289,6 @@ class Refinement:
         calibrating = self._calibrating
 
         def begin() -> bytes:
-            self._keep_frames()
             fingerprint = Fingerprint.of(self.prepared)
             self._started_with = asdict(fingerprint)
             before = started_with(calibrating.file.parent) if resume else None
@@ -330,15 +330,6 @@ class Refinement:
             rescaled=lambda other: models.insert_deltas(prepared.model, [], **{**prepared.form, "rescale": other}),
         )
         self.listener.say(self.reference.broken or sentence_of(self.reference))
-
-    def _keep_frames(self) -> Path:
-        """Let decoded frames be kept; returns where the run's own are."""
-        own = self.out / run_files.FRAMES
-        if self.workers.chief:  # nobody else writes here now
-            remove_unfinished(own)
-        if self.trains and self.settings.cache is None:
-            self.prepared.keep_frames(own, self.listener)
-        return own
 
     def _train(self, loss: Loss, resume: bool) -> Training:
         settings = self.settings
