@@ -17,8 +17,6 @@ from deltafine.video.frames import UnreadableVideo
 from deltafine.video.prefetch import ordered
 from deltafine.video.reading import Reader
 
-SIDE = 16
-"""Pictures are compared at about this height and width."""
 ROWS_AT_ONCE = 256
 CANDIDATES = 8
 """Videos among which the one before is looked for."""
@@ -44,18 +42,17 @@ class Continuity:
             video = videos[number]
             if examination.index(video) is None or not len(shown := examination.frame_numbers(video, fps)):
                 return number, None
-            frames = np.empty((2, *reader.size, reader.channels), np.uint8)
+            if len(videos) == 1:
+                return number, np.zeros((2, 1))  # nothing that it could be compared with
             try:
-                reader.read(video, shown[:1], frames[:1])  # one by one, because what is between need not be decoded
-                reader.read(video, shown[-1:], frames[1:])
+                return number, reader.ends(video, int(shown[0]), int(shown[-1]))
             except UnreadableVideo as error:
                 examination.note_problem(video, str(error))
                 return number, None
-            return number, small(frames)
 
         found = [(number, pair) for number, pair in ordered(ends, videos, workers=workers) if pair is not None]
         self._numbers = [number for number, _ in found]
-        pictures = np.stack([pair for _, pair in found]) if found else np.empty((0, 2, 1))
+        pictures = np.stack([pair for _, pair in found]).astype(np.float64) if found else np.empty((0, 2, 1))
         self._firsts, self._lasts = pictures[:, 0], pictures[:, 1]
 
     @functools.cached_property
@@ -96,14 +93,6 @@ class Continuity:
                 near = np.flatnonzero(row <= np.partition(row, count - 1)[count - 1])
                 nearest = near[np.argsort(row[near], kind="stable")][:count]
                 yield nearest, row[nearest]
-
-
-def small(frames: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) uint8 to (n, values) float64: whole numbers, so that distances are the same on every machine."""
-    rows, columns = (max(1, side // SIDE) for side in frames.shape[1:3])
-    height, width = frames.shape[1] // rows, frames.shape[2] // columns
-    blocks = frames[:, : height * rows, : width * columns].reshape(len(frames), height, rows, width, columns, -1)
-    return np.rint(blocks.mean(axis=(2, 4))).reshape(len(frames), -1)
 
 
 def _distances(ones: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -115,6 +115,8 @@ class Dataset:
         reader = self._reader(None, size, channels, workers)
         if isinstance(reader, CachedFrames):
             self._whole[size, channels] = reader
+        else:
+            self.cache = None  # there is no room, which was said
 
     def go_on_from(self, other: Dataset) -> None:
         """Know what another data set of the same files knows, and use its cache."""
@@ -347,6 +349,7 @@ class Dataset:
             return self._whole[size, channels]
         key = (split, size, channels)
         if key in self._readers:
+            self.scan(split, workers=workers)
             return self._readers[key]
         decoded = DecodedFrames(self.examination, size, channels)
         reader: Reader = decoded
@@ -357,9 +360,9 @@ class Dataset:
         if cache is not None:
             self.examination.adopt(cache.indexes)
             reader = CachedFrames(cache, decoded)
-        self.scan(split, workers=workers)
-        if self.cache is not None:
-            self._readers[key] = reader  # where there was no room, that was said, and is not tried again
+        told = CacheSettings(self.path) if self.cache is None else self.cache
+        self.examination.scan(videos, workers, told.progress, told.within, decoded.sees)
+        self._readers[key] = reader  # where there was no room for a cache, that was said, and is not tried again
         return reader
 
     def _why_nothing(self, split: Split | None) -> str:

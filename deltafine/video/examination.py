@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from deltafine.video.cache import SourceKey
 from deltafine.video.catalogue import Problem, Video
 from deltafine.video.conversion import bits_for
+from deltafine.video.ends import Ends
 from deltafine.video.finding import content_hash
 from deltafine.video.frames import Damage, FrameIndex, FrameSource, Limits, UnreadableVideo
 from deltafine.video.meter import Meter, Within
@@ -65,14 +66,22 @@ class Examination:
         workers: int,
         progress: Callable[[int, int], None] = lambda done, total: None,
         within: Within = lambda done, total, words: None,
+        sees: Callable[[Video], Ends] | None = None,
     ) -> None:
-        """Read through those of the videos that were not read yet, on so many threads."""
+        """Read through those of the videos that were not read yet, on so many threads.
+
+        ``sees`` tells for each of these what is given all of its frames.
+        """
         videos = list(videos)
         new = list({video.source: video for video in videos if not self.is_known(video)}.values())
         done = 0
 
         def read(video: Video) -> None:
-            self.index(video, meter=self.meter(video, lambda words: within(done, len(new), words)))
+            meter = self.meter(video, lambda words: within(done, len(new), words))
+            seen = None if sees is None else sees(video)
+            self.index(video, sink=None if seen is None else seen.take, meter=meter)
+            if seen is not None:
+                seen.finish()
 
         for _ in ordered(read, new, workers=workers):
             done += 1

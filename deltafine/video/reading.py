@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from deltafine.video.cache import FrameCache
+from deltafine.video.cache import FrameCache, SourceKey
 from deltafine.video.catalogue import Video
 from deltafine.video.conversion import Converter
+from deltafine.video.ends import Ends, small
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo, read_frames
 
@@ -33,6 +34,9 @@ class Reader(Protocol):
     def stream(self, video: Video, wanted: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
         """The same, ``chunk`` frames at a time."""
 
+    def ends(self, video: Video, first: int, last: int) -> np.ndarray:
+        """(2, values): two frames of a video, ``small``; cheap where these are both ends of its file."""
+
 
 class DecodedFrames:
     """Decodes what is asked for."""
@@ -44,10 +48,25 @@ class DecodedFrames:
         self.channels = channels
         self._examination = examination
         self._of_thread = threading.local()
+        self._ends: dict[SourceKey, Ends] = {}
 
     def converter(self) -> Converter:
         """What makes these frames, for one thread."""
         return Converter(self.size, self.channels, self._examination.depth)
+
+    def sees(self, video: Video) -> Ends:
+        """What to give every frame of a video's file to when it is read through, so that its ends are known."""
+        ends = self._ends[video.source] = Ends(self.converter())
+        return ends
+
+    def ends(self, video: Video, first: int, last: int) -> np.ndarray:
+        """See ``Reader``."""
+        seen, index = self._ends.get(video.source), self._examination.index(video)
+        if seen is not None and index is not None and (first, last) == (0, index.count - 1):
+            pictures = seen.pictures(index.count)
+            if pictures is not None:
+                return pictures
+        return _ends_read_by(self, video, first, last)
 
     def read(self, video: Video, wanted: np.ndarray, out: np.ndarray) -> None:
         """See ``Reader``."""
@@ -96,6 +115,10 @@ class CachedFrames:
         if not self._cache.read(video.source, wanted, out):
             self._decoded.read(video, wanted, out)
 
+    def ends(self, video: Video, first: int, last: int) -> np.ndarray:
+        """See ``Reader``."""
+        return _ends_read_by(self, video, first, last)
+
     def stream(self, video: Video, wanted: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
         """See ``Reader``."""
         for begin in range(0, len(wanted), chunk):
@@ -103,3 +126,10 @@ class CachedFrames:
             out = np.empty((len(numbers), *self.size, self.channels), np.uint8)
             self.read(video, numbers, out)
             yield out
+
+
+def _ends_read_by(reader: Reader, video: Video, first: int, last: int) -> np.ndarray:
+    frames = np.empty((2, *reader.size, reader.channels), np.uint8)
+    for number, frame in enumerate((first, last)):  # one by one, because what is between need not be decoded
+        reader.read(video, np.array([frame]), frames[number : number + 1])
+    return small(frames)

@@ -58,6 +58,88 @@ def test_training_reads_frames_that_the_run_keeps_for_itself(
     assert not (out / "cache").exists()
 
 
+@pytest.fixture
+def frames_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every frame that is decoded, of whatever file."""
+    found: list[int] = []
+    plain = encoded.sound_frames
+
+    def spy(*arguments: Any, **more: Any) -> Any:
+        for frame in plain(*arguments, **more):
+            found.append(1)
+            yield frame
+
+    monkeypatch.setattr(encoded, "sound_frames", spy)
+    return found
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_run_decodes_every_frame_once(
+    material: tuple[Path, Path], tmp_path: Path, frames_decoded: list[int], single: bool, cached: bool
+) -> None:
+    model, videos = material
+    data = write_small_video(tmp_path / "day.avi", True, seed=3, frames=80) if single else videos
+    how = {**FAST, "cache": str(tmp_path / "cache")} if cached else FAST
+    refine(model, data, tmp_path / "run", **how, epochs=2, task="distill")
+    assert len(frames_decoded) == (80 if single else 10 * FRAMES)
+    refine(model, data, tmp_path / "again", **how, epochs=1, task="distill")
+    assert len(frames_decoded) == (80 if single else 10 * FRAMES) * (1 if cached else 2)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_without_room_for_a_cache_every_frame_is_decoded_once_at_the_start(
+    material: tuple[Path, Path],
+    tmp_path: Path,
+    frames_decoded: list[int],
+    single: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, videos = material
+    data = write_small_video(tmp_path / "day.avi", True, seed=3, frames=80) if single else videos
+    said: list[str] = []
+
+    class Listener(Quiet):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("deltafine.video.caching.shutil.disk_usage", lambda path: full)
+    found = prepare(resolve(model=str(model), data=str(data), task="distill", **FAST), Listener(), tmp_path / "own")
+    found.clips("train", epoch=1)
+    assert len(list(found.data.streams("validation", size=found.size, continued=True))) == (1 if single else 2)
+    assert len(frames_decoded) == (80 if single else 10 * FRAMES)
+    assert len(list(found.clips("train"))) > 0
+    told = [sentence for sentence in said if sentence.startswith("Frames are decoded again in every epoch: ")]
+    assert len(told) == (1 if single else 2)  # of a folder for each split
+
+
+def test_the_frames_of_a_run_that_is_refused_are_taken_away(material: tuple[Path, Path], tmp_path: Path) -> None:
+    model, videos = material
+    for make in (False, True):
+        out = tmp_path / f"run{make}"
+        if make:
+            out.mkdir()
+        with pytest.raises(DeltafineError, match="frames"):
+            refine(model, videos, out, **{**FAST, "frames": FRAMES + 1})
+        assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_run_left_that_was_killed_while_it_looked_at_the_videos_is_used(
+    material: tuple[Path, Path], tmp_path: Path, frames_decoded: list[int], resume: bool
+) -> None:
+    model, videos = material
+    out = tmp_path / "run"
+    settings = resolve(model=str(model), data=str(videos), **FAST)
+    prepare(settings, Quiet(), out / "cache")  # and then it was killed
+    (out / "cache" / ".frames-x.1a2b3c4d.writing.h5").write_bytes(b"x")
+    frames_decoded.clear()
+    refine(model, videos, out, **FAST, epochs=1, resume=resume)
+    assert frames_decoded == []
+    assert (out / "report.json").exists()
+
+
 def test_a_cache_of_the_users_saves_the_next_run_all_decoding(
     material: tuple[Path, Path], tmp_path: Path, decoded: list[str]
 ) -> None:
