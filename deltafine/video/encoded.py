@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -28,7 +29,7 @@ from deltafine.video.decoding import open_video, packets_of, sound_frames
 from deltafine.video.frames import Damage, FrameIndex, Limits, UnreadableVideo, file_stamp
 from deltafine.video.headers import HeaderLog
 from deltafine.video.open_files import OPEN_FILES
-from deltafine.video.packets import PacketLog
+from deltafine.video.packets import NONE, PacketLog, ascending
 
 COUNTED_FROM_ZERO = ("matroska", "flv")
 """Formats of which the duration is the last time stamp, wherever the first one is."""
@@ -57,10 +58,8 @@ class EncodedVideo:
         """See ``FrameSource``."""
         stamp = file_stamp(self._path)
         limits = limits.of_file(stamp[0])
-        stamps: list[int | None] = []
-        origins: list[object] = []
+        stamps, origins, keys = array("q"), array("q"), array("q")  # a day has millions of frames
         log = PacketLog()
-        keys: list[int] = []
         size = (0, 0)
         peak = 0
         breaks: list[tuple[int, str]] = []  # frames before which it is damaged, and why
@@ -82,8 +81,8 @@ class EncodedVideo:
                     keys.append(len(stamps))
                 if not stamps:
                     size = shown_size(frame)
-                stamps.append(frame.pts)
-                origins.append(frame.opaque)
+                stamps.append(NONE if frame.pts is None else frame.pts)
+                origins.append(frame.opaque if isinstance(frame.opaque, int) else NONE)
                 peak = max(peak, peak_of(frame))
                 if sink is not None:
                     sink(frame)
@@ -101,13 +100,12 @@ class EncodedVideo:
             raise UnreadableVideo(breaks[0][1] if breaks else "holds no frame")
         if file_stamp(self._path) != stamp:
             raise UnreadableVideo("changed while it was read")
-        ticks = np.array(stamps, np.int64) if None not in stamps else None
-        if ticks is not None and not (np.diff(ticks) > 0).all():
-            ticks = None
-        packets = log.index(origins) if ticks is None or breaks else None
-        shown = log.times(origins) if ticks is None else ticks
+        ticks = ascending(stamps)
+        of_packets = np.array(origins, np.int64)
+        packets = log.index(of_packets) if ticks is None or breaks else None
+        shown = log.times(of_packets) if ticks is None else ticks
         times = np.arange(len(stamps)) / per_second if shown is None else (shown - shown[0]) * unit
-        entries = np.array([0, *(key for key in keys if key)], np.int64)
+        entries = np.unique(np.array([0, *keys], np.int64))
         index = FrameIndex(len(stamps), times, *size, codec, stamp, entries, ticks, peak, packets=packets)
         given = max(index.seconds, log.span * unit, (log.end or 0) * unit if from_zero else 0)
         if given < 0.9 * declared - 0.1 and not is_whole:  # headers may be off by a frame or two

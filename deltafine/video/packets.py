@@ -7,7 +7,7 @@ have: a place in the file, or a time of decoding.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -111,28 +111,30 @@ class PacketLog:
         """How long the packets' pictures are shown, all together, in the container's unit; 0 where nothing tells."""
         return 0 if self.end is None or self._begin is None else self.end - self._begin
 
-    def index(self, origins: Sequence[object]) -> PacketIndex | None:
-        """The packets, given which of them each frame came from; None where that does not single out every frame."""
-        numbers = [origin for origin in origins if isinstance(origin, int)]
-        if len(numbers) < len(origins) or len(set(numbers)) < len(numbers):
+    def index(self, origins: np.ndarray) -> PacketIndex | None:
+        """The packets, given which of them each frame came from; None where that does not single out every frame.
+
+        ``origins`` are (frames,) int64, ``NONE`` where nothing tells.
+        """
+        if (origins == NONE).any() or len(np.unique(origins)) < len(origins):
             return None
-        positions, stamps = _ascending(self._positions), _ascending(self._stamps)
+        positions, stamps = ascending(self._positions), ascending(self._stamps)
         if positions is None and stamps is None:
             return None
-        return PacketIndex(np.array(numbers, np.int64), np.array(self._sizes, np.int64), positions, stamps)
+        return PacketIndex(origins, np.array(self._sizes, np.int64), positions, stamps)
 
-    def times(self, origins: Sequence[object]) -> np.ndarray | None:
+    def times(self, origins: np.ndarray) -> np.ndarray | None:
         """(frames,) int64 times of the frames, by those at which packets are decoded; None if these do not tell.
 
         Frames are decoded in another order than they are shown in, but at the same pace.
         """
-        numbers = [origin for origin in origins if isinstance(origin, int)]
-        stamps = np.sort(np.array(self._stamps, np.int64)[numbers])
-        if len(numbers) < len(origins) or not len(stamps) or stamps[0] == NONE or not (np.diff(stamps) > 0).all():
+        if not len(origins) or (origins == NONE).any():
             return None
-        return stamps
+        stamps: np.ndarray = np.sort(np.array(self._stamps, np.int64)[origins])
+        return None if stamps[0] == NONE or not (np.diff(stamps) > 0).all() else stamps
 
 
-def _ascending(values: array[int]) -> np.ndarray | None:
+def ascending(values: array[int]) -> np.ndarray | None:
+    """(values,) int64, where all are known and each is larger than the one before; else None."""
     known = np.array(values, np.int64)
-    return known if len(known) and known[0] != NONE and (np.diff(known) > 0).all() else None
+    return known if len(known) and NONE not in values and (np.diff(known) > 0).all() else None

@@ -3,7 +3,8 @@
 Every worker answers whoever connects to a port of its own with the number of steps that it has begun and the number of
 sums over all workers that it has entered, and asks all others. One whose process stands still accepts connections and
 says nothing. One that stands still between two steps, or within the computation of one, answers that it has not begun
-or entered what the others wait in.
+or entered what the others wait in. Outside of steps nobody knows how long work takes; one that stands still there
+answers that it uses no processor time, reads nothing and writes nothing, and does not wait for others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from deltafine.workers.activity import Activity
+
 SECONDS_BETWEEN = 5.0
 SECONDS_FOR_ONE_ANSWER = 10.0
 SECONDS_WITHOUT_ANSWER = 30.0
@@ -26,6 +29,10 @@ TIMES_ITS_LIKE = 10.0
 """A worker waits in vain after so many seconds within a step, and so many times what the longest one has taken."""
 TIMES_WITH_NOBODY_BEHIND = 3.0
 """How many times as long it may take where all workers are equally far."""
+SECONDS_OF_NOTHING = 45.0
+"""After which one that others wait for, and that does nothing, counts as hanging."""
+TIMES_AT_OWN_WORK = 3.0
+"""How many times as long it may take to force what was written to a disk."""
 STEPS_TO_START = 2
 """Steps of a training that are no measure of others: they are compiled."""
 SECONDS_TO_SPREAD = 10.0
@@ -44,6 +51,8 @@ class Position(NamedTuple):
         entered: sums over all workers that it has entered within them.
         at_own_work: whether it does what may take it long.
         hangs, reason: as in ``Watch``, if it has found one that hangs.
+        waiting: whether it waits for the others.
+        idle: seconds for which it has done nothing.
     """
 
     begun: int
@@ -51,6 +60,8 @@ class Position(NamedTuple):
     at_own_work: bool
     hangs: int | None = None
     reason: str = ""
+    waiting: bool = True
+    idle: float = 0.0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -100,6 +111,7 @@ class Watch:
         self._longest_step = 0.0
         self._seen: tuple[tuple[int, int], float] = (0, 0), time.monotonic()
         self._told = threading.Event()
+        self._activity = Activity()
         self._others: Mapping[int, tuple[str, int]] = {}
 
     def start(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int | None], str]) -> None:
@@ -136,7 +148,15 @@ class Watch:
         self._told.set()
 
     def _progress(self) -> Position:
-        return Position(self._begun, self._entered(), bool(self.own_work), self.hangs, self.reason)
+        return Position(
+            self._begun,
+            self._entered(),
+            bool(self.own_work),
+            self.hangs,
+            self.reason,
+            bool(self.waiting),
+            self._activity.idle,
+        )
 
     def _answer(self) -> None:
         while True:
@@ -153,6 +173,7 @@ class Watch:
         answered: dict[int, float] = {}
         while not self.reason:
             time.sleep(SECONDS_BETWEEN)
+            self._activity.look()
             own = self._progress()  # before the others are asked, who may go on meanwhile
             if own.place != self._seen[0]:
                 self._seen = own.place, time.monotonic()
@@ -195,8 +216,14 @@ class Watch:
                 self._blame(other.hangs, other.reason)
 
     def _compare(self, own: Position, told: Mapping[int, Position]) -> None:
-        """Find out which of the others this worker waits for, if it has waited far longer than any step took."""
+        """Find out which of the others this worker waits for in vain: it has waited far longer than any step took, or
+        that one does nothing."""
         self._hear(told)
+        for number, other in told.items() if self.waiting and not self.reason else ():
+            if not other.waiting and other.idle > SECONDS_OF_NOTHING * (TIMES_AT_OWN_WORK if other.at_own_work else 1):
+                since = f"has computed, read and written nothing for {other.idle:.0f} s, while others wait for it"
+                self._blame(number, f"{since}: it hangs")
+                return
         waited = time.monotonic() - self._seen[1]
         due = max(SECONDS_OF_A_LATE_STEP, TIMES_ITS_LIKE * self._longest_step)
         in_step = self._step and self._is_like_others and own.place == self._progress().place
@@ -228,5 +255,6 @@ def _ask(host: str, port: int) -> Position:
     with socket.create_connection((host, port), timeout=SECONDS_FOR_ONE_ANSWER) as connection:
         while len(content) < MOST_BYTES and (more := connection.recv(MOST_BYTES)):
             content += more
-    begun, entered, at_own_work, hangs, reason = json.loads(content)
-    return Position(int(begun), int(entered), bool(at_own_work), None if hangs is None else int(hangs), str(reason))
+    begun, entered, at_own_work, hangs, reason, waiting, idle = json.loads(content)
+    found = None if hangs is None else int(hangs)
+    return Position(int(begun), int(entered), bool(at_own_work), found, str(reason), bool(waiting), float(idle))
