@@ -469,6 +469,76 @@ def test_one_that_hangs_within_the_computation_of_a_step_is_named_and_the_others
             process.kill()
 
 
+OUTSIDE_STEPS = """
+import sys, time
+from deltafine.workers import Cluster, WorkerLost, join, watching
+watching.SECONDS_BETWEEN, watching.SECONDS_FOR_ONE_ANSWER, watching.SECONDS_WITHOUT_ANSWER = 0.5, 1.0, 3.0
+watching.SECONDS_OF_NOTHING, watching.SECONDS_TO_SPREAD = 5.0, 2.0
+workers = join(Cluster(tuple(sys.argv[1].split(",")), int(sys.argv[2])))
+victim, how = int(sys.argv[3]), sys.argv[4]
+
+def work():
+    if workers.index != victim:
+        return 0
+    print("here", flush=True)
+    end = time.monotonic() + (600 if how == "hangs" else 15)
+    while time.monotonic() < end:
+        if how == "computes":
+            sum(range(100000))
+        elif how == "reads":
+            time.sleep(0.2)
+            with open(sys.executable, "rb") as file:
+                file.read(1 << 18)
+        else:
+            time.sleep(0.1)
+    return 0
+
+try:
+    for _ in range(3):
+        workers.gather(b"")
+        workers.lead(work) if victim == 0 else workers.together(work)
+        time.sleep(0.1 if workers.index == victim else 12)  # those that waited long are not to be taken for hanging
+        workers.gather(b"")
+    print("done", flush=True)
+except WorkerLost as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_hangs_outside_of_steps_is_named_and_the_others_end(victim: int, count: int) -> None:
+    addresses, processes = together(OUTSIDE_STEPS, count, str(victim), "hangs")
+    hanging = processes[victim]
+    try:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == "here\n"
+        begin = time.monotonic()
+        for other in processes:
+            if other is not hanging:
+                said, _ = other.communicate(timeout=120)
+                assert time.monotonic() - begin < 60
+                assert other.returncode == 75, said
+                words = "has computed, read and written nothing for"
+                assert f"Worker {victim} ({addresses[victim]}) {words}" in said
+        assert hanging.poll() is None
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["computes", "reads"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_works_long_while_others_wait_is_not_taken_for_hanging(victim: int, how: str) -> None:
+    _, processes = together(OUTSIDE_STEPS, 2, str(victim), how)
+    for code, said, errors in ended(processes, 300):
+        assert code == 0, said + errors
+        assert said.endswith("done\n")
+
+
 @pytest.mark.slow
 def test_where_it_cannot_be_told_which_one_hangs_within_a_step_all_say_so_and_end() -> None:
     _, processes = together(WITHIN_STEPS, 2, "0,1", "1")

@@ -70,10 +70,15 @@ class Position(NamedTuple):
 
 
 class Depth:
-    """A context manager that is true within its block, which may stand in itself."""
+    """A context manager that is true within its block, which may stand in itself.
+
+    Attributes:
+        left: when a block ended last, by ``time.monotonic``.
+    """
 
     def __init__(self) -> None:
         self._blocks = 0
+        self.left = time.monotonic()
 
     def __bool__(self) -> bool:
         return self._blocks > 0
@@ -82,6 +87,7 @@ class Depth:
         self._blocks += 1
 
     def __exit__(self, *exception: object) -> None:
+        self.left = time.monotonic()
         self._blocks -= 1
 
 
@@ -155,7 +161,7 @@ class Watch:
             self.hangs,
             self.reason,
             bool(self.waiting),
-            self._activity.idle,
+            min(self._activity.idle, time.monotonic() - self.waiting.left),  # who waits for others may do nothing
         )
 
     def _answer(self) -> None:
