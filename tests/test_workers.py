@@ -290,6 +290,72 @@ def test_a_training_ends_when_one_stands_still(material: tuple[str, str], tmp_pa
             process.kill()
 
 
+STANDING_STILL = """
+import importlib, os, signal, sys
+module, name, victim = sys.argv[1].partition(":")[0], sys.argv[1].partition(":")[2], sys.argv[2]
+del sys.argv[1:3]
+owner, (*path, last) = importlib.import_module(module), name.split(".")
+for part in path:
+    owner = getattr(owner, part)
+plain = getattr(owner, last)
+
+def stands_still(*arguments, **more):
+    if sys.argv[-1] == victim:
+        print("stands still", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return plain(*arguments, **more)
+
+setattr(owner, last, stands_still)
+from deltafine.__main__ import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "victim"),
+    [
+        ("deltafine.video.encoded:EncodedVideo.scan", 0),
+        ("deltafine.video.encoded:EncodedVideo.scan", 1),
+        ("deltafine.refinement.run.calibrating:Calibrating.calibrate", 0),
+        ("deltafine.refinement.run.refinement:models.insert_deltas", 1),
+        ("deltafine.refinement.training.validation:Validation.student", 0),
+        ("deltafine.refinement.run.checkpoints:save", 0),
+        ("deltafine.measurement.side_by_side:_Comparison.add_stream", 0),
+        ("deltafine.measurement.side_by_side:_Comparison.add_stream", 1),
+        ("deltafine.report:write_report", 0),
+    ],
+)
+def test_one_that_stands_still_outside_of_steps_is_named_and_the_others_end(
+    material: tuple[str, str], tmp_path: Path, where: str, victim: int
+) -> None:
+    model, data = material
+    workers = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    command = ["refine", model, "--data", data, "--out", str(tmp_path / "run"), *RUN, "--workers", workers]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STANDING_STILL, where, str(victim), *command, "--worker-index", str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    hanging, other = processes[victim], processes[1 - victim]
+    try:
+        assert hanging.stdout is not None
+        assert any(line == "stands still\n" for line in hanging.stdout)
+        begin = time.monotonic()
+        said, errors = other.communicate(timeout=200)
+        assert time.monotonic() - begin < 120  # the other may have work of its own to do first
+        assert other.returncode == 75, said + errors
+        assert re.search(rf"Error: Worker {victim} \(127\.0\.0\.1:\d+\) has not answered for \d+ s: it hangs", errors)
+        assert "Traceback" not in errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
 HANGING = """
 import os, sys, time
 import keras

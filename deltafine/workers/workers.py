@@ -92,9 +92,11 @@ class Workers:
         devices = f"{self.replicas} device{'s' if self.replicas > 1 else ''}"
         return devices if self.count == 1 else f"{self.count} workers, {devices} each; this is worker {self.index}"
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Variables that are made within have a copy on every device."""
-        return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Variables that are made within have a copy on every device, which the workers give each other."""
+        with self.guarded(), contextlib.nullcontext() if self.strategy is None else self.strategy.scope():
+            yield
 
     def own(self, variable: keras.Variable) -> keras.Variable | tf.Tensor:
         """This worker's first copy of a variable; the variable itself on a single device."""

@@ -44,7 +44,8 @@ def refuse_live(path: Path) -> None:
     record = "record it into a file, such as with ffmpeg, and give that file or its folder"
     if address and not path.exists():
         raise DeltafineError(f"{address[1]}://{address[2]} is an address and no file: {record}.")
-    if (path.name.isdigit() and str(path) == path.name and not path.exists()) or path.is_char_device():
+    number = path.name.isdigit() and str(path) == path.name and not path.exists()
+    if number or path.is_char_device() or str(path).startswith("/dev/video"):
         raise DeltafineError(f"{path} is a camera and no file: {record}.")
 
 
