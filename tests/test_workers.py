@@ -563,7 +563,7 @@ try:
     for _ in range(3):
         workers.gather(b"")
         workers.lead(work) if victim == 0 else workers.together(work)
-        time.sleep(0.1 if workers.index == victim else 12)  # those that waited long are not to be taken for hanging
+        time.sleep(0.1 if workers.index == victim else 3)  # those that waited long are not to be taken for hanging
         workers.gather(b"")
     print("done", flush=True)
 except WorkerLost as error:

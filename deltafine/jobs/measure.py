@@ -135,7 +135,9 @@ def measure_model(
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
         if scoring is not None:
             scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
-        cut, said = cut_as_in_run(origin, labelled, read)
+        if used.cache is not None:
+            labelled.use_cache(used.cache, announce=listener.say, progress=read, within=read)
+        cut, said = cut_as_in_run(origin, labelled, read, measured.sample)
         return by_name, task, output, cut, cut if continuous is labelled else continuous, said
 
     listener.progress("loading the model and looking for videos", 0, 0)

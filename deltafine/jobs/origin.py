@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +83,17 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
     return None
 
 
-def cut_as_in_run(origin: Origin | None, data: Dataset, read: Read) -> tuple[Dataset, str | None]:
-    """A single video as a run has cut it in one segment to train on and one to measure on; and what to say of that."""
+def cut_as_in_run(
+    origin: Origin | None, data: Dataset, read: Read, sample: Sequence[int]
+) -> tuple[Dataset, str | None]:
+    """A single video as a run has cut it in one segment to train on and one to measure on; and what to say of that.
+
+    ``sample`` is the shape of what the model takes.
+    """
     from deltafine.measurement.task import split_in_time
 
     if origin is not None and len(data.videos) == 1 and not data.select("train"):
-        cut, said = split_in_time(data, origin.settings.validation, read)
+        cut, said = split_in_time(data, origin.settings.validation, read, sample)
         if origin.had(cut):
             return cut, said
     return data, None

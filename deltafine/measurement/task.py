@@ -303,15 +303,21 @@ def without_labels(data: Dataset) -> Dataset:
     return _with_videos(data, videos, classes=())
 
 
-def split_in_time(data: Dataset, validation: float, read: Read = _unheard) -> tuple[Dataset, str]:
+def split_in_time(
+    data: Dataset, validation: float, read: Read = _unheard, sample: Sequence[int] = ()
+) -> tuple[Dataset, str]:
     """Train on the first segment of a single video and validate on the rest; and what the user should know of it.
 
     Args:
         data: one video.
         validation: share of its frames that is kept for validation.
         read: told how far reading through it is.
+        sample: shape of what the model takes: such frames are kept meanwhile if the data has a cache.
     """
     (video,) = data.videos
+    if data.cache is not None and sample:
+        height, width, channels = sample[-3:]
+        data.keep_whole(size=(height, width), channels=channels)
     data.scan(progress=read, within=read)
     index = data.index(video)
     if index is None:

@@ -370,7 +370,9 @@ def test_images_of_every_kind_are_frames_whatever_they_are_called(tmp_path: Path
     assert [problem.reason for problem in again.problems] == [f"has the unreadable image {cut.name}"]
 
 
-@pytest.mark.parametrize("address", ["rtsp://camera.local/stream", "https://example.org/a.mp4", "0", "/dev/null", "/dev/video0"])
+@pytest.mark.parametrize(
+    "address", ["rtsp://camera.local/stream", "https://example.org/a.mp4", "0", "/dev/null", "/dev/video0"]
+)
 def test_addresses_and_cameras_are_refused_with_what_to_do(address: str) -> None:
     with pytest.raises(DeltafineError, match=r"is (an address|a camera) and no file: record it into a file") as refused:
         open_dataset(address)

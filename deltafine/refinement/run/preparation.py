@@ -268,14 +268,12 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     if scoring is not None:
         scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
-    size, channels = (sample[-3], sample[-2]), sample[-1]
     kept_in = frames_in if settings.cache is None else settings.cache
     if settings.epochs != 0 and kept_in is not None:
         decoding = functools.partial(listener.progress, "reading through the videos and keeping their frames")
         data.use_cache(kept_in, announce=listener.say, progress=decoding, within=decoding)
     if len(data.videos) == 1 and not data.select("train"):
-        data.keep_whole(size=size, channels=channels)
-        data, said = split_in_time(data, settings.validation, read)
+        data, said = split_in_time(data, settings.validation, read, sample)
         streams = data if settings.streams is None else streams
         warnings.append(said)
     listener.say(data.summary())
@@ -288,6 +286,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         listener.say(note)
     if held is not None and settings.streams is None:
         streams = held
+    height, width, channels = sample[-3:]
+    size = (height, width)
     reported = held or data
     prepared = Prepared(
         settings, model, sites, data, streams, reported, size, channels, frames, window, output, warnings, scoring
