@@ -270,7 +270,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
     kept_in = frames_in if settings.cache is None else settings.cache
     if settings.epochs != 0 and kept_in is not None:
-        decoding = functools.partial(listener.progress, "reading through the videos and keeping their frames")
+        decoding = functools.partial(listener.progress, "decoding")
         data.use_cache(kept_in, announce=listener.say, progress=decoding, within=decoding)
     if len(data.videos) == 1 and not data.select("train"):
         data, said = split_in_time(data, settings.validation, read, sample)
