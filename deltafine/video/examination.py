@@ -66,7 +66,7 @@ class Examination:
         workers: int,
         progress: Callable[[int, int], None] = lambda done, total: None,
         within: Within = lambda done, total, words: None,
-        sees: Callable[[Video], Ends] | None = None,
+        sees: Callable[[Video], Ends | None] = lambda video: None,
     ) -> None:
         """Read through those of the videos that were not read yet, on so many threads.
 
@@ -78,7 +78,7 @@ class Examination:
 
         def read(video: Video) -> None:
             meter = self.meter(video, lambda words: within(done, len(new), words))
-            seen = None if sees is None else sees(video)
+            seen = sees(video)
             self.index(video, sink=None if seen is None else seen.take, meter=meter)
             if seen is not None:
                 seen.finish()

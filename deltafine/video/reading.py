@@ -15,6 +15,9 @@ from deltafine.video.ends import Ends, small
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo, read_frames
 
+MOST_ENDS = 1 << 15
+"""Videos of which both ends are kept, a few kilobytes each; of others they are decoded again."""
+
 
 class Reader(Protocol):
     """Gives frames of one size; may be used by several threads at once."""
@@ -54,8 +57,10 @@ class DecodedFrames:
         """What makes these frames, for one thread."""
         return Converter(self.size, self.channels, self._examination.depth)
 
-    def sees(self, video: Video) -> Ends:
+    def sees(self, video: Video) -> Ends | None:
         """What to give every frame of a video's file to when it is read through, so that its ends are known."""
+        if len(self._ends) >= MOST_ENDS:
+            return None
         ends = self._ends[video.source] = Ends(self.converter())
         return ends
 
