@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from deltafine.workers.activity import Activity
+from deltafine.workers.idleness import Idleness
 
 SECONDS_BETWEEN = 5.0
 SECONDS_FOR_ONE_ANSWER = 10.0
@@ -117,7 +117,7 @@ class Watch:
         self._longest_step = 0.0
         self._seen: tuple[tuple[int, int], float] = (0, 0), time.monotonic()
         self._told = threading.Event()
-        self._activity = Activity()
+        self._idleness = Idleness()
         self._others: Mapping[int, tuple[str, int]] = {}
 
     def start(self, others: Mapping[int, tuple[str, int]], stop: Callable[[int | None], str]) -> None:
@@ -161,7 +161,7 @@ class Watch:
             self.hangs,
             self.reason,
             bool(self.waiting),
-            min(self._activity.idle, time.monotonic() - self.waiting.left),  # who waits for others may do nothing
+            min(self._idleness.seconds, time.monotonic() - self.waiting.left),  # who waits for others may do nothing
         )
 
     def _answer(self) -> None:
@@ -179,7 +179,7 @@ class Watch:
         answered: dict[int, float] = {}
         while not self.reason:
             time.sleep(SECONDS_BETWEEN)
-            self._activity.look()
+            self._idleness.look()
             own = self._progress()  # before the others are asked, who may go on meanwhile
             if own.place != self._seen[0]:
                 self._seen = own.place, time.monotonic()

@@ -18,8 +18,8 @@ THREADS_THAT_WORK = "deltafine-video"
 _OF_PROCESS = Path("/proc/self")
 
 
-class Activity:
-    """When this process last did anything, by the processor time that it used and the bytes that it read and wrote.
+class Idleness:
+    """For how long this process has done nothing: used no processor time, read nothing and written nothing.
 
     Threads that watch others, or draw a progress bar, do not count.
     """
@@ -38,7 +38,7 @@ class Activity:
             self._active = now
 
     @property
-    def idle(self) -> float:
+    def seconds(self) -> float:
         """Seconds since it was last seen to do something."""
         return time.monotonic() - self._active
 
