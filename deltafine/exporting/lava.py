@@ -1,0 +1,187 @@
+"""netx HDF5 for Intel's Lava and Loihi 2: a chain of sigma-delta layers in whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from deltafine.errors import DeltafineError
+from deltafine.exporting.comparing import compare_streams
+from deltafine.exporting.export_format import Agreement, ExportFormat, Source
+from deltafine.exporting.lava_chain import Block, Chain, lava_chain
+from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, in_netx_numbers, is_dense
+from deltafine.model.insert import delta_layers
+from deltafine.runtime.activation_functions import ACTIVATIONS
+from deltafine.runtime.lowering.lower import compile_model
+from deltafine.storage.files import write_atomically
+
+_SDNN = np.array([b"SDNN"])
+
+
+@dataclass(frozen=True)
+class ForLava:
+    """What is written.
+
+    Attributes:
+        chain: in floating point.
+        refined: the model that it was made of.
+        network: in whole numbers; None until frames to calibrate on are at hand.
+    """
+
+    chain: Chain
+    refined: keras.Model
+    network: LavaNetwork | None = None
+
+
+class Lava(ExportFormat):
+    """An HDF5 file that ``lava.lib.dl.netx.hdf5.Network`` reads with ``spike_exp=0``."""
+
+    name = "lava"
+    purpose = "Intel's Lava and Loihi 2: netx HDF5 with sigma-delta layers, thresholds and weights in whole numbers"
+    suffix = ".net"
+    endings = (".net", ".hdf5", ".h5")
+    forms = ()
+
+    def frames_per_video(self, form: str) -> int:
+        return 75
+
+    def input_shape(self, made: ForLava) -> tuple[int | None, ...]:
+        return (None, *made.chain.shape)
+
+    def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> ForLava:
+        if not delta_layers(refined):
+            raise DeltafineError(f"Model '{refined.name}' has no delta layers: give the refined model of a run.")
+        plan = compile_model(refined).plan
+        if len(plan.outputs) != 1:
+            raise DeltafineError(f"Model '{refined.name}' has several outputs, and netx has one: export it as plan.")
+        return ForLava(lava_chain(plan), refined)
+
+    def complete(self, made: ForLava, source: Source) -> ForLava:
+        if source.clips is None:
+            raise DeltafineError("lava is calibrated on frames of the run's videos: leave --no-check out.")
+        frames = (np.round(frame) for clip in source.clips for frame in clip)
+        return replace(made, network=in_netx_numbers(made.chain, frames))
+
+    def write(self, made: ForLava, file: Path) -> None:
+        network = made.network
+        assert network is not None
+        write_atomically(file, lambda path: write_netx(network, path))
+
+    def check(self, made: ForLava, file: Path, clips: np.ndarray | None) -> Agreement | None:
+        network = read_netx(file)
+        return None if clips is None else compare_streams(_stepper(network, made.refined), made.refined, clips)
+
+
+def _stepper(network: LavaNetwork, refined: keras.Model) -> Callable[[np.ndarray, bool], list[np.ndarray]]:
+    player = LavaPlayer(network)
+
+    def step(frame: np.ndarray, first: bool) -> list[np.ndarray]:
+        if first:
+            player.reset()
+        sums: Any = player.step(np.round(frame)) / network.scale
+        return [ACTIVATIONS[network.head or "linear"](sums.astype(np.float32))]
+
+    return step
+
+
+def write_netx(network: LavaNetwork, file: Path) -> None:
+    """Write a network as netx reads it: channels first, kernels as correlations.
+
+    What netx does not know are attributes: of the file ``spike_exp``, ``latency`` in steps, ``scale`` and ``head``; of
+    a layer its ``name``.
+    """
+    with h5py.File(file, "w") as written:
+        written.attrs.update(spike_exp=0, latency=len(network.blocks), scale=network.scale, head=network.head)
+        layers = written.create_group("layer")
+        _add(layers, "input", "input", network.shape, **{"neuron/vThMant": network.threshold})
+        shape = network.shape
+        for block in network.blocks:
+            dense = is_dense(block)
+            if dense and shape[:2] != (1, 1):
+                _add(layers, "flatten", "flatten", (1, 1, int(np.prod(shape))))
+            weights = block.weights.transpose(3, 2, 0, 1)
+            if dense:
+                values: dict[str, Any] = {
+                    "weight": weights.reshape(len(weights), -1),
+                    "inFeatures": int(np.prod(shape)),
+                    "outFeatures": len(weights),
+                }
+            else:
+                values = {
+                    "weight": weights,
+                    "inChannels": shape[2],
+                    "outChannels": len(weights),
+                    "kernelSize": weights.shape[2:],
+                    "stride": block.strides,
+                    "padding": block.padding,
+                    "dilation": (1, 1),
+                    "groups": block.groups,
+                }
+            if block.threshold is None:
+                values["neuron/sigma_output"] = True
+            else:
+                # netx reverses nothing of a bias for each neuron: (width, height, channels).
+                bias = block.bias if block.bias.ndim == 1 else block.bias.transpose(1, 0, 2)
+                values.update({"neuron/vThMant": int(block.threshold), "bias": bias.ravel() if dense else bias})
+            _add(layers, "dense" if dense else "conv", block.name, block.shape, **values)
+            shape = block.shape
+
+
+def _add(layers: h5py.Group, kind: str, name: str, shape: tuple[int, ...], **values: Any) -> None:
+    layer = layers.create_group(str(len(layers)))
+    layer.attrs["name"] = name
+    layer["type"] = np.array([kind.encode()])
+    layer["shape"] = [shape[2]] if kind in ("dense", "flatten") else [shape[2], *shape[:2]]
+    if kind != "flatten":
+        layer["neuron/type"] = _SDNN
+    for key, value in values.items():
+        layer[key] = value
+
+
+def read_netx(file: Path) -> LavaNetwork:
+    """Read what ``write_netx`` wrote.
+
+    Raises:
+        DeltafineError: it is damaged, or of another make.
+    """
+    try:
+        with h5py.File(file) as read:
+            layers = [read["layer"][str(place)] for place in range(len(read["layer"]))]
+            channels, height, width = layers[0]["shape"][()].tolist()
+            frame = shape = (height, width, channels)
+            blocks = []
+            for layer in layers[1:]:
+                if layer["type"][0] != b"flatten":
+                    blocks.append(_block(layer, shape))
+                    shape = blocks[-1].shape
+            head, scale = str(read.attrs["head"]), float(read.attrs["scale"])
+            return LavaNetwork(frame, int(layers[0]["neuron/vThMant"][()]), tuple(blocks), scale, head)
+    except Exception as error:  # whatever HDF5 makes of a file that is damaged
+        raise DeltafineError(f"{file} cannot be read ({type(error).__name__}: {error}): export it again.") from error
+
+
+def _block(layer: h5py.Group, before: tuple[int, ...]) -> Block:
+    dense = layer["type"][0] == b"dense"
+    size = layer["shape"][()].tolist()
+    weights = layer["weight"][()]
+    if dense:
+        weights = weights.reshape(-1, before[2], *before[:2])
+    bias = layer["bias"][()] if "bias" in layer else np.zeros(size[0], np.int64)
+    sides = {} if dense else {"strides": layer["stride"], "padding": layer["padding"]}
+    return Block(
+        name=layer.attrs["name"],
+        layer="",
+        weights=weights.transpose(2, 3, 1, 0),
+        bias=bias if bias.ndim == 1 else bias.transpose(1, 0, 2),
+        shape=(*(size[1:] or (1, 1)), size[0]),
+        groups=1 if dense else int(layer["groups"][()]),
+        relu="neuron/vThMant" in layer,
+        threshold=layer["neuron/vThMant"][()] if "neuron/vThMant" in layer else None,
+        **{key: tuple(value[()].tolist()) for key, value in sides.items()},
+    )

@@ -1,0 +1,185 @@
+"""A chain in the whole numbers of netx: weights in 8 bits, messages in 16, sums in 24.
+
+The values of a layer are held in a unit of its own: so many messages for one threshold, or for 1 where there is none.
+netx divides what a message and a weight give by 64, so the units decide how many digits the weights have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deltafine.exporting.fixed_numbers import HEADROOM, LARGEST_STATE, LARGEST_WEIGHT
+from deltafine.exporting.lava_chain import Block, Chain
+
+SUM_BITS, STATE_EXP = 24, 6
+"""netx 0.6 fixes the second: what a neuron adds up has so many digits more than what it sends."""
+_MOST_ACTIVE = LARGEST_STATE / HEADROOM
+_MOST_SUMMED = 2 ** (SUM_BITS - 1 - STATE_EXP) / HEADROOM
+_CONSTANTS = 2
+
+
+@dataclass(frozen=True)
+class LavaNetwork:
+    """What is written.
+
+    Attributes:
+        shape: (height, width, channels) of a frame of whole numbers.
+        threshold: of pixels.
+        blocks: in whole numbers, with one threshold each; the last has neither bias nor threshold.
+        scale: the last block's sums, divided by it, are what the model computes before ``head``.
+        head: the activation that is left to the host, or "".
+    """
+
+    shape: tuple[int, ...]
+    threshold: int
+    blocks: tuple[Block, ...]
+    scale: float
+    head: str
+
+
+class LavaPlayer:
+    """Plays a network as netx does on Lava's CPU simulator, to the last bit, without the delay of a step per layer.
+
+    Before the first frame, netx's layers wait for it: each computes from zeros, then from what the layers before it
+    make of zeros. ``reset`` does the same.
+    """
+
+    def __init__(self, network: LavaNetwork) -> None:
+        self._network = network
+        # Whole numbers below 2^53 are exact in float64, which is fast to multiply.
+        self._blocks = [replace(block, weights=block.weights.astype(np.float64)) for block in network.blocks]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a stream."""
+        self._pixels = np.zeros(self._network.shape, np.int64)
+        self._sums = [np.zeros(block.shape, np.int64) for block in self._blocks]
+        self._held = [np.zeros(block.shape, np.int64) for block in self._blocks]
+        shapes = [self._network.shape, *(block.shape for block in self._blocks)]
+        for first in reversed(range(len(self._blocks))):
+            self._run(np.zeros(shapes[first]), first)
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        """What the last block adds up, of a frame of whole numbers (height, width, channels)."""
+        change = frame.astype(np.int64).reshape(self._network.shape) - self._pixels
+        sent = np.where(np.abs(change) >= self._network.threshold, change, 0)
+        self._pixels += sent
+        return self._run(sent, 0)
+
+    def _run(self, message: np.ndarray, first: int) -> np.ndarray:
+        for index in range(first, len(self._blocks)):
+            block = self._blocks[index]
+            arrived = np.rint(block.sums(message.astype(np.float64))).astype(np.int64)
+            self._sums[index] += arrived if is_dense(block) else _wrapped(arrived)
+            if block.threshold is None:
+                break
+            active = np.maximum(self._sums[index] + np.left_shift(block.bias, STATE_EXP), 0)
+            change = active - self._held[index]
+            sent = np.where(np.abs(change) >= int(block.threshold) << STATE_EXP, change, 0)
+            self._held[index] += sent
+            # The digits that go here are lost: what the next layer adds up drifts downwards, event by event.
+            message = np.right_shift(sent, STATE_EXP)
+        return self._sums[-1].copy()
+
+
+def is_dense(block: Block) -> bool:
+    """Whether it is written as a dense layer, which netx only reads if some weight is positive."""
+    return block.shape[:2] == (1, 1) and block.groups == 1 and not any(block.padding) and bool(block.weights.max() > 0)
+
+
+def _wrapped(values: np.ndarray) -> np.ndarray:
+    half = 1 << (SUM_BITS - 1)
+    return (values + half) % (2 * half) - half
+
+
+def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> LavaNetwork:
+    """Choose the units, and round.
+
+    Args:
+        chain: in floating point.
+        frames: real ones (height, width, channels), which show how large values become.
+    """
+    thresholds = [np.zeros(1) if block.threshold is None else block.threshold for block in chain.blocks]
+    units = [np.where(one > 0, one, 1.0) for one in thresholds]
+    blocks = [_rescaled(block, *ends) for block, *ends in zip(chain.blocks, [np.ones(1), *units], units, strict=False)]
+    factors = _factors(blocks, _room(blocks, frames))
+    made = []
+    for place, (block, threshold) in enumerate(zip(blocks, thresholds, strict=True)):
+        factor = factors[place + 1]
+        weights = np.rint(block.weights * 2**STATE_EXP * factor / factors[place])
+        made.append(
+            replace(
+                block,
+                weights=weights.clip(-LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int64),
+                bias=np.rint(block.bias * factor).astype(np.int64),
+                threshold=np.array(int(factor) if threshold.any() else 0),
+            )
+        )
+    scale = factors[-1] * 2**STATE_EXP
+    made[-2:] = _bias_as_weights(made[-2], made[-1], np.rint(blocks[-1].bias * scale).astype(np.int64))
+    threshold = int(np.ceil(chain.threshold.max()))
+    return LavaNetwork(chain.shape, threshold, tuple(made), scale, chain.head)
+
+
+def _rescaled(block: Block, before: np.ndarray, own: np.ndarray) -> Block:
+    """The same, for values in units: those it reads in ``before``, (channels,), those it gives in ``own``."""
+    inputs, outputs = block.weights.shape[2], block.weights.shape[3]
+    by_group = np.broadcast_to(before, inputs * block.groups).reshape(block.groups, inputs)
+    read = by_group.repeat(outputs // block.groups, axis=0).T
+    return replace(block, weights=block.weights * read / own, bias=block.bias / own)
+
+
+def _room(blocks: Sequence[Block], frames: Iterable[np.ndarray]) -> list[float]:
+    """By block, the most messages that one unit may be."""
+    room = [np.inf] * len(blocks)
+    for frame in frames:
+        x = frame.astype(np.float64)
+        for place, block in enumerate(blocks):
+            sums = block.sums(x)
+            x = np.maximum(sums + block.bias, 0)
+            largest = max(float(np.abs(sums).max()), float(np.abs(sums + block.bias).max()), 1e-9)
+            sent = max(float(x.max()), 1e-9) if block.relu else 1e-9
+            room[place] = min(room[place], _MOST_SUMMED / largest, _MOST_ACTIVE / sent)
+    return room
+
+
+def _factors(blocks: Sequence[Block], room: Sequence[float]) -> list[float]:
+    """Messages per unit: of pixels, then of each block, so that the fewest digits of any block's weights are most."""
+    largest = [float(np.abs(block.weights).max(initial=0)) or 1.0 for block in blocks]
+    factors = [1.0]
+    for place, block in enumerate(blocks):
+        growth, times = float(LARGEST_WEIGHT), 1.0
+        for ahead in range(place, len(blocks)):
+            times *= largest[ahead] * 2**STATE_EXP
+            growth = min(growth, (room[ahead] * times / factors[-1]) ** (1 / (ahead - place + 1)))
+        factor = factors[-1] * growth / (largest[place] * 2**STATE_EXP)
+        has_threshold = block.threshold is not None and block.threshold.any()
+        factors.append(max(float(np.floor(factor)), 1.0) if has_threshold else factor)
+    return factors
+
+
+def _bias_as_weights(before: Block, last: Block, bias: np.ndarray) -> tuple[Block, Block]:
+    """The last layer of netx has no bias: two channels that never change are added to the layer before it."""
+    last = replace(last, threshold=None, bias=np.zeros(last.shape[2], np.int64))
+    if not bias.any():
+        return before, last
+    before, last = before.of_one_group(), last.of_one_group()
+    assert before.threshold is not None
+    rest = bias
+    for _ in range(_CONSTANTS):
+        size = int(np.clip(-(-np.abs(rest).max() // LARGEST_WEIGHT), max(int(before.threshold), 1), LARGEST_STATE))
+        weights = np.rint(rest / size).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int64)
+        rest = rest - weights * size
+        column = np.zeros((*last.weights.shape[:2], 1, len(weights)), np.int64)
+        column[0, 0, 0] = weights
+        last = replace(last, weights=np.concatenate([last.weights, column], axis=2))
+        before = replace(
+            before,
+            weights=np.concatenate([before.weights, np.zeros_like(before.weights[..., :1])], axis=3),
+            bias=np.concatenate([before.bias, np.full((*before.bias.shape[:-1], 1), size)], axis=-1),
+            shape=(*before.shape[:2], before.shape[2] + 1),
+        )
+    return before, last
