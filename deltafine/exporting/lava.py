@@ -12,16 +12,17 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.exporting.comparing import compare_streams
+from deltafine.exporting.comparing import answers_of, compare_streams
 from deltafine.exporting.export_format import Agreement, ExportFormat, Source
 from deltafine.exporting.lava_chain import Block, Chain, lava_chain
 from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, in_netx_numbers, is_dense
 from deltafine.model.insert import delta_layers
-from deltafine.runtime.activation_functions import ACTIVATIONS
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.storage.files import write_atomically
 
 _SDNN = np.array([b"SDNN"])
+_TRIED = 64
+"""Frames on which sizes of messages are tried."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ForLava:
 
 
 class Lava(ExportFormat):
-    """An HDF5 file that ``lava.lib.dl.netx.hdf5.Network`` reads with ``spike_exp=0``."""
+    """An HDF5 file that ``lava.lib.dl.netx.hdf5.Network`` reads, with the ``spike_exp`` among its attributes."""
 
     name = "lava"
     purpose = "Intel's Lava and Loihi 2: netx HDF5 with sigma-delta layers, thresholds and weights in whole numbers"
@@ -65,8 +66,21 @@ class Lava(ExportFormat):
     def complete(self, made: ForLava, source: Source) -> ForLava:
         if source.clips is None:
             raise DeltafineError("lava is calibrated on frames of the run's videos: leave --no-check out.")
-        frames = (np.round(frame) for clip in source.clips for frame in clip)
-        return replace(made, network=in_netx_numbers(made.chain, frames))
+        networks = in_netx_numbers(made.chain, (np.round(frame) for clip in source.clips for frame in clip))
+        if not networks:
+            raise DeltafineError(
+                f"Thresholds of model '{made.refined.name}' are so small next to its values that netx's 16 bits do not "
+                "hold both: export it as fixed-plan."
+            )
+        clip = source.clips[0][:_TRIED]
+        expected = answers_of(made.refined, clip)
+
+        def error(network: LavaNetwork) -> float:
+            step = _stepper(network)
+            pairs = zip((step(frame, number == 0)[0] for number, frame in enumerate(clip)), expected, strict=True)
+            return float(np.mean([np.abs(found.ravel() - answer[0].ravel()).max() for found, answer in pairs]))
+
+        return replace(made, network=min(networks, key=error))
 
     def write(self, made: ForLava, file: Path) -> None:
         network = made.network
@@ -75,17 +89,16 @@ class Lava(ExportFormat):
 
     def check(self, made: ForLava, file: Path, clips: np.ndarray | None) -> Agreement | None:
         network = read_netx(file)
-        return None if clips is None else compare_streams(_stepper(network, made.refined), made.refined, clips)
+        return None if clips is None else compare_streams(_stepper(network), made.refined, clips)
 
 
-def _stepper(network: LavaNetwork, refined: keras.Model) -> Callable[[np.ndarray, bool], list[np.ndarray]]:
+def _stepper(network: LavaNetwork) -> Callable[[np.ndarray, bool], list[np.ndarray]]:
     player = LavaPlayer(network)
 
     def step(frame: np.ndarray, first: bool) -> list[np.ndarray]:
         if first:
             player.reset()
-        sums: Any = player.step(np.round(frame)) / network.scale
-        return [ACTIVATIONS[network.head or "linear"](sums.astype(np.float32))]
+        return [network.answer(player.step(np.round(frame)))]
 
     return step
 
@@ -97,10 +110,12 @@ def write_netx(network: LavaNetwork, file: Path) -> None:
     a layer its ``name``.
     """
     with h5py.File(file, "w") as written:
-        written.attrs.update(spike_exp=0, latency=len(network.blocks), scale=network.scale, head=network.head)
+        written.attrs.update(
+            spike_exp=network.spike_exp, latency=len(network.blocks), scale=network.scale, head=network.head
+        )
         layers = written.create_group("layer")
         _add(layers, "input", "input", network.shape, **{"neuron/vThMant": network.threshold})
-        shape = network.shape
+        shape: tuple[int, ...] = network.shape
         for block in network.blocks:
             dense = is_dense(block)
             if dense and shape[:2] != (1, 1):
@@ -154,14 +169,15 @@ def read_netx(file: Path) -> LavaNetwork:
         with h5py.File(file) as read:
             layers = [read["layer"][str(place)] for place in range(len(read["layer"]))]
             channels, height, width = layers[0]["shape"][()].tolist()
-            frame = shape = (height, width, channels)
-            blocks = []
+            shape: tuple[int, ...] = (height, width, channels)
+            frame, blocks = shape, []
             for layer in layers[1:]:
                 if layer["type"][0] != b"flatten":
                     blocks.append(_block(layer, shape))
                     shape = blocks[-1].shape
-            head, scale = str(read.attrs["head"]), float(read.attrs["scale"])
-            return LavaNetwork(frame, int(layers[0]["neuron/vThMant"][()]), tuple(blocks), scale, head)
+            threshold, spike_exp = int(layers[0]["neuron/vThMant"][()]), int(read.attrs["spike_exp"])
+            scale, head = float(read.attrs["scale"]), str(read.attrs["head"])
+            return LavaNetwork(frame, threshold, tuple(blocks), spike_exp, scale, head)
     except Exception as error:  # whatever HDF5 makes of a file that is damaged
         raise DeltafineError(f"{file} cannot be read ({type(error).__name__}: {error}): export it again.") from error
 

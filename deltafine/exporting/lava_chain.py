@@ -109,11 +109,16 @@ class _Folding:
         self._end(before)
 
     def _refuse(self, operation: Operation, why: str) -> NoReturn:
+        self._refuse_layer(f"'{operation.name}'" + (f" ({operation.layer})" if operation.layer else ""), why)
+
+    def _refuse_end(self, operation: Operation, why: str) -> NoReturn:
+        """What is finished with an operation gives the value its name: an activation, then a delta layer behind it."""
         name = self._plan.tensors[operation.output].name
-        kind = f" ({operation.layer})" if operation.layer else ""
+        self._refuse_layer(f"'{name.removesuffix('_delta') if operation.finish.delta else name}'", why)
+
+    def _refuse_layer(self, layer: str, why: str) -> NoReturn:
         raise DeltafineError(
-            f"Layer '{name}'{kind} of model '{self._plan.name}' {why}: export the model as fixed-plan, or replace the "
-            "layer."
+            f"Layer {layer} of model '{self._plan.name}' {why}: export the model as fixed-plan, or replace the layer."
         )
 
     def _shape(self, operation: Operation, *, output: bool = False) -> tuple[int, int, int]:
@@ -155,7 +160,7 @@ class _Folding:
     def _flatten(self, operation: Operation) -> None:
         height, width, channels = self._shape(operation)
         if (height, width) != (1, 1):
-            self._close(operation)
+            self._close()
             self._flat = (height, width, channels)
             self._scale, self._shift = (np.tile(one, height * width) for one in (self._scale, self._shift))
 
@@ -181,7 +186,7 @@ class _Folding:
         if self._is_open and weights.shape[:2] == (1, 1) and strides == (1, 1) and not any(pads):
             self._compose(operation, Block("", "", weights, bias, shape, groups).of_one_group())
             return
-        self._close(operation)
+        self._close()
         shift, scale = self._shift, self._scale
         if self._flat is not None:
             weights, size = weights.reshape(*self._flat, -1), self._flat[:2]
@@ -210,13 +215,15 @@ class _Folding:
         self.chain.blocks[-1] = before
         self._fold_nothing(before.shape[2])
 
-    def _close(self, operation: Operation) -> None:
+    def _close(self) -> None:
         """What netx computes ends with a ReLU; what cannot be negative is the same with it."""
         if not self._is_open:
             return
         block, before = self.chain.blocks[-1], self.chain.blocks[:-1]
         if not before or (block.weights < 0).any() or (block.bias < 0).any():
-            self._refuse(operation, f"reads what '{block.name}' gives without a ReLU, and in netx there is always one")
+            self._refuse_layer(
+                f"'{block.name}' ({block.layer})", "has no ReLU, and in netx every layer but the last ends with one"
+            )
         block.relu = True
 
     def _finish(self, operation: Operation) -> None:
@@ -224,7 +231,7 @@ class _Folding:
         scale = arrays[finish.scale].astype(np.float64) if finish.scale else np.ones(1)
         shift = arrays[finish.shift].astype(np.float64) if finish.shift else np.zeros(1)
         if operation.kind == "average_pool" and (finish.scale or finish.shift):
-            self._close(operation)
+            self._close()
         if block is not None and not block.relu:
             block.weights, block.bias = block.weights * scale, block.bias * scale + shift
         else:
@@ -233,14 +240,14 @@ class _Folding:
         if finish.activation == "relu":
             slope, most, start = finish.parameters
             if slope or start or most < NO_LIMIT:
-                self._refuse(operation, "has a ReLU with a slope, a threshold or a limit, which netx has not")
+                self._refuse_end(operation, "has a ReLU with a slope, a threshold or a limit, which netx has not")
             if block is None or self._has_to_fold():
-                self._refuse(operation, "has a ReLU without weights before it")
+                self._refuse_end(operation, "has a ReLU without weights before it")
             block.relu = True
         elif finish.activation in HEADS and last:
             self.chain.head = finish.activation
         elif finish.activation != "linear":
-            self._refuse(operation, f"computes {finish.activation}, which netx has not")
+            self._refuse_end(operation, f"computes {finish.activation}, which netx has not")
         if finish.delta is not None:
             self._delta(operation, finish.delta)
 
@@ -251,25 +258,25 @@ class _Folding:
         threshold = np.zeros(1)
         if delta.rule == "send-on-delta":
             if delta.granularity != "element":
-                self._refuse(operation, "sends whole positions, and netx sends single values")
+                self._refuse_end(operation, "sends whole positions, and netx sends single values")
             threshold = self._plan.arrays[delta.threshold].astype(np.float64)
             flat = threshold.reshape(-1, threshold.shape[-1]) if threshold.ndim else threshold.reshape(1, 1)
             if (flat != flat[0]).any():
-                self._refuse(operation, "has a threshold for each neuron, and netx has one for each layer")
+                self._refuse_end(operation, "has a threshold for each neuron, and netx has one for each layer")
             threshold = flat[0]
         elif delta.rule not in ("identity", "l1"):
-            self._refuse(operation, f"has the rule {delta.rule}, and netx's neurons send on delta")
+            self._refuse_end(operation, f"has the rule {delta.rule}, and netx's neurons send on delta")
         if self._has_to_fold() or self._flat is not None:
-            self._refuse(operation, "has a delta layer behind a scaling or flattening")
+            self._refuse_end(operation, "has a delta layer behind a scaling or flattening")
         channels = self._shape(operation, output=True)[2]
         threshold = np.broadcast_to(threshold, channels).copy()
-        self._close(operation)
+        self._close()
         if self._last is None:
             if len(set(np.ceil(threshold))) > 1:
-                self._refuse(operation, "has a threshold for each channel of the pixels, and netx has one")
+                self._refuse_end(operation, "has a threshold for each channel of the pixels, and netx has one")
             self.chain.threshold = threshold
         elif self._last.threshold is not None:
-            self._refuse(operation, "has two delta layers, one behind the other")
+            self._refuse_end(operation, "has two delta layers, one behind the other")
         else:
             self._last.threshold = threshold
 

@@ -13,12 +13,14 @@ import numpy as np
 
 from deltafine.exporting.fixed_numbers import HEADROOM, LARGEST_STATE, LARGEST_WEIGHT
 from deltafine.exporting.lava_chain import Block, Chain
+from deltafine.runtime.activation_functions import ACTIVATIONS
 
 SUM_BITS, STATE_EXP = 24, 6
 """netx 0.6 fixes the second: what a neuron adds up has so many digits more than what it sends."""
 _MOST_ACTIVE = LARGEST_STATE / HEADROOM
 _MOST_SUMMED = 2 ** (SUM_BITS - 1 - STATE_EXP) / HEADROOM
 _CONSTANTS = 2
+_SIZES = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class LavaNetwork:
         shape: (height, width, channels) of a frame of whole numbers.
         threshold: of pixels.
         blocks: in whole numbers, with one threshold each; the last has neither bias nor threshold.
+        spike_exp: thresholds and biases are in 2 ** spike_exp messages, as pixels are.
         scale: the last block's sums, divided by it, are what the model computes before ``head``.
         head: the activation that is left to the host, or "".
     """
@@ -36,8 +39,14 @@ class LavaNetwork:
     shape: tuple[int, ...]
     threshold: int
     blocks: tuple[Block, ...]
+    spike_exp: int
     scale: float
     head: str
+
+    def answer(self, sums: np.ndarray) -> np.ndarray:
+        """What the host makes of the sums of the last block, float32."""
+        values = (sums / self.scale).astype(np.float32)
+        return np.maximum(values, 0) if self.head == "relu" else ACTIVATIONS[self.head or "linear"](values)
 
 
 class LavaPlayer:
@@ -48,7 +57,7 @@ class LavaPlayer:
     """
 
     def __init__(self, network: LavaNetwork) -> None:
-        self._network = network
+        self._network, self._digits = network, network.spike_exp + STATE_EXP
         # Whole numbers below 2^53 are exact in float64, which is fast to multiply.
         self._blocks = [replace(block, weights=block.weights.astype(np.float64)) for block in network.blocks]
         self.reset()
@@ -67,7 +76,7 @@ class LavaPlayer:
         change = frame.astype(np.int64).reshape(self._network.shape) - self._pixels
         sent = np.where(np.abs(change) >= self._network.threshold, change, 0)
         self._pixels += sent
-        return self._run(sent, 0)
+        return self._run(np.left_shift(sent, self._network.spike_exp), 0)
 
     def _run(self, message: np.ndarray, first: int) -> np.ndarray:
         for index in range(first, len(self._blocks)):
@@ -76,9 +85,9 @@ class LavaPlayer:
             self._sums[index] += arrived if is_dense(block) else _wrapped(arrived)
             if block.threshold is None:
                 break
-            active = np.maximum(self._sums[index] + np.left_shift(block.bias, STATE_EXP), 0)
+            active = np.maximum(self._sums[index] + np.left_shift(block.bias, self._digits), 0)
             change = active - self._held[index]
-            sent = np.where(np.abs(change) >= int(block.threshold) << STATE_EXP, change, 0)
+            sent = np.where(np.abs(change) >= int(block.threshold) << self._digits, change, 0)
             self._held[index] += sent
             # The digits that go here are lost: what the next layer adds up drifts downwards, event by event.
             message = np.right_shift(sent, STATE_EXP)
@@ -95,33 +104,50 @@ def _wrapped(values: np.ndarray) -> np.ndarray:
     return (values + half) % (2 * half) - half
 
 
-def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> LavaNetwork:
-    """Choose the units, and round.
+def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> list[LavaNetwork]:
+    """Choose units, and round.
+
+    Large messages lose little each time, and leave the weights few digits. What is best only shows in playing.
 
     Args:
         chain: in floating point.
         frames: real ones (height, width, channels), which show how large values become.
+
+    Returns:
+        Networks with messages of several sizes; [] if none holds both the thresholds and the largest values.
     """
     thresholds = [np.zeros(1) if block.threshold is None else block.threshold for block in chain.blocks]
     units = [np.where(one > 0, one, 1.0) for one in thresholds]
     blocks = [_rescaled(block, *ends) for block, *ends in zip(chain.blocks, [np.ones(1), *units], units, strict=False)]
-    factors = _factors(blocks, _room(blocks, frames))
+    room = _room(blocks, frames)
     made = []
-    for place, (block, threshold) in enumerate(zip(blocks, thresholds, strict=True)):
+    for spike_exp in reversed(range(STATE_EXP + 1)):
+        factors = _factors(blocks, room, spike_exp)
+        if len(made) < _SIZES and all(one <= most for one, most in zip(factors[1:], room, strict=True)):
+            made.append(_rounded(chain, blocks, factors, spike_exp))
+    return made
+
+
+def _rounded(chain: Chain, blocks: Sequence[Block], factors: Sequence[float], spike_exp: int) -> LavaNetwork:
+    one, made = 2**spike_exp, []
+    for place, block in enumerate(blocks):
         factor = factors[place + 1]
         weights = np.rint(block.weights * 2**STATE_EXP * factor / factors[place])
         made.append(
             replace(
                 block,
                 weights=weights.clip(-LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int64),
-                bias=np.rint(block.bias * factor).astype(np.int64),
-                threshold=np.array(int(factor) if threshold.any() else 0),
+                bias=np.rint(block.bias * factor / one).astype(np.int64),
+                threshold=np.array(int(factor / one) if _has_threshold(block) else 0),
             )
         )
     scale = factors[-1] * 2**STATE_EXP
-    made[-2:] = _bias_as_weights(made[-2], made[-1], np.rint(blocks[-1].bias * scale).astype(np.int64))
-    threshold = int(np.ceil(chain.threshold.max()))
-    return LavaNetwork(chain.shape, threshold, tuple(made), scale, chain.head)
+    made[-2:] = _bias_as_weights(made[-2], made[-1], blocks[-1].bias * factors[-1] / one, spike_exp)
+    return LavaNetwork(chain.shape, int(np.ceil(chain.threshold.max())), tuple(made), spike_exp, scale, chain.head)
+
+
+def _has_threshold(block: Block) -> bool:
+    return block.threshold is not None and bool(block.threshold.any())
 
 
 def _rescaled(block: Block, before: np.ndarray, own: np.ndarray) -> Block:
@@ -146,23 +172,26 @@ def _room(blocks: Sequence[Block], frames: Iterable[np.ndarray]) -> list[float]:
     return room
 
 
-def _factors(blocks: Sequence[Block], room: Sequence[float]) -> list[float]:
+def _factors(blocks: Sequence[Block], room: Sequence[float], spike_exp: int) -> list[float]:
     """Messages per unit: of pixels, then of each block, so that the fewest digits of any block's weights are most."""
     largest = [float(np.abs(block.weights).max(initial=0)) or 1.0 for block in blocks]
-    factors = [1.0]
+    factors = [float(2**spike_exp)]
     for place, block in enumerate(blocks):
         growth, times = float(LARGEST_WEIGHT), 1.0
         for ahead in range(place, len(blocks)):
             times *= largest[ahead] * 2**STATE_EXP
             growth = min(growth, (room[ahead] * times / factors[-1]) ** (1 / (ahead - place + 1)))
         factor = factors[-1] * growth / (largest[place] * 2**STATE_EXP)
-        has_threshold = block.threshold is not None and block.threshold.any()
-        factors.append(max(float(np.floor(factor)), 1.0) if has_threshold else factor)
+        if _has_threshold(block):
+            whole = min(np.rint(factor / factors[0]), np.floor(room[place] / factors[0]))
+            factor = max(float(whole), 1.0) * factors[0]
+        factors.append(factor)
     return factors
 
 
-def _bias_as_weights(before: Block, last: Block, bias: np.ndarray) -> tuple[Block, Block]:
+def _bias_as_weights(before: Block, last: Block, bias: np.ndarray, spike_exp: int) -> tuple[Block, Block]:
     """The last layer of netx has no bias: two channels that never change are added to the layer before it."""
+    bias = np.rint(bias * 2**STATE_EXP).astype(np.int64)
     last = replace(last, threshold=None, bias=np.zeros(last.shape[2], np.int64))
     if not bias.any():
         return before, last
@@ -170,7 +199,8 @@ def _bias_as_weights(before: Block, last: Block, bias: np.ndarray) -> tuple[Bloc
     assert before.threshold is not None
     rest = bias
     for _ in range(_CONSTANTS):
-        size = int(np.clip(-(-np.abs(rest).max() // LARGEST_WEIGHT), max(int(before.threshold), 1), LARGEST_STATE))
+        needed = -(-np.abs(rest).max() // LARGEST_WEIGHT)
+        size = int(np.clip(needed, max(int(before.threshold), 1), LARGEST_STATE >> spike_exp))
         weights = np.rint(rest / size).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int64)
         rest = rest - weights * size
         column = np.zeros((*last.weights.shape[:2], 1, len(weights)), np.int64)
