@@ -15,7 +15,7 @@ from deltafine.errors import DeltafineError
 from deltafine.exporting.comparing import answers_of, compare_streams
 from deltafine.exporting.export_format import Agreement, ExportFormat, Source
 from deltafine.exporting.lava_chain import Block, Chain, lava_chain
-from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, in_netx_numbers, is_dense
+from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, dense_layers, in_netx_numbers
 from deltafine.model.insert import delta_layers
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.storage.files import write_atomically
@@ -116,9 +116,9 @@ def write_netx(network: LavaNetwork, file: Path) -> None:
         layers = written.create_group("layer")
         _add(layers, "input", "input", network.shape, **{"neuron/vThMant": network.threshold})
         shape: tuple[int, ...] = network.shape
-        for block in network.blocks:
-            dense = is_dense(block)
-            if dense and shape[:2] != (1, 1):
+        flat = False
+        for block, dense in zip(network.blocks, dense_layers(network.blocks), strict=True):
+            if dense and not flat:
                 _add(layers, "flatten", "flatten", (1, 1, int(np.prod(shape))))
             weights = block.weights.transpose(3, 2, 0, 1)
             if dense:
@@ -145,7 +145,7 @@ def write_netx(network: LavaNetwork, file: Path) -> None:
                 bias = block.bias if block.bias.ndim == 1 else block.bias.transpose(1, 0, 2)
                 values.update({"neuron/vThMant": int(block.threshold), "bias": bias.ravel() if dense else bias})
             _add(layers, "dense" if dense else "conv", block.name, block.shape, **values)
-            shape = block.shape
+            shape, flat = block.shape, dense
 
 
 def _add(layers: h5py.Group, kind: str, name: str, shape: tuple[int, ...], **values: Any) -> None:

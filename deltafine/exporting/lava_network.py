@@ -60,6 +60,7 @@ class LavaPlayer:
         self._network, self._digits = network, network.spike_exp + STATE_EXP
         # Whole numbers below 2^53 are exact in float64, which is fast to multiply.
         self._blocks = [replace(block, weights=block.weights.astype(np.float64)) for block in network.blocks]
+        self._dense = dense_layers(network.blocks)
         self.reset()
 
     def reset(self) -> None:
@@ -82,7 +83,7 @@ class LavaPlayer:
         for index in range(first, len(self._blocks)):
             block = self._blocks[index]
             arrived = np.rint(block.sums(message.astype(np.float64))).astype(np.int64)
-            self._sums[index] += arrived if is_dense(block) else _wrapped(arrived)
+            self._sums[index] += arrived if self._dense[index] else _wrapped(arrived)
             if block.threshold is None:
                 break
             active = np.maximum(self._sums[index] + np.left_shift(block.bias, self._digits), 0)
@@ -94,9 +95,16 @@ class LavaPlayer:
         return self._sums[-1].copy()
 
 
-def is_dense(block: Block) -> bool:
-    """Whether it is written as a dense layer, which netx only reads if some weight is positive."""
-    return block.shape[:2] == (1, 1) and block.groups == 1 and not any(block.padding) and bool(block.weights.max() > 0)
+def dense_layers(blocks: Sequence[Block]) -> list[bool]:
+    """Which are written as dense layers: of those that give a vector the last ones, up to one that netx misreads.
+
+    netx only reads the weights of a dense layer rightly if some are positive, and no convolution behind one.
+    """
+    found: list[bool] = []
+    for block in reversed(blocks):
+        vector = block.shape[:2] == (1, 1) and block.groups == 1 and not any(block.padding)
+        found.insert(0, vector and bool(block.weights.max() > 0) and all(found))
+    return found
 
 
 def _wrapped(values: np.ndarray) -> np.ndarray:
@@ -120,7 +128,7 @@ def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> list[LavaNetw
     units = [np.where(one > 0, one, 1.0) for one in thresholds]
     blocks = [_rescaled(block, *ends) for block, *ends in zip(chain.blocks, [np.ones(1), *units], units, strict=False)]
     room = _room(blocks, frames)
-    made = []
+    made: list[LavaNetwork] = []
     for spike_exp in reversed(range(STATE_EXP + 1)):
         factors = _factors(blocks, room, spike_exp)
         if len(made) < _SIZES and all(one <= most for one, most in zip(factors[1:], room, strict=True)):

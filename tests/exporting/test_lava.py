@@ -33,7 +33,17 @@ def small(*between: keras.layers.Layer) -> keras.Model:
     return network(*between, size=(9, 8))
 
 
+def dead() -> keras.Model:
+    """Without a positive weight in the middle layer, so that netx may not read it as dense."""
+    model = small(conv("a", strides=3), layers.Flatten(), layers.Dense(4, "relu", name="b"), layers.Dense(3, name="c"))
+    kernel, bias = model.get_layer("b").get_weights()
+    model.get_layer("b").set_weights([-np.abs(kernel), np.full_like(bias, 2000)])
+    return model
+
+
 NETWORKS = {
+    "without a positive weight": dead,
+    "one position": lambda: small(conv("a", 4, (9, 8), padding="valid"), conv("b", 4, 1), *head()),
     "flattened": lambda: small(centred(), conv("a", strides=2), conv("b", strides=2), *flat()),
     "a mean before the last layer": lambda: small(conv("a", strides=2), conv("b", padding="valid"), *head()),
     "pixels from -1 to 1, padded": lambda: small(centred(), conv("a"), conv("b", kernel=1, strides=3), *head()),
