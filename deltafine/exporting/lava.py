@@ -53,7 +53,7 @@ class Lava(ExportFormat):
         return 75
 
     def input_shape(self, made: ForLava) -> tuple[int | None, ...]:
-        return (None, *made.chain.shape)
+        return (None, *made.refined.inputs[0].shape[2:])
 
     def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> ForLava:
         if not delta_layers(refined):
@@ -66,7 +66,8 @@ class Lava(ExportFormat):
     def complete(self, made: ForLava, source: Source) -> ForLava:
         if source.clips is None:
             raise DeltafineError("lava is calibrated on frames of the run's videos: leave --no-check out.")
-        networks = in_netx_numbers(made.chain, (np.round(frame) for clip in source.clips for frame in clip))
+        frames = (np.round(frame).reshape(made.chain.shape) for clip in source.clips for frame in clip)
+        networks = in_netx_numbers(made.chain, frames)
         if not networks:
             raise DeltafineError(
                 f"Thresholds of model '{made.refined.name}' are so small next to its values that netx's 16 bits do not "

@@ -131,7 +131,8 @@ def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> list[LavaNetw
     made: list[LavaNetwork] = []
     for spike_exp in reversed(range(STATE_EXP + 1)):
         factors = _factors(blocks, room, spike_exp)
-        if len(made) < _SIZES and all(one <= most for one, most in zip(factors[1:], room, strict=True)):
+        fits = all(one <= most * (1 + 1e-9) for one, most in zip(factors[1:], room, strict=True))
+        if fits and len(made) < _SIZES:
             made.append(_rounded(chain, blocks, factors, spike_exp))
     return made
 
