@@ -20,7 +20,6 @@ from deltafine.storage.files import write_atomically
 from tests.model import small_models
 from tests.report.builders import make_report
 
-
 ROUNDED = ("int8", "int8-onnx", "fixed-plan", "lava")
 
 
