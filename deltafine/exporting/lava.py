@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.exporting.comparing import answers_of, compare_streams
 from deltafine.exporting.export_format import Agreement, ExportFormat, Source
-from deltafine.exporting.lava_chain import Block, Chain, lava_chain
+from deltafine.exporting.lava_chain import LavaBlock, LavaChain, lava_chain
 from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, dense_layers, in_netx_numbers
 from deltafine.model.insert import delta_layers
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.storage.files import write_atomically
+
+if TYPE_CHECKING:
+    import h5py
 
 _SDNN = np.array([b"SDNN"])
 _TRIED = 64
@@ -35,7 +37,7 @@ class ForLava:
         network: in whole numbers; None until frames to calibrate on are at hand.
     """
 
-    chain: Chain
+    chain: LavaChain
     refined: keras.Model
     network: LavaNetwork | None = None
 
@@ -110,6 +112,8 @@ def write_netx(network: LavaNetwork, file: Path) -> None:
     What netx does not know are attributes: of the file ``spike_exp``, ``latency`` in steps, ``scale`` and ``head``; of
     a layer its ``name``.
     """
+    import h5py
+
     with h5py.File(file, "w") as written:
         written.attrs.update(
             spike_exp=network.spike_exp, latency=len(network.blocks), scale=network.scale, head=network.head
@@ -166,6 +170,8 @@ def read_netx(file: Path) -> LavaNetwork:
     Raises:
         DeltafineError: it is damaged, or of another make.
     """
+    import h5py
+
     try:
         with h5py.File(file) as read:
             layers = [read["layer"][str(place)] for place in range(len(read["layer"]))]
@@ -183,7 +189,7 @@ def read_netx(file: Path) -> LavaNetwork:
         raise DeltafineError(f"{file} cannot be read ({type(error).__name__}: {error}): export it again.") from error
 
 
-def _block(layer: h5py.Group, before: tuple[int, ...]) -> Block:
+def _block(layer: h5py.Group, before: tuple[int, ...]) -> LavaBlock:
     dense = layer["type"][0] == b"dense"
     size = layer["shape"][()].tolist()
     weights = layer["weight"][()]
@@ -191,7 +197,7 @@ def _block(layer: h5py.Group, before: tuple[int, ...]) -> Block:
         weights = weights.reshape(-1, before[2], *before[:2])
     bias = layer["bias"][()] if "bias" in layer else np.zeros(size[0], np.int64)
     sides = {} if dense else {"strides": layer["stride"], "padding": layer["padding"]}
-    return Block(
+    return LavaBlock(
         name=layer.attrs["name"],
         layer="",
         weights=weights.transpose(2, 3, 1, 0),

@@ -18,7 +18,7 @@ from deltafine.runtime.plan import Delta, Operation, Plan
 
 
 @dataclass
-class Block:
+class LavaBlock:
     """A convolution over all channels or in groups, padded alike on opposite sides, and a ReLU that sends on delta.
 
     Attributes:
@@ -48,7 +48,7 @@ class Block:
         read = taps(x, self.shape, kernel=kernel, strides=self.strides, padding=self.padding)
         return convolved(read, self.weights, self.groups)
 
-    def of_one_group(self) -> Block:
+    def of_one_group(self) -> LavaBlock:
         """The same, with zeros for the weights between groups."""
         if self.groups == 1:
             return self
@@ -57,11 +57,11 @@ class Block:
         for group in range(self.groups):
             ours = slice(group * outputs // self.groups, (group + 1) * outputs // self.groups)
             weights[:, :, group * inputs : (group + 1) * inputs, ours] = self.weights[..., ours]
-        return Block(**{**self.__dict__, "weights": weights, "groups": 1})
+        return LavaBlock(**{**self.__dict__, "weights": weights, "groups": 1})
 
 
 @dataclass
-class Chain:
+class LavaChain:
     """A network of single frames.
 
     Attributes:
@@ -73,11 +73,11 @@ class Chain:
 
     shape: tuple[int, int, int]
     threshold: np.ndarray
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[LavaBlock] = field(default_factory=list)
     head: str = ""
 
 
-def lava_chain(plan: Plan) -> Chain:
+def lava_chain(plan: Plan) -> LavaChain:
     """Fold scales, offsets, normalisations and means into weights; the answers stay the same.
 
     Args:
@@ -86,17 +86,17 @@ def lava_chain(plan: Plan) -> Chain:
     Raises:
         DeltafineError: netx has no layer for something; the sentence names it.
     """
-    return _Folding(plan).chain
+    return _LavaFolding(plan).chain
 
 
-class _Folding:
+class _LavaFolding:
     """Goes through the operations; ``_scale`` and ``_shift`` are still to be folded into the weights that come next."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         first = plan.operations[0]
         shape = plan.tensors[first.output].shape
-        self.chain = Chain(shape, np.zeros(shape[2]))
+        self.chain = LavaChain(shape, np.zeros(shape[2]))
         self._fold_nothing(shape[2])
         before = None
         for operation in plan.operations:
@@ -129,7 +129,7 @@ class _Folding:
         self._flat: tuple[int, int, int] | None = None
 
     @property
-    def _last(self) -> Block | None:
+    def _last(self) -> LavaBlock | None:
         return self.chain.blocks[-1] if self.chain.blocks else None
 
     @property
@@ -184,14 +184,14 @@ class _Folding:
         shape, size = self._shape(operation, output=True), self._shape(operation)[:2]
         bias = np.zeros(shape[2])
         if self._is_open and weights.shape[:2] == (1, 1) and strides == (1, 1) and not any(pads):
-            self._compose(operation, Block("", "", weights, bias, shape, groups).of_one_group())
+            self._compose(operation, LavaBlock("", "", weights, bias, shape, groups).of_one_group())
             return
         self._close()
         shift, scale = self._shift, self._scale
         if self._flat is not None:
             weights, size = weights.reshape(*self._flat, -1), self._flat[:2]
             scale, shift = scale.reshape(self._flat), shift.reshape(self._flat)
-        block = Block(operation.name, operation.layer, weights, bias, shape, groups, strides)
+        block = LavaBlock(operation.name, operation.layer, weights, bias, shape, groups, strides)
         block.weights, block.padding = _padded(weights, strides, pads, size, shape[:2])
         if shift.any():
             # With padding, what the offset adds is not the same everywhere. netx takes a bias for each neuron.
@@ -206,7 +206,7 @@ class _Folding:
         self.chain.blocks.append(block)
         self._fold_nothing(shape[2])
 
-    def _compose(self, operation: Operation, pointwise: Block) -> None:
+    def _compose(self, operation: Operation, pointwise: LavaBlock) -> None:
         """A convolution of 1x1 behind one that only adds up is one convolution."""
         before = self.chain.blocks[-1].of_one_group()
         mixed = pointwise.weights[0, 0]

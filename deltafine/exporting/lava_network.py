@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deltafine.exporting.fixed_numbers import HEADROOM, LARGEST_STATE, LARGEST_WEIGHT
-from deltafine.exporting.lava_chain import Block, Chain
+from deltafine.exporting.lava_chain import LavaBlock, LavaChain
 from deltafine.runtime.activation_functions import ACTIVATIONS
 
 SUM_BITS, STATE_EXP = 24, 6
@@ -38,7 +38,7 @@ class LavaNetwork:
 
     shape: tuple[int, ...]
     threshold: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[LavaBlock, ...]
     spike_exp: int
     scale: float
     head: str
@@ -95,7 +95,7 @@ class LavaPlayer:
         return self._sums[-1].copy()
 
 
-def dense_layers(blocks: Sequence[Block]) -> list[bool]:
+def dense_layers(blocks: Sequence[LavaBlock]) -> list[bool]:
     """Which are written as dense layers: of those that give a vector the last ones, up to one that netx misreads.
 
     netx only reads the weights of a dense layer rightly if some are positive, and no convolution behind one.
@@ -112,7 +112,7 @@ def _wrapped(values: np.ndarray) -> np.ndarray:
     return (values + half) % (2 * half) - half
 
 
-def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> list[LavaNetwork]:
+def in_netx_numbers(chain: LavaChain, frames: Iterable[np.ndarray]) -> list[LavaNetwork]:
     """Choose units, and round.
 
     Large messages lose little each time, and leave the weights few digits. What is best only shows in playing.
@@ -137,7 +137,7 @@ def in_netx_numbers(chain: Chain, frames: Iterable[np.ndarray]) -> list[LavaNetw
     return made
 
 
-def _rounded(chain: Chain, blocks: Sequence[Block], factors: Sequence[float], spike_exp: int) -> LavaNetwork:
+def _rounded(chain: LavaChain, blocks: Sequence[LavaBlock], factors: Sequence[float], spike_exp: int) -> LavaNetwork:
     one, made = 2**spike_exp, []
     for place, block in enumerate(blocks):
         factor = factors[place + 1]
@@ -155,11 +155,11 @@ def _rounded(chain: Chain, blocks: Sequence[Block], factors: Sequence[float], sp
     return LavaNetwork(chain.shape, int(np.ceil(chain.threshold.max())), tuple(made), spike_exp, scale, chain.head)
 
 
-def _has_threshold(block: Block) -> bool:
+def _has_threshold(block: LavaBlock) -> bool:
     return block.threshold is not None and bool(block.threshold.any())
 
 
-def _rescaled(block: Block, before: np.ndarray, own: np.ndarray) -> Block:
+def _rescaled(block: LavaBlock, before: np.ndarray, own: np.ndarray) -> LavaBlock:
     """The same, for values in units: those it reads in ``before``, (channels,), those it gives in ``own``."""
     inputs, outputs = block.weights.shape[2], block.weights.shape[3]
     by_group = np.broadcast_to(before, inputs * block.groups).reshape(block.groups, inputs)
@@ -167,7 +167,7 @@ def _rescaled(block: Block, before: np.ndarray, own: np.ndarray) -> Block:
     return replace(block, weights=block.weights * read / own, bias=block.bias / own)
 
 
-def _room(blocks: Sequence[Block], frames: Iterable[np.ndarray]) -> list[float]:
+def _room(blocks: Sequence[LavaBlock], frames: Iterable[np.ndarray]) -> list[float]:
     """By block, the most messages that one unit may be."""
     room = [np.inf] * len(blocks)
     for frame in frames:
@@ -181,7 +181,7 @@ def _room(blocks: Sequence[Block], frames: Iterable[np.ndarray]) -> list[float]:
     return room
 
 
-def _factors(blocks: Sequence[Block], room: Sequence[float], spike_exp: int) -> list[float]:
+def _factors(blocks: Sequence[LavaBlock], room: Sequence[float], spike_exp: int) -> list[float]:
     """Messages per unit: of pixels, then of each block, so that the fewest digits of any block's weights are most."""
     largest = [float(np.abs(block.weights).max(initial=0)) or 1.0 for block in blocks]
     factors = [float(2**spike_exp)]
@@ -198,7 +198,9 @@ def _factors(blocks: Sequence[Block], room: Sequence[float], spike_exp: int) -> 
     return factors
 
 
-def _bias_as_weights(before: Block, last: Block, bias: np.ndarray, spike_exp: int) -> tuple[Block, Block]:
+def _bias_as_weights(
+    before: LavaBlock, last: LavaBlock, bias: np.ndarray, spike_exp: int
+) -> tuple[LavaBlock, LavaBlock]:
     """The last layer of netx has no bias: two channels that never change are added to the layer before it."""
     bias = np.rint(bias * 2**STATE_EXP).astype(np.int64)
     last = replace(last, threshold=None, bias=np.zeros(last.shape[2], np.int64))
