@@ -46,7 +46,8 @@ class LavaNetwork:
     def answer(self, sums: np.ndarray) -> np.ndarray:
         """What the host makes of the sums of the last block, float32."""
         values = (sums / self.scale).astype(np.float32)
-        return np.maximum(values, 0) if self.head == "relu" else ACTIVATIONS[self.head or "linear"](values)
+        with np.errstate(over="ignore"):  # of a sigmoid far from 0
+            return np.maximum(values, 0) if self.head == "relu" else ACTIVATIONS[self.head or "linear"](values)
 
 
 class LavaPlayer:
