@@ -7,6 +7,7 @@ that of ``keras.ops.dot_product_attention``, one operation for what can be writt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model import keras_private
+from deltafine.model import graph, keras_private
 from deltafine.model.layer_names import Names
 from deltafine.model.trace import Call, Value
 
@@ -60,10 +61,30 @@ def opened(call: Call) -> Inside | None:
             made = _attended(call.operation, *args, **kwargs) if fused else call.operation.call(*args, **kwargs)
             outputs = keras.tree.flatten(made)
             function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
+            _settle_reshapes(function, inputs)
     except Exception:  # a layer of the user's own may raise anything where it is not given numbers
         return None
     leaves = keras.tree.flatten((call.args, call.kwargs))
     return Inside(function, tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)))
+
+
+def _settle_reshapes(function: keras.Function, inputs: Sequence[keras.KerasTensor]) -> None:
+    """Give reshapes the sizes that follow from those of the inputs.
+
+    ``ops.reshape(x, (ops.shape(x)[0], -1, channels))`` is without a size for a batch that is not known yet. That is
+    no shape to be called with, and leaves the other sizes open.
+    """
+
+    def settled(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = node.operation
+        if type(operation).__name__ == "Reshape" and None in operation.newshape[:1] and None not in args[0].shape[1:]:
+            sizes = operation.newshape[1:]
+            known = math.prod(size for size in sizes if size not in (None, -1))
+            open_size = math.prod(args[0].shape[1:]) // max(known, 1)
+            operation.newshape = (-1, *(open_size if size in (None, -1) else size for size in sizes))
+        return operation.compute_output_spec(*args, **kwargs)
+
+    graph.walk(function, inputs, settled)
 
 
 def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
@@ -74,10 +95,8 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
     )
     if keras_private.takes_training(call.operation):
         kwargs = {**kwargs, "training": False}
-    if isinstance(call.operation, _ATTENTION) and not keras_private.has_fused_attention(call.operation):
-        kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
-        if kwargs.get("use_causal_mask"):
-            kwargs |= {"use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
+    if isinstance(call.operation, _ATTENTION) and kwargs.get("use_causal_mask"):
+        kwargs = {**kwargs, "use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
     return args, kwargs
 
 

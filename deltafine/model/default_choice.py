@@ -19,11 +19,11 @@ from deltafine.errors import DeltafineError
 from deltafine.model.activation_calls import activation_kind
 from deltafine.model.guarding import ATTENTION_KINDS, Guard
 from deltafine.model.insertable import require_insertable
+from deltafine.model.opened_layers import opened_trace
 from deltafine.model.reach import reach
 from deltafine.model.site_plan import SitePlan
 from deltafine.model.sites import Site, make_sites
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
-from deltafine.model.trace import trace
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def find_activations(model: keras.Model, *, frame_shape: Sequence[int | None] | 
     """
     require_insertable(model)
     require_channels_last(model)
-    plan = SitePlan(trace(model, frame_shape))
+    plan = SitePlan(opened_trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
     _require_measurable(model, plan)
     return default_sites(plan)

@@ -100,7 +100,7 @@ class SitePlan:
             for state in self.states.get(call, ()):
                 found.setdefault(f"{call.site_name.split('#')[0]}/{state.product}", []).append(state)
             if len(call.outputs) == 1 and not isinstance(call.operation, FoldFrames | UnfoldFrames):
-                found.setdefault(call.site_name, []).append(call.outputs[0])
+                found.setdefault(self.trace.site_name(call), []).append(call.outputs[0])
         return found
 
     @cached_property
@@ -128,5 +128,5 @@ class SitePlan:
         found: dict[str, Call] = {}
         for call in self.trace.calls:
             if is_activation(call):
-                found.setdefault(call.site_name, call)
+                found.setdefault(self.trace.site_name(call), call)
         return found
