@@ -47,6 +47,17 @@ def may_be_opened(operation: keras.Operation) -> bool:
     return type(operation).__name__ == _FUSED and keras_private.is_keras_operation(operation)
 
 
+def has_other_values(operation: keras.Operation) -> bool:
+    """Whether values of an attention have another size than keys: Keras' fused operation then tells a wrong shape.
+
+    Asked for its weights, the layer does without that operation.
+    """
+    if not isinstance(operation, layers.MultiHeadAttention):
+        return False
+    config = operation.get_config()
+    return bool(config["value_dim"] != config["key_dim"])
+
+
 def opened(call: Call) -> Inside | None:
     """What is inside a layer, if that is a graph."""
     names = Names()
@@ -97,6 +108,8 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         kwargs = {**kwargs, "training": False}
     if isinstance(call.operation, _ATTENTION) and kwargs.get("use_causal_mask"):
         kwargs = {**kwargs, "use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
+    if has_other_values(call.operation):
+        kwargs = {**kwargs, "return_attention_scores": True}
     return args, kwargs
 
 

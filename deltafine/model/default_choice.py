@@ -64,7 +64,7 @@ def find_activations(model: keras.Model, *, frame_shape: Sequence[int | None] | 
 
 def default_sites(plan: SitePlan) -> list[Site]:
     """The default choice of a traced model."""
-    first = activation_sites(plan)
+    first = activation_sites(plan, inside=True)
     reasons = {site.name: site.reason for site in first}
     added = _added(plan, [site.name for site in first if site.selected])
     added += [plan.name_of[state] for states in plan.states.values() for state in states]
@@ -83,9 +83,13 @@ def default_sites(plan: SitePlan) -> list[Site]:
             reasons[name] = GATE if in_gate else COSTS_MORE
 
 
-def activation_sites(plan: SitePlan) -> list[Site]:
-    """The inputs and hidden activations alone: the default choice of earlier versions."""
+def activation_sites(plan: SitePlan, *, inside: bool = False) -> list[Site]:
+    """The inputs and hidden activations alone: the default choice of earlier versions.
+
+    Those had no delta layers inside layers that call others; ``inside`` adds the activations there.
+    """
     names = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
+    names = [name for name in names if inside or not plan.is_inside(name)]
     return make_sites(plan, names, {name: _why_not(plan, name) for name in names})
 
 

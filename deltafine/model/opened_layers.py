@@ -83,7 +83,7 @@ def _may_be_opened(layer: Any) -> bool:
     if not isinstance(layer, layers.Layer) or isinstance(layer, _NEVER) or recurrent.is_recurrent(layer):
         return False
     if type(layer).__module__.startswith("keras."):
-        return type(layer) in _OF_KERAS
+        return type(layer) in _OF_KERAS and not composite_layers.has_other_values(layer)
     return layer.built and may_do_macs(layer)
 
 

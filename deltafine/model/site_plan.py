@@ -89,6 +89,10 @@ class SitePlan:
         """Whether the site is an input of the model."""
         return site_name in self.input_sites.values()
 
+    def is_inside(self, site_name: str) -> bool:
+        """Whether the site is inside a layer of which the calls inside stand for its own."""
+        return any(site_name.startswith(self.trace.homes[layer]) for layer in self.trace.insides)
+
     @cached_property
     def places(self) -> dict[str, list[Value]]:
         """Every tensor where a delta layer could stand, by site name, in order of computation.

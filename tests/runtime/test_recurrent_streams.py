@@ -118,9 +118,34 @@ def test_what_works_on_several_frames_at_once_is_refused():
     x = layers.GlobalAveragePooling3D(name="everything")(layers.Conv3D(2, 2, name="conv")(inputs))
     with pytest.raises(DeltafineError, match=r"'conv' \(Conv3D\) .* works on several frames at once"):
         DeltaRuntime(keras.Model(inputs, x))
-    x = layers.LSTM(3, go_backwards=True, name="back")(layers.TimeDistributed(layers.Flatten())(inputs))
-    with pytest.raises(DeltafineError, match=r"'back' \(LSTM\) .* works on several frames at once"):
-        DeltaRuntime(keras.Model(inputs, x))
+
+
+def _from_the_first(x):
+    start = layers.Dense(3)(x[:, 0])
+    return layers.GRU(3, name="steps")(x, initial_state=start)
+
+
+def _from_the_end_of_another(x):
+    x, *states = layers.LSTM(3, return_sequences=True, return_state=True)(x)
+    return layers.LSTM(3, name="steps")(x, initial_state=states)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda x: layers.LSTM(3, go_backwards=True, name="steps")(x), "reads a clip from its last frame on"),
+        (lambda x: layers.Bidirectional(layers.LSTM(3), name="steps")(x), "reads a clip from its last frame on"),
+        (lambda x: layers.LSTM(3, name="steps")(layers.Masking()(x)), "leaves out steps by a mask"),
+        (lambda x: layers.GRU(3, name="steps")(x, mask=keras.ops.any(x > 0, axis=-1)), "leaves out steps by a mask"),
+        (_from_the_first, "begins with a state that the model computes"),
+        (_from_the_end_of_another, "begins with a state that the model computes"),
+    ],
+)
+def test_recurrent_layers_that_cannot_go_forward_are_refused_with_the_reason(make, why):
+    inputs = keras.Input((4, *SHAPE))
+    model = keras.Model(inputs, make(layers.TimeDistributed(layers.Flatten())(inputs)))
+    with pytest.raises(DeltafineError, match=rf"'steps' \(\w+\) .* {why}"):
+        DeltaRuntime(model)
 
 
 def test_dense_runtimes_are_not_timed_on_networks_that_take_clips(tmp_path):

@@ -29,6 +29,7 @@ from deltafine.runtime.lowering.normalizations import (
 )
 from deltafine.runtime.lowering.products import attention, einsum_dense, transposed
 from deltafine.runtime.lowering.resizing import resized
+from deltafine.runtime.lowering.tensor_products import attention_products, combined
 from deltafine.runtime.plan import Delta, Finish
 
 layers = keras.layers
@@ -42,6 +43,7 @@ def lower(lowering: Lowering, call: Call) -> None:
         DeltafineError: nothing can.
     """
     operation = call.operation
+    lowering.maker.update(dict.fromkeys(call.outputs, call))
     if isinstance(operation, FoldTime | UnfoldTime) or (_does_nothing(operation) and _reads_one(call)):
         lowering.alias(call.outputs[0], call.inputs[0])
         return
@@ -78,6 +80,8 @@ def _has_own_rule(call: Call) -> bool:
 
 def _does_nothing(operation: keras.Operation) -> bool:
     """Whether the layer only does something in training; a class of the user's own may do anything."""
+    if keras_private.is_keras_operation(operation):
+        return type(operation).__name__ == "Copy"
     plain = type(operation).__module__.startswith("keras.")
     return plain and (isinstance(operation, _NOTHING) or is_augmentation(operation))
 
@@ -268,4 +272,5 @@ _OPERATIONS: dict[str, Rule] = {
     "Mean": _mean, "Sum": reduction("sum"), "Max": reduction("max"), "Min": reduction("min"),
     "Concatenate": _concatenate, "Negative": negative, "Resize": resized,
     "Softmax": softmax("softmax"), "LogSoftmax": softmax("log_softmax"),
+    "DotProductAttention": attention_products, "Einsum": combined,
 }  # fmt: skip
