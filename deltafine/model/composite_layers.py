@@ -72,30 +72,35 @@ def opened(call: Call) -> Inside | None:
             made = _attended(call.operation, *args, **kwargs) if fused else call.operation.call(*args, **kwargs)
             outputs = keras.tree.flatten(made)
             function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
-            _settle_reshapes(function, inputs)
+            function = _with_sizes(function, inputs)
     except Exception:  # a layer of the user's own may raise anything where it is not given numbers
         return None
     leaves = keras.tree.flatten((call.args, call.kwargs))
     return Inside(function, tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)))
 
 
-def _settle_reshapes(function: keras.Function, inputs: Sequence[keras.KerasTensor]) -> None:
-    """Give reshapes the sizes that follow from those of the inputs.
+def _with_sizes(function: keras.Function, inputs: list[keras.KerasTensor]) -> keras.Function:
+    """The function with the sizes of its reshapes that follow from those of the inputs.
 
     ``ops.reshape(x, (ops.shape(x)[0], -1, channels))`` is without a size for a batch that is not known yet. That is
     no shape to be called with, and leaves the other sizes open.
     """
 
-    def settled(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = node.operation
-        if type(operation).__name__ == "Reshape" and None in operation.newshape[:1] and None not in args[0].shape[1:]:
-            sizes = operation.newshape[1:]
-            known = math.prod(size for size in sizes if size not in (None, -1))
-            open_size = math.prod(args[0].shape[1:]) // max(known, 1)
-            operation.newshape = (-1, *(open_size if size in (None, -1) else size for size in sizes))
-        return operation.compute_output_spec(*args, **kwargs)
+    def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _is_open(node.operation) or None in args[0].shape[1:]:
+            return node.operation(*args, **kwargs)
+        sizes = node.operation.newshape[1:]
+        known = math.prod(size for size in sizes if size not in (None, -1))
+        left = math.prod(args[0].shape[1:]) // max(known, 1)
+        return keras.ops.reshape(args[0], (-1, *(left if size in (None, -1) else size for size in sizes)))
 
-    graph.walk(function, inputs, settled)
+    if not any(map(_is_open, function.operations)):
+        return function
+    return Names().function(inputs, graph.walk(function, inputs, on_call))
+
+
+def _is_open(operation: Any) -> bool:
+    return type(operation).__name__ == "Reshape" and None in getattr(operation, "newshape", ())[:1]
 
 
 def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
