@@ -47,6 +47,18 @@ def answers_of(model: keras.Model) -> Any:
     return {path[-1]: place for place, path in enumerate(kept)} if named else list(range(len(kept)))
 
 
+def clip_of(model: keras.Model) -> int:
+    """After how many frames recurrent layers begin anew: those of a clip; 0 for never.
+
+    That is so where layers keep their states from call to call, where clips have any length, and where no layer is
+    recurrent: causal convolutions read so many frames before each one, in streams as in long clips.
+    """
+    recurrent = [layer for layer in graph.layers_inside(model) if isinstance(layer, keras.layers.RNN)]
+    if not recurrent or any(layer.stateful for layer in recurrent):
+        return 0
+    return int(graph.input_tensors(model)[0].shape[1] or 0)
+
+
 def without_kept_states(model: keras.Model) -> keras.Model:
     """The network with layers that begin anew in every clip in place of those with ``stateful=True``."""
     if not any(getattr(layer, "stateful", False) for layer in graph.layers_inside(model)):

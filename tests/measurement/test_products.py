@@ -115,7 +115,7 @@ def test_attention_is_counted_product_by_product():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_delta_layers_inside_attention_hold_what_its_products_and_its_last_layer_read(dropout):
     model, video = transformer(dropout), still_corner((2, 4, 8, 8, 3))
-    refined, collector, counts = streams(model, video)
+    refined, collector, counts = streams(model, video, step=0.03)
     inside = refined.get_layer("attention")
     deltas = [layer for layer in inside.layers if isinstance(layer, DeltaActivation)]
     assert len(deltas) == 4

@@ -172,9 +172,10 @@ def _delta(lowering: Lowering, call: Call) -> int:
     rule = layer.rule
     if rule.name not in KNOWN:
         lowering.plan.own_rules[call.path] = rule
-    delta = Delta(call.path, rule.name, layer.granularity, lowering.array(f"{call.path}:threshold", threshold))
-    inputs = (lowering.known[call.inputs[0]],)
-    return lowering.add("identity", call.path, inputs, shape, finish=Finish(delta=delta), layer="DeltaActivation")
+    name = lowering.array(f"{call.path}:threshold", threshold)
+    delta = Delta(call.path, rule.name, layer.granularity, name)
+    how = {"finish": Finish(delta=delta), "layer": "DeltaActivation", "restarts": layer.restarts}
+    return lowering.add("identity", call.path, (lowering.known[call.inputs[0]],), shape, **how)
 
 
 def _pool(kind: str) -> Rule:

@@ -19,7 +19,7 @@ from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
-from deltafine.model.carried_states import answers_of, carried_steps, without_kept_states
+from deltafine.model.carried_states import answers_of, carried_steps, clip_of, without_kept_states
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.frame_steps import FrameSteps, frame_steps
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
@@ -69,7 +69,9 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
         return _compile_steps(carried, answers_of(model))
     shape = tuple(tensors[0].shape)
     if len(shape) == 5 and not frame_layers(model):
-        return _compile_steps(frame_steps(without_kept_states(model)), graph.output_structure(model))
+        compiled = _compile_steps(frame_steps(without_kept_states(model)), graph.output_structure(model))
+        compiled.plan.clip = clip_of(model)
+        return compiled
     clips = any(isinstance(layer, FoldTime) for _, layer in graph.all_layers_by_path(model))
     frame_shape = shape[2:] if clips else shape[1:]
     if frame_size is not None:
@@ -209,7 +211,7 @@ def _join_one(plan: Plan) -> bool:
 def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     """Let ``before`` do what ``after``, which only finishes rows, does."""
     first, second = before.finish, after.finish
-    if plan.own_rule(after) is not None:
+    if plan.own_rule(after) is not None or after.restarts:
         return False  # it is asked in every frame, so what it sees must be there
     shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
     if before.kind == "input" and len(set(shapes)) > 1:
