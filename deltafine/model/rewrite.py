@@ -120,6 +120,10 @@ class Rewriter:
         home = self._trace.homes[id(operation)]
         return inside if any(name.startswith(home) for name in self._sites) else None
 
+    def _is_within_opened(self, prefix: str) -> bool:
+        trace = self._trace
+        return trace is not None and any(prefix.startswith(trace.homes[layer]) for layer in trace.insides)
+
     def finish(self, model: keras.Model, result: keras.Model) -> None:
         """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
         # Setting the flag of a model sets those inside it, so parents go first and children set theirs again.
@@ -153,9 +157,10 @@ class Rewriter:
         if id(layer) not in self._clones and (deltas := self._of_states(f"{prefix}{name}", layer.dtype_policy)):
             self._clones[id(layer)] = with_state_deltas(clone(layer, name=name), deltas)
             self._layers.append((layer, self._clones[id(layer)]))
+        sizes = _sizes(layer, args) if self._is_within_opened(prefix) else {}
         if prefix + name not in self._split or not has_fused_activation(layer):
-            return names.keep(self._clone(layer, name=name))(*args, **kwargs)
-        linear = names.keep(self._clone(layer, name=name, activation=None))
+            return names.keep(self._clone(layer, name=name, **sizes))(*args, **kwargs)
+        linear = names.keep(self._clone(layer, name=name, activation=None, **sizes))
         if id(layer) not in self._fused:
             self._fused[id(layer)] = self._activation_of(layer, names.free(f"{name}_activation"))
         return names.keep(self._fused[id(layer)])(linear(*args, **kwargs))
@@ -256,6 +261,14 @@ def _layers_of_layer(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers inside one but for the delta layers of its states."""
     inside = keras_private.layers_within(layer, include_self=False)
     return [one for one in inside if not isinstance(one, StateDelta)]
+
+
+def _sizes(layer: keras.layers.Layer, args: tuple[Any, ...]) -> dict[str, Any]:
+    """What to change in an EinsumDense that leaves sizes of its output open, as those inside attention do."""
+    if not isinstance(layer, keras.layers.EinsumDense) or None not in layer.compute_output_shape(args[0].shape)[1:]:
+        return {}
+    shape = tuple(keras.Operation.compute_output_spec(layer, *args).shape)[1:]
+    return {} if None in shape else {"output_shape": shape}
 
 
 def _without_index(site_name: str) -> str:

@@ -105,6 +105,16 @@ def test_a_threshold_that_everything_reaches_changes_no_bit(dropout, tmp_path):
     assert np.abs(expected[0] - model.predict(frames, verbose=0)).max() > 1e-3
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_inside_thresholds_may_be_of_neurons_and_held_values_are_exported(dropout):
+    model, frames = transformer(dropout), video()
+    settings = DeltaSettings(initial_threshold=0.1, threshold_per="neuron")
+    held = insert_deltas(model, find_activations(model), settings, clip_output="per-frame")
+    assert delta_layers(held)["attention/key_delta"].threshold.shape == (16, 2, 3)
+    quantized = export_plain(held, "quantized", frames=len(frames))
+    np.testing.assert_array_equal(quantized.predict(frames[None], verbose=0), held.predict(frames[None], verbose=0))
+
+
 def test_stripped_it_is_plain_layers_with_the_same_answers():
     model, frames = transformer(), video()
     plain = export_plain(refined(model, 0.1))

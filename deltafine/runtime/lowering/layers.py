@@ -15,6 +15,7 @@ from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
+from deltafine.runtime.lowering.attention_products import attention_products, combined
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
 from deltafine.runtime.lowering.merges import affine, elementwise, layer_scale, negative, prelu, spread
@@ -29,7 +30,6 @@ from deltafine.runtime.lowering.normalizations import (
 )
 from deltafine.runtime.lowering.products import attention, einsum_dense, transposed
 from deltafine.runtime.lowering.resizing import resized
-from deltafine.runtime.lowering.tensor_products import attention_products, combined
 from deltafine.runtime.plan import Delta, Finish
 
 layers = keras.layers
