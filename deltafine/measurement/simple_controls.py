@@ -16,7 +16,7 @@ from deltafine.measurement.refined_held import RefinedHeld
 from deltafine.measurement.scoring import Scoring
 
 ORIGINAL, REFINED = "original", "refined"
-REFINED_HELD = (16,)
+REFINED_HELD = (24,)
 """For which k the refined model is measured on every k-th frame of streams of their own. Each takes 1/k of the time of
 measuring that model, so smaller ones cost more than a fiftieth of all measuring; ``--every`` measures any."""
 
