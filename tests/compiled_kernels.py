@@ -9,4 +9,4 @@ import pytest
 def compiled_kernels() -> None:
     from deltafine.runtime.first_start import compile_kernels
 
-    compile_kernels()
+    compile_kernels("float32")

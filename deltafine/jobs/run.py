@@ -312,7 +312,8 @@ def play(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
             "(height, width, channels): feed deltafine.DeltaRuntime yourself."
         )
-    if calibrate and not runtime.calibrated and not runtime.compiling:  # else at the next start
+    # Ways to compute are timed at the next start, where NumPy answers for now.
+    if calibrate and not runtime.calibrated and (precision == "int8" or not runtime.compiling):
         _calibrate(runtime, named[0])
     if precision == "int8" and not runtime.calibrated:
         raise DeltafineError(

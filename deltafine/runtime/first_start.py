@@ -9,13 +9,14 @@ from typing import Any
 from deltafine.errors import DeltafineWarning
 
 SAID = (
-    "The kernels are compiled for this machine, once, which takes about half a minute: NumPy answers meanwhile, more "
-    "slowly, and equal up to rounding."
+    "The kernels are compiled for this machine, once, which takes about {takes}: NumPy answers meanwhile, more slowly, "
+    "and equal up to rounding."
 )
+TAKES = {"float32": "half a minute", "int8": "a minute"}
 
 
-def _kernels() -> list[tuple[Any, tuple[Any, ...]]]:
-    """What Python calls, and the types that it calls it with."""
+def _kernels(precision: str) -> list[tuple[Any, tuple[Any, ...]]]:
+    """What Python calls, and the types that it calls it with; in int8, some of a plan may stay in float32."""
     from numba import types
 
     from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
@@ -23,16 +24,21 @@ def _kernels() -> list[tuple[Any, tuple[Any, ...]]]:
     integer: Any = types.int64
     line, table = integer[::1], integer[:, ::1]
     tables, flags = integer[:, :, ::1], types.uint8[::1]
-    return [
+    found = [
         (run_network, (tables, table, integer, integer, flags, line)),
         (all_finite, (types.float32[::1],)),
         (count_macs, (table, table, table)),
     ]
+    if precision == "int8":
+        from deltafine.runtime.kernels.byte_network import run_bytes
+
+        found.append((run_bytes, (table, table, table, integer, integer, types.boolean, table)))
+    return found
 
 
-def kernels_are_kept() -> bool:
+def kernels_are_kept(precision: str) -> bool:
     """Whether compiled kernels were kept for this processor; they are loaded then."""
-    for function, signature in _kernels():
+    for function, signature in _kernels(precision):
         if signature not in function.overloads:
             compiled = function._cache.load_overload(signature, function.targetctx)
             if compiled is None:
@@ -41,19 +47,20 @@ def kernels_are_kept() -> bool:
     return True
 
 
-def compile_kernels() -> None:
+def compile_kernels(precision: str) -> None:
     """Compile the kernels for this machine, or load them where they were kept."""
-    for function, signature in _kernels():
+    for function, signature in _kernels(precision):
         function.compile(signature)
 
 
 class Compiling:
     """The kernels on their way. A program that ends before they are there waits for them, so that they are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
         self._over, self._begun = threading.Event(), threading.Lock()
         self._failure = ""
-        warnings.warn(SAID, DeltafineWarning, stacklevel=4)
+        warnings.warn(SAID.format(takes=TAKES[precision]), DeltafineWarning, stacklevel=4)
 
     @property
     def done(self) -> bool:
@@ -74,7 +81,7 @@ class Compiling:
 
     def _compile(self) -> None:
         try:
-            compile_kernels()
+            compile_kernels(self._precision)
         except Exception as error:  # whatever it is, NumPy goes on
             self._failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             sentence = f"The kernels cannot be compiled, so NumPy goes on ({self._failure})."

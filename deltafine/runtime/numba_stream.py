@@ -155,6 +155,10 @@ class NumbaState(NotCopied):
         """A copy of the current value of a tensor, (height, width, channels)."""
         return self._views[index].copy()
 
+    def as_kept(self, index: int) -> np.ndarray:
+        """A copy of a tensor as the state holds it."""
+        return self._views[index].copy()
+
     def _lines_of(self, index: int) -> np.ndarray:
         """A tensor in the arena, without the zeros around it."""
         height, width, channels, origin, pitch, _ = self.program.tensors[index]

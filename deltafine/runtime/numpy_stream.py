@@ -52,6 +52,10 @@ class NumpyState(NotCopied):
         """A copy of the current value of a tensor, (height, width, channels)."""
         return self.values[index].copy()
 
+    def as_kept(self, index: int) -> np.ndarray:
+        """A copy of a tensor as the state holds it."""
+        return self.values[index].copy()
+
     @staticmethod
     def is_finite(pixels: np.ndarray) -> bool:
         """Whether a frame holds neither NaN nor infinity."""

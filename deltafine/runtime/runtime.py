@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "numba", "numpy")
 PRECISIONS = ("float32", "int8")
 
+NewState: TypeAlias = "Callable[[], NumbaState | NumpyState]"
 Later = Callable[[bool], "NumbaState | None"]
 """Asked before each frame whether there is another state to go on with; told whether there was a frame before."""
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -167,7 +168,7 @@ class DeltaStream(NotCopied):
     def _go_on_with(self, state: NumbaState) -> None:
         """The kernels are there: they go on from where NumPy stands."""
         if not self.state.fresh:
-            state.go_on_from([self.state.value(index) for index in range(len(self._plan.tensors))])
+            state.go_on_from([self.state.as_kept(index) for index in range(len(self._plan.tensors))])
         if self._sensitivity != 1:
             state.set_sensitivity(self._sensitivity, compare_all=False)
         state.frames = self.state.frames
@@ -303,11 +304,11 @@ class DeltaRuntime(NotCopied):
         self.precision = precision
         self._engine, self.every = _engine(engine), every
         self._compiling: Compiling | None = None
-        if self._engine == "numba" and engine == "auto" and precision == "float32" and not kernels_are_kept():
-            self._compiling = Compiling()
+        if self._engine == "numba" and engine == "auto" and not kernels_are_kept(precision):
+            self._compiling = Compiling(precision)
         self.budget_ms, self.budget_macs, self._set_to = budget_ms, budget_macs, 1.0
         self._calls_keras: KerasCall = _no_keras
-        self._new_state: Callable[[], NumbaState | NumpyState] | None = None
+        self._new_state: NewState | None = None
         self._later: Later | None = None
         self._own: DeltaStream | None = None
         self._weight_bytes = 0
@@ -391,8 +392,12 @@ class DeltaRuntime(NotCopied):
 
     def _choose(self, choice: dict[str, float] | None) -> None:
         self._choice = choice
-        self._later = self._when_compiled(choice or {}) if self.compiling else None
-        self._new_state = self._states(choice or {})
+        self._begin_with(lambda: self._states(choice or {}))
+
+    def _begin_with(self, states: Callable[[], NewState]) -> None:
+        """Let ``states`` say what makes those of streams: now, and once more when there are kernels."""
+        self._later = self._when_compiled(states) if self.compiling else None
+        self._new_state = states()
         self._own = self.stream()
 
     @property
@@ -405,10 +410,16 @@ class DeltaRuntime(NotCopied):
     def _quantise(self, ranges: np.ndarray) -> None:
         """Compute in 8-bit integers from now on."""
         from deltafine.runtime.int8.engines import states
+        from deltafine.runtime.int8.quantise import in_bytes
 
-        self.plan, self._new_state, weight_bytes = states(self._exact, ranges, self._engine, self._calls_keras)
-        self._weight_bytes = weight_bytes + getattr(self._calls_keras, "memory", 0)
-        self._own = self.stream()
+        self.plan = plan = in_bytes(self._exact, ranges)
+
+        def of_engine() -> NewState:
+            made, weight_bytes = states(plan, self._exact.arrays.values(), self.engine, self._calls_keras)
+            self._weight_bytes = weight_bytes + getattr(self._calls_keras, "memory", 0)
+            return made
+
+        self._begin_with(of_engine)
 
     def _ranges_of(self, frames: Iterable[np.ndarray]) -> np.ndarray:
         """The least and largest value of each tensor, in floating point."""
@@ -489,7 +500,7 @@ class DeltaRuntime(NotCopied):
             later=self._later,
         )
 
-    def _when_compiled(self, choice: dict[str, float]) -> Later:
+    def _when_compiled(self, states: Callable[[], NewState]) -> Later:
         """What streams ask for a state in the kernels' memory; it begins to compile behind the first answer."""
         compiling, making = self._compiling, threading.Lock()
 
@@ -501,7 +512,7 @@ class DeltaRuntime(NotCopied):
                 return None
             with making:
                 if self._later is state:  # nobody has been here
-                    self._new_state, self._later = self._states(choice), None
+                    self._new_state, self._later = states(), None
             assert self._new_state is not None
             return cast("NumbaState", self._new_state())
 
@@ -557,7 +568,7 @@ class DeltaRuntime(NotCopied):
             self._calls_keras = KerasCalls(compiled.calls)
         return compiled.plan
 
-    def _states(self, choice: dict[str, float]) -> Callable[[], NumbaState | NumpyState]:
+    def _states(self, choice: dict[str, float]) -> NewState:
         plan = self._exact
         shared = [*plan.arrays.values()]
         of_keras = getattr(self._calls_keras, "memory", 0)

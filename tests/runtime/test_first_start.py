@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,11 +23,11 @@ from tests.kept_plans import write_played_run
 from tests.runtime.models import MODELS, frame_shape, refined, video
 
 
-def on_its_first_start(model: object, monkeypatch: pytest.MonkeyPatch, **settings: float) -> DeltaRuntime:
+def on_its_first_start(model: object, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> DeltaRuntime:
     """A runtime that finds no kernels; those of this process are there as soon as it begins to compile."""
-    monkeypatch.setattr(runtime_module, "kernels_are_kept", lambda: False)
+    monkeypatch.setattr(runtime_module, "kernels_are_kept", lambda precision: False)
     with pytest.warns(DeltafineWarning, match=r"compiled for this machine, once, .* NumPy answers meanwhile"):
-        return DeltaRuntime(model, **settings)  # type: ignore[arg-type]
+        return DeltaRuntime(cast("Any", model), **settings)
 
 
 def values_of(stream: object) -> list[np.ndarray]:
@@ -84,6 +85,25 @@ def test_with_memory_the_kernels_hold_what_numpy_has_sent(how: str, monkeypatch:
     assert 0 < runtime.counts.total("executed_macs") < runtime.plan.dense_macs()
 
 
+@pytest.mark.parametrize("name", ["convolutions", "blocks", "sums"])
+def test_in_whole_numbers_nothing_tells_when_the_kernels_went_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = refined(MODELS[name](), "send-on-delta")
+    frames = [frame.astype(np.uint8) for frame in video(frame_shape(MODELS[name]()), 30)]
+    runtime = on_its_first_start(model, monkeypatch, precision="int8")
+    only_numpy = DeltaRuntime(model, precision="int8", engine="numpy")
+    for one in (runtime, only_numpy):
+        one.calibrate(frames)
+    monkeypatch.setattr(runtime._compiling, "begin", lambda: None)
+    for number, frame in enumerate(frames):
+        if number == 11:
+            monkeypatch.undo()
+            assert runtime._compiling is not None
+            assert runtime._compiling.wait()
+        np.testing.assert_array_equal(runtime.step(frame), only_numpy.step(frame))
+        assert runtime.engine == ("numba" if number >= 11 else "numpy")
+        assert type(runtime._stream.state).__name__ == ("ByteState" if number >= 11 else "ByteNumpyState")
+
+
 def test_each_stream_changes_over_by_itself_with_its_sensitivity_and_new_ones_begin_with_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,7 +132,7 @@ def test_each_stream_changes_over_by_itself_with_its_sensitivity_and_new_ones_be
 def test_the_thread_that_compiles_outlives_the_program_whoever_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = on_its_first_start(refined(MODELS["plain"](), "identity"), monkeypatch)
     daemons = []
-    monkeypatch.setattr(first_start, "compile_kernels", lambda: daemons.append(threading.current_thread().daemon))
+    monkeypatch.setattr(first_start, "compile_kernels", lambda _: daemons.append(threading.current_thread().daemon))
     player = threading.Thread(
         target=lambda: [runtime.step(frame) for frame in video(frame_shape(MODELS["plain"]()), 3)], daemon=True
     )
@@ -133,7 +153,7 @@ def test_calibrating_waits_for_the_kernels(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_kernels_that_cannot_be_compiled_leave_numpy_going(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks() -> None:
+    def breaks(precision: str) -> None:
         raise MemoryError("none left")
 
     model = refined(MODELS["plain"](), "identity")
@@ -170,7 +190,7 @@ from deltafine.runtime.first_start import _kernels
 runtime.counts
 runtime.step(np.zeros(runtime.plan.input_shape, np.float32))
 if runtime.engine == "numba":
-    assert all(len(function.signatures) == 1 for function, _ in _kernels())
+    assert all(len(function.signatures) == 1 for function, _ in _kernels("float32"))
 """
 
 

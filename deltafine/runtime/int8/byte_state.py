@@ -59,10 +59,6 @@ class ByteState(NumbaState):
         grid = self.program.plan.grids[index]
         return super().value(index) if grid is None else grid.numbers(self._views[index])
 
-    def levels(self, index: int) -> np.ndarray:
-        """A copy of a tensor of bytes."""
-        return self._views[index].copy()
-
     def runs_alone(self, first: int) -> bool:
         plan = self.program.plan
         return plan.on_bytes(plan.operations[first]) or super().runs_alone(first)

@@ -39,10 +39,6 @@ class ByteNumpyState(NumpyState):
         grid = self.plan.grids[index]
         return super().value(index) if grid is None else grid.numbers(self.values[index])
 
-    def levels(self, index: int) -> np.ndarray:
-        """A copy of a tensor of bytes."""
-        return self.values[index].copy()
-
     def _reached(self, operation: Operation) -> np.ndarray:
         if operation.kind in (QUANTISE, DEQUANTISE):
             operation = replace(operation, kind="identity")

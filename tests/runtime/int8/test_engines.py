@@ -45,7 +45,7 @@ def digest_of(seeds: range) -> str:
         for frame in frames:
             state.step(frame)
             for index, grid in enumerate(plan.grids):
-                content.update(state.levels(index).tobytes() if grid is not None else b"")
+                content.update(state.as_kept(index).tobytes() if grid is not None else b"")
     return content.hexdigest()
 
 
@@ -60,8 +60,8 @@ def test_both_engines_give_what_the_page_says_bit_by_bit(seed: int) -> None:
         for one in (ours, theirs, reference):
             one.step(frame)
         for index, expected in reference.values.items():
-            np.testing.assert_array_equal(theirs.levels(index), expected, plan.tensors[index].name)
-            np.testing.assert_array_equal(ours.levels(index), expected, plan.tensors[index].name)
+            np.testing.assert_array_equal(theirs.as_kept(index), expected, plan.tensors[index].name)
+            np.testing.assert_array_equal(ours.as_kept(index), expected, plan.tensors[index].name)
         for kind in COUNTS:
             np.testing.assert_array_equal(getattr(ours.counts(), kind), getattr(theirs.counts(), kind), kind)
 
@@ -79,7 +79,7 @@ def test_after_many_frames_the_state_is_a_recomputation_of_the_last(seed: int) -
     fresh.step(frames[-1])
     assert not np.array_equal(frames[0], frames[-1])
     for index in range(len(plan.tensors)):
-        np.testing.assert_array_equal(long.levels(index), fresh.levels(index))
+        np.testing.assert_array_equal(long.as_kept(index), fresh.as_kept(index))
 
 
 def test_it_is_about_the_network_in_floating_point() -> None:
@@ -117,8 +117,8 @@ def test_thresholds_times_a_number_are_thresholds_that_large(sensitivity: float)
             for one in (ours, theirs, reference):
                 one.step(frame)
             for index in range(len(plan.tensors)):
-                np.testing.assert_array_equal(ours.levels(index), theirs.levels(index))
-                near = np.abs(ours.levels(index).astype(float) - reference.levels(index)).max()
+                np.testing.assert_array_equal(ours.as_kept(index), theirs.as_kept(index))
+                near = np.abs(ours.as_kept(index).astype(float) - reference.as_kept(index)).max()
                 assert near <= 1  # thresholds were rounded once more
 
 
@@ -131,7 +131,7 @@ def test_lower_thresholds_compare_what_stands_still() -> None:
         state.set_sensitivity(0.01, compare_all=True)
         state.step(frames[-1])
     for index in range(len(plan.tensors)):
-        np.testing.assert_array_equal(ours.levels(index), theirs.levels(index))
+        np.testing.assert_array_equal(ours.as_kept(index), theirs.as_kept(index))
 
 
 @given(some.integers(0, 10**6), some.sampled_from([1, 3]), some.integers(1, 40), some.sampled_from([0.0, 1.0]))
