@@ -15,6 +15,7 @@ FORMATS: Registry[ExportFormat] = Registry(
         "int8": f"{_HERE}.int8:Int8",
         "int8-onnx": f"{_HERE}.int8_onnx:Int8Onnx",
         "akida": f"{_HERE}.akida:Akida",
+        "lava": f"{_HERE}.lava:Lava",
         "plan": f"{_HERE}.plan_file:PlanFile",
         "tflite": f"{_HERE}.tflite:TFLite",
         "fixed-plan": f"{_HERE}.fixed_plan:FixedPlanFile",

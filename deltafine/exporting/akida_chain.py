@@ -169,7 +169,7 @@ class _Folding:
             self._refuse(operation, "has groups or a depth multiplier, which Akida has not")
         if first and (operation.kind == "depthwise" or (height, width) == (1, 1)):
             self._refuse(operation, "is the first layer with weights: Akida's tools want a convolution there")
-        pads = _pads(operation, (height, width), self._shape(operation, output=True)[:2])
+        pads = pads_of(operation, (height, width), self._shape(operation, output=True)[:2])
         sums = "ijck,c->ijk" if operation.kind == "conv" else "ijcm,c->ijc"
         shift = np.einsum(sums, weights, self._shift)  # what the offset adds through each tap
         weights *= self._scale[:, None]
@@ -227,7 +227,7 @@ class _Folding:
         if operation.kernel[0] != operation.kernel[1] or operation.strides[0] != operation.strides[1]:
             self._refuse(operation, "has a window or strides that are not square, which Akida has not")
         shape = self._shape(operation)
-        pads = _pads(operation, shape[:2], self._shape(operation, output=True)[:2])
+        pads = pads_of(operation, shape[:2], self._shape(operation, output=True)[:2])
         if pads != _same(operation, shape)[0]:
             self._refuse(operation, f"does not cover {shape[0]}x{shape[1]} as padding='same' does, and Akida's does")
         block = self._block_to_pool(operation, maximum=True)
@@ -305,12 +305,20 @@ def _same(operation: Operation, shape: tuple[int, int, int]) -> tuple[Pads, tupl
     return (top, left, bottom, right), ((bottom, right, top, left), (bottom, right, bottom, right))
 
 
-def _pads(operation: Operation, size: tuple[int, ...], output: tuple[int, ...]) -> Pads:
-    """Zeros that are read; what the last window does not reach is none."""
+def pads_of(
+    operation: Operation, size: tuple[int, ...], output: tuple[int, ...], kernel: tuple[int, int] | None = None
+) -> Pads:
+    """Zeros that are read; what the last window does not reach is none.
+
+    Args:
+        operation: a convolution or pooling.
+        size, output: (height, width) of what it reads and gives.
+        kernel: (height, width), where it is not the operation's.
+    """
     behind = [
-        max((out - 1) * stride + kernel - side - front, 0)
-        for out, stride, kernel, side, front in zip(
-            output, operation.strides, operation.kernel, size, operation.padding, strict=True
+        max((out - 1) * stride + side - length - front, 0)
+        for out, stride, side, length, front in zip(
+            output, operation.strides, kernel or operation.kernel, size, operation.padding, strict=True
         )
     ]
     return (*operation.padding, behind[0], behind[1])

@@ -15,7 +15,7 @@ STATE_BITS, WEIGHT_BITS, SUM_BITS = 16, 8, 32
 LARGEST_STATE, LARGEST_WEIGHT = 2 ** (STATE_BITS - 1) - 1, 2 ** (WEIGHT_BITS - 1) - 1
 _LARGEST_SUM = 2 ** (SUM_BITS - 1) - 1
 MOST_FRACTION = 30
-_HEADROOM = 1.25
+HEADROOM = 1.25
 """Values that calibration has not seen may be so many times as large as the largest that it has."""
 
 
@@ -23,7 +23,7 @@ def fraction_of(largest: float) -> int:
     """The most digits behind the point with which a value of this size, and a little more, fits into 16 bits."""
     if largest <= 0:
         return STATE_BITS - 1
-    return min(math.floor(math.log2(LARGEST_STATE / (largest * _HEADROOM))), MOST_FRACTION)
+    return min(math.floor(math.log2(LARGEST_STATE / (largest * HEADROOM))), MOST_FRACTION)
 
 
 def whole_weights(weights: np.ndarray, shift: np.ndarray, fraction: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -66,19 +66,17 @@ class FixedPlayer:
             return frame.astype(np.int64).reshape(shape)
         inputs = [self.values[index] for index in operation["inputs"]]
         first = inputs[0]
-        if kind in ("conv", "depthwise"):
-            taps, weights = _taps(operation, first, shape, 0), self._arrays[operation["weights"]]
-            if kind == "depthwise":
-                return np.einsum("hwklc,klcm->hwcm", taps, weights).reshape(shape)
-            groups = operation["groups"]
-            pieces = zip(np.split(taps, groups, -1), np.split(weights, groups, -1), strict=True)
-            products = [np.tensordot(one, other, ([2, 3, 4], [0, 1, 2])) for one, other in pieces]
-            return np.concatenate(products, axis=-1)
+        if kind == "conv":
+            return convolved(_taps(operation, first, shape), self._arrays[operation["weights"]], operation["groups"])
+        if kind == "depthwise":
+            weights = self._arrays[operation["weights"]]
+            by_output = weights.reshape(*weights.shape[:2], 1, -1)
+            return convolved(_taps(operation, first, shape), by_output, weights.shape[2])
         if kind == "max_pool":
             return np.asarray(_taps(operation, first, shape, -(2**15)).max(axis=(2, 3)))
         if kind == "average_pool":
-            inside = _taps(operation, np.ones_like(first), shape, 0).sum(axis=(2, 3))
-            return divided(_taps(operation, first, shape, 0).sum(axis=(2, 3)), inside)
+            inside = _taps(operation, np.ones_like(first), shape).sum(axis=(2, 3))
+            return divided(_taps(operation, first, shape).sum(axis=(2, 3)), inside)
         if kind == "global_average":
             return divided(first.sum(axis=(0, 1), keepdims=True), first.shape[0] * first.shape[1])
         if kind == "global_max":
@@ -107,18 +105,54 @@ class FixedPlayer:
         return np.where(squares >= x.shape[-1] << 2 * RELATIVE_BITS, x, before)
 
 
-def _taps(operation: JsonObject, x: np.ndarray, shape: tuple[Any, ...], outside: int) -> np.ndarray:
-    """(height, width, kernel height, kernel width, channels): what each output position reads."""
+def _taps(operation: JsonObject, x: np.ndarray, shape: tuple[Any, ...], outside: int = 0) -> np.ndarray:
+    sides = {name: operation[name] for name in ("kernel", "strides", "padding", "dilation")}
+    return taps(x, shape, outside=outside, **sides)
+
+
+def taps(
+    x: np.ndarray,
+    shape: tuple[Any, ...],
+    *,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...] = (1, 1),
+    outside: int = 0,
+) -> np.ndarray:
+    """(height, width, kernel height, kernel width, channels): what each output position reads.
+
+    Args:
+        x: (height, width, channels).
+        shape: of the output; its first two axes count.
+        kernel, strides, padding, dilation: (height, width); the padding is that in front.
+        outside: what is read outside of ``x``.
+    """
     places, inside = [], []
     for axis in (0, 1):
-        kernel, stride = operation["kernel"][axis], operation["strides"][axis]
-        starts = np.arange(shape[axis])[:, None] * stride - operation["padding"][axis]
-        at = starts + np.arange(kernel) * operation["dilation"][axis]
+        starts = np.arange(shape[axis])[:, None] * strides[axis] - padding[axis]
+        at = starts + np.arange(kernel[axis]) * dilation[axis]
         inside.append((at >= 0) & (at < x.shape[axis]))
         places.append(at.clip(0, x.shape[axis] - 1))
     read = x[places[0][:, None, :, None], places[1][None, :, None, :]]
     valid = inside[0][:, None, :, None] & inside[1][None, :, None, :]
     return np.where(valid[..., None], read, outside)
+
+
+def convolved(read: np.ndarray, weights: np.ndarray, groups: int) -> np.ndarray:
+    """(height, width, output channels) of what each position reads, see ``taps``.
+
+    Args:
+        read: (height, width, kernel height, kernel width, channels).
+        weights: (kernel height, kernel width, channels / groups, output channels).
+        groups: of the convolution.
+    """
+    if groups == 1:
+        return np.tensordot(read, weights, ([2, 3, 4], [0, 1, 2]))
+    height, width, kernel, channels = read.shape[0], read.shape[1], weights.shape[:2], read.shape[4] // groups
+    grouped = read.reshape(height, width, *kernel, groups, channels)
+    by_group = weights.reshape(*kernel, channels, groups, -1)
+    return np.einsum("hwklgc,klcgo->hwgo", grouped, by_group, optimize=True).reshape(height, width, -1)
 
 
 def _placed(operation: JsonObject, x: np.ndarray, shape: tuple[Any, ...]) -> np.ndarray:

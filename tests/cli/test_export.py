@@ -125,6 +125,7 @@ def test_the_list_shows_what_there_is_and_how_what_was_written_compares(finished
         "onnx",
         "int8",
         "akida",
+        "lava",
         "plan",
         "neurobench",
     ):

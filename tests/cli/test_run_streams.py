@@ -17,7 +17,7 @@ from deltafine.video.named_source import named_sources
 from tests.cli.running import Command
 from tests.kept_plans import write_played_run
 from tests.video.painted import SIZE, number_of, write_video
-from tests.video.streaming import BOUNDARY, RtspServer, StreamServer, as_jpegs, as_transport_stream
+from tests.video.streaming import BOUNDARY, RtspServer, StreamServer, as_jpegs, as_transport_stream, live_playlist
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,20 @@ def test_a_recording_on_a_server_is_played_whole(run: Path, tmp_path: Path) -> N
         frames, said = until(playing)
     assert [frame.number for frame in frames] == list(range(30))
     assert said == []
+
+
+def test_a_live_playlist_is_played_as_it_grows(run: Path, tmp_path: Path) -> None:
+    """HLS: pieces of a list that names the newest ones, over HTTP."""
+    with (
+        live_playlist(tmp_path) as name,
+        _file_server(tmp_path) as address,
+        play(run, [f"{address}/{name}"]) as playing,
+    ):
+        frames, said = until(playing, so_many(8))
+    assert said == []
+    assert all(later.number > frame.number for frame, later in pairwise(frames))
+    assert frames[-1].number > 40  # more than the list held at first
+    assert playing.whole.reconnections == 0
 
 
 def _file_server(folder: Path):  # type: ignore[no-untyped-def]

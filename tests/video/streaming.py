@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -60,6 +61,34 @@ def as_transport_stream(frames: int = 100) -> list[bytes]:
     content = file.getvalue()
     each = 188 * max(len(content) // 188 // frames, 1)
     return [content[begin : begin + each] for begin in range(0, len(content), each)]
+
+
+@contextlib.contextmanager
+def live_playlist(folder: Path) -> Iterator[str]:
+    """Writes HLS as a camera does, a piece of half a second after the other; gives the name of the playlist."""
+    over = threading.Event()
+    options = {"hls_time": "0.5", "hls_list_size": "4", "hls_flags": "delete_segments"}
+
+    def write() -> None:
+        with av.open(str(folder / "live.m3u8"), "w", format="hls", options=options) as container:
+            stream: Any = container.add_stream("libx264", rate=RATE)
+            stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+            stream.options = {"tune": "zerolatency", "g": "5", "preset": "ultrafast"}
+            for number in itertools.count():
+                if over.wait(1 / RATE):
+                    break
+                picture = np.ascontiguousarray(paint(number % 100))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        while not (folder / "live.m3u8").exists():
+            time.sleep(0.05)
+        yield "live.m3u8"
+    finally:
+        over.set()
+        writing.join()
 
 
 class StreamServer:
