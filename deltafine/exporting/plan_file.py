@@ -181,7 +181,8 @@ def _document(plan: Plan) -> JsonObject:
 
 def _without_table(operation: Operation) -> JsonObject:
     """An operation, without what none of the kinds in the format has."""
-    return {key: value for key, value in dataclasses.asdict(operation).items() if key not in ("table", "before")}
+    without = ("table", "before", "restarts")
+    return {key: value for key, value in dataclasses.asdict(operation).items() if key not in without}
 
 
 def described(plan: Plan) -> JsonObject:

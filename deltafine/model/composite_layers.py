@@ -7,6 +7,7 @@ that of ``keras.ops.dot_product_attention``, one operation for what can be writt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deltafine.model import keras_private
+from deltafine.model import graph, keras_private
 from deltafine.model.layer_names import Names
 from deltafine.model.trace import Call, Value
 
@@ -46,6 +47,17 @@ def may_be_opened(operation: keras.Operation) -> bool:
     return type(operation).__name__ == _FUSED and keras_private.is_keras_operation(operation)
 
 
+def has_other_values(operation: keras.Operation) -> bool:
+    """Whether values of an attention have another size than keys: Keras' fused operation then tells a wrong shape.
+
+    Asked for its weights, the layer does without that operation.
+    """
+    if not isinstance(operation, layers.MultiHeadAttention):
+        return False
+    config = operation.get_config()
+    return bool(config["value_dim"] != config["key_dim"])
+
+
 def opened(call: Call) -> Inside | None:
     """What is inside a layer, if that is a graph."""
     names = Names()
@@ -60,10 +72,35 @@ def opened(call: Call) -> Inside | None:
             made = _attended(call.operation, *args, **kwargs) if fused else call.operation.call(*args, **kwargs)
             outputs = keras.tree.flatten(made)
             function = names.function(inputs, [leaf for leaf in outputs if isinstance(leaf, keras.KerasTensor)])
+            function = _with_sizes(function, inputs)
     except Exception:  # a layer of the user's own may raise anything where it is not given numbers
         return None
     leaves = keras.tree.flatten((call.args, call.kwargs))
     return Inside(function, tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Value)))
+
+
+def _with_sizes(function: keras.Function, inputs: list[keras.KerasTensor]) -> keras.Function:
+    """The function with the sizes of its reshapes that follow from those of the inputs.
+
+    ``ops.reshape(x, (ops.shape(x)[0], -1, channels))`` is without a size for a batch that is not known yet. That is
+    no shape to be called with, and leaves the other sizes open.
+    """
+
+    def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _is_open(node.operation) or None in args[0].shape[1:]:
+            return node.operation(*args, **kwargs)
+        sizes = node.operation.newshape[1:]
+        known = math.prod(size for size in sizes if size not in (None, -1))
+        left = math.prod(args[0].shape[1:]) // max(known, 1)
+        return keras.ops.reshape(args[0], (-1, *(left if size in (None, -1) else size for size in sizes)))
+
+    if not any(map(_is_open, function.operations)):
+        return function
+    return Names().function(inputs, graph.walk(function, inputs, on_call))
+
+
+def _is_open(operation: Any) -> bool:
+    return type(operation).__name__ == "Reshape" and None in getattr(operation, "newshape", ())[:1]
 
 
 def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
@@ -74,10 +111,10 @@ def bound(call: Call, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
     )
     if keras_private.takes_training(call.operation):
         kwargs = {**kwargs, "training": False}
-    if isinstance(call.operation, _ATTENTION) and not keras_private.has_fused_attention(call.operation):
-        kwargs = {**kwargs, "return_attention_scores": True}  # else both products are one operation
-        if kwargs.get("use_causal_mask"):
-            kwargs |= {"use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
+    if isinstance(call.operation, _ATTENTION) and kwargs.get("use_causal_mask"):
+        kwargs = {**kwargs, "use_causal_mask": False, "attention_mask": _causal_mask(call, kwargs)}
+    if has_other_values(call.operation):
+        kwargs = {**kwargs, "return_attention_scores": True}
     return args, kwargs
 
 

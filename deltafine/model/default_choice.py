@@ -19,11 +19,11 @@ from deltafine.errors import DeltafineError
 from deltafine.model.activation_calls import activation_kind
 from deltafine.model.guarding import ATTENTION_KINDS, Guard
 from deltafine.model.insertable import require_insertable
+from deltafine.model.opened_layers import opened_trace
 from deltafine.model.reach import reach
 from deltafine.model.site_plan import SitePlan
 from deltafine.model.sites import Site, make_sites
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
-from deltafine.model.trace import trace
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def find_activations(model: keras.Model, *, frame_shape: Sequence[int | None] | 
     """
     require_insertable(model)
     require_channels_last(model)
-    plan = SitePlan(trace(model, frame_shape))
+    plan = SitePlan(opened_trace(model, frame_shape))
     require_frames_apart(model, plan.trace)
     _require_measurable(model, plan)
     return default_sites(plan)
@@ -64,7 +64,7 @@ def find_activations(model: keras.Model, *, frame_shape: Sequence[int | None] | 
 
 def default_sites(plan: SitePlan) -> list[Site]:
     """The default choice of a traced model."""
-    first = activation_sites(plan)
+    first = activation_sites(plan, inside=True)
     reasons = {site.name: site.reason for site in first}
     added = _added(plan, [site.name for site in first if site.selected])
     added += [plan.name_of[state] for states in plan.states.values() for state in states]
@@ -83,9 +83,13 @@ def default_sites(plan: SitePlan) -> list[Site]:
             reasons[name] = GATE if in_gate else COSTS_MORE
 
 
-def activation_sites(plan: SitePlan) -> list[Site]:
-    """The inputs and hidden activations alone: the default choice of earlier versions."""
+def activation_sites(plan: SitePlan, *, inside: bool = False) -> list[Site]:
+    """The inputs and hidden activations alone: the default choice of earlier versions.
+
+    Those had no delta layers inside layers that call others; ``inside`` adds the activations there.
+    """
     names = [name for name in plan.places if name in plan.activations or plan.is_input(name)]
+    names = [name for name in names if inside or not plan.is_inside(name)]
     return make_sites(plan, names, {name: _why_not(plan, name) for name in names})
 
 

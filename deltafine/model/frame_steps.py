@@ -1,7 +1,8 @@
 """A network that takes clips, as what it does with one frame after the other.
 
 ``TimeDistributed`` parts, and what works on each step alone, take the frame. Recurrent layers take one step: their
-states go in, and their next states come out. The answer to a frame is then the one that the network gives for the clip
+states go in, and their next states come out. So does a causal convolution over time, of which the states are the
+frames before. The answer to a frame is then the one that the network gives for the clip
 that ends with it, however long that is.
 """
 
@@ -16,7 +17,7 @@ import keras
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, FoldTime, UnfoldTime
 from deltafine.layers.state_deltas import DeltaStates
-from deltafine.model import graph, keras_private, recurrent
+from deltafine.model import along_time, graph, keras_private, recurrent
 from deltafine.model.activation_calls import activation_kind
 from deltafine.model.insert import insert_deltas
 from deltafine.model.layer_names import Names
@@ -25,7 +26,8 @@ from deltafine.model.recurrent_steps import RecurrentStep
 layers = keras.layers
 _STEP_BY_STEP = (
     layers.Dense, layers.Identity, layers.Rescaling, layers.Dropout, layers.GaussianNoise, layers.GaussianDropout,
-    layers.AlphaDropout, layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
+    layers.AlphaDropout, layers.ReLU, layers.LeakyReLU, layers.ELU,
+    layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
 )  # fmt: skip
 _ALONG_CHANNELS = (layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization, layers.Concatenate)
 _OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Negative", "Absolute", "Cast")
@@ -47,9 +49,13 @@ class FrameSteps:
 
 @dataclass(frozen=True)
 class _OverTime:
-    """Stands for a tensor (batch, time, ...) of the network: the frame's (batch, ...)."""
+    """Stands for a tensor (batch, time, ...) of the network: the frame's (batch, ...).
+
+    ``padding`` frames of zeros stand before the first one.
+    """
 
     value: keras.KerasTensor
+    padding: int = 0
 
 
 def frame_steps(model: keras.Model) -> FrameSteps:
@@ -58,10 +64,38 @@ def frame_steps(model: keras.Model) -> FrameSteps:
     Raises:
         DeltafineError: a layer works on several frames at once, so the network cannot run frame by frame.
     """
+    _require_forward(model)
     inside = [layer for _, layer in graph.all_layers_by_path(model)]
     if any(isinstance(layer, layers.TimeDistributed) for layer in inside):
         model = insert_deltas(model, [])
     return _Steps(model).made()
+
+
+def _require_forward(model: keras.Model) -> None:
+    """Refuse recurrent layers that cannot go from frame to frame, each with its reason.
+
+    Raises:
+        DeltafineError: naming the first one.
+    """
+
+    def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = node.operation
+        if isinstance(layer, layers.RNN | layers.Bidirectional) and (why := _why_not_forward(layer, node)):
+            raise DeltafineError(
+                f"Layer '{name}' ({type(layer).__name__}) of model '{model.name}' {why}, so the model cannot run frame "
+                "by frame: run it in Keras, or build that part as a recurrent layer without that."
+            )
+        return [None] * len(node.outputs)
+
+    graph.walk(model, graph.input_tensors(model), on_call)
+
+
+def _why_not_forward(layer: keras.layers.Layer, node: Any) -> str:
+    if isinstance(layer, layers.Bidirectional) or layer.go_backwards:
+        return "reads a clip from its last frame on"
+    if _is_masked(node) or any(tensor.dtype == "bool" for tensor in node.input_tensors):
+        return "leaves out steps by a mask"
+    return "begins with a state that the model computes (initial_state)" if len(node.input_tensors) > 1 else ""
 
 
 class _Steps:
@@ -95,6 +129,12 @@ class _Steps:
             return self._call_on_frames(operation, args, kwargs, self._names)
         if isinstance(operation, layers.RNN) and len(given) == 1 and not _is_masked(node):
             return self._recurrent(name, operation, args[0].value)
+        if len(given) == 1 and isinstance(args[0], _OverTime) and not _is_masked(node):
+            made = self._along_time(operation, args[0])
+            if made is not None:
+                return made
+        if any(isinstance(leaf, _OverTime) and leaf.padding for leaf in given):
+            raise self._several_frames(name, operation)
         if type(operation).__name__ == "GetItem" and _takes_last(args):
             return args[0].value[(slice(None), *args[1][2:])]
         rank = len(node.input_tensors[0].shape)
@@ -102,6 +142,24 @@ class _Steps:
             raise self._several_frames(name, operation)
         values = keras.tree.map_structure(lambda leaf: leaf.value if isinstance(leaf, _OverTime) else leaf, args)
         return _OverTime(self._names.keep(operation)(*values, **kwargs))
+
+    def _along_time(self, operation: Any, given: _OverTime) -> _OverTime | None:
+        """What a layer over time and space gives, if it needs no frames but those up to this one."""
+        before = along_time.padding_before(operation)
+        if before is not None:
+            return _OverTime(along_time.padded(operation, given.value, self._names), given.padding + before)
+        reach = along_time.frames_before(operation, given.padding)
+        if reach is not None:
+            return _OverTime(along_time.convolved(operation, given.value, reach, self._names, self._remember))
+        one = None if given.padding else along_time.on_frames(operation, self._names)
+        return None if one is None else _OverTime(one(given.value))
+
+    def _remember(self, name: str, value: keras.KerasTensor, frames: int) -> list[keras.KerasTensor]:
+        """States that hold a tensor as it was in so many frames before, the last one first."""
+        past = [self._names.input(self._names.free(f"{name}_state"), value.shape, value.dtype) for _ in range(frames)]
+        self._before += past
+        self._after += [keras.ops.copy(one) for one in (value, *past[:-1])]
+        return past
 
     def _call_on_frames(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Names) -> Any:
         """A call on frames that are folded into the batch, or behind the end of time."""

@@ -80,11 +80,6 @@ def takes_training(operation: keras.Operation) -> bool:
     return bool(getattr(operation, "_call_has_training_arg", False))
 
 
-def has_fused_attention(layer: keras.layers.Layer) -> bool:
-    """Whether an attention layer was told to compute both of its products in one operation."""
-    return bool(layer._flash_attention)
-
-
 @dataclass(frozen=True)
 class AttentionParts:
     """What an attention layer is made of.

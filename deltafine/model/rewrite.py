@@ -14,6 +14,7 @@ from deltafine.model import graph, keras_private
 from deltafine.model.activation_calls import has_fused_activation
 from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.cloning import clone
+from deltafine.model.composite_layers import Inside
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.layer_names import Names
 from deltafine.model.recurrent import StateValue
@@ -35,6 +36,7 @@ class Rewriter:
 
     def __init__(self, sites: Sequence[Site], settings: DeltaSettings) -> None:
         self._sites = {site.name: site for site in sites}
+        self._trace = sites[0].plan.trace if sites else None
         self._settings = settings
         self._split = {_without_index(name) for name in self._sites}
         self._clones: dict[int, keras.layers.Layer] = {}
@@ -44,9 +46,9 @@ class Rewriter:
         self._deltas: dict[str, DeltaActivation] = {}
         # Old and new layers in order of creation, and the same for nested models: parents before children.
         self._layers: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
-        self._models: list[tuple[keras.Model, keras.Model]] = []
+        self._models: list[tuple[keras.layers.Layer, keras.Model]] = []
 
-    def names(self, model: keras.Model, prefix: str) -> Names:
+    def names(self, model: graph.Graph, prefix: str) -> Names:
         """Names on the level of a graph with this path: taken are those of the graph and of its delta layers."""
         outer = prefix.rstrip("/")
         deltas = (name.rpartition("/") for name in self._delta_names)
@@ -66,7 +68,7 @@ class Rewriter:
 
     def rewrite(
         self,
-        model: keras.Model,
+        model: graph.Graph,
         inputs: Sequence[keras.KerasTensor],
         clock: keras.KerasTensor | None,
         prefix: str,
@@ -95,6 +97,10 @@ class Rewriter:
                 # Without delta layers inside too: what is to be measured must be seen.
                 return self._call_time_distributed(operation, args, kwargs, prefix, prefix + name, names)
             site_name = prefix + name
+            if (inside := self._inside(operation)) is not None:
+                given = inside.inputs(args, kwargs)
+                made = self._call_nested(inside.function, operation.name, given, {}, clock, site_name, names, operation)
+                return self.after(site_name, made[0], clock, operation.dtype_policy, names) if len(made) == 1 else made
             if not isinstance(operation, keras.layers.Layer):
                 # Operations without state can be called again as they are.
                 outputs = names.keep(operation)(*args, **kwargs)
@@ -105,6 +111,18 @@ class Rewriter:
             return self.after(site_name, outputs, clock, policy, names)
 
         return graph.walk(model, inputs, on_call)
+
+    def _inside(self, operation: keras.Operation) -> Inside | None:
+        """What is inside a layer where a delta layer is to stand there."""
+        inside = None if self._trace is None else self._trace.insides.get(id(operation))
+        if inside is None or self._trace is None:
+            return None
+        home = self._trace.homes[id(operation)]
+        return inside if any(name.startswith(home) for name in self._sites) else None
+
+    def _is_within_opened(self, prefix: str) -> bool:
+        trace = self._trace
+        return trace is not None and any(prefix.startswith(trace.homes[layer]) for layer in trace.insides)
 
     def finish(self, model: keras.Model, result: keras.Model) -> None:
         """Copy weights and ``trainable`` flags from the old layers and models to the new ones."""
@@ -139,9 +157,10 @@ class Rewriter:
         if id(layer) not in self._clones and (deltas := self._of_states(f"{prefix}{name}", layer.dtype_policy)):
             self._clones[id(layer)] = with_state_deltas(clone(layer, name=name), deltas)
             self._layers.append((layer, self._clones[id(layer)]))
+        sizes = _sizes(layer, args) if self._is_within_opened(prefix) else {}
         if prefix + name not in self._split or not has_fused_activation(layer):
-            return names.keep(self._clone(layer, name=name))(*args, **kwargs)
-        linear = names.keep(self._clone(layer, name=name, activation=None))
+            return names.keep(self._clone(layer, name=name, **sizes))(*args, **kwargs)
+        linear = names.keep(self._clone(layer, name=name, activation=None, **sizes))
         if id(layer) not in self._fused:
             self._fused[id(layer)] = self._activation_of(layer, names.free(f"{name}_activation"))
         return names.keep(self._fused[id(layer)])(linear(*args, **kwargs))
@@ -175,30 +194,37 @@ class Rewriter:
 
     def _call_nested(
         self,
-        model: keras.Model,
+        model: graph.Graph,
         new_name: str,
         inputs: list[keras.KerasTensor],
         kwargs: dict[str, Any],
         clock: keras.KerasTensor | None,
         path: str,
         names: Names,
+        owner: keras.layers.Layer | None = None,
     ) -> Any:
-        """Call the rewritten form of a nested model; the first call makes it, and names its sites."""
+        """Call the rewritten form of a nested model, or of what is inside its owner.
+
+        The first call makes it, and names its sites.
+        """
         if id(model) not in self._graphs:
             has_sites = any(name.startswith(f"{path}/") for name in self._sites)
-            self._graphs[id(model)] = self._nested(model, new_name, f"{path}/", has_sites and clock is not None)
+            with_clock = has_sites and clock is not None
+            self._graphs[id(model)] = self._nested(model, new_name, f"{path}/", with_clock, owner or model)
         new, with_clock = self._graphs[id(model)]
         outputs = keras.tree.flatten(names.keep(new)([*inputs, clock] if with_clock else inputs, **kwargs))
         return keras.tree.pack_sequence_as(graph.output_structure(model), outputs)
 
-    def _nested(self, model: keras.Model, new_name: str, prefix: str, with_clock: bool) -> tuple[keras.Model, bool]:
+    def _nested(
+        self, model: graph.Graph, new_name: str, prefix: str, with_clock: bool, owner: Any
+    ) -> tuple[keras.Model, bool]:
         names = self.names(model, prefix)
         inputs = [names.input(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.input_tensors(model)]
         place = len(self._models)
         clock = names.input(names.free("clock"), (None,), "int32") if with_clock else None
         outputs = self.rewrite(model, inputs, clock, prefix, names)
         new = names.model([*inputs, clock] if with_clock else inputs, outputs, new_name)
-        self._models.insert(place, (model, new))
+        self._models.insert(place, (owner, new))
         return new, with_clock
 
     def _call_time_distributed(
@@ -235,6 +261,14 @@ def _layers_of_layer(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers inside one but for the delta layers of its states."""
     inside = keras_private.layers_within(layer, include_self=False)
     return [one for one in inside if not isinstance(one, StateDelta)]
+
+
+def _sizes(layer: keras.layers.Layer, args: tuple[Any, ...]) -> dict[str, Any]:
+    """What to change in an EinsumDense that leaves sizes of its output open, as those inside attention do."""
+    if not isinstance(layer, keras.layers.EinsumDense) or None not in layer.compute_output_shape(args[0].shape)[1:]:
+        return {}
+    shape = tuple(keras.Operation.compute_output_spec(layer, *args).shape)[1:]
+    return {} if None in shape else {"output_shape": shape}
 
 
 def _without_index(site_name: str) -> str:

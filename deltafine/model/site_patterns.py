@@ -131,6 +131,7 @@ def _inputs_of_uncovered(sites: Sequence[Site]) -> list[str]:
         for value in dict.fromkeys(call.inputs):
             while (maker := plan.trace.maker.get(value)) is not None and isinstance(maker.operation, _LOOKED_THROUGH):
                 value = maker.inputs[0]
-            if value in names and value in plan.with_frames and plan.trace.maker.get(value) not in plan.gates:
+            possible = value in names and value in plan.with_frames and not plan.is_inside(names[value])
+            if possible and plan.trace.maker.get(value) not in plan.gates:
                 found[names[value]] = None
     return list(found)

@@ -89,6 +89,10 @@ class SitePlan:
         """Whether the site is an input of the model."""
         return site_name in self.input_sites.values()
 
+    def is_inside(self, site_name: str) -> bool:
+        """Whether the site is inside a layer of which the calls inside stand for its own."""
+        return any(site_name.startswith(self.trace.homes[layer]) for layer in self.trace.insides)
+
     @cached_property
     def places(self) -> dict[str, list[Value]]:
         """Every tensor where a delta layer could stand, by site name, in order of computation.
@@ -100,7 +104,7 @@ class SitePlan:
             for state in self.states.get(call, ()):
                 found.setdefault(f"{call.site_name.split('#')[0]}/{state.product}", []).append(state)
             if len(call.outputs) == 1 and not isinstance(call.operation, FoldFrames | UnfoldFrames):
-                found.setdefault(call.site_name, []).append(call.outputs[0])
+                found.setdefault(self.trace.site_name(call), []).append(call.outputs[0])
         return found
 
     @cached_property
@@ -128,5 +132,5 @@ class SitePlan:
         found: dict[str, Call] = {}
         for call in self.trace.calls:
             if is_activation(call):
-                found.setdefault(call.site_name, call)
+                found.setdefault(self.trace.site_name(call), call)
         return found

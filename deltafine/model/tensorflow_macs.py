@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 _MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 _OTHERS = frozenset({
-    "Einsum", "XlaEinsum", "Conv", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput",
+    "XlaEinsum", "Conv", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput",
     "Conv3DBackpropInputV2", "SparseTensorDenseMatMul", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
 })  # fmt: skip
 
 
 def tensorflow_macs(call: Call) -> int | None:
-    """MACs of a call of a layer on one sample; None where it does other products than those of matrices."""
+    """MACs of a call of a layer on one sample; None where it does other products than those of matrices.
+
+    Convolutions without padding are known, too: of others, it is open how many MACs fall on zeros around a picture.
+    """
     import tensorflow as tf
 
     @tf.autograph.experimental.do_not_convert
@@ -39,11 +42,28 @@ def tensorflow_macs(call: Call) -> int | None:
         return None
     inner = [node.op for function in graph.as_graph_def().library.function for node in function.node_def]
     operations = graph.get_operations()
-    if any(kind in _OTHERS or kind in _MATRICES for kind in inner) or any(one.type in _OTHERS for one in operations):
+    if any(kind in _OTHERS or kind in _COUNTED for kind in inner):
         return None  # how often inner functions run is not known
-    products = [_of_matrices(operation) for operation in operations if operation.type in _MATRICES]
+    if any(one.type in _OTHERS and not _is_plain_convolution(one) for one in operations):
+        return None
+    products = [
+        _COUNTED[operation.type](operation)
+        for operation in operations
+        if operation.type in _COUNTED or _is_plain_convolution(operation)
+    ]
     known = [macs for macs in products if macs is not None]
     return sum(known) if len(known) == len(products) else None
+
+
+def _is_plain_convolution(operation: tf.Operation) -> bool:
+    return operation.type == "Conv2D" and operation.get_attr("padding") == b"VALID"
+
+
+def _of_convolution(operation: tf.Operation) -> int | None:
+    kernel, made = operation.inputs[1].shape, operation.outputs[0].shape
+    if not (kernel.is_fully_defined() and made.is_fully_defined()):
+        return None
+    return int(math.prod(made) * math.prod(kernel[:-1]))
 
 
 def _of_matrices(operation: tf.Operation) -> int | None:
@@ -52,3 +72,17 @@ def _of_matrices(operation: tf.Operation) -> int | None:
         return None
     transposed = any(operation.node_def.attr[name].b for name in ("transpose_a", "adj_x"))
     return int(math.prod(made) * left[-2 if transposed else -1])
+
+
+def _of_einsum(operation: tf.Operation) -> int | None:
+    terms = operation.get_attr("equation").decode().split("->")[0].split(",")
+    sizes: dict[str, int | None] = {}
+    for term, value in zip(terms, operation.inputs, strict=True):
+        if "." in term or value.shape.rank != len(term):
+            return None
+        sizes.update(zip(term, value.shape, strict=True))
+    known = [size for size in sizes.values() if size is not None]
+    return math.prod(known) if len(terms) == 2 and len(known) == len(sizes) else None
+
+
+_COUNTED = {**dict.fromkeys(_MATRICES, _of_matrices), "Einsum": _of_einsum, "Conv2D": _of_convolution}

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph, keras_private
+
+if TYPE_CHECKING:
+    from deltafine.model.composite_layers import Inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,18 +76,31 @@ class Call:
 class Trace:
     """The calls of a model in order of computation, and who makes and who reads each tensor.
 
-    ``names`` holds the names of all operations on each level by its site name, "" for the outermost.
+    ``names`` holds the names of all operations on each level by its site name, "" for the outermost; ``homes``, by the
+    id of a graph that is called, the site name of what is inside, with a slash behind it; ``insides``, by the id of a
+    layer, what is inside those of which the calls inside stand for theirs.
     """
 
-    def __init__(self, inputs: dict[str, Value], open_wrappers: bool = True) -> None:
+    def __init__(self, inputs: dict[str, Value], open_wrappers: bool = True, opener: Opener | None = None) -> None:
         self.inputs = inputs
         self.open_wrappers = open_wrappers
+        self.opener = opener
+        self.insides: dict[int, Inside] = {}
+        self._given_by: dict[Value, str] = {}
         self.outputs: list[Value] = []
         self.calls: list[Call] = []
         self.maker: dict[Value, Call] = {}
         self.readers: dict[Value, list[Call]] = defaultdict(list)
         self.homes: dict[int, str] = {}
         self.names: dict[str, set[str]] = {}
+
+    def site_name(self, call: Call) -> str:
+        """The place behind a call: that of the layer whose output it gives, where it is the last one in a layer."""
+        return self._given_by.get(call.outputs[0], call.site_name) if len(call.outputs) == 1 else call.site_name
+
+    def gives(self, site_name: str, value: Value) -> None:
+        """A value made inside a layer is what the layer gives."""
+        self._given_by[value] = site_name
 
     def add(self, call: Call) -> None:
         """Append a call whose inputs are already there."""
@@ -95,7 +111,17 @@ class Trace:
             self.readers[value].append(call)
 
 
-def trace(model: keras.Model, frame_shape: Sequence[int | None] | None = None, *, open_wrappers: bool = True) -> Trace:
+Opener = Callable[[Call], "Inside | None"]
+"""Says what is inside the layer of a call, if the calls in there are to stand for it."""
+
+
+def trace(
+    model: keras.Model,
+    frame_shape: Sequence[int | None] | None = None,
+    *,
+    open_wrappers: bool = True,
+    opener: Opener | None = None,
+) -> Trace:
     """Trace a built Functional or Sequential model.
 
     Args:
@@ -103,6 +129,7 @@ def trace(model: keras.Model, frame_shape: Sequence[int | None] | None = None, *
         frame_shape: shape of one input sample without the batch axis, for a model with one input that
             takes any size; by default the model's own.
         open_wrappers: show what ``TimeDistributed`` runs on each frame; else it is one call.
+        opener: asked of each layer what is inside it; by default all of them stay whole.
 
     Raises:
         DeltafineError: an input size is unknown, or ``frame_shape`` does not fit the model.
@@ -122,7 +149,7 @@ def trace(model: keras.Model, frame_shape: Sequence[int | None] | None = None, *
         for tensor, shape in zip(tensors, shapes, strict=True)
     ]
     names = [tensor.name for tensor in tensors]
-    result = Trace(dict(zip(names, values, strict=True)), open_wrappers)
+    result = Trace(dict(zip(names, values, strict=True)), open_wrappers, opener)
     result.outputs = _trace_graph(model, values, _Level("", "", 1), result)
     return result
 
@@ -146,7 +173,7 @@ class _Level:
     repeats: int
 
 
-def _trace_graph(model: keras.Model, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
+def _trace_graph(model: graph.Graph, inputs: Sequence[Value], level: _Level, result: Trace) -> list[Value]:
     def on_call(name: str, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = node.operation
         if graph.is_graph(operation):
@@ -156,8 +183,18 @@ def _trace_graph(model: keras.Model, inputs: Sequence[Value], level: _Level, res
             return _trace_time_distributed(operation, name, args, kwargs, level, result)
         outputs = _output_values(node, args, kwargs)
         masked = any(keras_private.is_masked(tensor) for tensor in node.input_tensors)
-        _add(result, level, name, operation, outputs, args, kwargs, masked)
-        return outputs
+        call = _call(level, name, operation, outputs, args, kwargs, masked)
+        inside = None if result.opener is None else result.opener(call)
+        if inside is None:
+            result.add(call)
+            return outputs
+        result.insides[id(operation)] = inside
+        given = _trace_graph(
+            inside.function, inside.inputs(args, kwargs), _inside(operation, name, level, result), result
+        )
+        if len(given) == 1:
+            result.gives(call.site_name, given[0])
+        return given
 
     result.names[level.site.removesuffix("/")] = set(graph.operation_names(model))
     return graph.walk(model, inputs, on_call)
@@ -170,16 +207,16 @@ def _trace_time_distributed(
     clips = args[0] if args else kwargs["inputs"]
     inner, length = wrapper.layer, clips.shape[1]
     frames = Value((None, *clips.shape[2:]), clips.dtype)
-    _add(result, level, f"{name}/fold", FoldFrames(), [frames], (clips,), {})
+    result.add(_call(level, f"{name}/fold", FoldFrames(), [frames], (clips,), {}))
     level = _Level(level.path, level.site, level.repeats * length)
     if graph.is_graph(inner):
         outputs = _trace_graph(inner, [frames], _inside(inner, name, level, result), result)
     else:
         spec = inner.compute_output_spec(_symbolic(frames))
         outputs = [Value(tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))]
-        _add(result, level, name, inner, outputs, (frames,), {})
+        result.add(_call(level, name, inner, outputs, (frames,), {}))
     unfolded = [Value((None, length, *value.shape[1:]), value.dtype) for value in outputs]
-    _add(result, level, f"{name}/unfold", UnfoldFrames(), unfolded, tuple(outputs), {})
+    result.add(_call(level, f"{name}/unfold", UnfoldFrames(), unfolded, tuple(outputs), {}))
     return unfolded
 
 
@@ -188,16 +225,13 @@ def _inside(inner: Any, name: str, level: _Level, result: Trace) -> _Level:
     return _Level(path, result.homes.setdefault(id(inner), f"{level.site}{name}/"), level.repeats)
 
 
-def _add(
-    result: Trace, level: _Level, name: str, operation: Any, outputs: Sequence[Value],
+def _call(
+    level: _Level, name: str, operation: Any, outputs: Sequence[Value],
     args: tuple[Any, ...], kwargs: dict[str, Any], masked: bool = False,
-) -> None:  # fmt: skip
+) -> Call:  # fmt: skip
     inputs = tuple(leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Value))
-    result.add(
-        Call(
-            level.path + name, operation, inputs, tuple(outputs), args, kwargs, level.repeats, level.site + name, masked
-        )
-    )
+    path, site = level.path + name, level.site + name
+    return Call(path, operation, inputs, tuple(outputs), args, kwargs, level.repeats, site, masked)
 
 
 def _output_values(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Value]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from deltafine.runtime.array_sizes import owned_bytes
-from deltafine.runtime.event_rules import follows_sensitivity, sent_by_own_rule
+from deltafine.runtime.event_rules import follows_sensitivity, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
@@ -20,7 +20,7 @@ from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, MOST_ROWS, SC
 from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import SLIDING, Program, aligned
-from deltafine.runtime.plan import DELAY, UNKNOWN, Operation
+from deltafine.runtime.plan import DELAY, UNKNOWN, Operation, begins_anew
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -110,7 +110,8 @@ class NumbaState(NotCopied):
         for delayed in self._delayed.values():
             delayed[:] = 0
         self._reader.reset()
-        self.fresh, self._compare_all, self._anew = True, False, False
+        self.fresh, self._compare_all, self._anew, self.frames = True, False, False, 0
+        self._restarting = False
 
     def go_on_from(self, values: Sequence[np.ndarray]) -> None:
         """Go on with the values of another engine, (height, width, channels) of each tensor.
@@ -183,6 +184,10 @@ class NumbaState(NotCopied):
     def begin(self, frame: np.ndarray) -> None:
         """Take a frame in."""
         self.counters.fill(0)
+        self._restarting = begins_anew(self.program.plan, self.frames)
+        if self._restarting:
+            for delayed in self._delayed.values():
+                delayed[:] = 0
         self.take_in(frame)
 
     def end(self) -> None:
@@ -197,6 +202,7 @@ class NumbaState(NotCopied):
         for operation in self.program.plan.delays:
             self._delayed[operation.output][:] = self._views[operation.before]
         self.fresh = self._compare_all = self._anew = False
+        self.frames += 1
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
@@ -222,6 +228,8 @@ class NumbaState(NotCopied):
             self._keep(first, plan.operations[first], self._delayed[plan.operations[first].output])
         elif plan.own_rule(plan.operations[first]) is not None:
             self._run_own_rule(first, plan.operations[first])
+        elif plan.operations[first].restarts:
+            self._run_delta_of_state(first, plan.operations[first])
         elif plan.operations[first].kind == UNKNOWN:
             self._run_keras(first, last)
         else:
@@ -251,8 +259,21 @@ class NumbaState(NotCopied):
             masks[:] = as_it_was
             arrays.changed[index] = changed
 
+    def _run_delta_of_state(self, place: int, operation: Operation) -> None:
+        delta = operation.finish.delta
+        assert delta is not None
+        threshold = self.program.plan.arrays[delta.threshold]
+        threshold = threshold * np.float32(self._sensitivity) if self._follows[place] else threshold
+        given = self.value(operation.inputs[0])
+        self._keep(place, operation, sent(delta, given, self._held(operation), threshold))
+
+    def _held(self, operation: Operation) -> np.ndarray | None:
+        """What a delta layer has sent last; None where it begins."""
+        first = self.fresh or (self._restarting and operation.restarts)
+        return None if first else self.value(operation.output)
+
     def _run_own_rule(self, place: int, operation: Operation) -> None:
-        before = None if self.fresh else self.value(operation.output)
+        before = self._held(operation)
         given = self.value(operation.inputs[0])
         self._keep(place, operation, sent_by_own_rule(self.program.plan, operation, given, before, self._sensitivity))
 

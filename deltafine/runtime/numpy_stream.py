@@ -15,7 +15,7 @@ from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.numpy_tables import attended, blended, gathered, reached_by_table
-from deltafine.runtime.plan import DELAY, ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan
+from deltafine.runtime.plan import DELAY, ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan, begins_anew
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -40,7 +40,8 @@ class NumpyState(NotCopied):
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
         self._delayed = {delay.output: np.zeros_like(self.values[delay.output]) for delay in self.plan.delays}
         self._counts = FrameCounts(self.plan)
-        self.fresh, self._compare_all = True, False
+        self.fresh, self._compare_all, self.frames = True, False, 0
+        self._restarting = False
 
     def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
         """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
@@ -69,6 +70,9 @@ class NumpyState(NotCopied):
         """Advance by one frame (height, width, channels), any number type."""
         frame = frame.astype(np.float32, copy=False)
         self._counts = FrameCounts(self.plan)
+        self._restarting = begins_anew(self.plan, self.frames)
+        if self._restarting:
+            self._delayed = {index: np.zeros_like(values) for index, values in self._delayed.items()}
         with np.errstate(all="ignore"):  # as in the kernels, and in Keras
             for first, last in self._sections:
                 results = self._of_keras(first, last)
@@ -78,6 +82,7 @@ class NumpyState(NotCopied):
         for operation in self.plan.delays:
             self._delayed[operation.output] = self.values[operation.before].copy()
         self.fresh = self._compare_all = False
+        self.frames += 1
 
     def counts(self) -> FrameCounts:
         """What the last frame took."""
@@ -118,6 +123,8 @@ class NumpyState(NotCopied):
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
         if self.fresh or operation.kind in ("input", DELAY) or self.plan.own_rule(operation) is not None:
+            return everywhere
+        if operation.restarts:
             return everywhere
         if self._compare_all and follows_sensitivity(self.plan, operation):
             return everywhere
@@ -193,9 +200,10 @@ class NumpyState(NotCopied):
         rows = ACTIVATIONS[finish.activation](rows, *finish.parameters).astype(np.float32, copy=False)
         if finish.delta is None:
             return rows
+        first = self.fresh or (self._restarting and operation.restarts)
         if self.plan.own_rule(operation) is not None:
             shape = self.plan.tensors[operation.output].shape
-            before = None if self.fresh else old.reshape(shape)
+            before = None if first else old.reshape(shape)
             whole = sent_by_own_rule(self.plan, operation, rows.reshape(shape), before, float(self._sensitivity))
             return whole.reshape(rows.shape)
         threshold = arrays[finish.delta.threshold]
@@ -203,7 +211,7 @@ class NumpyState(NotCopied):
             threshold = threshold[active]
         if follows_sensitivity(self.plan, operation):
             threshold = threshold * self._sensitivity
-        return sent(finish.delta, rows, None if self.fresh else old, threshold)
+        return sent(finish.delta, rows, None if first else old, threshold)
 
 
 def matrices(plan: Plan) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from deltafine.layers import EventRule
 
 _MOST_BYTES = 64 << 20
-VERSION = 4
-"""1 had no structure of outputs, and shapes that were not always the model's; 2 and 3 had fewer kinds of operations."""
+VERSION = 5
+"""1 had no structure of outputs, and shapes that were not always the model's; 2 and 3 had fewer kinds of operations; 4
+had states that never began anew."""
 MACS = ("conv", "depthwise")
 """Kinds of operations that multiply and accumulate."""
 
@@ -113,6 +114,7 @@ class Operation:
             for a layer left to Keras that multiplies in a way that no rule counts.
         finish: what is done to each output row.
         before: of a delay, the tensor whose value in the frame before it gives; -1 for others.
+        restarts: whether it is the delta layer of a state, and begins anew with it.
         layer: class of the Keras layer it comes from.
     """
 
@@ -131,7 +133,13 @@ class Operation:
     dense_macs: int | None = 0
     finish: Finish = field(default_factory=Finish)
     before: int = -1
+    restarts: bool = False
     layer: str = ""
+
+
+def begins_anew(plan: Plan, frames: int) -> bool:
+    """Whether states are zeros again, after so many frames of a stream."""
+    return plan.clip > 0 and frames > 0 and frames % plan.clip == 0
 
 
 def can_run_by_events(operation: Operation) -> bool:
@@ -150,6 +158,7 @@ class Plan:
         outputs: indices of the tensors that are the predictions of a frame.
         arrays: weights, thresholds and fan-outs by name.
         structure: how the outputs are given, see ``deltafine.runtime.output_structure``.
+        clip: after so many frames, what was in the frame before is zeros again; 0 for never.
         own_rules: by the names of their delta layers, the event rules that the engines do not know, which are the
             user's own. They are not saved: they are Python code.
     """
@@ -160,6 +169,7 @@ class Plan:
     outputs: tuple[int, ...]
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     structure: Structure = 0
+    clip: int = 0
     own_rules: dict[str, EventRule] = field(repr=False, default_factory=dict)
 
     @property
@@ -178,8 +188,11 @@ class Plan:
         return None if delta is None else self.own_rules.get(delta.name)
 
     def runs_in_python(self, operation: Operation) -> bool:
-        """Whether no kernel computes it: it is left to Keras, a delay, or its event rule is the user's own."""
-        return operation.kind in (UNKNOWN, DELAY) or self.own_rule(operation) is not None
+        """Whether no kernel computes it: it is left to Keras, or stands alone, see ``sections``."""
+        return operation.kind == UNKNOWN or self._stands_alone(operation)
+
+    def _stands_alone(self, operation: Operation) -> bool:
+        return operation.kind == DELAY or self.own_rule(operation) is not None or operation.restarts
 
     @property
     def delays(self) -> list[Operation]:
@@ -189,12 +202,12 @@ class Plan:
     def sections(self) -> list[tuple[int, int]]:
         """Operations from ... to that run in one go: by kernels, or neighbours that are left to Keras.
 
-        A delay, and one with an event rule of the user's own, stands alone.
+        A delay, the delta layer of a state, and one with an event rule of the user's own, stands alone.
         """
         bounds: list[tuple[int, int]] = []
         before: object = None
         for place, operation in enumerate(self.operations):
-            alone = operation.kind == DELAY or self.own_rule(operation) is not None
+            alone = self._stands_alone(operation)
             kind = place if alone else operation.kind == UNKNOWN
             if bounds and kind == before and type(kind) is type(before):
                 bounds[-1] = (bounds[-1][0], place + 1)
@@ -277,7 +290,8 @@ def plan_of(document: JsonObject, arrays: dict[str, np.ndarray]) -> Plan:
     tensors = [Tensor(t["name"], tuple(t["shape"]), tuple(t["sample_shape"])) for t in document["tensors"]]
     outputs, structure = tuple(document["outputs"]), document["structure"]
     packed(structure, outputs)  # fails here, not in the first step
-    return Plan(document["name"], tensors, [_operation(o) for o in document["operations"]], outputs, arrays, structure)
+    operations = [_operation(operation) for operation in document["operations"]]
+    return Plan(document["name"], tensors, operations, outputs, arrays, structure, document.get("clip", 0))
 
 
 def _operation(document: JsonObject) -> Operation:

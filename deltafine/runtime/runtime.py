@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -170,6 +171,7 @@ class DeltaStream(NotCopied):
             state.go_on_from([self.state.as_kept(index) for index in range(len(self._plan.tensors))])
         if self._sensitivity != 1:
             state.set_sensitivity(self._sensitivity, compare_all=False)
+        state.frames = self.state.frames
         self.state, self._later = state, None
 
     def _keep_budget(self, controller: Controller, milliseconds: float) -> None:
@@ -252,6 +254,8 @@ class DeltaRuntime(NotCopied):
         budget_ms, budget_macs: what a frame of a stream may take in the mean, in milliseconds, or as a share of the
             dense MACs: each stream keeps its mean there by moving its ``sensitivity``, from 0.25 to 8. First frames
             do not count, held ones do. One of the two.
+        clip: after how many frames states begin anew, of a model of clips that has some; 0 for never, and by default
+            those of a clip of a recurrent model, as when it was trained and measured.
         precision: ``"float32"``, or ``"int8"`` for weights and activations in 8-bit integers, see docs/runtime.md. It
             needs the ranges of values, which ``calibrate`` finds on frames, and which are kept with the plan.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
@@ -286,6 +290,7 @@ class DeltaRuntime(NotCopied):
         every: int = 1,
         budget_ms: float | None = None,
         budget_macs: float | None = None,
+        clip: int | None = None,
         precision: str = "float32",
         cache: bool = True,
         custom_objects: Mapping[str, Any] | None = None,
@@ -316,6 +321,8 @@ class DeltaRuntime(NotCopied):
             self.plan = self._from_path(Path(source), frame_size, cache and not own_code, trust)
         else:
             self.plan = self._compile(source, frame_size)
+        if clip is not None:
+            self.plan = _with_clip(self.plan, clip)
         if budget_ms is not None or budget_macs is not None:
             require_sensitivity(self.plan)
         if budget_macs is not None and not self.plan.dense_macs():
@@ -577,6 +584,15 @@ class DeltaRuntime(NotCopied):
         program = Program(plan, choice)
         self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras
         return lambda: NumbaState(program, self._calls_keras)
+
+
+def _with_clip(plan: Plan, clip: int) -> Plan:
+    """The plan with states that begin anew after so many frames."""
+    if clip < 0:
+        raise DeltafineError(f"clip is {clip}: give a whole number of frames, or 0 for states that run on.")
+    if not plan.delays:
+        raise DeltafineError(f"Model '{plan.name}' has no states that could begin anew: leave clip out.")
+    return replace(plan, clip=clip)
 
 
 _NO_RANGES = "The ranges of values, which int8 needs, are not known yet: call calibrate(frames) with some frames first."

@@ -206,7 +206,7 @@ KINDS: dict[str, Kind] = {
     "clips_lstm": Kind(lambda: clips("lstm"), timed=False),
     "clips_convlstm": Kind(lambda: clips("convlstm"), timed=False),
     "clips_attention": Kind(lambda: clips("attention"), runs=False),
-    "stateful": Kind(stateful, refused="stateful", runs=False),
+    "stateful": Kind(stateful, refused="stateful"),
     "named_like_new_operations": Kind(named_like_new_operations),
     "frozen": Kind(frozen),
     "half_frozen": Kind(half_frozen, slow=True),

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
+from deltafine.layers import DeltaActivation, Stream
 from deltafine.measurement import Probe, product_counting
 from deltafine.measurement.collector import Collector
-from deltafine.model import DeltaSettings, find_activations, insert_deltas, mac_layers, select_sites
+from deltafine.model import DeltaSettings, find_activations, graph, insert_deltas, mac_layers, select_sites
 from deltafine.model.tensor_products import Product
 from tests.layers.recurrent_by_hand import Held, by_hand
 from tests.measurement.by_hand import changes, macs_that_meet
@@ -58,17 +59,17 @@ def test_counts_in_a_product_equal_brute_force(data):
     assert product.dense_macs == np.prod(list(sizes.values()))
 
 
-def transformer():
+def transformer(dropout=0.0):
     inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((16, 5), name="tokens")(layers.Conv2D(5, 2, 2, activation="relu", name="patches")(inputs))
-    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, name="attention")(x, x)])
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, dropout=dropout, name="attention")(x, x)])
     return randomise(keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x))))
 
 
 def streams(model, video, step=0.3, **choice):
     sites = select_sites(find_activations(model), **choice)
     refined = insert_deltas(
-        model, sites, DeltaSettings(initial_threshold=step), frames=video.shape[1] if choice else None
+        model, sites, DeltaSettings(initial_threshold=step), frames=video.shape[1] if "at" in choice else None
     )
     collector = Collector(Probe(refined))
     piece = collector.probe.run(video)
@@ -86,7 +87,7 @@ def still_corner(shape, seed=0):
 
 def test_attention_is_counted_product_by_product():
     model, video = transformer(), still_corner((2, 4, 8, 8, 3))
-    refined, collector, counts = streams(model, video)
+    refined, collector, counts = streams(model, video, skip=["attention/*"])
     attention = refined.get_layer("attention")
     tokens = keras.Model(refined.inputs, refined.get_layer("tokens").output)
     x = np.asarray(tokens(video)).reshape(2, 4, 16, 5)
@@ -109,6 +110,37 @@ def test_attention_is_counted_product_by_product():
     assert 0 < first.macs_delta[:, 1:].mean() < first.macs_delta.shape[0] * 2 * 16 * 16 * 3
     dense = {layer.name: layer.dense_macs for layer in collector.layers()}
     assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_delta_layers_inside_attention_hold_what_its_products_and_its_last_layer_read(dropout):
+    model, video = transformer(dropout), still_corner((2, 4, 8, 8, 3))
+    refined, collector, counts = streams(model, video, step=0.03)
+    inside = refined.get_layer("attention")
+    deltas = [layer for layer in inside.layers if isinstance(layer, DeltaActivation)]
+    assert len(deltas) == 4
+    sent = {}
+    with Stream(measuring=True):
+        graph.run(refined, [video], lambda path, layer, args, kwargs, outputs: sent.update({path: outputs}))
+    query, key, value, attended = (np.asarray(sent[f"attention/{delta.name}"]).reshape(2, 4, 16, 2, 3)
+                                   for delta in sorted(deltas, key=_role))  # fmt: skip
+    for part in (query, key, value, attended):
+        assert 0 < changes(part)[:, 1:].mean() < 1
+    q, k = (changes(part).transpose(0, 1, 3, 2, 4) for part in (query, key))
+    products = [found for name, found in counts.items() if "einsum" in name]
+    np.testing.assert_array_equal(products[0].macs_delta, (q[:, :, :, :, None] | k[:, :, :, None]).sum((2, 3, 4, 5)))
+    last = counts["attention/attention_output"]
+    np.testing.assert_array_equal(last.macs_delta, changes(attended).sum((2, 3, 4)) * 5)
+    dense = {layer.name: layer.dense_macs for layer in collector.layers()}
+    assert sum(dense.values()) == sum(entry.dense_macs for entry in mac_layers(model))
+    whole = {layer.name for layer in streams(model, video, skip=["attention/*"])[1].layers()}
+    assert whole == set(dense)
+
+
+def _role(delta):
+    """Queries, keys, values, what is attended to; where Keras scales queries first, these are a product."""
+    names = ["query", "multiply", "key", "value", "dotproductattention", "einsum"]
+    return next(place for place, name in enumerate(names) if delta.name.startswith(name))
 
 
 @pytest.mark.parametrize("causal", [False, True])

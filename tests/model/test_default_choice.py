@@ -94,6 +94,13 @@ def joined_branches() -> Any:
     return _ended(inputs, layers.Conv2D(8, 3, padding="same", activation="relu", name="last")(joined))
 
 
+INSIDE = ("query", "key", "value", "dotproductattention")
+OF_BLOCKS = [
+    name
+    for number in (0, 1)
+    for name in (f"before_attention{number}", *(f"attention{number}/{part}" for part in INSIDE),
+                 f"before_dense{number}", f"into{number}")
+]  # fmt: skip
 KINDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "linear bottlenecks and residual sums": (
         inverted_residuals,
@@ -110,7 +117,7 @@ KINDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "a transformer": (
         transformer,
-        ["input", "before_attention0", "before_dense0", "into0", "before_attention1", "before_dense1", "into1"],
+        ["input", *OF_BLOCKS],
     ),
     "parts of a concatenation": (joined_branches, ["input", "stem", "down", "last"]),
 }  # fmt: skip

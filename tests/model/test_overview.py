@@ -93,13 +93,16 @@ def inside_time_distributed():
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling3D()(x)))
 
 
+PARTS = ("query", "key", "value", "dotproductattention", "attention_output")
+
+
 @pytest.mark.parametrize(
     ("make", "apart", "added"),
     [
         (two_recurrent_layers, ["second", "head"], "first"),
         (inside_time_distributed, ["second", "head"], "first"),
         (bottleneck, ["expand"], "linear"),
-        (lambda: tiny_transformer(), ["attention", "into", "head"], "norm"),
+        (lambda: tiny_transformer(), [f"attention/{part}" for part in PARTS] + ["into", "head"], "attention/key"),
     ],
 )
 def test_what_is_behind_a_delta_layer_and_what_is_not_are_all_there_is(make, apart, added):

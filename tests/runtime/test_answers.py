@@ -476,14 +476,6 @@ def test_what_the_runtime_cannot_hold_is_refused_in_a_sentence(make: Callable[[A
         DeltaRuntime(model_of(make)).step(next(pictures(SHAPE)))
 
 
-def test_a_model_that_takes_its_states_as_inputs_is_refused() -> None:
-    frame, state = keras.Input(SHAPE), keras.Input((3,), name="state")
-    new = layers.GRUCell(3)(layers.GlobalAveragePooling2D()(frame), state)[0]
-    model = keras.Model({"frame": frame, "state": state}, {"answer": layers.Dense(2)(new), "state": new})
-    with pytest.raises(DeltafineError, match=r"has 2 inputs, .* \(further inputs, such as states, are not supported\)"):
-        DeltaRuntime(model)
-
-
 def test_a_layer_that_remembers_frames_is_refused() -> None:
     model = model_of(lambda x: layers.LSTM(3, stateful=True)(layers.Reshape((6, 21))(x)), batch_size=1)
     with pytest.raises(DeltafineError, match="is stateful"):

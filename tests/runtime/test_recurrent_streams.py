@@ -10,6 +10,7 @@ from keras import layers
 from deltafine import DeltaRuntime
 from deltafine.errors import DeltafineError
 from deltafine.jobs.bench import bench
+from deltafine.layers import Stream
 from deltafine.measurement import Probe
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from tests.model.small_models import randomise
@@ -58,7 +59,7 @@ def video(frames=14):
 @pytest.mark.parametrize("kind", [*RECURRENT, "ConvLSTM2D"])
 def test_the_answer_to_a_frame_is_that_of_keras_to_the_whole_video_up_to_it(kind, make, engine):
     frames = video()
-    runtime = DeltaRuntime(make(kind, 4), engine=engine)
+    runtime = DeltaRuntime(make(kind, 4), engine=engine, clip=0)
     assert not runtime.plan.unknown
     answers = [runtime.step(frame) for frame in frames]
     for length in (1, 2, 9, len(frames)):
@@ -68,10 +69,37 @@ def test_the_answer_to_a_frame_is_that_of_keras_to_the_whole_video_up_to_it(kind
     np.testing.assert_array_equal(runtime.step(frames[0]), answers[0])
 
 
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+@pytest.mark.parametrize("make", [of_clips, refined])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU, reset before", "ConvLSTM2D"])
+def test_by_default_states_begin_anew_with_every_clip_as_in_the_report(kind, make, engine):
+    frames, model = video(), make(kind, 4)
+    runtime = DeltaRuntime(model, engine=engine)
+    answers = [runtime.step(frame) for frame in frames]
+    state = None
+    for end in (4, 8, 12):
+        with Stream(state) as stream:
+            expected = np.asarray(model(frames[None, end - 4 : end]))[0]
+        state = stream.state
+        np.testing.assert_allclose(answers[end - 1], expected, rtol=0, atol=1e-5)
+    on = DeltaRuntime(model, engine=engine, clip=0)
+    assert np.abs([on.step(frame) for frame in frames][11] - answers[11]).max() > 1e-4
+    runtime.reset()
+    np.testing.assert_array_equal(runtime.step(frames[0]), answers[0])
+
+
+def test_a_number_of_frames_after_which_states_begin_anew_is_checked():
+    with pytest.raises(DeltafineError, match="whole number of frames"):
+        DeltaRuntime(of_clips("LSTM", 4), engine="numpy", clip=-1)
+    inputs = keras.Input(SHAPE)
+    with pytest.raises(DeltafineError, match="has no states that could begin anew"):
+        DeltaRuntime(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)), engine="numpy", clip=4)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "ConvLSTM2D"])
 def test_answers_along_time_are_those_of_the_frames(kind):
     frames = video()
-    runtime = DeltaRuntime(refined(kind, 4, sequences=True), engine="numpy")
+    runtime = DeltaRuntime(refined(kind, 4, sequences=True), engine="numpy", clip=0)
     expected = refined(kind, len(frames), sequences=True).predict(frames[None], verbose=0)[0]
     np.testing.assert_allclose([runtime.step(frame) for frame in frames], expected, rtol=0, atol=1e-5)
 
@@ -118,9 +146,34 @@ def test_what_works_on_several_frames_at_once_is_refused():
     x = layers.GlobalAveragePooling3D(name="everything")(layers.Conv3D(2, 2, name="conv")(inputs))
     with pytest.raises(DeltafineError, match=r"'conv' \(Conv3D\) .* works on several frames at once"):
         DeltaRuntime(keras.Model(inputs, x))
-    x = layers.LSTM(3, go_backwards=True, name="back")(layers.TimeDistributed(layers.Flatten())(inputs))
-    with pytest.raises(DeltafineError, match=r"'back' \(LSTM\) .* works on several frames at once"):
-        DeltaRuntime(keras.Model(inputs, x))
+
+
+def _from_the_first(x):
+    start = layers.Dense(3)(x[:, 0])
+    return layers.GRU(3, name="steps")(x, initial_state=start)
+
+
+def _from_the_end_of_another(x):
+    x, *states = layers.LSTM(3, return_sequences=True, return_state=True)(x)
+    return layers.LSTM(3, name="steps")(x, initial_state=states)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda x: layers.LSTM(3, go_backwards=True, name="steps")(x), "reads a clip from its last frame on"),
+        (lambda x: layers.Bidirectional(layers.LSTM(3), name="steps")(x), "reads a clip from its last frame on"),
+        (lambda x: layers.LSTM(3, name="steps")(layers.Masking()(x)), "leaves out steps by a mask"),
+        (lambda x: layers.GRU(3, name="steps")(x, mask=keras.ops.any(x > 0, axis=-1)), "leaves out steps by a mask"),
+        (_from_the_first, "begins with a state that the model computes"),
+        (_from_the_end_of_another, "begins with a state that the model computes"),
+    ],
+)
+def test_recurrent_layers_that_cannot_go_forward_are_refused_with_the_reason(make, why):
+    inputs = keras.Input((4, *SHAPE))
+    model = keras.Model(inputs, make(layers.TimeDistributed(layers.Flatten())(inputs)))
+    with pytest.raises(DeltafineError, match=rf"'steps' \(\w+\) .* {why}"):
+        DeltaRuntime(model)
 
 
 def test_dense_runtimes_are_not_timed_on_networks_that_take_clips(tmp_path):

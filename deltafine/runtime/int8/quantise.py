@@ -54,7 +54,7 @@ def in_bytes(plan: Plan, ranges: np.ndarray) -> BytePlan:
     return BytePlan(
         plan.name, making.tensors, made, outputs,
         {name: array for name, array in making.arrays.items() if name in used},
-        plan.structure, plan.own_rules, making.grids, making.steps,
+        plan.structure, own_rules=plan.own_rules, grids=making.grids, steps=making.steps,
     )  # fmt: skip
 
 

@@ -19,13 +19,15 @@ from deltafine.runtime.plan import Finish, Operation, Plan, Tensor
 class Lowering:
     """A plan in the making: which tensor each value of the Keras graph is, and the arrays gathered so far.
 
-    ``calls``: those left to Keras, by the operation's name, and which of their outputs the operation is.
+    ``calls``: those left to Keras, by the operation's name, and which of their outputs the operation is; ``maker``:
+    the call that gives each value so far.
     """
 
     def __init__(self, name: str, frame: Value) -> None:
         self.plan = Plan(name, [], [], ())
         self.known: dict[Value, int] = {}
         self.calls: dict[str, tuple[Call, int]] = {}
+        self.maker: dict[Value, Call] = {}
         self.known[frame] = self.add("input", "input", (), frame.sample_shape)
 
     def alias(self, value: Value, of: Value) -> None:

@@ -15,6 +15,7 @@ from deltafine.model.augmentation_layers import is_augmentation
 from deltafine.model.trace import Call
 from deltafine.runtime.activation_functions import of_layer
 from deltafine.runtime.event_rules import KNOWN
+from deltafine.runtime.lowering.attention_products import attention_products, combined
 from deltafine.runtime.lowering.convolutions import conv, dense, depthwise, separable
 from deltafine.runtime.lowering.draft import Lowering, add_call, as_image, geometry, pair
 from deltafine.runtime.lowering.merges import affine, elementwise, layer_scale, negative, prelu, spread
@@ -42,6 +43,7 @@ def lower(lowering: Lowering, call: Call) -> None:
         DeltafineError: nothing can.
     """
     operation = call.operation
+    lowering.maker.update(dict.fromkeys(call.outputs, call))
     if isinstance(operation, FoldTime | UnfoldTime) or (_does_nothing(operation) and _reads_one(call)):
         lowering.alias(call.outputs[0], call.inputs[0])
         return
@@ -78,6 +80,8 @@ def _has_own_rule(call: Call) -> bool:
 
 def _does_nothing(operation: keras.Operation) -> bool:
     """Whether the layer only does something in training; a class of the user's own may do anything."""
+    if keras_private.is_keras_operation(operation):
+        return type(operation).__name__ == "Copy"
     plain = type(operation).__module__.startswith("keras.")
     return plain and (isinstance(operation, _NOTHING) or is_augmentation(operation))
 
@@ -168,9 +172,10 @@ def _delta(lowering: Lowering, call: Call) -> int:
     rule = layer.rule
     if rule.name not in KNOWN:
         lowering.plan.own_rules[call.path] = rule
-    delta = Delta(call.path, rule.name, layer.granularity, lowering.array(f"{call.path}:threshold", threshold))
-    inputs = (lowering.known[call.inputs[0]],)
-    return lowering.add("identity", call.path, inputs, shape, finish=Finish(delta=delta), layer="DeltaActivation")
+    name = lowering.array(f"{call.path}:threshold", threshold)
+    delta = Delta(call.path, rule.name, layer.granularity, name)
+    how = {"finish": Finish(delta=delta), "layer": "DeltaActivation", "restarts": layer.restarts}
+    return lowering.add("identity", call.path, (lowering.known[call.inputs[0]],), shape, **how)
 
 
 def _pool(kind: str) -> Rule:
@@ -268,4 +273,5 @@ _OPERATIONS: dict[str, Rule] = {
     "Mean": _mean, "Sum": reduction("sum"), "Max": reduction("max"), "Min": reduction("min"),
     "Concatenate": _concatenate, "Negative": negative, "Resize": resized,
     "Softmax": softmax("softmax"), "LogSoftmax": softmax("log_softmax"),
+    "DotProductAttention": attention_products, "Einsum": combined,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,8 +19,9 @@ from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation
 from deltafine.layers.time import FoldTime, UnfoldTime
 from deltafine.model import graph
+from deltafine.model.carried_states import answers_of, carried_steps, clip_of, without_kept_states
 from deltafine.model.clip_model import frame_layers
-from deltafine.model.frame_steps import frame_steps
+from deltafine.model.frame_steps import FrameSteps, frame_steps
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
 from deltafine.model.trace import Call, Trace, Value, trace
 from deltafine.runtime.keras_macs import count_left_to_keras
@@ -54,17 +56,22 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
         DeltafineError: the model cannot run on single frames, has several inputs, or computes in double precision.
     """
     tensors = graph.input_tensors(model)
-    if len(tensors) != 1:
+    carried = carried_steps(model) if len(tensors) > 1 else None
+    if len(tensors) != 1 and carried is None:
         raise DeltafineError(
-            f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time "
-            "(further inputs, such as states, are not supported): run it in Keras."
+            f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time: run it in Keras; "
+            "or, if all inputs but one are states, give it a dict of outputs with each new state under its input's "
+            "name and of its shape."
         )
     require_channels_last(model)
     _require_single(model)
+    if carried is not None:
+        return _compile_steps(carried, answers_of(model))
     shape = tuple(tensors[0].shape)
     if len(shape) == 5 and not frame_layers(model):
-        steps = frame_steps(model)
-        return _compile_steps(steps.model, model, steps.states)
+        compiled = _compile_steps(frame_steps(without_kept_states(model)), graph.output_structure(model))
+        compiled.plan.clip = clip_of(model)
+        return compiled
     clips = any(isinstance(layer, FoldTime) for _, layer in graph.all_layers_by_path(model))
     frame_shape = shape[2:] if clips else shape[1:]
     if frame_size is not None:
@@ -87,35 +94,35 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     outputs = [value for value in ends if value is not None and value in lowering.known]
     if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
-    return _finished(lowering, model, outputs)
+    return _finished(lowering, graph.output_structure(model), outputs)
 
 
-def _compile_steps(steps: keras.Model, model: keras.Model, states: int) -> Compiled:
-    """Compile a graph of one frame with states, the last of its inputs and outputs; ``model`` has its structure."""
-    traced = trace(steps, open_wrappers=False)
-    require_frames_apart(steps, traced)
-    (name, frame), *before = traced.inputs.items()
-    lowering = Lowering(steps.name, frame)
+def _compile_steps(steps: FrameSteps, structure: Any) -> Compiled:
+    """Compile a graph of one frame with states; ``structure`` is that of its answers."""
+    traced = trace(steps.model, open_wrappers=False)
+    require_frames_apart(steps.model, traced)
+    (_, frame), *before = traced.inputs.items()
+    lowering = Lowering(steps.model.name, frame)
     for name, value in before:
         lowering.known[value] = lowering.add(DELAY, name, (), value.sample_shape, layer="state")
-    masks = Masks(steps.name)
+    masks = Masks(steps.model.name)
     for call in traced.calls:
         masks.follow(call)
         lower(lowering, call)
-    answers = traced.outputs[: len(traced.outputs) - states]
+    answers = traced.outputs[: len(traced.outputs) - steps.states]
     delays = [operation for operation in lowering.plan.operations if operation.kind == DELAY]
     for operation, after in zip(delays, traced.outputs[len(answers) :], strict=True):
         operation.before = lowering.known[after]
-    return _finished(lowering, model, answers)
+    return _finished(lowering, structure, answers)
 
 
-def _finished(lowering: Lowering, model: keras.Model, outputs: Sequence[Value]) -> Compiled:
-    """The plan with these outputs, in the structure of those of the model."""
+def _finished(lowering: Lowering, structure: Any, outputs: Sequence[Value]) -> Compiled:
+    """The plan with these outputs, in such a structure."""
     plan = lowering.plan
     plan.outputs = tuple(
-        lowering.reshaped(value, f"{model.name}:{place}", value.sample_shape) for place, value in enumerate(outputs)
+        lowering.reshaped(value, f"{plan.name}:{place}", value.sample_shape) for place, value in enumerate(outputs)
     )
-    places = keras.tree.pack_sequence_as(graph.output_structure(model), range(len(outputs)))
+    places = keras.tree.pack_sequence_as(structure, range(len(outputs)))
     plan.structure = described(places)
     _join(plan)
     plan.operations = neighbours_together(plan.operations)
@@ -204,7 +211,7 @@ def _join_one(plan: Plan) -> bool:
 def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     """Let ``before`` do what ``after``, which only finishes rows, does."""
     first, second = before.finish, after.finish
-    if plan.own_rule(after) is not None:
+    if plan.own_rule(after) is not None or after.restarts:
         return False  # it is asked in every frame, so what it sees must be there
     shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
     if before.kind == "input" and len(set(shapes)) > 1:
