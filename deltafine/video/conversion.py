@@ -24,7 +24,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from deltafine.video.frames import UnreadableVideo
-from deltafine.video.orientation import orientation_of
+from deltafine.video.orientation import Orientation, orientation_of
 
 EXACT = (
     Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INP | Interpolation.FULL_CHR_H_INT
@@ -64,28 +64,46 @@ class Converter:
         self._packer = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        orientation = orientation_of(frame)
-        upright_height, upright_width, channels = self.shape
-        height, width = (upright_width, upright_height) if orientation.transposed else (upright_height, upright_width)
         name = frame.format.name
-        bits = 16
+        channels, bits = self.shape[2], 16
         if is_deep(name):
             if self._depth is None:
                 raise UnreadableVideo("has pictures of 16 bits, of which nothing tells how many are used")
             bits = self._depth()
-        if name == "rgb24" and channels == 3 and (height, width) == (frame.height, frame.width):
-            return orientation(_plane(frame.planes[0], np.uint8, 3))
+        if name == "rgb24" and channels == 3 and (frame.height, frame.width) in (self.shape[:2], self.shape[1::-1]):
+            orientation = orientation_of(frame)
+            if (frame.height, frame.width) == self._stored(transposed=orientation.transposed):
+                return orientation(_plane(frame.planes[0], np.uint8, 3))
         way = _way(name, frame.colorspace, frame.color_range, channels, bits)
         if way.wider is not None and _is_beyond_blue(frame, way):
             way = way.wider
-        scaled = self._scale(frame, width, height, way.format)
+        scaled, orientation = self._scaled(frame, way.format)
         if way.table is not None and way.rounded is not None:
             return orientation(_narrowed(scaled, way.table, way.rounded, channels))
         if channels == 3:  # faster than to do it in NumPy
             scaled = self._packer.reformat(scaled, format="rgb24", interpolation=REARRANGING, threads=1)
         return orientation(_plane(scaled.planes[0], np.uint8, channels))
 
-    def _scale(self, frame: VideoFrame, width: int, height: int, form: str) -> VideoFrame:
+    def _stored(self, *, transposed: bool) -> tuple[int, int]:
+        """Height and width before the picture is turned."""
+        height, width, _ = self.shape
+        return (width, height) if transposed else (height, width)
+
+    def _scaled(self, frame: VideoFrame, form: str) -> tuple[VideoFrame, Orientation]:
+        """A frame that is scaled and not turned yet, and how to turn it.
+
+        The small frame has the matrix, too. Whoever asks the large one keeps it until Python's collector comes: PyAV's
+        side data and its frame hold each other, and hundreds of large frames are a gigabyte.
+        """
+        told = frame.opaque if isinstance(frame.opaque, Orientation) else None
+        turned = round(frame.rotation / 90) % 2 == 1 if told is None else told.transposed
+        scaled = self._scale(frame, *self._stored(transposed=turned), form)
+        orientation = orientation_of(scaled) if told is None else told
+        if orientation.transposed != turned:  # a matrix that is no quarter of a turn
+            scaled = self._scale(frame, *self._stored(transposed=orientation.transposed), form)
+        return scaled, orientation
+
+    def _scale(self, frame: VideoFrame, height: int, width: int, form: str) -> VideoFrame:
         try:
             return self._scaler.reformat(
                 frame,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import struct
 import zlib
@@ -346,3 +347,24 @@ def write_image(path: Path, picture: np.ndarray) -> None:
 
 def test_the_painted_numbers_can_be_read_back() -> None:
     assert all(number_of(paint(number)) == number for number in range(256))
+
+
+def test_a_frame_is_let_go_when_it_is_converted(tmp_path: Path) -> None:
+    """Of a large video, hundreds of frames that wait for Python's collector are gigabytes."""
+    film = write_video(tmp_path / "film.mp4", FRAMES, codec="libx264")
+
+    def decoded() -> int:
+        return sum(isinstance(one, av.VideoFrame) and one.height == SIZE[0] for one in gc.get_objects())
+
+    convert = Converter((8, 8), 3)
+    gc.collect()
+    gc.disable()
+    try:
+        before = decoded()
+        with av.open(str(film)) as container:
+            for frame in container.decode(video=0):
+                convert(frame)
+        del frame
+        assert decoded() == before
+    finally:
+        gc.enable()
