@@ -17,7 +17,9 @@ from deltafine.settings import GivenSettings
 @takes_settings("bench", without_default=["cache"])
 def bench(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Videos to run on.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Videos to run on (default: those that RUN was measured on).")
+    ] = None,
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Frames in all.")] = 200,
     threads: Annotated[
         int | None,
@@ -35,6 +37,10 @@ def bench(
     from deltafine.runtime.plan_cache import available_cores
 
     refuse_missing_run(run)
+    if data is None:
+        from deltafine.jobs.origin import videos_of
+
+        data = videos_of(run)
     refuse_missing_videos(data)
     how = {"frames": frames, "every": every, "precision": precision}
     _bench(run, data, threads or 1, how, settings)

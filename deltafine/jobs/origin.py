@@ -83,6 +83,25 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
     return None
 
 
+def videos_of(run: Path) -> Path:
+    """The videos that a run was measured on: its streams, or its data where it had none.
+
+    Args:
+        run: a run directory, or the model in it.
+
+    Raises:
+        DeltafineError: there is no run that names any.
+    """
+    model = run / run_files.REFINED if run.is_dir() else run
+    try:
+        origin = origin_of(model, needed=True)
+    except DeltafineError as error:
+        raise DeltafineError(f"{str(error).rstrip('.')}: give --data.") from error
+    if origin is None:
+        raise DeltafineError(f"{model.parent} has no {run_files.SETTINGS} that names videos: give --data.")
+    return Path(origin.settings.streams or origin.settings.data)
+
+
 def cut_as_in_run(
     origin: Origin | None, data: Dataset, read: Read, sample: Sequence[int]
 ) -> tuple[Dataset, str | None]:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deltafine.jobs.origin import videos_of
+from deltafine.settings import RefineSettings
+
 WITHOUT_TENSORFLOW = """
 import sys
 
@@ -36,6 +39,7 @@ main()
         ("report there.keras --data . --streams nowhere", "There is nothing at nowhere"),
         ("bench none --data .", "There is no model at none: give a run directory or a model file."),
         ("bench there.keras --data nowhere", "There is nothing at nowhere"),
+        ("bench there.keras", "has no settings.toml that names videos: give --data."),
         ("export .", "There is no model at refined.keras: give a run directory or a model file."),
         ("export there.keras --data nowhere", "There is nothing at nowhere"),
     ],
@@ -49,3 +53,11 @@ def test_a_path_that_is_not_there_is_said_before_tensorflow_is_loaded(
     assert done.returncode == 2, done.stderr
     assert sentence in " ".join(done.stderr.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there.keras"]
+
+
+@pytest.mark.parametrize(("streams", "expected"), [("test/", "test"), (None, "videos")])
+def test_bench_takes_the_videos_that_a_run_was_measured_on(streams: str | None, expected: str, tmp_path: Path) -> None:
+    settings = RefineSettings(model="model.keras", data="videos", streams=streams)
+    (tmp_path / "settings.toml").write_text(settings.to_toml())
+    (tmp_path / "refined.keras").write_bytes(b"")
+    assert videos_of(tmp_path) == videos_of(tmp_path / "refined.keras") == Path(expected)
