@@ -17,7 +17,6 @@ from deltafine.exporting.lava_chain import LavaBlock, LavaChain, lava_chain
 from deltafine.exporting.lava_network import LavaNetwork, LavaPlayer, dense_layers, in_netx_numbers
 from deltafine.model.insert import delta_layers
 from deltafine.runtime.lowering.lower import compile_model
-from deltafine.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import h5py
@@ -86,9 +85,11 @@ class Lava(ExportFormat):
         return replace(made, network=min(networks, key=error))
 
     def write(self, made: ForLava, file: Path) -> None:
+        from deltafine.storage import hdf5
+
         network = made.network
         assert network is not None
-        write_atomically(file, lambda path: write_netx(network, path))
+        hdf5.write(file, lambda written: fill_netx(network, written))
 
     def check(self, made: ForLava, file: Path, clips: np.ndarray | None) -> Agreement | None:
         network = read_netx(file)
@@ -106,51 +107,48 @@ def _stepper(network: LavaNetwork) -> Callable[[np.ndarray, bool], list[np.ndarr
     return step
 
 
-def write_netx(network: LavaNetwork, file: Path) -> None:
-    """Write a network as netx reads it: channels first, kernels as correlations.
+def fill_netx(network: LavaNetwork, written: h5py.File) -> None:
+    """Fill a file with a network as netx reads it: channels first, kernels as correlations.
 
     What netx does not know are attributes: of the file ``spike_exp``, ``latency`` in steps, ``scale`` and ``head``; of
     a layer its ``name``.
     """
-    import h5py
-
-    with h5py.File(file, "w") as written:
-        written.attrs.update(
-            spike_exp=network.spike_exp, latency=len(network.blocks), scale=network.scale, head=network.head
-        )
-        layers = written.create_group("layer")
-        _add(layers, "input", "input", network.shape, **{"neuron/vThMant": network.threshold})
-        shape: tuple[int, ...] = network.shape
-        flat = False
-        for block, dense in zip(network.blocks, dense_layers(network.blocks), strict=True):
-            if dense and not flat:
-                _add(layers, "flatten", "flatten", (1, 1, int(np.prod(shape))))
-            weights = block.weights.transpose(3, 2, 0, 1)
-            if dense:
-                values: dict[str, Any] = {
-                    "weight": weights.reshape(len(weights), -1),
-                    "inFeatures": int(np.prod(shape)),
-                    "outFeatures": len(weights),
-                }
-            else:
-                values = {
-                    "weight": weights,
-                    "inChannels": shape[2],
-                    "outChannels": len(weights),
-                    "kernelSize": weights.shape[2:],
-                    "stride": block.strides,
-                    "padding": block.padding,
-                    "dilation": (1, 1),
-                    "groups": block.groups,
-                }
-            if block.threshold is None:
-                values["neuron/sigma_output"] = True
-            else:
-                # netx reverses nothing of a bias for each neuron: (width, height, channels).
-                bias = block.bias if block.bias.ndim == 1 else block.bias.transpose(1, 0, 2)
-                values.update({"neuron/vThMant": int(block.threshold), "bias": bias.ravel() if dense else bias})
-            _add(layers, "dense" if dense else "conv", block.name, block.shape, **values)
-            shape, flat = block.shape, dense
+    written.attrs.update(
+        spike_exp=network.spike_exp, latency=len(network.blocks), scale=network.scale, head=network.head
+    )
+    layers = written.create_group("layer")
+    _add(layers, "input", "input", network.shape, **{"neuron/vThMant": network.threshold})
+    shape: tuple[int, ...] = network.shape
+    flat = False
+    for block, dense in zip(network.blocks, dense_layers(network.blocks), strict=True):
+        if dense and not flat:
+            _add(layers, "flatten", "flatten", (1, 1, int(np.prod(shape))))
+        weights = block.weights.transpose(3, 2, 0, 1)
+        if dense:
+            values: dict[str, Any] = {
+                "weight": weights.reshape(len(weights), -1),
+                "inFeatures": int(np.prod(shape)),
+                "outFeatures": len(weights),
+            }
+        else:
+            values = {
+                "weight": weights,
+                "inChannels": shape[2],
+                "outChannels": len(weights),
+                "kernelSize": weights.shape[2:],
+                "stride": block.strides,
+                "padding": block.padding,
+                "dilation": (1, 1),
+                "groups": block.groups,
+            }
+        if block.threshold is None:
+            values["neuron/sigma_output"] = True
+        else:
+            # netx reverses nothing of a bias for each neuron: (width, height, channels).
+            bias = block.bias if block.bias.ndim == 1 else block.bias.transpose(1, 0, 2)
+            values.update({"neuron/vThMant": int(block.threshold), "bias": bias.ravel() if dense else bias})
+        _add(layers, "dense" if dense else "conv", block.name, block.shape, **values)
+        shape, flat = block.shape, dense
 
 
 def _add(layers: h5py.Group, kind: str, name: str, shape: tuple[int, ...], **values: Any) -> None:
@@ -165,7 +163,7 @@ def _add(layers: h5py.Group, kind: str, name: str, shape: tuple[int, ...], **val
 
 
 def read_netx(file: Path) -> LavaNetwork:
-    """Read what ``write_netx`` wrote.
+    """Read what ``fill_netx`` wrote.
 
     Raises:
         DeltafineError: it is damaged, or of another make.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ def multiplied(plan: Plan, factor: float) -> Plan:
     """The same plan with other thresholds."""
     names = {o.finish.delta.threshold for o in plan.operations if o.finish.delta and follows_sensitivity(plan, o)}
     arrays = {name: a * np.float32(factor) if name in names else a for name, a in plan.arrays.items()}
-    return Plan(plan.name, plan.tensors, plan.operations, plan.outputs, arrays, plan.structure, plan.own_rules)
+    return replace(plan, arrays=arrays)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
