@@ -18,7 +18,7 @@ from deltafine.settings import GivenSettings
 def bench(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a model file.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Videos to run on (default: those that RUN was measured on).")
+        Path | None, typer.Option(metavar="DIR", help="Videos to run on (default: the streams of RUN, or its videos).")
     ] = None,
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Frames in all.")] = 200,
     threads: Annotated[

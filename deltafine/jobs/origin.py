@@ -84,7 +84,7 @@ def origin_of(model: Path, *, needed: bool = False) -> Origin | None:
 
 
 def videos_of(run: Path) -> Path:
-    """The videos that a run was measured on: its streams, or its data where it had none.
+    """The streams that a run was measured on, or where it had none all of its videos.
 
     Args:
         run: a run directory, or the model in it.
