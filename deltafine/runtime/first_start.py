@@ -9,10 +9,9 @@ from typing import Any
 from deltafine.errors import DeltafineWarning
 
 SAID = (
-    "The kernels are compiled for this machine, once, which takes about {takes}: NumPy answers meanwhile, more slowly, "
-    "and equal up to rounding."
+    "The kernels are compiled for this machine, once, which takes a minute or two: NumPy answers meanwhile, more "
+    "slowly, and equal up to rounding."
 )
-TAKES = {"float32": "half a minute", "int8": "a minute"}
 
 
 def _kernels(precision: str) -> list[tuple[Any, tuple[Any, ...]]]:
@@ -60,7 +59,7 @@ class Compiling:
         self._precision = precision
         self._over, self._begun = threading.Event(), threading.Lock()
         self._failure = ""
-        warnings.warn(SAID.format(takes=TAKES[precision]), DeltafineWarning, stacklevel=4)
+        warnings.warn(SAID, DeltafineWarning, stacklevel=4)
 
     @property
     def done(self) -> bool:

@@ -23,7 +23,7 @@ from deltafine.storage.files import write_atomically
 _HEADER = f"deltafine kernels, numba {numba.__version__}\n".encode()
 _DIGEST = 32
 NOWHERE = (
-    "Compiled kernels cannot be kept{}: every start on this machine compiles them again, which takes half a minute."
+    "Compiled kernels cannot be kept{}: every start on this machine compiles them again, which takes a minute or two."
 )
 
 
