@@ -152,10 +152,11 @@ def test_a_live_playlist_is_played_as_it_grows(run: Path, tmp_path: Path) -> Non
         _file_server(tmp_path) as address,
         play(run, [f"{address}/{name}"]) as playing,
     ):
-        frames, said = until(playing, so_many(8))
+        # More than the list held at first: what a slow machine plays early is within its first pieces.
+        frames, said = until(playing, lambda frames, _: len(frames) >= 8 and frames[-1].number > 40)
     assert said == []
     assert all(later.number > frame.number for frame, later in pairwise(frames))
-    assert frames[-1].number > 40  # more than the list held at first
+    assert frames[-1].number > 40
     assert playing.whole.reconnections == 0
 
 
