@@ -64,6 +64,11 @@ class Batch:
         return len(self.labels)
 
     @property
+    def clips(self) -> list[tuple[int, int]]:
+        """Which clips they are: the video and the first frame of each."""
+        return list(zip(self.videos.tolist(), self.starts.tolist(), strict=True))
+
+    @property
     def targets(self) -> np.ndarray:
         """What every frame is to be answered with: (B,) labels, or (B, T) where each frame has a number of its own."""
         return self.frame_labels if self.numbers and self.frame_labels is not None else self.labels

@@ -78,16 +78,16 @@ def prepared(material: tuple[Path, Path]) -> Prepared:
     return prepare(RefineSettings(model=str(material[0]), data=str(material[1]), time=3600, **FAST), Quiet())
 
 
-@given(st.floats(1, 1e5), st.floats(1e-4, 10), st.floats(1e-5, 1))
+@given(st.floats(1, 1e5), st.floats(1e-4, 10), st.floats(0, 10), st.floats(1e-5, 1))
 def test_so_many_epochs_fit_into_the_time_and_one_more_does_not(
-    prepared: Prepared, left: float, step: float, per_frame: float
+    prepared: Prepared, left: float, step: float, answering: float, per_frame: float
 ) -> None:
-    epochs = epochs_in(left, prepared, step=step, per_frame=per_frame)
+    epochs = epochs_in(left, prepared, step=step, answering=answering, per_frame=per_frame)
     steps = len(prepared.clips("train", epoch=1))
     frames = sum(len(prepared.data.frame_labels(video)) for video in prepared.data.select("validation"))
     measuring = per_frame * frames * 3.5  # the streams are the validation videos
     of_an_epoch = steps * step + frames * per_frame
-    room = 0.85 * left - measuring
+    room = 0.85 * left - measuring - steps / prepared.passes * answering
     assert epochs == 1 or epochs * of_an_epoch <= room * (1 + 1e-9)
     assert (epochs + 1) * of_an_epoch > room * (1 - 1e-9)
 

@@ -144,6 +144,12 @@ class Prepared:
         return times
 
     @property
+    def clips_come_again(self) -> bool:
+        """Whether every pass shows the same training clips."""
+        drawn = self.settings.sampling == "random" and self.settings.clips_per_video is not None
+        return not drawn and _augmentation(self.settings) is None
+
+    @property
     def judged_by(self) -> str:
         """What a budget is about, see ``deltafine.refinement.thresholds.budget.DEFAULT_DROP``."""
         if self.scoring is not None:

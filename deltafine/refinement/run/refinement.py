@@ -37,6 +37,7 @@ from deltafine.refinement.thresholds.budget import Budget
 from deltafine.refinement.thresholds.calibration import calibration_videos
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD
 from deltafine.refinement.training.confidence import Confidence
+from deltafine.refinement.training.kept_answers import KeptAnswers
 from deltafine.refinement.training.loop import Training
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
@@ -214,6 +215,15 @@ class Refinement:
         return Probe(self.original)
 
     @cached_property
+    def _kept_answers(self) -> KeptAnswers | None:
+        """Of the original on training clips, where the same clips come again and there is room."""
+        prepared = self.prepared
+        if self.workers.count > 1 or not prepared.clips_come_again or not prepared.teaching or self._features:
+            return None
+        answers = KeptAnswers(self.original)
+        return answers if answers.fit(prepared.clips("train", epoch=1).clips, prepared.frames) else None
+
+    @cached_property
     def _probe_of_calibrated(self) -> Probe:
         return Probe(self.calibrated)
 
@@ -243,7 +253,14 @@ class Refinement:
         if why_not or controls is None:
             return [f"There is no control without delta layers (--control): {why_not}."]
         control = trained_control(
-            self.prepared, self.original, loss, self.out, self.listener, self.requests, self._features
+            self.prepared,
+            self.original,
+            loss,
+            self.out,
+            self.listener,
+            self.requests,
+            self._features,
+            self._kept_answers,
         )
         controls.trained = measured_control(control, self.prepared, controls.quality_of, self.listener)
         return []
@@ -342,6 +359,7 @@ class Refinement:
             steps=len(self.prepared.clips("train", epoch=1)) * self.prepared.epochs,
             workers=self.workers,
             features=self._features,
+            answers=self._kept_answers,
         )
         training = Training(
             self.prepared,

@@ -19,6 +19,7 @@ from deltafine.refinement.listener import Listener
 from deltafine.refinement.run import checkpoints
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
+from deltafine.refinement.training.kept_answers import KeptAnswers
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.teaching import Features
@@ -35,6 +36,7 @@ def trained_control(
     listener: Listener,
     requests: Requests,
     features: Features | None = None,
+    answers: KeptAnswers | None = None,
 ) -> keras.Model:
     """Train the original for as many epochs, on the same batches and targets, with the same rates.
 
@@ -49,6 +51,7 @@ def trained_control(
         listener: told how far it is.
         requests: what stops it.
         features: of the original that are followed as well.
+        answers: of the original, kept.
 
     Raises:
         DeltafineError: the checkpoint belongs to another model, or no training video can be read any more.
@@ -60,7 +63,8 @@ def trained_control(
     prepare_batchnorm(student, freeze=settings.freezes_batchnorm)
     batches = len(prepared.clips("train", epoch=1))
     teacher = original if prepared.teaching > 0 else None
-    trainer = Trainer(student, teacher, loss, {}, settings, steps=batches * prepared.epochs, features=features)
+    steps = batches * prepared.epochs
+    trainer = Trainer(student, teacher, loss, {}, settings, steps=steps, features=features, answers=answers)
     file = out / run_files.CHECKPOINTS / run_files.CONTROL
     variables, done = [*student.variables, *trainer.state], 0
     if file.exists():
@@ -78,7 +82,7 @@ def trained_control(
         total, steps = 0.0, 0
         for batch in prepared.clips("train", epoch=epoch):
             targets = batch.targets if prepared.window is None else batch.labels
-            task, _, _ = trainer.train_on_batch(batch.frames, targets, 0.0)
+            task, _, _ = trainer.train_on_batch(batch.frames, targets, 0.0, clips=batch.clips)
             total, steps = total + task, steps + 1
             words = f"loss {total / steps:.3f}"
             listener.progress(f"control without delta layers, epoch {epoch}", steps, batches, words)

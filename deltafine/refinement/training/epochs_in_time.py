@@ -25,43 +25,54 @@ ON_STREAMS, ON_CLIPS = 2.0, 1.5
 and the controls."""
 
 
-def seconds_per_step(trainer: Trainer, prepared: Prepared) -> float:
+def seconds_per_step(trainer: Trainer, prepared: Prepared) -> tuple[float, float]:
     """Seconds of a training step on this machine, the reading of its clips included; the student stays as it is.
+
+    Returns:
+        (seconds of every step, seconds that it takes longer where the original's answers have to be found and kept)
 
     Raises:
         DeltafineError: no training video can be read any more, or the loss is not a number.
     """
     before = [np.array(variable) for variable in trainer.student.variables]
     batches = islice(cycle(prepared.clips("train", epoch=1)), TRIED + 1)
-    took, began = [], time.monotonic()
+    took: list[tuple[float, float]] = []
+    began = time.monotonic()
     for batch in batches:
         targets = batch.targets if prepared.window is None else batch.labels
+        known = time.monotonic()
+        trainer.answer(batch.frames, batch.clips)
+        answering = time.monotonic() - known
+        penalty = trainer.settings.first_penalty
         try:
-            trainer.train_on_batch(batch.frames, targets, trainer.settings.first_penalty, first=batch.first)
+            trainer.train_on_batch(batch.frames, targets, penalty, first=batch.first, clips=batch.clips)
         except Unsound as error:
             raise DeltafineError(f"{error}: lower --learning-rate or --penalty.") from error
-        took.append(time.monotonic() - began)
+        took.append((time.monotonic() - began - answering, answering))
         began = time.monotonic()
     for variable, value in zip(trainer.student.variables, before, strict=True):
         variable.assign(value)
     if not took:
         raise DeltafineError(f"No training video in {prepared.data.path} can be read any more: put them back.")
-    return sum(took[1:]) / len(took[1:])
+    steps, answering = zip(*took[1:], strict=True)
+    return sum(steps) / len(steps), max(answering)  # of clips that were seen before, there is nothing to find
 
 
-def epochs_in(left: float, prepared: Prepared, *, step: float, per_frame: float) -> int:
+def epochs_in(left: float, prepared: Prepared, *, step: float, answering: float, per_frame: float) -> int:
     """Epochs that fit into the time that is left; at least one.
 
     Args:
         left: seconds that the run may still take.
         prepared: what the run trains and is measured on.
         step: seconds of a training step.
+        answering: seconds that it takes longer the first time that it has its clips.
         per_frame: seconds in which the original and the student are measured on a frame.
     """
     validation = frames_of(prepared.data)
     measuring = per_frame * (ON_STREAMS * frames_of(prepared.streams) + ON_CLIPS * frames_of(prepared.reported))
-    training = left * (1 - RESERVE) - measuring
-    return max(1, int(training / (len(prepared.clips("train", epoch=1)) * step + validation * per_frame)))
+    steps = len(prepared.clips("train", epoch=1))
+    training = left * (1 - RESERVE) - measuring - steps / prepared.passes * answering
+    return max(1, int(training / (steps * step + validation * per_frame)))
 
 
 def frames_of(data: Dataset) -> int:

@@ -161,10 +161,12 @@ class Training:
         prepared, settings = self.prepared, self.settings
         assert settings.time is not None
         self.listener.say("Timing the first steps, for the number of epochs.")
-        step = seconds_per_step(self._trainer, prepared)
+        step, answering = seconds_per_step(self._trainer, prepared)
         left = settings.time - (time.monotonic() - self._started)
         per_frame = validated / max(1, frames_of(prepared.data))
-        epochs = self._workers.lead(lambda: epochs_in(left, prepared, step=step, per_frame=per_frame))
+        epochs = self._workers.lead(
+            lambda: epochs_in(left, prepared, step=step, answering=answering, per_frame=per_frame)
+        )
         self.listener.say(
             f"A step takes {step:.2g} s, and {left / 60:.1f} of {settings.time / 60:.1f} minutes are left: "
             f"{epochs} {'epoch' if epochs == 1 else 'epochs'}."
@@ -229,6 +231,7 @@ class Training:
                         batch.targets if self.prepared.window is None else batch.labels,
                         self._steering.strength,
                         first=batch.first,
+                        clips=batch.clips,
                         stopping=self._requests.signal,
                         saving=time.monotonic() - saved > 60 * self.settings.checkpoint_minutes,
                     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +19,7 @@ from deltafine.model.clip_model import with_time
 from deltafine.refinement.training import optimizers
 from deltafine.refinement.training.averaging import Averages
 from deltafine.refinement.training.carried_state import Carried
+from deltafine.refinement.training.kept_answers import KeptAnswers
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.replicas import Replicas
 from deltafine.refinement.training.stability import Unsound
@@ -40,6 +42,7 @@ class Trainer:
         steps: optimiser steps of the whole training, for the schedules.
         workers: who train; the student was made in their scope.
         features: of the original that the student is to have, beside its answers.
+        answers: of the original, on clips that come again; to be kept where no features are followed.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Trainer:
         steps: int,
         workers: Workers = ALONE,
         features: Features | None = None,
+        answers: KeptAnswers | None = None,
     ) -> None:
         self.settings = settings
         self.student = student
@@ -62,6 +66,7 @@ class Trainer:
         self.teacher = None if teacher is None else with_time(teacher)
         self.loss = loss
         self.teaching = Teaching(self._student, self.teacher, loss, features)
+        self._answers = answers
         self._threshold_variables = [layer.log_threshold for layer in self.layers if layer.log_threshold.trainable]
         own = {id(layer.log_threshold) for layer in self.layers}
         self._weight_variables = [v for v in student.trainable_variables if id(v) not in own]
@@ -139,6 +144,7 @@ class Trainer:
         penalty: float,
         *,
         first: int = 0,
+        clips: Sequence[tuple[int, int]] | None = None,
         stopping: int = 0,
         saving: bool = False,
     ) -> tuple[float, float, float]:
@@ -148,6 +154,7 @@ class Trainer:
             frames, labels: of the batch, or of this worker's shard of it.
             penalty: λ, reached over the warm-up.
             first: place in the batch of the first of them.
+            clips: which they are, if the same may come again; the original's answers on them may then be kept.
             stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
             saving: whether this worker thinks that a checkpoint is due; :attr:`saving` is then the same for all.
 
@@ -161,7 +168,7 @@ class Trainer:
         rise = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         self.set_penalty(penalty * rise)
         if self._workers.strategy is None:
-            figures = self._alone(frames, labels)
+            figures = self._alone(frames, labels, clips)
             self.stopping, self.saving = stopping, saving
         else:
             figures = self._with_others(frames, labels, first, stopping, saving)
@@ -173,11 +180,16 @@ class Trainer:
             raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
 
-    def _alone(self, frames: Any, labels: Any) -> Any:
+    def answer(self, frames: Any, clips: Sequence[tuple[int, int]] | None) -> Any | None:
+        """The original's answers on clips, where they are kept; None where a step computes them itself."""
+        return None if self._answers is None or clips is None else self._answers.of(frames, clips)
+
+    def _alone(self, frames: Any, labels: Any, clips: Sequence[tuple[int, int]] | None) -> Any:
         if self._compiled is None:
             self._compiled = tf.function(self._train_on_batch, reduce_retracing=True, autograph=False)
         state = self.carried.before(frames) if self.carried is not None else []
-        figures, state = self._compiled(state, tf.convert_to_tensor(frames), tf.convert_to_tensor(labels))
+        answers = self.answer(frames, clips)
+        figures, state = self._compiled(state, tf.convert_to_tensor(frames), tf.convert_to_tensor(labels), answers)
         if self.carried is not None:
             self.carried.keep(state)
         return figures
@@ -209,9 +221,11 @@ class Trainer:
             )
         return task, paid, right, norm
 
-    def _train_on_batch(self, state: list[Any], frames: Any, labels: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    def _train_on_batch(
+        self, state: list[Any], frames: Any, labels: Any, answers: Any | None
+    ) -> tuple[tuple[Any, ...], list[Any]]:
         clips = tf.cast(frames, tf.float32)
-        original = self.teaching.original(clips)
+        original = self.teaching.original(clips) if answers is None else (answers, [])
         with tf.GradientTape() as tape, strides_taken_first(self._student):
             half = half_precision(self._student) if self.settings.mixed_precision else nullcontext()
             with half, Stream(state or None) as stream:
