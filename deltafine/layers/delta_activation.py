@@ -15,6 +15,7 @@ from keras import ops
 from deltafine.layers.events import EventDensity, over_channels
 from deltafine.layers.replica_shard import counts_here, has_shard, uniform
 from deltafine.layers.rules import GRANULARITIES, RuleLike, rule_of, stored_rule
+from deltafine.layers.rules.sequence import held_backwards
 from deltafine.layers.stream import current_stream
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -180,7 +181,7 @@ class DeltaActivation(keras.layers.Layer):
     ) -> None:
         """Count the events of all frames, and in training charge for them."""
         stream = current_stream()
-        if stream is None or not stream.measuring:
+        if stream is None or stream.counting:
             self._count(sent, carried)
         if training:
             expected = tf.cast(self.rule.expected_events(true, sent, threshold, self.granularity), tf.float32)
@@ -196,7 +197,7 @@ class DeltaActivation(keras.layers.Layer):
         last = sequence[:, -1]
         noise = uniform(tf.shape(last), self._noise)
         start = self.rule.first(last + threshold * tf.cast(noise, sequence.dtype), threshold, self.granularity, ops)
-        return self.rule.send(tf.reverse(sequence, [1]), threshold, self.granularity, start)[:, -1]
+        return held_backwards(self.rule, sequence, threshold, self.granularity, start)
 
     def _count(self, sent: tf.Tensor, carried: tf.Tensor | None) -> None:
         """Count events; in a continued stream, those of the first frame too."""

@@ -36,8 +36,9 @@ class Stream:
 
     Args:
         state: what ``.state`` of the previous piece's stream was; None at the start of a video.
-        measuring: events are counted by other means and no gradients are wanted, so delta layers need not update
-            their ``events`` metric, and give what they send without more ado.
+        measuring: no gradients are wanted, so delta layers give what they send without more ado.
+        counting: whether delta layers update their ``events`` metric; if not given, unless measuring, since events are
+            then counted by other means.
 
     Examples:
         >>> layer, video = deltafine.DeltaActivation(initial_threshold=1.0), np.arange(6.0).reshape(1, 6, 1) * 0.4
@@ -49,8 +50,11 @@ class Stream:
         True
     """
 
-    def __init__(self, state: Sequence[tf.Tensor] | None = None, *, measuring: bool = False) -> None:
+    def __init__(
+        self, state: Sequence[tf.Tensor] | None = None, *, measuring: bool = False, counting: bool | None = None
+    ) -> None:
         self.measuring = measuring
+        self.counting = not measuring if counting is None else counting
         self._starts = None if state is None else list(state)
         self._slots: list[Slot] = []
 

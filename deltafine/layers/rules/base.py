@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.errors import DeltafineError
-from deltafine.layers.rules.changes import change_over_time, smooth_relative_change, straight_through
+from deltafine.layers.rules.changes import change_over_time, likely_events, smooth_relative_change, straight_through
 from deltafine.layers.rules.sequence import send_frame_by_frame
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class EventRule(ABC):
         Returns:
             (batch, time - 1, ..., channels), or one channel for ``granularity="pixel"``; values from 0 to 1.
         """
+        if granularity == "element":
+            return likely_events(x, threshold)
         return tf.tanh(smooth_relative_change(change_over_time(x), threshold, granularity))
 
     def get_config(self) -> dict[str, Any]:

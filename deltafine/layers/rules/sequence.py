@@ -8,12 +8,10 @@ import tensorflow as tf
 from keras import ops
 
 from deltafine.errors import DeltafineError
+from deltafine.layers.rules.changes import UNROLL_LIMIT, is_short
 
 if TYPE_CHECKING:
     from deltafine.layers.rules.base import EventRule
-
-UNROLL_LIMIT = 16
-"""Clips up to this many frames are scanned by an unrolled graph, longer ones by a loop."""
 
 
 def send_frame_by_frame(
@@ -37,6 +35,17 @@ def send_frame_by_frame(
         _check_shape(rule, held, x)
         sequence.append(held)
     return tf.stack(sequence, axis=1)
+
+
+def held_backwards(
+    rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity: str, start: tf.Tensor
+) -> tf.Tensor:
+    """The values (batch, ..., channels) held after clips were seen backwards, ``start`` being sent before that."""
+    if not is_short(x):
+        return rule.send(tf.reverse(x, [1]), threshold, granularity, start)[:, -1]
+    for frame in reversed(tf.unstack(x, axis=1)):
+        start = rule.advance(start, frame, threshold, granularity, ops)
+    return start
 
 
 def _in_a_loop(rule: EventRule, x: tf.Tensor, threshold: tf.Tensor, granularity: str, held: tf.Tensor) -> tf.Tensor:

@@ -101,7 +101,11 @@ class Replicas:
         )
         of_all = self._workers.total(counts)
         shares = tf.math.divide_no_nan(counts, of_all)
-        with tf.GradientTape() as tape, shard_of_batch(first + begin, real), Stream(state or None) as stream:
+        with (
+            tf.GradientTape() as tape,
+            shard_of_batch(first + begin, real),
+            Stream(state or None, counting=False) as stream,
+        ):
             predictions, task = self._teaching.loss(clips, original, labels)
             task = _unless_empty(counts[0], task) * shares[0]
             losses = [*paid(), *_regularisation(self._student)]

@@ -228,7 +228,7 @@ class Trainer:
         original = self.teaching.original(clips) if answers is None else (answers, [])
         with tf.GradientTape() as tape, strides_taken_first(self._student):
             half = half_precision(self._student) if self.settings.mixed_precision else nullcontext()
-            with half, Stream(state or None) as stream:
+            with half, Stream(state or None, counting=False) as stream:
                 predictions, task = self.teaching.loss(clips, original, labels)
             penalty = tf.add_n(self._student.losses) if self._student.losses else tf.constant(0.0)
             total = task + penalty
