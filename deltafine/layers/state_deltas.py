@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from deltafine.layers.delta_activation import DeltaActivation
-from deltafine.layers.rules.sequence import UNROLL_LIMIT
+from deltafine.layers.rules.changes import UNROLL_LIMIT
 
 _PACKAGE = "deltafine"
 STATE, GATED = "state", "gated"

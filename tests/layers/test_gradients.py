@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deltafine.layers import GRANULARITIES, RULES, DeltaActivation
+from deltafine.layers.rules.changes import likely_events
 
 STEPS = {"layer": 0.6, "channel": [0.4, 0.6, 1.1], "neuron": [[0.4, 0.6, 1.1], [0.5, 0.9, 0.7]]}
 
@@ -97,6 +98,25 @@ def test_the_penalty_has_the_gradients_of_its_smooth_surrogate(rule, granularity
     np.testing.assert_allclose(of_x, finite_differences(lambda moved: surrogate(moved, step), x), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(of_threshold, finite_differences(lambda moved: surrogate(x, moved), step), rtol=1e-4)
     assert (of_threshold.numpy() < 0).all()  # a larger step, fewer events
+
+
+@pytest.mark.parametrize("threshold_per", STEPS)
+def test_short_clips_and_clips_of_unknown_length_have_the_same_penalty_and_gradients(threshold_per):
+    """Short ones are computed frame by frame, others as a whole; whatever comes from behind."""
+    x, step = walk((2, 5, 2, 3)), np.array(STEPS[threshold_per])
+    upstream = tf.constant(np.random.default_rng(2).normal(size=(2, 4, 2, 3)))
+
+    def found(x, step):
+        with tf.GradientTape() as tape:
+            tape.watch([x, step])
+            events = likely_events(x, step)
+        return events, *tape.gradient(events, [x, step], output_gradients=upstream)
+
+    whole = tf.function(
+        found, input_signature=[tf.TensorSpec((2, None, 2, 3), tf.float64), tf.TensorSpec(step.shape, tf.float64)]
+    )
+    for short, long in zip(found(tf.constant(x), tf.constant(step)), whole(x, step), strict=True):
+        np.testing.assert_allclose(short, long, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["quantize", "send-on-delta"])

@@ -18,8 +18,8 @@ from deltafine import find_activations, insert_deltas
 from deltafine.errors import DeltafineError
 from deltafine.layers import RULES, DeltaActivation, EventRule
 from deltafine.layers.rules import rule_of
+from deltafine.layers.rules.changes import UNROLL_LIMIT
 from deltafine.layers.rules.send_on_delta import SendOnDelta
-from deltafine.layers.rules.sequence import UNROLL_LIMIT
 from deltafine.model import DeltaSettings, delta_layers, load
 from deltafine.model.custom_objects import import_rule
 from tests.layers.own_rules import Forgetful, Halfway, Hysteresis, Summed, Truncated, loose

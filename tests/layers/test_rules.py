@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 from keras import ops
 
 from deltafine.layers import GRANULARITIES, RULES
-from deltafine.layers.rules.sequence import UNROLL_LIMIT
+from deltafine.layers.rules.changes import UNROLL_LIMIT
+from deltafine.layers.rules.sequence import held_backwards
 from tests.layers.one_by_one import held_frame_by_frame
 
 SHAPES = {"layer": (), "channel": (3,), "neuron": (2, 3)}
@@ -88,6 +89,20 @@ def test_long_clips_and_clips_of_unknown_length_give_what_unrolled_ones_give(rul
     np.testing.assert_array_equal(fresh, held_frame_by_frame(x, step, rule, granularity, None))
     one_frame, _ = of_any_length(x[:, :1], start)
     np.testing.assert_array_equal(one_frame, looped[:, :1])
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_held_after_clips_seen_backwards(rule, granularity):
+    x, start, step = noise((2, 6, 4, 3)), noise((2, 4, 3)), 0.7
+    expected = RULES[rule].send(tf.constant(x[:, ::-1]), step, granularity, tf.constant(start))[:, -1]
+    found = held_backwards(RULES[rule], tf.constant(x), step, granularity, tf.constant(start))
+    np.testing.assert_array_equal(found, expected)
+    unknown = tf.function(
+        lambda x: held_backwards(RULES[rule], x, step, granularity, tf.constant(start)),
+        input_signature=[tf.TensorSpec((2, None, 4, 3), tf.float32)],
+    )
+    np.testing.assert_array_equal(unknown(x), expected)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

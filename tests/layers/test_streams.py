@@ -52,6 +52,16 @@ def test_wherever_a_video_is_cut(ends):
     np.testing.assert_array_equal(in_pieces(layer, VIDEO, sorted(ends)), layer(VIDEO))
 
 
+def test_events_are_not_counted_where_nobody_reads_them():
+    layer = DeltaActivation(initial_threshold=0.5, random_start=False, penalty=1.0)
+    counted = layer(VIDEO, training=True).numpy()
+    before, losses = int(layer.events.elements), layer.losses
+    with Stream(counting=False):
+        np.testing.assert_array_equal(layer(VIDEO, training=True), counted)
+    assert int(layer.events.elements) == before > 0
+    np.testing.assert_array_equal(layer.losses, losses)
+
+
 def test_events_are_counted_across_the_cuts():
     layer = DeltaActivation(initial_threshold=0.5)
     layer(VIDEO)
