@@ -54,8 +54,9 @@ def seconds_per_step(trainer: Trainer, prepared: Prepared) -> tuple[float, float
         variable.assign(value)
     if not took:
         raise DeltafineError(f"No training video in {prepared.data.path} can be read any more: put them back.")
-    steps, answering = zip(*took[1:], strict=True)
-    return sum(steps) / len(steps), max(answering)  # of clips that were seen before, there is nothing to find
+    steps = [step for step, _ in took[1:]]
+    # Of clips that were seen before, there is nothing to find: the longest counts.
+    return sum(steps) / len(steps), max(answering for _, answering in took[1:])
 
 
 def epochs_in(left: float, prepared: Prepared, *, step: float, answering: float, per_frame: float) -> int:
