@@ -204,6 +204,12 @@ class RuntimeTimes(DocumentObject):
     relative_error: float | None = Field(
         None, description="of numbers: error to those answers / their spread, root mean square"
     )
+    accuracy: float | None = Field(
+        None, description="share of the frames with a label that are answered with it; None: numbers, or no labels"
+    )
+    label_error: float | None = Field(
+        None, description="of numbers: error to the labels / their spread, root mean square"
+    )
 
 
 class Timing(DocumentObject):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 CALIBRATION_FRAMES = 20
 
-_Frame = tuple[np.ndarray, np.ndarray]
+_Frame = tuple[np.ndarray, np.ndarray, int]
+"""Bytes as decoded, the same in 32-bit floating point, and the label, -1 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def bench(
             f"The delta runtime is timed with numba, which cannot be used ({why}); in NumPy it is slower than any "
             f"dense runtime: {MEND_NUMBA}."
         )
-    from deltafine.jobs.agreement import RuntimeAgreement
+    from deltafine.jobs.agreement import RuntimeAgreement, answers_by_label
     from deltafine.jobs.answers import outputs_of
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
     from deltafine.jobs.int8_runtimes import int8_runtimes, some_of
@@ -127,23 +128,26 @@ def bench(
     runtime = exact
     if precision != "float32":
         runtime = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), precision=precision, **trust)
-    videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
+    classes, videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
         plain = per_frame(model)
         dense, left_out = dense_runtimes(plain, threads)
-        int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame in video])
-    first = [pixels for pixels, _ in videos[0][:CALIBRATION_FRAMES]]
+        int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame, _ in video])
+    first = [pixels for pixels, _, _ in videos[0][:CALIBRATION_FRAMES]]
     by_events = exact.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
     if runtime is not exact:
-        runtime.calibrate(some_of([pixels for video in videos for pixels, _ in video]))
+        runtime.calibrate(some_of([pixels for video in videos for pixels, _, _ in video]))
     runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
     if runtime is not exact:
         runs[f"{DELTA} float32"] = lambda frame: exact.step(frame[0])
     for name, dense_run in (dense | int8).items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     outputs = outputs_of(runtime.plan, run)
-    agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=outputs[0].kind != "numbers")
+    of_classes = outputs[0].kind != "numbers"
+    asked = answers_by_label(classes, outputs[0], runtime.plan.tensors[runtime.plan.outputs[0]].sample_shape[-1])
+    labels = [None if label < 0 else asked[label] for video in videos for _, _, label in video]
+    agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=of_classes, labels=labels)
     heard = agreement.heard if len(outputs) == 1 else _nobody_hears
 
     def reset() -> None:
@@ -197,20 +201,23 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
 
 def _videos(
     data: Path, shape: tuple[int, ...], most: int, every: int, settings: GivenSettings, listener: Listener
-) -> list[list[_Frame]]:
-    """Frames as each runtime takes them: bytes as decoded, and 32-bit floating point, whose making is not timed."""
+) -> tuple[Sequence[str], list[list[_Frame]]]:
+    """The classes of the data, and frames as each runtime takes them; making them is not timed."""
     from deltafine.jobs.opened_videos import frames_of_videos
 
     height, width, channels = shape
     videos: list[list[_Frame]] = []
     left = most
-    for _, pieces in frames_of_videos(data, settings, listener, size=(height, width), channels=channels):
+    opened, streams = frames_of_videos(data, settings, listener, size=(height, width), channels=channels)
+    for _, pieces in streams:
         video: list[_Frame] = []
         seen = 0
-        for frames, _ in pieces:
-            taken = frames[-seen % every :: every]
+        for frames, labels in pieces:
+            taken = slice(-seen % every, None, every)
             seen += len(frames)
-            video += [(np.array(frame), np.asarray(frame, np.float32)) for frame in taken[: left - len(video)]]
+            known = np.full(len(frames), -1) if labels is None else labels
+            some = list(zip(frames[taken], known[taken].tolist(), strict=True))[: left - len(video)]
+            video += [(np.array(frame), np.asarray(frame, np.float32), label) for frame, label in some]
             if len(video) >= left:
                 break
         left -= len(video)
@@ -221,7 +228,7 @@ def _videos(
     if not videos:
         needed = f"{every + 1} frames, which --every {every} needs" if every > 1 else "two frames"
         raise DeltafineError(f"No video in {data} has {needed}: give longer ones.")
-    return videos
+    return opened.classes, videos
 
 
 def _timing(
@@ -257,6 +264,8 @@ def _timing(
                 processor_p50=taken.processor_median,
                 fidelity=agreement.fidelity(name),
                 relative_error=agreement.error(name),
+                accuracy=agreement.accuracy(name),
+                label_error=agreement.label_error(name),
             )
             for name, taken in times.items()
         ],

@@ -177,7 +177,7 @@ def _clips(
     height, width, channels = cast("tuple[int, int, int]", wanted.shape[2 if by_clip else 1 :])
     length = cast(int, wanted.shape[1]) if by_clip else wanted.per_video
     found = []
-    for _, stream in frames_of_videos(where, given, listener, size=(height, width), channels=channels, chunk=length):
+    for _, stream in frames_of_videos(where, given, listener, size=(height, width), channels=channels, chunk=length)[1]:
         first = next(iter(stream), None)
         if first is not None and (len(first[0]) == length or not by_clip):
             found.append(np.asarray(first[0], "float32"))

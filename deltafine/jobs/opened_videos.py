@@ -1,4 +1,4 @@
-"""Videos as the settings say, for jobs that take frames from them and leave labels aside."""
+"""Videos as the settings say, for jobs that take frames from them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deltafine.refinement.listener import Listener
     from deltafine.settings import GivenSettings
+    from deltafine.video import Dataset
     from deltafine.video.catalogue import Split, Video
     from deltafine.video.streams import Stream
 
@@ -30,8 +31,8 @@ def how_to_open(settings: GivenSettings) -> GivenSettings:
 
 def frames_of_videos(
     path: Path, settings: GivenSettings, listener: Listener, *, size: tuple[int, int], channels: int, **how: Any
-) -> Iterator[tuple[Video, Stream]]:
-    """Every video at a path, one after the other; with a cache the validation videos, as a refinement keeps these."""
+) -> tuple[Dataset, Iterator[tuple[Video, Stream]]]:
+    """A data set and all its videos in turn; with a cache the validation videos, as a refinement keeps these."""
     from deltafine.video import open_for_frames
 
     data = open_for_frames(path, **how_to_open(settings))
@@ -44,4 +45,4 @@ def frames_of_videos(
         split = "validation" if data.select("validation") else None
     else:
         data.scan(progress=read, within=read)
-    return data.streams(split, size=size, channels=channels, fps=settings.get("fps"), **how)
+    return data, data.streams(split, size=size, channels=channels, fps=settings.get("fps"), **how)

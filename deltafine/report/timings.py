@@ -5,6 +5,12 @@ from __future__ import annotations
 from deltafine.document.report import Timing
 from deltafine.report.text import clean, counted, ordinal, shown, significant, times
 
+_ANSWERS = (
+    ("agrees", "fidelity"),
+    ("differs", "relative_error"),
+    ("accuracy", "accuracy"),
+    ("error", "label_error"),
+)
 _TIMES = ("ms per frame", "p50", "p95", "CPU p50", "deltafine is", "in CPU time")
 
 
@@ -16,16 +22,13 @@ def title(timing: Timing) -> str:
 
 
 def headings(timing: Timing) -> tuple[str, ...]:
-    """Of the columns of ``lines``: with how far answers agree, where that was looked at."""
-    if any(one.fidelity is not None for one in timing.runtimes):
-        return (*_TIMES, "agrees")
-    return (*_TIMES, "error") if any(one.relative_error is not None for one in timing.runtimes) else _TIMES
+    """Of the columns of ``lines``: with how far answers agree, and how good they are, where that was looked at."""
+    return (*_TIMES, *(heading for heading, field in _ANSWERS if _found(timing, field)))
 
 
 def lines(timing: Timing) -> list[tuple[str, ...]]:
     """A line for each runtime below ``headings``: ratios of medians, above 1 where deltafine is faster."""
     ours = timing.runtimes[0]
-    agrees = len(headings(timing)) > len(_TIMES)
     return [
         (
             clean(one.name),
@@ -34,7 +37,7 @@ def lines(timing: Timing) -> list[tuple[str, ...]]:
             significant(one.processor_p50),
             "" if one is ours else _ratio(one.p50, ours.p50),
             "" if one is ours else _ratio(one.processor_p50, ours.processor_p50),
-            *([shown(one.relative_error if one.fidelity is None else one.fidelity, "share")] if agrees else []),
+            *(shown(getattr(one, field), "share") for _, field in _ANSWERS if _found(timing, field)),
         )
         for one in timing.runtimes
     ]
@@ -50,6 +53,10 @@ def sentence(timing: Timing) -> str:
         f"some frames at a time, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, "
         f"deltafine {ours} with one, Python {versions.python}, {timing.created}{held}."
     )
+
+
+def _found(timing: Timing, field: str) -> bool:
+    return any(getattr(one, field) is not None for one in timing.runtimes)
 
 
 def _ratio(dense: float, delta: float) -> str:

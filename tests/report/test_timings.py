@@ -88,7 +88,12 @@ def test_how_far_answers_agree_has_a_column_where_it_was_measured() -> None:
         ]
         return given.model_copy(update={"runtimes": found})
 
-    for field, heading in (("fidelity", "agrees"), ("relative_error", "error")):
+    for field, heading in (
+        ("fidelity", "agrees"),
+        ("relative_error", "differs"),
+        ("accuracy", "accuracy"),
+        ("label_error", "error"),
+    ):
         timed = with_agreement(field)
         assert timings.headings(timed)[-1] == heading
         assert [line[-1] for line in timings.lines(timed)] == ["97.1%", "100.0%", "99.5%"]

@@ -12,7 +12,9 @@ from deltafine.jobs.agreement import RuntimeAgreement
 from deltafine.jobs.bench import bench
 from deltafine.jobs.dense_runtimes import dense_runtimes
 from deltafine.jobs.int8_runtimes import int8_runtimes
-from tests.small_runs import small_model, write_small_model, write_small_video
+from deltafine.model import load
+from deltafine.video import open_dataset
+from tests.small_runs import SIZE, small_model, write_small_model, write_small_video, write_small_videos
 
 
 def frames(count: int = 12) -> list[np.ndarray]:
@@ -79,3 +81,19 @@ def test_bench_has_them_beside_the_others_with_their_agreement(tmp_path: Path) -
     assert set(timed.left_out) | {name.rsplit(" ", 2)[0] + " int8" for name in by_name} >= {
         "ONNX Runtime int8", "OpenVINO int8", "LiteRT int8"
     }  # fmt: skip
+
+
+def test_bench_says_how_good_the_answers_are_by_the_labels(tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "model.keras")
+    videos = write_small_videos(tmp_path / "videos", per_class=1)
+    timed = bench(model, videos, frames=500, threads=None)
+    network, right = load(model), []
+    data = open_dataset(videos)
+    data.scan()
+    for _, stream in data.streams(None, size=(SIZE, SIZE), channels=3):
+        for frames_, labels in stream:
+            assert labels is not None
+            right += (np.argmax(network(frames_.astype(np.float32)), -1) == labels).tolist()
+    by_name = {one.name.split()[0]: one for one in timed.timing.runtimes}
+    assert by_name["TensorFlow"].accuracy == by_name["deltafine"].accuracy == pytest.approx(np.mean(right))
+    assert by_name["deltafine"].label_error is None
