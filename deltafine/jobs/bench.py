@@ -119,15 +119,14 @@ def bench(
     run, data, given = Path(run), Path(data), checked(**settings)
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
-    exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
-    if exact.plan.delays:
+    runtime = exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), precision=precision, **trust)
+    if runtime.plan.delays:
         raise DeltafineError(
-            f"Model '{exact.plan.name}' takes clips, and dense runtimes would run on a whole clip for each frame: "
+            f"Model '{runtime.plan.name}' takes clips, and dense runtimes would run on a whole clip for each frame: "
             "time models of single frames. deltafine run shows the milliseconds of this one."
         )
-    runtime = exact
     if precision != "float32":
-        runtime = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), precision=precision, **trust)
+        exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
     classes, videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
