@@ -418,10 +418,11 @@ class Declarations(BaseModel):
     )
     tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
 
-    flip: bool = setting(
-        False,
+    flip: bool | None = setting(
+        None,
         help="Mirror every second clip. If clips continue each other: every second place of the batch, for an epoch.",
         panel=VARIATION,
+        unset="false; true for classes per-pixel, where mirrored clips then follow the original's answers alone",
     )
     crop: Share = setting(1.0, gt=0, le=1, help="Fraction of height and width that is cut out.", panel=VARIATION)
     scale: Share = setting(0.0, ge=0, le=1, help="How far that fraction varies.", panel=VARIATION)

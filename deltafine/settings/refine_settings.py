@@ -97,15 +97,14 @@ class RefineSettings(Declarations):
 
     @property
     def of_classes(self) -> bool:
-        """Whether the defaults are those for labelled classes, per-element: clips from generated states and a large λ.
+        """Whether the defaults are those for labelled classes: clips from generated states and a large λ.
 
         Of classes, that gave more than clips that go on from each other and recalibrations, which are for the rest.
         """
         # In the directory of a run all of these are given; there "auto" means what it meant when the run was started.
         decided = None not in (self.epochs, self.learning_rate, self.training_divergence)
         wanted = self.start == "noise" or (self.start == "auto" and not decided and not self.recalibrate)
-        fits = self.names_classes and self.granularity == "element" and self.layer_rule == "send-on-delta"
-        return wanted and fits
+        return wanted and self.names_classes and self.layer_rule == "send-on-delta"
 
     @property
     def carried(self) -> bool:
@@ -119,7 +118,14 @@ class RefineSettings(Declarations):
         """Whether training clips start from generated states."""
         if self.of_an_earlier_version:
             return self.granularity == "element"
-        return self.start == "noise" or (self.start == "auto" and not self.carried and self.granularity == "element")
+        return self.start == "noise" or (self.start == "auto" and not self.carried)
+
+    @property
+    def flips(self) -> bool:
+        """Whether training clips are mirrored; per-pixel, few clips are learnt by heart before they save anything."""
+        if self.flip is not None:
+            return self.flip
+        return self.of_classes and self.granularity == "pixel" and self.teaching > 0
 
     @property
     def rate_of_thresholds(self) -> float:
@@ -129,7 +135,9 @@ class RefineSettings(Declarations):
     @property
     def first_penalty(self) -> float:
         """λ that a training begins with, and keeps if nothing steers it."""
-        return (60.0 if self.of_classes else 2.0) if self.penalty is None else self.penalty
+        if self.penalty is not None:
+            return self.penalty
+        return 2.0 if not self.of_classes else 60.0 if self.granularity == "element" else 20.0
 
     @property
     def rate(self) -> float:

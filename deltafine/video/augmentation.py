@@ -20,6 +20,7 @@ class Augmentation:
 
     Attributes:
         flip: Mirror left and right, every second clip.
+        labels: Whether a mirrored clip has the label that it had. Left may have become right.
         crop: Cut out a rectangle of this share of the height and width, somewhere, and enlarge it; 1 is all.
         scale: Let the rectangle's share vary down to ``crop / (1 + scale)``.
         brightness: Add up to this share of the full range, up or down.
@@ -28,6 +29,7 @@ class Augmentation:
     """
 
     flip: bool = False
+    labels: bool = True
     crop: float = 1.0
     scale: float = 0.0
     brightness: float = 0.0
@@ -40,6 +42,15 @@ class Augmentation:
         for name in ("scale", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DeltafineError(f"The {name} is {getattr(self, name)}: it must lie between 0 and 1.")
+
+    @property
+    def mirrors_alone(self) -> bool:
+        """Whether clips are mirrored, and nothing else is varied."""
+        return self == Augmentation(flip=True, labels=self.labels)
+
+    def mirrors(self, generator: np.random.Generator) -> bool:
+        """Whether a clip is mirrored that is varied with this generator."""
+        return self.flip and float(generator.random()) < 0.5
 
     def __call__(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A varied copy of a clip (T, H, W, C) uint8.

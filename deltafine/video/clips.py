@@ -50,6 +50,7 @@ class Batch:
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
         first: place of the first of these clips in the whole batch, of which they may be a shard.
         numbers: whether labels stand for numbers.
+        mirrored: (B,) bool, whether the clip is mirrored.
     """
 
     frames: np.ndarray
@@ -59,14 +60,16 @@ class Batch:
     frame_labels: np.ndarray | None = None
     first: int = 0
     numbers: bool = False
+    mirrored: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def clips(self) -> list[tuple[int, int]]:
-        """Which clips they are: the video and the first frame of each."""
-        return list(zip(self.videos.tolist(), self.starts.tolist(), strict=True))
+    def clips(self) -> list[tuple[int, int, bool]]:
+        """Which clips they are: the video and the first frame of each, and whether it is mirrored."""
+        mirrored = [False] * len(self) if self.mirrored is None else self.mirrored.tolist()
+        return list(zip(self.videos.tolist(), self.starts.tolist(), mirrored, strict=True))
 
     @property
     def targets(self) -> np.ndarray:
@@ -280,14 +283,18 @@ class ClipSource:
         return clips
 
     def _vary(self, frames: np.ndarray, position: int) -> np.ndarray:
+        assert self.settings.augmentation is not None
+        return self.settings.augmentation(frames, self._generator(position))
+
+    def _generator(self, position: int) -> np.random.Generator:
+        """Of what is varied in the clip at this position of the plan."""
         settings = self.settings
-        assert settings.augmentation is not None
         # What goes on in the next batch has to go on in the same way.
         clip = [int(self._videos[position]), int(self._starts[position])]
         key = [settings.seed, settings.epoch, *([position % settings.batch] if settings.continued else clip)]
         if settings.passes > 1:
             key.append(position * settings.passes // self.clips)
-        return settings.augmentation(frames, np.random.default_rng(key))
+        return np.random.default_rng(key)
 
     def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
         """The batch of these clips, ``frames`` being theirs where they lie in one array already."""
@@ -302,12 +309,19 @@ class ClipSource:
                 [video.labels_at(clip.numbers) for video, clip in zip(of_videos, clips, strict=True)]
             )
             labels = np.array([label_of(row, self._values) for row in frame_labels], np.int64)
+        augmentation, mirrored = self.settings.augmentation, None
+        if augmentation is not None and augmentation.flip:
+            mirrored = np.array([augmentation.mirrors(self._generator(clip.position)) for clip in clips], bool)
+            if not augmentation.labels:
+                labels[mirrored] = -1
+                if frame_labels is not None:
+                    frame_labels[mirrored] = -1
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
         if frames is None:
             shape = (self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
         first = self._positions(number).start - number * self.settings.batch
-        return Batch(frames, labels, videos, starts, frame_labels, first, bool(self._values))
+        return Batch(frames, labels, videos, starts, frame_labels, first, bool(self._values), mirrored)
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,9 +145,10 @@ class Prepared:
 
     @property
     def clips_come_again(self) -> bool:
-        """Whether every pass shows the same training clips."""
+        """Whether every pass shows the same training clips, mirrored or not."""
         drawn = self.settings.sampling == "random" and self.settings.clips_per_video is not None
-        return not drawn and _augmentation(self.settings) is None
+        augmentation = _augmentation(self.settings)
+        return not drawn and (augmentation is None or augmentation.mirrors_alone)
 
     @property
     def judged_by(self) -> str:
@@ -331,11 +332,12 @@ def _why_not_recalibrated(window: int | None) -> str | None:
 def _augmentation(settings: RefineSettings) -> Augmentation | None:
     """How training clips are varied; None where they are not."""
     varied = Augmentation(
-        flip=settings.flip,
+        flip=settings.flips,
+        labels=bool(settings.flip),
         crop=settings.crop,
         scale=settings.scale,
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
     )
-    return None if varied == Augmentation() else varied
+    return None if varied == Augmentation(labels=varied.labels) else varied

@@ -220,8 +220,9 @@ class Refinement:
         prepared = self.prepared
         if self.workers.count > 1 or not prepared.clips_come_again or not prepared.teaching or self._features:
             return None
+        clips = prepared.clips("train", epoch=1).clips * (2 if self.settings.flips else 1)
         answers = KeptAnswers(self.original)
-        return answers if answers.fit(prepared.clips("train", epoch=1).clips, prepared.frames) else None
+        return answers if answers.fit(clips, prepared.frames) else None
 
     @cached_property
     def _probe_of_calibrated(self) -> Probe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ ROOM = 512 * 2**20
 
 
 class KeptAnswers:
-    """What a model answers on clips that come again, by the video and the first frame of each.
+    """What a model answers on clips that come again.
 
     Each clip is computed on its own, whatever it is in a batch with. The answer of a clip is thus the same, to the bit,
     in a run that is resumed.
@@ -30,15 +30,15 @@ class KeptAnswers:
         self._compute = tf.function(
             lambda clip: model(tf.cast(clip, tf.float32), training=False), reduce_retracing=True, autograph=False
         )
-        self._kept: dict[tuple[int, int], np.ndarray] = {}
+        self._kept: dict[Hashable, np.ndarray] = {}
 
     def fit(self, clips: int, frames: int) -> bool:
         """Whether the answers on so many clips of so many frames have room."""
         values = self._model.output_shape[2:]
         return None not in values and 4 * clips * frames * int(np.prod(values)) <= ROOM
 
-    def of(self, frames: np.ndarray, clips: Sequence[tuple[int, int]]) -> Any:
-        """Answers (batch, time, ...) on frames (batch, time, height, width, channels) uint8 of these clips."""
+    def of(self, frames: np.ndarray, clips: Sequence[Hashable]) -> Any:
+        """Answers (batch, time, ...) on frames (batch, time, height, width, channels) uint8 of clips by these names."""
         for number, clip in enumerate(clips):
             if clip not in self._kept:
                 self._kept[clip] = self._compute(tf.convert_to_tensor(frames[number : number + 1])).numpy()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -144,7 +144,7 @@ class Trainer:
         penalty: float,
         *,
         first: int = 0,
-        clips: Sequence[tuple[int, int]] | None = None,
+        clips: Sequence[Hashable] | None = None,
         stopping: int = 0,
         saving: bool = False,
     ) -> tuple[float, float, float]:
@@ -154,7 +154,7 @@ class Trainer:
             frames, labels: of the batch, or of this worker's shard of it.
             penalty: λ, reached over the warm-up.
             first: place in the batch of the first of them.
-            clips: which they are, if the same may come again; the original's answers on them may then be kept.
+            clips: names of them, if the same may come again; the original's answers on them may then be kept.
             stopping: a signal that wants this worker to stop; :attr:`stopping` is then the same for all.
             saving: whether this worker thinks that a checkpoint is due; :attr:`saving` is then the same for all.
 
@@ -180,11 +180,11 @@ class Trainer:
             raise Unsound(f"The gradient is not a number at step {self.step}")
         return task, paid, right
 
-    def answer(self, frames: Any, clips: Sequence[tuple[int, int]] | None) -> Any | None:
+    def answer(self, frames: Any, clips: Sequence[Hashable] | None) -> Any | None:
         """The original's answers on clips, where they are kept; None where a step computes them itself."""
         return None if self._answers is None or clips is None else self._answers.of(frames, clips)
 
-    def _alone(self, frames: Any, labels: Any, clips: Sequence[tuple[int, int]] | None) -> Any:
+    def _alone(self, frames: Any, labels: Any, clips: Sequence[Hashable] | None) -> Any:
         if self._compiled is None:
             self._compiled = tf.function(self._train_on_batch, reduce_retracing=True, autograph=False)
         state = self.carried.before(frames) if self.carried is not None else []
