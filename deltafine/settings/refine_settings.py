@@ -171,6 +171,8 @@ class RefineSettings(Declarations):
     def hash(self) -> str:
         """Hex digest of all values."""
         values = self.model_dump(mode="json")
+        if self.flip is None:  # as runs had it from before it was left open
+            values["flip"] = "without labels" if self.flips else False
         old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
         known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
         return digest(known)

@@ -6,7 +6,7 @@ being trained for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Augmentation:
     """
 
     flip: bool = False
-    labels: bool = True
+    labels: bool = field(default=True, repr=False)  # digests of earlier versions stay the same
     crop: float = 1.0
     scale: float = 0.0
     brightness: float = 0.0

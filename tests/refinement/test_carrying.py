@@ -121,13 +121,14 @@ def test_clips_go_on_from_each_other_but_for_classes_unless_something_else_is_wa
     assert carried(task="regression")
     assert carried(task="distill")
     assert carried(recalibrate=2)
-    assert carried(granularity="pixel")
+    assert carried(task="regression", granularity="pixel")
     assert carried(start="carried")
     others = (
         {},
         {"learning_rate": 0.01, "epochs": 3},
         {"granularity": "pixel", "rule": "quantize"},
         {"method": "paper"},
+        {"granularity": "pixel"},
         {"granularity": "pixel", "start": "noise"},
         {"start": "exact"},
     )

@@ -71,7 +71,9 @@ def test_only_what_has_room_is_kept(model: Any, monkeypatch: pytest.MonkeyPatch)
     ("settings", "expected"),
     [
         ({}, True),
-        ({"flip": True}, False),
+        ({"flip": True}, True),
+        ({"flip": True, "crop": 0.9}, False),
+        ({"granularity": "pixel"}, True),
         ({"brightness": 0.1}, False),
         ({"sampling": "random", "clips_per_video": 2}, False),
         ({"clips_per_video": 2}, True),
@@ -85,17 +87,21 @@ def test_runs_keep_answers_where_the_same_clips_come_again(
     assert (run._kept_answers is not None) == expected
 
 
-def test_the_clips_of_every_epoch_are_the_same(material: tuple[Path, Path]) -> None:
-    prepared = prepare(resolve(model=str(material[0]), data=str(material[1])), Quiet())
-    epochs: list[dict[tuple[int, int], bytes]] = [
+@pytest.mark.parametrize("flip", [False, True])
+def test_clips_with_the_same_name_have_the_same_frames(material: tuple[Path, Path], flip: bool) -> None:
+    prepared = prepare(resolve(model=str(material[0]), data=str(material[1]), flip=flip), Quiet())
+    epochs: list[dict[tuple[int, int, bool], bytes]] = [
         {
             clip: frames.tobytes()
             for one in prepared.clips("train", epoch=epoch)
             for clip, frames in zip(one.clips, one.frames, strict=True)
         }
-        for epoch in (1, 2)
+        for epoch in range(1, 7)
     ]
-    assert epochs[0] == epochs[1]
+    names = {name for epoch in epochs for name in epoch}
+    for name in names:
+        assert len({epoch[name] for epoch in epochs if name in epoch}) == 1
+    assert len(names) == (1 + flip) * len({name[:2] for name in names})
 
 
 def test_a_run_asks_the_original_no_more_than_once_for_each_clip(

@@ -263,6 +263,18 @@ def test_the_recipes_on_the_page_are_some() -> None:
     assert example.skip == ("*expand*",)
 
 
+def test_clips_are_mirrored_per_pixel_with_classes_unless_it_is_said() -> None:
+    def flips(**given: Any) -> bool:
+        return resolve(model="m", data="d", **given).flips
+
+    assert flips(granularity="pixel")
+    assert flips(flip=True)
+    assert not flips(granularity="pixel", flip=False)
+    others: tuple[dict[str, Any], ...] = ({}, {"start": "carried"}, {"task": "regression"}, {"distill": 0.0})
+    assert not any(flips(granularity="pixel", **given) for given in others[1:])
+    assert not flips()
+
+
 def test_normalisation_is_kept_with_numbers_and_trained_with_classes_and_in_the_baselines() -> None:
     def kept(**given: Any) -> bool:
         return resolve(model="m", data="d", **given).freezes_batchnorm

@@ -45,6 +45,7 @@ class Progress:
     Attributes:
         batches: of the epoch that is under way.
         sums: of the loss, the penalty and the accuracy over these batches.
+        judged: how many of them have an accuracy: in the others, no clip has a label.
         history: epochs that are over.
         watch: notices a loss that diverges.
         mishaps: what the training had to go back for.
@@ -52,9 +53,23 @@ class Progress:
 
     batches: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    judged: int = 0
     history: list[Epoch] = field(default_factory=list)
     watch: LossWatch = field(default_factory=LossWatch)
     mishaps: list[str] = field(default_factory=list)
+
+    def add(self, task: float, penalty: float, right: float) -> None:
+        """Take in what a batch came to."""
+        known = math.isfinite(right)
+        self.sums = [self.sums[0] + task, self.sums[1] + penalty, self.sums[2] + (right if known else 0.0)]
+        self.judged += known
+        self.batches += 1
+
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """Of the loss, the penalty and the accuracy; the last is NaN where no batch has one."""
+        task, penalty, right = self.sums
+        return task / self.batches, penalty / self.batches, right / self.judged if self.judged else math.nan
 
 
 class Training:
@@ -239,8 +254,7 @@ class Training:
                     if trainer.penalty:
                         expected = figures[1] / trainer.penalty
                         self._steering.after_batch(expected, steps, first_epoch=not progress.history)
-                    progress.sums = [total + figure for total, figure in zip(progress.sums, figures, strict=True)]
-                    progress.batches += 1
+                    progress.add(*figures)
                     logs.step(trainer.step, figures, trainer.penalty)
                     self._tell(number, steps)
                     stopping = self._requests.signal if self._workers.count == 1 else trainer.stopping
@@ -290,7 +304,7 @@ class Training:
 
     def _tell(self, number: int, steps: int) -> None:
         done, strength = self.progress.batches, self._trainer.penalty
-        task, penalty, right = (total / done for total in self.progress.sums)
+        task, penalty, right = self.progress.means
         expected = f"{penalty / strength:.3f}" if strength else "-"
         accuracy = f"accuracy {right:.3f}  " if math.isfinite(right) else ""
         words = f"loss {task + penalty:.3f}  {accuracy}expected MACs {expected}"
@@ -298,7 +312,7 @@ class Training:
 
     def _finish_epoch(self, number: int, started: float) -> Epoch:
         progress, trainer = self.progress, self._trainer
-        task, penalty, right = (total / progress.batches for total in progress.sums)
+        task, penalty, right = progress.means
         last = number == self.prepared.epochs
         if last and number in self._recalibrated_after:
             self._recalibrate(number)
@@ -331,7 +345,7 @@ class Training:
             elif self._thresholds_follow(number):
                 self._scale_thresholds(self._steering.factor(point, done))
         progress.history.append(epoch)
-        progress.batches, progress.sums = 0, [0.0, 0.0, 0.0]
+        progress.batches, progress.judged, progress.sums = 0, 0, [0.0, 0.0, 0.0]
         self._save()
         self._tidy()
         return epoch
@@ -426,6 +440,7 @@ class Training:
             "step": self._trainer.step,
             "batches": progress.batches,
             "sums": progress.sums,
+            "judged": progress.judged,
             "history": [epoch.model_dump() for epoch in progress.history],
             "points": [point.model_dump() for point in self.choice.points],
             "penalty": self._trainer.penalty,
@@ -465,6 +480,7 @@ class Training:
         self.progress = Progress(
             batches=facts["batches"],
             sums=facts["sums"],
+            judged=facts.get("judged", facts["batches"]),  # runs of earlier versions counted all alike
             history=[Epoch.model_validate(entry) for entry in facts["history"]],
             watch=LossWatch(**facts["watch"]),
             mishaps=facts["mishaps"],
