@@ -286,8 +286,8 @@ class Declarations(BaseModel):
     start: Literal["auto", "carried", "noise", "exact"] | None = setting(
         "auto",
         help="State that training clips start from. `carried`: what the clip before left; `noise`: one generated for "
-        "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classification per-element and for "
-        "the baselines, else carried.",
+        "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classification and for the "
+        "baselines, else carried.",
         panel=TRAINING,
     )
     batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
@@ -418,11 +418,10 @@ class Declarations(BaseModel):
     )
     tensorboard: bool = setting(False, help="Write logs for TensorBoard into the run.", panel=RUN)
 
-    flip: bool | None = setting(
-        None,
+    flip: bool = setting(
+        False,
         help="Mirror every second clip. If clips continue each other: every second place of the batch, for an epoch.",
         panel=VARIATION,
-        unset="false; true for classes per-pixel, where mirrored clips then follow the original's answers alone",
     )
     crop: Share = setting(1.0, gt=0, le=1, help="Fraction of height and width that is cut out.", panel=VARIATION)
     scale: Share = setting(0.0, ge=0, le=1, help="How far that fraction varies.", panel=VARIATION)

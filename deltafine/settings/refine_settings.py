@@ -96,8 +96,8 @@ class RefineSettings(Declarations):
         return self.task in ("auto", "classification")
 
     @property
-    def of_classes(self) -> bool:
-        """Whether the defaults are those for labelled classes: clips from generated states and a large λ.
+    def starts_generated(self) -> bool:
+        """Whether clips start from generated states because the answers are labelled classes.
 
         Of classes, that gave more than clips that go on from each other and recalibrations, which are for the rest.
         """
@@ -107,11 +107,18 @@ class RefineSettings(Declarations):
         return wanted and self.names_classes and self.layer_rule == "send-on-delta"
 
     @property
+    def of_classes(self) -> bool:
+        """Whether the defaults are those for labelled classes: a large λ, and a large learning rate.
+
+        Per-pixel, these learn few clips by heart before anything is saved, unless every second one is mirrored.
+        """
+        return self.starts_generated and (self.granularity == "element" or self.flip)
+
+    @property
     def carried(self) -> bool:
         """Whether training clips go on from each other; rules without memory need no such order."""
         carried = self.granularity == "pixel" if self.of_an_earlier_version else self.start in ("auto", "carried")
-        carried = carried and not self.of_classes
-        return carried and self.layer_rule not in WITHOUT_MEMORY
+        return carried and not self.starts_generated and self.layer_rule not in WITHOUT_MEMORY
 
     @property
     def noisy(self) -> bool:
@@ -119,13 +126,6 @@ class RefineSettings(Declarations):
         if self.of_an_earlier_version:
             return self.granularity == "element"
         return self.start == "noise" or (self.start == "auto" and not self.carried)
-
-    @property
-    def flips(self) -> bool:
-        """Whether training clips are mirrored; per-pixel, few clips are learnt by heart before they save anything."""
-        if self.flip is not None:
-            return self.flip
-        return self.of_classes and self.granularity == "pixel" and self.teaching > 0
 
     @property
     def rate_of_thresholds(self) -> float:
@@ -171,8 +171,6 @@ class RefineSettings(Declarations):
     def hash(self) -> str:
         """Hex digest of all values."""
         values = self.model_dump(mode="json")
-        if self.flip is None:  # as runs had it from before it was left open
-            values["flip"] = "without labels" if self.flips else False
         old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
         known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
         return digest(known)

@@ -6,7 +6,7 @@ being trained for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,6 @@ class Augmentation:
 
     Attributes:
         flip: Mirror left and right, every second clip.
-        labels: Whether a mirrored clip has the label that it had. Left may have become right.
         crop: Cut out a rectangle of this share of the height and width, somewhere, and enlarge it; 1 is all.
         scale: Let the rectangle's share vary down to ``crop / (1 + scale)``.
         brightness: Add up to this share of the full range, up or down.
@@ -29,7 +28,6 @@ class Augmentation:
     """
 
     flip: bool = False
-    labels: bool = field(default=True, repr=False)  # digests of earlier versions stay the same
     crop: float = 1.0
     scale: float = 0.0
     brightness: float = 0.0
@@ -46,7 +44,7 @@ class Augmentation:
     @property
     def mirrors_alone(self) -> bool:
         """Whether clips are mirrored, and nothing else is varied."""
-        return self == Augmentation(flip=True, labels=self.labels)
+        return self == Augmentation(flip=True)
 
     def mirrors(self, generator: np.random.Generator) -> bool:
         """Whether a clip is mirrored that is varied with this generator."""

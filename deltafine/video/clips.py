@@ -312,10 +312,6 @@ class ClipSource:
         augmentation, mirrored = self.settings.augmentation, None
         if augmentation is not None and augmentation.flip:
             mirrored = np.array([augmentation.mirrors(self._generator(clip.position)) for clip in clips], bool)
-            if not augmentation.labels:
-                labels[mirrored] = -1
-                if frame_labels is not None:
-                    frame_labels[mirrored] = -1
         starts = np.array([clip.numbers[0] for clip in clips], np.int64)
         if frames is None:
             shape = (self.settings.frames, *self._reader.size, self._reader.channels)

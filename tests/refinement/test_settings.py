@@ -263,16 +263,15 @@ def test_the_recipes_on_the_page_are_some() -> None:
     assert example.skip == ("*expand*",)
 
 
-def test_clips_are_mirrored_per_pixel_with_classes_unless_it_is_said() -> None:
-    def flips(**given: Any) -> bool:
-        return resolve(model="m", data="d", **given).flips
+def test_per_pixel_the_rates_for_classes_need_mirrored_clips() -> None:
+    def of_classes(**given: Any) -> tuple[float, float, bool]:
+        settings = resolve(model="m", data="d", **given)
+        return settings.first_penalty, settings.rate, settings.noisy
 
-    assert flips(granularity="pixel")
-    assert flips(flip=True)
-    assert not flips(granularity="pixel", flip=False)
-    others: tuple[dict[str, Any], ...] = ({}, {"start": "carried"}, {"task": "regression"}, {"distill": 0.0})
-    assert not any(flips(granularity="pixel", **given) for given in others[1:])
-    assert not flips()
+    assert of_classes() == of_classes(flip=True) == (60.0, 0.001, True)
+    assert of_classes(granularity="pixel") == (2.0, 0.0005, True)
+    assert of_classes(granularity="pixel", flip=True) == (20.0, 0.001, True)
+    assert of_classes(granularity="pixel", flip=True, recalibrate=3) == (2.0, 0.0005, False)
 
 
 def test_normalisation_is_kept_with_numbers_and_trained_with_classes_and_in_the_baselines() -> None:

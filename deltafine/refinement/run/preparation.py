@@ -228,6 +228,7 @@ FOUND = {
     "distill": "There are no labels: the refined model is to answer as the original does (--task distill).",
 }
 """What is said of a task that was left open, unless it is the commonest."""
+MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
 
 def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None = None) -> Prepared:
@@ -286,6 +287,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     listener.say(data.summary())
     if left_open and settings.task in FOUND:
         listener.say(FOUND[settings.task])
+    if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
+        listener.say(MIRROR)
     warnings += [*data.notes, *(streams.notes if streams is not data else ())]
     held, of_test = held_out(data, frames, settings.fps, read)
     warnings += of_test
@@ -311,7 +314,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         "training_divergence": settings.divergence_to_train_from,
         "freeze_batchnorm": settings.freezes_batchnorm,
     }
-    if settings.of_classes:
+    if settings.starts_generated:
         resolved["start"] = "noise"
     if settings.epochs is None:
         resolved["passes"] = prepared.passes
@@ -332,12 +335,11 @@ def _why_not_recalibrated(window: int | None) -> str | None:
 def _augmentation(settings: RefineSettings) -> Augmentation | None:
     """How training clips are varied; None where they are not."""
     varied = Augmentation(
-        flip=settings.flips,
-        labels=bool(settings.flip),
+        flip=settings.flip,
         crop=settings.crop,
         scale=settings.scale,
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
     )
-    return None if varied == Augmentation(labels=varied.labels) else varied
+    return None if varied == Augmentation() else varied
