@@ -73,14 +73,20 @@ def test_only_what_has_room_is_kept(model: Any, monkeypatch: pytest.MonkeyPatch)
         ({}, True),
         ({"flip": True}, True),
         ({"flip": True, "crop": 0.9}, False),
-        ({"granularity": "pixel"}, True),
         ({"brightness": 0.1}, False),
         ({"sampling": "random", "clips_per_video": 2}, False),
         ({"clips_per_video": 2}, True),
-        ({"distill": 0.0}, False),
     ],
 )
-def test_runs_keep_answers_where_the_same_clips_come_again(
+def test_the_same_clips_come_again_unless_they_are_drawn_or_varied(
+    material: tuple[Path, Path], settings: dict[str, Any], expected: bool
+) -> None:
+    prepared = prepare(resolve(model=str(material[0]), data=str(material[1]), **settings), Quiet())
+    assert prepared.clips_come_again == expected
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, True), ({"distill": 0.0}, False), ({"flip": True}, True)])
+def test_runs_keep_answers_where_the_original_is_followed(
     material: tuple[Path, Path], tmp_path: Path, settings: dict[str, Any], expected: bool
 ) -> None:
     run = Refinement(resolve(model=str(material[0]), data=str(material[1]), **settings), tmp_path / "run", Quiet())
