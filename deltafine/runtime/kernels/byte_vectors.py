@@ -7,7 +7,7 @@ stand in vector j, so that the processor's instructions, which work within 16 by
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -31,8 +31,15 @@ def _features() -> set[str]:
 
 
 def _instructions() -> str:
-    """What dot products are made of: ``dots``, ``short dots`` (256 bits at most), ``pairs``, or ``any``."""
-    found = _features() if platform.machine().lower() in ("x86_64", "amd64") else set()
+    """What dot products are made of.
+
+    ``dots``, ``short dots`` (256 bits at most) and ``pairs`` on x86, ``arm dots`` and ``arm pairs``, else ``any``.
+    """
+    machine, found = platform.machine().lower(), _features()
+    if machine in ("aarch64", "arm64"):
+        return "arm dots" if "dotprod" in found else "arm pairs"
+    if machine not in ("x86_64", "amd64"):
+        return "any"
     if {"avx512vnni", "avx512bw", "avx512vl"} <= found:
         return "dots"
     if {"avx2", "avxvnni"} <= found:
@@ -41,6 +48,7 @@ def _instructions() -> str:
 
 
 INSTRUCTIONS = _instructions()
+ON_X86 = INSTRUCTIONS in ("dots", "short dots", "pairs")
 BYTES = 64 if INSTRUCTIONS == "dots" else 32
 """In a vector."""
 WIDTHS = tuple(width for width in (16, 32, 64) if width <= BYTES)
@@ -111,12 +119,45 @@ class ByteEmitter(Emitter):
             pairs = self.intrinsic(f"llvm.x86.{_MULTIPLY_BYTES[self.width]}", self.of_words, levels, weights)
             ones = self.constant_of(1, self.of_words)
             return builder.add(total, self._added(pairs, ones))
+        if INSTRUCTIONS in ("arm dots", "arm pairs"):
+            one_register = self._arm_dots if INSTRUCTIONS == "arm dots" else self._arm_pairs
+            return self._by_registers(one_register, total, levels, weights)
         wide = ir.VectorType(I32, self.width)
         products = builder.mul(builder.zext(levels, wide), builder.sext(weights, wide))
         for first in range(4):
             own = self._places(list(range(first, self.width, 4)))
             total = builder.add(total, builder.shuffle_vector(products, products, own))
         return total
+
+    def _by_registers(self, make: Callable[..., ir.Value], *vectors: ir.Value) -> ir.Value:
+        """What ``make`` gives for each 16 bytes of a vector of bytes and those that belong to them, side by side."""
+        parts = []
+        for part in range(self.width // LANE):
+            size = [vector.type.count * LANE // self.width for vector in vectors]
+            of_part = [self._places(list(range(part * count, (part + 1) * count))) for count in size]
+            own = [self.builder.shuffle_vector(v, v, places) for v, places in zip(vectors, of_part, strict=True)]
+            parts.append(make(*own))
+        while len(parts) > 1:
+            parts = [self._joined(*parts[place : place + 2]) for place in range(0, len(parts), 2)]
+        return parts[0]
+
+    def _arm_dots(self, total: ir.Value, levels: ir.Value, weights: ir.Value) -> ir.Value:
+        """The instruction takes signed bytes: levels less 128. What is missing depends on the weights only."""
+        builder, name = self.builder, "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        less = self.constant_of(-128, levels.type)
+        dots = self.intrinsic(name, total.type, total, builder.xor(levels, less), weights)
+        return builder.sub(dots, self.intrinsic(name, total.type, self.constant_of(0, total.type), less, weights))
+
+    def _arm_pairs(self, total: ir.Value, levels: ir.Value, weights: ir.Value) -> ir.Value:
+        """Two products that stand side by side fit into 16 bits together."""
+        builder, words, half = self.builder, ir.VectorType(I16, LANE), ir.VectorType(I16, LANE // 2)
+        products = builder.mul(builder.zext(levels, words), builder.sext(weights, words))
+        halves = [
+            builder.shuffle_vector(products, products, self._places(list(range(begin, begin + LANE // 2))))
+            for begin in (0, LANE // 2)
+        ]
+        pairs = self.intrinsic("llvm.aarch64.neon.addp.v8i16", half, *halves)
+        return builder.add(total, self.intrinsic("llvm.aarch64.neon.saddlp.v4i32.v8i16", total.type, pairs))
 
     def _added(self, words: ir.Value, others: ir.Value) -> ir.Value:
         """Products of neighbouring 16-bit numbers, added up in pairs."""
@@ -154,7 +195,7 @@ class ByteEmitter(Emitter):
 
     def packed(self, numbers: Sequence[ir.Value]) -> ir.Value:
         """Four vectors of 32-bit numbers as bytes; what is below 0 or above 255 is limited."""
-        if INSTRUCTIONS != "any":
+        if ON_X86:
             halves = [
                 self.intrinsic(f"llvm.x86.{_PACK_NUMBERS[self.width]}", self.of_words, *pair)
                 for pair in (numbers[:2], numbers[2:])
@@ -203,7 +244,7 @@ class ByteEmitter(Emitter):
         product = builder.mul(builder.zext(high, numbers), builder.zext(factors, numbers))
         counted = builder.trunc(builder.lshr(product, self.constant_of(16, numbers)), words)
         counted = self.smaller(counted, self.everywhere(builder.trunc(cap, I16), words))
-        if INSTRUCTIONS == "any":
+        if not ON_X86:
             wide = builder.zext(counted, numbers)
             return self._total(builder.mul(wide, wide))
         step = min(self.width, BYTES // 2)
