@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from deltafine.layers.events import EventDensity, over_channels
-from deltafine.layers.replica_shard import counts_here, has_shard, uniform
+from deltafine.layers.replica_shard import uniform
 from deltafine.layers.rules import GRANULARITIES, RuleLike, rule_of, stored_rule
 from deltafine.layers.rules.sequence import held_backwards
 from deltafine.layers.stream import current_stream
@@ -209,8 +209,6 @@ class DeltaActivation(keras.layers.Layer):
         else:
             events = tf.reduce_sum(tf.cast(over_channels(changed), tf.int64))
         elements = tf.size(changed, out_type=tf.int64)
-        if has_shard():
-            events, elements = events * counts_here(), elements * counts_here()
         self.events.update_state(events, elements)
 
     def compute_output_shape(self, x_shape: Shape, clock_shape: Shape | None = None) -> Shape:

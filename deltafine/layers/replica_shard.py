@@ -36,11 +36,6 @@ def counts_here() -> tf.Tensor:
     return tf.constant(1, tf.int64) if real is None else real
 
 
-def has_shard() -> bool:
-    """Whether this thread works on a shard of a batch."""
-    return getattr(_active, "real", None) is not None
-
-
 def uniform(shape: tf.Tensor, generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Numbers from -1 to 1 of a shape (batch, ...), in float32; for a shard of a batch those that are its own.
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine import workers
-from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas, select_sites
+from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
 from deltafine.refinement.training.losses import ClassificationLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.teaching import Features
@@ -56,7 +56,7 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def train(name: str, devices: int) -> dict[str, Any]:
-    """Losses of every step, the weights at the end, and the events that were counted."""
+    """Losses of every step, and the weights at the end."""
     keras.utils.set_random_seed(0)
     team = workers.all_devices()
     assert team.replicas == devices
@@ -83,16 +83,7 @@ def train(name: str, devices: int) -> dict[str, Any]:
         features = Features.measured(0.5, teacher, student, videos)
     trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team, features)
     figures = [trainer.train_on_batch(*batch, 20.0) for batch in batches()]
-    with team.scope():  # where reading a count sums it up over the replicas
-        events = [
-            [int(tf.convert_to_tensor(count.value)) for count in (layer.events.events, layer.events.elements)]
-            for layer in delta_layers(student).values()
-        ]
-    return {
-        "figures": figures,
-        "weights": [np.asarray(variable).tolist() for variable in student.variables],
-        "events": events,
-    }
+    return {"figures": figures, "weights": [np.asarray(variable).tolist() for variable in student.variables]}
 
 
 if __name__ == "__main__":
