@@ -220,7 +220,7 @@ class Refinement:
         prepared = self.prepared
         if self.workers.count > 1 or not prepared.clips_come_again or not prepared.teaching or self._features:
             return None
-        clips = prepared.clips("train", epoch=1).clips * (2 if self.settings.flip else 1)
+        clips = prepared.clips("train").clips * (2 if self.settings.flip else 1)
         answers = KeptAnswers(self.original)
         return answers if answers.fit(clips, prepared.frames) else None
 
