@@ -40,7 +40,7 @@ class Benchmark:
         timing: the figures, as the report holds them.
         by_events: how many layers the delta runtime computes by events.
         left_out: dense runtimes that were not timed, and why.
-        notes: what the delta runtime leaves to Keras.
+        notes: what the delta runtime leaves to Keras, and labels that are not used.
         fastest: the dense runtime in 32 bits with the smallest processor time.
         ratio: its median processor time per frame, divided by that of the delta runtime.
         fastest_int8, ratio_int8: the same of those in 8 bits; "" and None where there is none.
@@ -146,8 +146,10 @@ def bench(
     of_classes = outputs[0].kind != "numbers"
     asked = answers_by_label(classes, outputs[0], runtime.plan.tensors[runtime.plan.outputs[0]].sample_shape[-1])
     labels = [None if label < 0 else asked[label] for video in videos for _, _, label in video]
+    several = len(outputs) > 1
+    unused = sum(label >= 0 and (several or asked[label] is None) for video in videos for _, _, label in video)
     agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=of_classes, labels=labels)
-    heard = agreement.heard if len(outputs) == 1 else _nobody_hears
+    heard = _nobody_hears if several else agreement.heard
 
     def reset() -> None:
         runtime.reset()
@@ -167,12 +169,16 @@ def bench(
         timing,
         len(by_events),
         left_out | not_int8,
-        tuple(runtime.plan.notes()),
+        (*runtime.plan.notes(), *([_labels_left_out(unused)] if unused else [])),
         best,
         ratio(best),
         best_int8,
         ratio(best_int8) if best_int8 else None,
     )
+
+
+def _labels_left_out(count: int) -> str:
+    return f"The labels of {counted(count, 'frame')} are not used, since they are no answers of the model."
 
 
 def _nobody_hears(name: str, answer: object) -> None:

@@ -97,3 +97,12 @@ def test_bench_says_how_good_the_answers_are_by_the_labels(tmp_path: Path) -> No
     by_name = {one.name.split()[0]: one for one in timed.timing.runtimes}
     assert by_name["TensorFlow"].accuracy == by_name["deltafine"].accuracy == pytest.approx(np.mean(right))
     assert by_name["deltafine"].label_error is None
+
+
+def test_bench_says_which_labels_it_does_not_use(tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "model.keras")
+    for name in ("dark", "light", "other"):  # the model has two classes
+        write_small_video(tmp_path / "videos" / name / "a.avi", light=True, seed=0, frames=8)
+    timed = bench(model, tmp_path / "videos", frames=20, threads=None)
+    assert timed.notes[-1] == "The labels of 20 frames are not used, since they are no answers of the model."
+    assert all(one.accuracy is None for one in timed.timing.runtimes)
