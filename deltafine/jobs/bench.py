@@ -108,6 +108,7 @@ def bench(
     from deltafine.jobs.dense_runtimes import dense_runtimes, per_frame
     from deltafine.jobs.int8_runtimes import int8_runtimes, some_of
     from deltafine.model import load
+    from deltafine.report.equal_time import IN_FLOAT32
     from deltafine.runtime.runtime import DeltaRuntime
 
     if frames < 2:
@@ -139,7 +140,7 @@ def bench(
         runtime.calibrate(some_of([pixels for video in videos for pixels, _, _ in video]))
     runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
     if runtime is not exact:
-        runs[f"{DELTA} float32"] = lambda frame: exact.step(frame[0])
+        runs[IN_FLOAT32] = lambda frame: exact.step(frame[0])
     for name, dense_run in (dense | int8).items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     outputs = outputs_of(runtime.plan, run)

@@ -8,7 +8,7 @@ import pytest
 
 from deltafine.document.report import Report
 from deltafine.report import render
-from deltafine.report.equal_time import equal_time
+from deltafine.report.equal_time import IN_FLOAT32, equal_time
 from deltafine.report.gate import Gate, check
 from deltafine.report.summary import headline
 from tests.report.builders import ACCURACY, controls, make_report, timing
@@ -29,6 +29,18 @@ def test_a_runtime_that_takes_four_times_as_long_may_run_on_every_fourth_frame()
         "In the same time (2.00 ms per frame), ONNX Runtime 1.32.0 runs the original held for 4 frames: 71.5% "
         "(3.6 points less)"
     )
+
+
+def test_beside_int8_the_delta_runtime_in_float32_is_compared_and_is_no_dense_one() -> None:
+    """The answers of the model were measured in float32, and it does not run the original held."""
+    report = timed(8.0)
+    (taken,) = report.timings
+    ours = taken.runtimes[0]
+    both = [ours.model_copy(update={"p50": 1.0}), ours.model_copy(update={"name": IN_FLOAT32}), *taken.runtimes[1:]]
+    in_int8 = taken.model_copy(update={"precision": "int8", "runtimes": both})
+    plain, found = equal_time(report), equal_time(report.model_copy(update={"timings": [in_int8]}))
+    assert plain
+    assert found == plain
 
 
 def test_a_runtime_that_is_faster_than_the_delta_runtime_is_compared_on_every_frame() -> None:
