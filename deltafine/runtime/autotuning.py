@@ -33,9 +33,14 @@ def choose(plan: Plan, frames: Iterable[np.ndarray], keras_call: KerasCall) -> d
     if len(video) <= WARM_UP + 1:
         raise DeltafineError(f"Calibrating takes more than {WARM_UP + 1} frames, there are {len(video)}.")
     candidates = [place for place, operation in enumerate(plan.operations) if can_run_by_events(operation)]
-    by_rows, rows = _timed(NumbaState(Program(plan), keras_call), video)
+    program = Program(plan)
+    by_rows, rows = _timed(NumbaState(program, keras_call), video)
     free = {plan.operations[place].name: 0.0 for place in candidates}
     by_events, events = _timed(NumbaState(Program(plan, free), keras_call), video)
+    places = {operation.output: place for place, operation in enumerate(plan.operations)}
+    for index, added in program.part_of.items():  # by rows, it is computed there
+        for seconds in (by_rows, by_events):
+            seconds[places[index]] += seconds[places[added.output]]
     row_macs = rows[:, layout.ROWS] * macs_per_row(plan)
     event_macs = events[:, layout.EVENT_MACS]
     choice = {}

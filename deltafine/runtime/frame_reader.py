@@ -16,7 +16,7 @@ from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Plan
 
 _BYTE, _NUMBER = np.dtype(np.uint8), np.dtype(np.float32)
-_NO_PIXELS = np.zeros(0, np.uint8)
+_NO_PIXELS, _NO_NUMBERS = np.zeros(0, np.uint8), np.zeros(0, np.float32)
 _LONGEST_WAIT = 64
 
 
@@ -37,8 +37,7 @@ class FrameReader:
         operation = plan.operations[0]
         finish, arrays = operation.finish, plan.arrays
         self._size = math.prod(sent.shape)
-        self._buffer = np.zeros(self._size + 4 * LANES, np.float32)  # kernels may read, and ignore, more
-        self._bytes = np.zeros(self._size + 4 * LANES, np.uint8)
+        self._buffer, self._bytes = _NO_NUMBERS, _NO_PIXELS  # until a frame cannot be read where it lies
         self._exact = not reads_beyond(*sent.shape[1:])
         self._sent_bytes, self._sent = sent_bytes, sent
         self._scale = arrays[finish.scale] if finish.scale else np.float32(1)
@@ -56,7 +55,7 @@ class FrameReader:
 
     def release(self) -> None:
         """Hold no frame of the caller's."""
-        self.numbers, self.pixels = self._buffer, _NO_PIXELS
+        self.numbers, self.pixels = _NO_NUMBERS, _NO_PIXELS
 
     def take_no_bytes_as_sent(self) -> None:
         """What was sent last did not come from here."""
@@ -64,7 +63,7 @@ class FrameReader:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What it holds."""
+        """What it holds: buffers, once it needs them."""
         return self._buffer, self._bytes
 
     def take_in(self, frame: np.ndarray, fresh: bool) -> None:
@@ -75,9 +74,8 @@ class FrameReader:
             if self._in_bytes:
                 pixels = self._as_it_is(frame)
                 if pixels is None:
-                    self._bytes[: self._size].reshape(frame.shape)[...] = frame
-                    pixels = self._bytes
-                self.numbers, self.pixels = self._buffer, pixels
+                    pixels = self._bytes = self._copied(frame, self._bytes)
+                self.numbers, self.pixels = _NO_NUMBERS, pixels
                 return
             self._bytes_in_buffer = True
         else:
@@ -85,9 +83,15 @@ class FrameReader:
             self._wait = self._tried = 0
         numbers = self._as_it_is(frame) if frame.dtype == _NUMBER else None
         if numbers is None:
-            self._buffer[: self._size].reshape(frame.shape)[...] = frame
-            numbers = self._buffer
+            numbers = self._buffer = self._copied(frame, self._buffer)
         self.numbers, self.pixels = numbers, _NO_PIXELS
+
+    def _copied(self, frame: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+        """The frame in a buffer, a new one if that is empty."""
+        if not len(buffer):
+            buffer = np.zeros(self._size + 4 * LANES, buffer.dtype)  # kernels may read, and ignore, more
+        buffer[: self._size].reshape(frame.shape)[...] = frame
+        return buffer
 
     def _as_it_is(self, frame: np.ndarray) -> np.ndarray | None:
         """The frame, flat, where it lies; None if kernels cannot read it there."""

@@ -7,19 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.array_sizes import aligned, owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
-from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.event_convolution import FRAMES_TO_WAIT
-from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, SCRATCH, Memory, addresses
+from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, Memory, addresses
 from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
-from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, MOST_ROWS, SCRATCH_VALUES
-from deltafine.runtime.kernels.rows import PIECE
 from deltafine.runtime.kernels.vectors import LANES
-from deltafine.runtime.packed_plan import SLIDING, Program, aligned
+from deltafine.runtime.packed_plan import Program
 from deltafine.runtime.plan import DELAY, UNKNOWN, Operation, begins_anew
 from deltafine.runtime.single_thread import NotCopied
 
@@ -40,20 +37,6 @@ class NumbaState(NotCopied):
         self._sensitivity = 1.0
         self._keras_call = keras_call
         shapes = [tensor.shape for tensor in program.plan.tensors]
-        widest = max(channels for _, _, channels in shapes)
-        most = max(height * width for height, width, _ in shapes)
-        reach = max(
-            [1]
-            + [
-                (program.plan.tensors[o.output].shape[1] + 1) * o.strides[1]
-                + o.kernel[1] * o.dilation[1]
-                + o.padding[1]
-                + shapes[o.inputs[0]][1]
-                for o in program.plan.operations
-                if o.kind in SLIDING
-            ]
-        )
-        pitch = widest + 4 * LANES
         frame = shapes[program.plan.operations[0].output]
         self.memory_arrays = Memory(
             weights=program.weights,
@@ -68,17 +51,13 @@ class NumbaState(NotCopied):
             changed=np.zeros(len(shapes), np.int64),
             sums=np.zeros(program.sum_count, np.float64),
             before=np.zeros(program.before_count, np.float32),
-            scratch=aligned(
-                np.zeros(
-                    max(SCRATCH_VALUES, PIECE * pitch, FEWEST_ROWS * pitch, _attention(program)) + pitch * 8, np.float32
-                )
-            ),
-            active=np.zeros(most + 1, np.int64),
-            offsets=np.zeros(most + 1 + MOST_ROWS, np.int64),  # and those of a piece that streams share
-            targets=np.zeros(most + 1, np.int64),
-            line=np.zeros(reach // BITS + 4, np.int64),
-            chosen=np.zeros(widest + 1, np.int64),
-            changes=np.zeros(widest + 1, np.float64),
+            scratch=np.zeros(0, np.float32),
+            line=np.zeros(0, np.int64),
+            chosen=np.zeros(0, np.int64),
+            changes=np.zeros(0, np.float64),
+            active=np.zeros(0, np.int64),
+            offsets=np.zeros(0, np.int64),
+            targets=np.zeros(0, np.int64),
             sent_bytes=np.zeros(math.prod(frame) + 4 * LANES, np.uint8),
             stale=np.zeros(len(shapes), np.int64),
             largest=np.zeros(len(shapes), np.float64),
@@ -119,8 +98,9 @@ class NumbaState(NotCopied):
         What delta layers have sent is kept; all else is computed anew in the next frame, so that nothing of the other
         engine's rounding is left.
         """
-        for kept, value in zip(self._views, values, strict=True):
-            kept[:] = value
+        for index, value in enumerate(values):
+            if index not in self.program.part_of:
+                self._views[index][:] = value
         for operation in self.program.plan.delays:
             self._delayed[operation.output][:] = values[operation.before]
         self.memory_arrays.stale[:] = FRAMES_TO_WAIT
@@ -152,12 +132,35 @@ class NumbaState(NotCopied):
         return owned_bytes([*own, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
-        """A copy of the current value of a tensor, (height, width, channels)."""
-        return self._views[index].copy()
+        """A copy of the current value of a tensor, (height, width, channels); it may have to be computed for it."""
+        return self._computed(index) if index in self.program.part_of else self._views[index].copy()
+
+    def _computed(self, index: int) -> np.ndarray:
+        """A tensor that is not kept, as it would be: its rows into memory for them alone."""
+        program, arrays = self.program, self.memory_arrays
+        height, width, channels = shape = program.plan.tensors[index].shape
+        values = np.zeros(math.prod(shape) + LANES, np.float32)  # whole vectors are written
+        away = (values.ctypes.data - arrays.arena.ctypes.data) // values.itemsize
+        tensors, operations = program.tensors.copy(), program.operations.copy()
+        tensors[index] = height, width, channels, away, width * channels, 0
+        place = next(place for place, one in enumerate(program.plan.operations) if one.output == index)
+        operations[place] = program.alone[index]
+        table = addresses(
+            arrays._replace(
+                tensors=tensors,
+                masks=np.zeros(height * width, np.uint8),
+                counts=np.zeros(height * width, np.int32),
+                changed=np.zeros_like(arrays.changed),
+                counters=np.zeros_like(arrays.counters),
+            )
+        )
+        with program.working.lent(table[None]):
+            run_network(table[None], operations, place, place + 1, np.ones(1, np.uint8), np.zeros(1, np.int64))
+        return values[: math.prod(shape)].reshape(shape).copy()
 
     def as_kept(self, index: int) -> np.ndarray:
-        """A copy of a tensor as the state holds it."""
-        return self._views[index].copy()
+        """A copy of a tensor as the state holds it, or would hold it."""
+        return self.value(index)
 
     def _lines_of(self, index: int) -> np.ndarray:
         """A tensor in the arena, without the zeros around it."""
@@ -234,7 +237,8 @@ class NumbaState(NotCopied):
             self._run_keras(first, last)
         else:
             self._first[0] = self.fresh
-            run_network(self._alone, self.program.operations, first, last, self._first, self._count)
+            with self.program.working.lent(self._alone):
+                run_network(self._alone, self.program.operations, first, last, self._first, self._count)
 
     def _run_comparing_all(self) -> None:
         """Advance all operations; where a delta layer finishes one, as if all of its inputs had changed."""
@@ -246,9 +250,8 @@ class NumbaState(NotCopied):
                 self._run_comparing(place)
 
     def _run_comparing(self, place: int) -> None:
-        operation, arrays = self.program.plan.operations[place], self.memory_arrays
-        before = []
-        for index in operation.inputs if self._anew or self._follows[place] else ():
+        arrays, before = self.memory_arrays, []
+        for index in self.program.read_at(place) if self._anew or self._follows[place] else ():
             height, width, _, _, _, mask = self.program.tensors[index]
             masks = arrays.masks[mask : mask + height * width]
             before.append((index, arrays.changed[index], masks, masks.copy()))
@@ -314,7 +317,6 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
     together = [state for state in states if not state.compares_all]
     if together:
         tables = np.stack([state.table for state in together])
-        tables[:, SCRATCH] = tables[0, SCRATCH]  # which then stays in the cache
         fresh = np.array([state.fresh for state in together], np.uint8)
         program, counts = together[0].program, np.empty(len(together), np.int64)
         for first, last in program.sections:
@@ -322,18 +324,7 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
                 for state in together:
                     state.run(first, last)
             else:
-                run_network(tables, program.operations, first, last, fresh, counts)
+                with program.working.lent(tables):
+                    run_network(tables, program.operations, first, last, fresh, counts)
     for state in states:
         state.end()
-
-
-def _attention(program: Program) -> int:
-    """Numbers that the largest attention works with: its rows, the keys of a head, and a line of scores."""
-    most = 0
-    for operation in program.plan.operations:
-        if operation.kind == "attention":
-            shapes = [program.plan.tensors[index].shape for index in (*operation.inputs[:2], operation.output)]
-            (_, _, channels), keys, rows = shapes
-            key_count = keys[0] * keys[1]
-            most = max(most, math.prod(rows) + (channels // operation.groups + 1) * key_count + 8 * LANES)
-    return most

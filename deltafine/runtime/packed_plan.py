@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deltafine.runtime.activation_functions import CODES
+from deltafine.runtime.array_sizes import ALIGNED, aligned
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
@@ -15,10 +16,16 @@ from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.plan import Operation, Plan
+from deltafine.runtime.sums_at_once import sums_at_once
+from deltafine.runtime.tensor_layout import Room, round_up, zeros_around
+from deltafine.runtime.working_space import WorkingSpace
 
 SLIDING = ("conv", "depthwise", "max_pool", "average_pool")
-ALIGNED = 16
-"""Buffers begin at multiples of so many values, a cache line."""
+FINISH = [
+    layout.SCALE, layout.SHIFT, layout.ZEROS, layout.ACTIVATION, layout.PARAMETERS, layout.RULE, layout.PIXEL,
+    layout.THRESHOLD, layout.THRESHOLD_BY_NEURON,
+]  # fmt: skip
+"""Columns of what happens to rows that are computed."""
 
 
 class Program:
@@ -28,6 +35,11 @@ class Program:
         plan: what to compute.
         events: convolutions that may run by events: for each by name how many times as much a multiply-accumulate of
             an event costs as one of a row.
+
+    Attributes:
+        part_of: by the tensors that are not kept, the sums that they are part of, see ``sums_at_once``.
+        alone: by the same, the row of ``operations`` that would compute it by itself.
+        working: what the kernels work in.
 
     Raises:
         DeltafineError: the plan has a rule of the user's own, and not its code.
@@ -45,12 +57,15 @@ class Program:
         self._fans: list[np.ndarray] = []
         self._fan_count = 0
         self._rescaling = _rescaling(plan)
+        self.part_of = self._sums_at_once()
         self.tensors = self._tensor_table()
         longest = max(tensor.shape[1] * tensor.shape[2] for tensor in plan.tensors)
         self._zeros = self._put(np.zeros(longest))
         self._thresholds = [np.zeros(round_up(longest, ALIGNED), np.float32)]  # zeros for all without a delta layer
         self._multiplied: list[slice] = []
         self.operations = np.array([self._row(operation) for operation in plan.operations], np.int64)
+        self.alone: dict[int, list[int]] = {}
+        self._compute_with_sums()
         self.levels = _levels(plan)
         self._put(np.zeros(8 * LANES, np.float32))  # tiles may read, and ignore, a little beyond the end
         self.weights = aligned(np.concatenate(self._weights))
@@ -59,11 +74,28 @@ class Program:
         self.links = np.concatenate([*self._links, np.zeros(1, np.int64)])
         self._weights, self._fans, self._thresholds, self._links = [], [], [], []
         self.sections = plan.sections()
+        self.working = WorkingSpace(self)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Weights and tables."""
         return (self.weights, self.fans, self.links, self.tensors, self.operations, self.levels, self.thresholds)
+
+    def _sums_at_once(self) -> dict[int, Operation]:
+        found = sums_at_once(self.plan)
+        by_events = {operation.output for operation in self.plan.operations if operation.name in self.events}
+        return {index: operation for index, operation in found.items() if index not in by_events}
+
+    @property
+    def working_arrays(self) -> list[np.ndarray]:
+        """What the kernels work in, of all streams that were ever in them at the same time."""
+        return self.working.arrays
+
+    def read_at(self, place: int) -> list[int]:
+        """The tensors that the kernels read at a place of the plan."""
+        row = self.operations[place]
+        inputs = self.links[row[layout.INPUTS] : row[layout.INPUTS] + row[layout.INPUT_COUNT]]
+        return [*map(int, inputs), *([int(row[layout.SUMMAND])] if row[layout.SUMMAND] >= 0 else [])]
 
     def limits(self, sensitivity: float) -> tuple[np.ndarray, np.ndarray]:
         """``thresholds`` times a number, where their rules allow it, and the ``levels`` that go with them."""
@@ -77,32 +109,36 @@ class Program:
     def _tensor_table(self) -> np.ndarray:
         """Where each tensor stands, with as many zeros around it as its readers need."""
         table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
-        around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
-        for operation in self.plan.operations:
-            if operation.kind in SLIDING[:2]:
-                source = operation.inputs[0]
-                around[source] = np.maximum(around[source], self._zeros_around(operation))
-        begin = mask = 0
+        around = zeros_around(self.plan, lambda operation: operation.kind in SLIDING[:2])
+        room, mask = Room(ALIGNED, shared=True), 0
         for index, tensor in enumerate(self.plan.tensors):
-            height, width, channels = tensor.shape
-            top, left, bottom, right = around[index]
-            pitch = (width + left + right) * channels
-            table[index] = (height, width, channels, begin + top * pitch + left * channels, pitch, mask)
-            begin = round_up(begin + (height + top + bottom) * pitch, ALIGNED)
-            mask += height * width
-        self.arena_size, self.mask_size = int(begin) + 8 * LANES, int(mask) + BITS  # whole words are read
+            if index in self.part_of:
+                table[index, : layout.ORIGIN] = tensor.shape
+                continue
+            origin, pitch, _ = room.place(tensor.shape, around[index])
+            table[index] = (*tensor.shape, origin, pitch, mask)
+            mask += math.prod(tensor.shape[:2])
+        self.arena_size, self.mask_size = room.size + 8 * LANES, mask + BITS  # whole words are read
         return table
 
-    def _zeros_around(self, operation: Operation) -> list[int]:
-        source = self.plan.tensors[operation.inputs[0]].shape
-        target = self.plan.tensors[operation.output].shape
-        behind = []
-        for axis in (0, 1):
-            last = (target[axis] - 1) * operation.strides[axis] + (operation.kernel[axis] - 1) * operation.dilation[
-                axis
-            ]
-            behind.append(max(last + 1 - operation.padding[axis] - source[axis], 0))
-        return [*operation.padding, *behind]
+    def pitches(self) -> list[int]:
+        """Values between the rows that are computed at a time, by operation; at least 1."""
+        outputs = self.tensors[self.operations[:, layout.OUTPUT], layout.CHANNELS]
+        by_events = np.where(self.operations[:, layout.EVENTS] >= 0, outputs, 1)
+        return [int(pitch) for pitch in np.maximum(self.operations[:, layout.ROW_PITCH], by_events)]
+
+    def scratch_of_operations(self) -> list[int]:
+        """What else operations compute in: an attention's rows, the keys of a head, and a line of scores."""
+        sizes = []
+        for operation in self.plan.operations:
+            size = 0
+            if operation.kind == "attention":
+                shapes = [self.plan.tensors[index].shape for index in (*operation.inputs[:2], operation.output)]
+                (_, _, channels), keys, rows = shapes
+                key_count = keys[0] * keys[1]
+                size = math.prod(rows) + (channels // operation.groups + 1) * key_count + 8 * LANES
+            sizes.append(size)
+        return sizes
 
     def _put(self, values: np.ndarray | Sequence[float]) -> int:
         """Append weights; returns where they begin."""
@@ -140,6 +176,7 @@ class Program:
             layout.FAN: -1,
             layout.EVENTS: -1,
             layout.RESCALED: -1,
+            layout.SUMMAND: -1,
         }
         for columns, values in (
             ((layout.KERNEL_H, layout.KERNEL_W), operation.kernel),
@@ -170,6 +207,20 @@ class Program:
         elif operation.kind == "input" and self._rescaling is not None:
             row |= self._rescale(self._rescaling)
         return [row[column] for column in range(layout.COLUMNS)]
+
+    def _compute_with_sums(self) -> None:
+        """Let the sums that convolutions are ``part_of`` be computed by these."""
+        places = {operation.output: place for place, operation in enumerate(self.plan.operations)}
+        for index, added in self.part_of.items():
+            row, other = self.operations[places[index]], next(one for one in added.inputs if one != index)
+            self.alone[index] = [int(column) for column in row]
+            of_sum = self.operations[places[added.output]]
+            finish = of_sum[FINISH]
+            of_sum[:] = row
+            of_sum[FINISH] = finish
+            of_sum[layout.OUTPUT], of_sum[layout.SUMMAND], of_sum[layout.FAN] = added.output, other, -1
+            of_sum[layout.OWN_SHIFT], of_sum[layout.OWN_PLACE] = row[layout.SHIFT], places[index]
+            row[layout.KIND] = layout.K_DONE
 
     def _rescale(self, operation: Operation) -> dict[int, int]:
         """What the operation before it does along with its own."""
@@ -333,16 +384,3 @@ def _levels(plan: Plan, sensitivity: float = 1.0) -> np.ndarray:
     if threshold.ndim < 3:
         levels = np.tile(np.broadcast_to(levels, (channels,)), width)
     return np.concatenate([levels.ravel(), np.ones(4 * LANES, np.uint8)])
-
-
-def round_up(value: int, multiple: int) -> int:
-    return -(-int(value) // multiple) * multiple
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """The same values, beginning at a cache line."""
-    spare = np.empty(array.size + 2 * ALIGNED, array.dtype)
-    begin = (-spare.ctypes.data // array.itemsize) % ALIGNED
-    result = spare[begin : begin + array.size]
-    result[:] = array
-    return result

@@ -223,7 +223,7 @@ class DeltaStream(NotCopied):
 
     @property
     def memory(self) -> int:
-        """Bytes of all arrays of this stream: its state, its working space and its buffers."""
+        """Bytes of all arrays of this stream: its state and its buffers."""
         return int(self.state.memory)
 
     def _of_sample(self, index: int) -> np.ndarray:
@@ -523,9 +523,13 @@ class DeltaRuntime(NotCopied):
         """Bytes of all arrays that are held.
 
         ``weights``: the plan's, as it is kept and as the engine reads them, shared by all streams; and the weights of
-        layers left to Keras. ``state``: of each stream, its working space and buffers for frames included.
+        layers left to Keras. ``state``: of each stream, with buffers for frames that cannot be read where they lie.
+        ``working``: what kernels work in, once for all streams that a thread advances one by one; 0 before the first
+        frame, and of NumPy.
         """
-        return {"weights": self._weight_bytes, "state": self._stream.memory}
+        program = getattr(self._stream.state, "program", None)
+        working = [] if program is None else program.working_arrays
+        return {"weights": self._weight_bytes, "state": self._stream.memory, "working": owned_bytes(working)}
 
     def __enter__(self) -> DeltaRuntime:
         return self

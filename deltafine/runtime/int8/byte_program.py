@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
+from deltafine.runtime.array_sizes import ALIGNED, aligned
 from deltafine.runtime.int8.byte_plan import (
     DEQUANTISE,
     QUANTISE,
@@ -20,10 +24,13 @@ from deltafine.runtime.int8.weights import runs_of
 from deltafine.runtime.kernels import byte_memory as of
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.bit_sets import BITS
+from deltafine.runtime.kernels.byte_memory import SUMS
 from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS, places_of_channels
 from deltafine.runtime.kernels.row_convolution import NINE
-from deltafine.runtime.packed_plan import ALIGNED, SLIDING, Program, aligned, round_up
+from deltafine.runtime.packed_plan import SLIDING, Program
 from deltafine.runtime.plan import Finish, Operation
+from deltafine.runtime.tensor_layout import Room, round_up, zeros_around
+from deltafine.runtime.working_space import Lender, most_rows
 
 _LINE = 64
 """Bytes of a cache line; and as many are read, and ignored, beyond the end of an array."""
@@ -61,6 +68,7 @@ class ByteProgram(Program):
         )
         self._packed = {}
         self.near, self.far = self.byte_limits(1.0)
+        self._sums = Lender(self._room_for_sums, SUMS)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -83,30 +91,49 @@ class ByteProgram(Program):
                 far[piece] = _spread(pixel_factors(thresholds, grid, channels, sensitivity), channels)
         return near, far
 
+    @property
+    def working_arrays(self) -> list[np.ndarray]:
+        return [*super().working_arrays, *self._sums.arrays]
+
+    @contextmanager
+    def lent_sums(self, table: np.ndarray) -> Iterator[None]:
+        """Let kernels on bytes work, see ``WorkingSpace.lent``; ``table``: addresses of a stream's memory of bytes."""
+        rows = self._sums.lend(table)
+        try:
+            yield
+        finally:
+            self._sums.take_back(rows)
+
+    def pitches(self) -> list[int]:
+        of_bytes = self.byte_operations[:, of.PITCH]
+        return [max(one, int(other)) for one, other in zip(super().pitches(), of_bytes, strict=True)]
+
+    def _room_for_sums(self) -> list[np.ndarray]:
+        pitch = int(self.byte_operations[:, of.PITCH].max(initial=BYTES))
+        positions = self.tensors[self.operations[:, layout.OUTPUT], : layout.CHANNELS].prod(axis=1)
+        of_bytes = zip(self.byte_operations[:, of.PITCH], positions, strict=True)
+        size = max((min(most_rows(one), count) * one for one, count in of_bytes if one), default=0)
+        return [aligned(np.zeros(size + 2 * pitch, np.int32)), np.zeros(pitch + BYTES, np.uint8)]
+
+    def _sums_at_once(self) -> dict[int, Operation]:
+        return {}
+
     def _tensor_table(self) -> np.ndarray:
         table = np.zeros((len(self.plan.tensors), layout.TENSOR_COLUMNS), np.int64)
-        around = np.zeros((len(self.plan.tensors), 4), np.int64)  # top, left, bottom, right
-        for operation in self.plan.operations:
-            on_bytes = self.plan.on_bytes(operation)
-            if operation.kind in (_PADDED if on_bytes else _PADDED[:2]):
-                source = operation.inputs[0]
-                around[source] = np.maximum(around[source], self._zeros_around(operation))
-        begin, mask = {True: 0, False: 0}, 0
+        around = zeros_around(
+            self.plan, lambda operation: operation.kind in (_PADDED if self.plan.on_bytes(operation) else _PADDED[:2])
+        )
+        numbers, levels, mask = Room(ALIGNED, shared=True), Room(_LINE, shared=False), 0
         self.zeros: list[tuple[slice, int]] = []
-        for index, tensor in enumerate(self.plan.tensors):
-            grid = self.plan.grids[index]
-            height, width, channels = tensor.shape
-            top, left, bottom, right = (int(side) for side in around[index])
-            pitch = (width + left + right) * channels
-            start = begin[grid is not None]
-            table[index] = (height, width, channels, start + top * pitch + left * channels, pitch, mask)
-            end = round_up(start + (height + top + bottom) * pitch, ALIGNED if grid is None else _LINE)
+        for index, (tensor, grid) in enumerate(zip(self.plan.tensors, self.plan.grids, strict=True)):
+            room = numbers if grid is None else levels
+            origin, pitch, whole = room.place(tensor.shape, around[index])
+            table[index] = (*tensor.shape, origin, pitch, mask)
             if grid is not None:
-                self.zeros.append((slice(start, end), grid.zero))
-            begin[grid is not None] = end
-            mask += height * width
-        self.arena_size, self.mask_size = begin[False] + 8 * ALIGNED, mask + BITS  # whole words are read
-        self.level_count = begin[True] + 4 * _LINE
+                self.zeros.append((whole, grid.zero))
+            mask += math.prod(tensor.shape[:2])
+        self.arena_size, self.mask_size = numbers.size + 8 * ALIGNED, mask + BITS  # whole words are read
+        self.level_count = levels.size + 4 * _LINE
         return table
 
     def _row(self, operation: Operation) -> list[int]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltafine.runtime.array_sizes import owned_bytes
+from deltafine.runtime.array_sizes import aligned, owned_bytes
 from deltafine.runtime.int8.byte_program import ByteProgram
-from deltafine.runtime.kernels import byte_memory as of
 from deltafine.runtime.kernels.byte_memory import ByteMemory
 from deltafine.runtime.kernels.byte_network import run_bytes
-from deltafine.runtime.kernels.byte_vectors import BYTES
 from deltafine.runtime.kernels.memory import addresses
-from deltafine.runtime.kernels.row_convolution import FEWEST_ROWS, SCRATCH_VALUES
 from deltafine.runtime.numba_stream import KerasCall, NumbaState
-from deltafine.runtime.packed_plan import aligned
 
 
 class ByteState(NumbaState):
@@ -22,7 +18,6 @@ class ByteState(NumbaState):
     program: ByteProgram
 
     def __init__(self, program: ByteProgram, keras_call: KerasCall) -> None:
-        pitch = int(program.byte_operations[:, of.PITCH].max(initial=BYTES))
         self._bytes = ByteMemory(
             operations=program.byte_operations,
             weights=program.byte_weights,
@@ -31,8 +26,8 @@ class ByteState(NumbaState):
             near=program.near,
             far=program.far,
             levels=aligned(np.zeros(program.level_count, np.uint8)),
-            sums=aligned(np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch) + 2 * pitch, np.int32)),
-            line=np.zeros(pitch + BYTES, np.uint8),
+            sums=np.zeros(0, np.int32),
+            line=np.zeros(0, np.uint8),
         )
         self._byte_table = addresses(self._bytes)
         super().__init__(program, keras_call)
@@ -50,7 +45,7 @@ class ByteState(NumbaState):
 
     @property
     def memory(self) -> int:
-        own = [self._bytes.levels, self._bytes.sums, self._bytes.line, self._byte_table]
+        own = [self._bytes.levels, self._byte_table]
         if self._bytes.near is not self.program.near:
             own += [self._bytes.near, self._bytes.far]
         return super().memory + owned_bytes(own)
@@ -67,7 +62,8 @@ class ByteState(NumbaState):
         plan = self.program.plan
         if plan.on_bytes(plan.operations[first]):
             operations = self.program.operations
-            run_bytes(self.table, self._byte_table, operations, first, last, self.fresh, self.counters)
+            with self.program.working.lent(self._alone), self.program.lent_sums(self._byte_table):
+                run_bytes(self.table, self._byte_table, operations, first, last, self.fresh, self.counters)
         else:
             super().run(first, last)
 

@@ -22,7 +22,7 @@ class ByteMemory(NamedTuple):
         far: uint16, what changes are multiplied with to count in thresholds. A stream that multiplies its thresholds
             has its own of both.
         levels: uint8, every tensor of bytes, with the level of 0 around it.
-        sums: int32, rows being computed.
+        sums: int32, rows being computed; lent while kernels run, as is ``line``.
         line: uint8, a row being compared.
     """
 
@@ -37,6 +37,8 @@ class ByteMemory(NamedTuple):
     line: np.ndarray
 
 
+SUMS = ByteMemory._fields.index("sums")
+"""Its row in a table of addresses."""
 _TYPES = (
     types.int64, types.int8, types.int32, types.float32, types.uint8, types.uint16, types.uint8, types.int32,
     types.uint8,

@@ -14,6 +14,8 @@ from numba.np.arrayobj import populate_array
 class Memory(NamedTuple):
     """What one stream computes with. The first group is the model's and shared by its streams, the second its state.
 
+    In between, ``scratch`` to ``changes`` are lent while kernels run, see ``deltafine.runtime.working_space``.
+
     Attributes:
         weights: float32, packed weights, scales, shifts and parameters.
         fans: int32 fan-outs.
@@ -29,12 +31,12 @@ class Memory(NamedTuple):
         sums: float64, what convolutions by events have added up.
         before: float32, the inputs that these sums stand for.
         scratch: float32, rows being computed.
-        active: int64, positions being computed.
-        offsets: int64, where each of them reads.
-        targets: int64, where each of them is written.
         line: int64, as bits, which positions of a line changed; 0 but while it is looked at.
         chosen: int64, channels that changed at one position.
         changes: float64, by how much they did.
+        active: int64, positions being computed.
+        offsets: int64, where each of them reads.
+        targets: int64, where each of them is written.
         sent_bytes: uint8, the byte of each value of a frame that was sent last; as long as all frames are bytes.
         stale: int64 per tensor, quiet frames to wait for before its ``sums`` are taken again; 0 while they hold, -1
             when it is time.
@@ -58,12 +60,12 @@ class Memory(NamedTuple):
     sums: np.ndarray
     before: np.ndarray
     scratch: np.ndarray
-    active: np.ndarray
-    offsets: np.ndarray
-    targets: np.ndarray
     line: np.ndarray
     chosen: np.ndarray
     changes: np.ndarray
+    active: np.ndarray
+    offsets: np.ndarray
+    targets: np.ndarray
     sent_bytes: np.ndarray
     stale: np.ndarray
     largest: np.ndarray
@@ -75,13 +77,15 @@ class Memory(NamedTuple):
 
 OWN = Memory._fields[Memory._fields.index("arena") : -2]
 """The second group, without the frames, which are the caller's or a buffer's."""
-ARENA, SCRATCH, NUMBERS, PIXELS = (Memory._fields.index(name) for name in ("arena", "scratch", "numbers", "pixels"))
+ARENA, SCRATCH, ACTIVE, NUMBERS, PIXELS = (
+    Memory._fields.index(name) for name in ("arena", "scratch", "active", "numbers", "pixels")
+)
 """Rows of a table of addresses."""
 
 _TYPES = (
     types.float32, types.int32, types.int64, types.int64, types.uint8, types.float32, types.float32, types.uint8,
-    types.int32, types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.int64,
-    types.int64, types.int64, types.float64, types.uint8, types.int64, types.float64,
+    types.int32, types.int64, types.float64, types.float32, types.float32, types.int64, types.int64, types.float64,
+    types.int64, types.int64, types.int64, types.uint8, types.int64, types.float64,
     types.int64, types.int64, types.float32, types.uint8,
 )  # fmt: skip
 _ARRAYS: list[Any] = [

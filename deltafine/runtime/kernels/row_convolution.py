@@ -88,8 +88,8 @@ def piece_size(count: int, pitch: int) -> int:
 def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
     """Fill ``active``, ``offsets`` and ``targets`` with the outputs of a sliding kernel that a change reaches.
 
-    Returns how many. An offset is where the kernel begins, relative to the input's first value; it may lie in the
-    zeros around it.
+    A change of what is added to them reaches them, too; the kernel then moves in steps of 1. Returns how many. An
+    offset is where the kernel begins, relative to the input's first value; it may lie in the zeros around it.
     """
     memory = unpack(table)
     tensors, masks, line = memory.tensors, memory.masks, memory.line
@@ -105,6 +105,8 @@ def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
     words = (width + BITS - 1) // BITS
     starts = (columns - 1) * stride_w + 1  # where kernels may begin, strides apart
     ahead = left // BITS + 1  # words of nothing before the line
+    summand = operation[at.SUMMAND]
+    added = tensors[max(summand, 0), at.MASK]
     count = 0
     for y in range(tensors[target, at.HEIGHT]):
         start = (y * stride_h - top) * pitch - left * channels
@@ -126,6 +128,9 @@ def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
                     changed |= bits_of(masks, mask + from_y * width + word * BITS, size)
             line[ahead + word] = changed
             some |= changed
+        if summand >= 0:
+            for begin in range(0, columns, BITS):
+                some |= bits_of(masks, added + y * columns + begin, min(BITS, columns - begin))
         if some == 0:
             continue
         for begin in range(0, starts, BITS):
@@ -134,6 +139,8 @@ def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
                 first = begin + tap * dilation_w - left + ahead * BITS
                 word = first >> LOG2_BITS
                 hits |= bits_from(line[word], line[word + 1], first & (BITS - 1))
+            if summand >= 0:
+                hits |= bits_of(masks, added + y * columns + begin, min(BITS, columns - begin))
             if starts - begin < BITS:
                 hits &= (1 << (starts - begin)) - 1
             if stride_w == 2:
@@ -228,11 +235,40 @@ def reached_rows(table: np.ndarray, operation: np.ndarray, fresh: bool) -> int:
     memory = unpack(table)
     start_output(table, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]
-    changed = memory.changed[source]
-    if changed == 0 and not fresh:
-        return 0
-    everything = fresh or changed == memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
-    return reach_of(table, operation, everything)
+    changed, summand = memory.changed[source], operation[at.SUMMAND]
+    size = memory.tensors[source, at.HEIGHT] * memory.tensors[source, at.WIDTH]
+    everything, some = fresh or changed == size, fresh or changed > 0
+    if summand >= 0:
+        size = memory.tensors[summand, at.HEIGHT] * memory.tensors[summand, at.WIDTH]
+        everything |= memory.changed[summand] == size
+        some |= memory.changed[summand] > 0
+    return reach_of(table, operation, everything) if some else 0
+
+
+@kernel
+def finish_sums(
+    table: np.ndarray, operation: np.ndarray, rows: int, pitch: int, first: int, fresh: bool, counters: np.ndarray
+) -> None:  # fmt: skip
+    """Finish ``rows`` rows of sums of products, see ``finish_rows``; first add to them what is to be added."""
+    if operation[at.SUMMAND] >= 0:
+        unpack(table).counters[operation[at.OWN_PLACE], at.ROWS] += rows
+        _add_summand(table, operation, rows, pitch, first)
+    finish_rows(table, operation, rows, pitch, first, fresh, counters)
+
+
+@kernel
+def _add_summand(table: np.ndarray, operation: np.ndarray, rows: int, pitch: int, first: int) -> None:
+    memory = unpack(table)
+    tensor = memory.tensors[operation[at.SUMMAND]]
+    width, channels, shift = tensor[at.WIDTH], tensor[at.CHANNELS], operation[at.OWN_SHIFT]
+    own = memory.weights[shift : shift + channels]
+    for i in range(rows):
+        position, place = memory.active[first + i], i * pitch
+        y = position // width
+        begin = tensor[at.ORIGIN] + y * tensor[at.PITCH] + (position - y * width) * channels
+        row, other = memory.scratch[place : place + channels], memory.arena[begin : begin + channels]
+        for c in range(len(row)):
+            row[c] = row[c] + own[c] + other[c]
 
 
 @kernel
@@ -249,5 +285,5 @@ def convolve(
             scale_channels(table, operation, first, rows, pitch)
         else:
             multiply_rows(table, operation, first, rows, pitch)
-        finish_rows(table, operation, rows, pitch, first, fresh, counters)
+        finish_sums(table, operation, rows, pitch, first, fresh, counters)
         first += rows

@@ -9,9 +9,8 @@ import numpy as np
 
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
-from deltafine.runtime.kernels.finish import finish_rows
 from deltafine.runtime.kernels.memory import ARENA, SCRATCH, unpack
-from deltafine.runtime.kernels.row_convolution import convolve, multiply_rows, piece_size, reached_rows
+from deltafine.runtime.kernels.row_convolution import convolve, finish_sums, multiply_rows, piece_size, reached_rows
 
 DONE = -1
 """Instead of a count: the operation is done for this stream."""
@@ -65,7 +64,7 @@ def _gather(
             if part:
                 tables[stream, SCRATCH, 0] = scratch + filled * pitch * _VALUE
                 counters = unpack(tables[stream]).counters[place]
-                finish_rows(tables[stream], operation, part, pitch, first, fresh[stream] != 0, counters)
+                finish_sums(tables[stream], operation, part, pitch, first, fresh[stream] != 0, counters)
                 tables[stream, SCRATCH, 0] = scratch
             filled += part
             first += part
