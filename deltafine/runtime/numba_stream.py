@@ -145,16 +145,15 @@ class NumbaState(NotCopied):
         tensors[index] = height, width, channels, away, width * channels, 0
         place = next(place for place, one in enumerate(program.plan.operations) if one.output == index)
         operations[place] = program.alone[index]
-        table = addresses(
-            arrays._replace(
-                tensors=tensors,
-                masks=np.zeros(height * width, np.uint8),
-                counts=np.zeros(height * width, np.int32),
-                changed=np.zeros_like(arrays.changed),
-                counters=np.zeros_like(arrays.counters),
-            )
+        memory = arrays._replace(
+            tensors=tensors,
+            masks=np.zeros(height * width, np.uint8),
+            counts=np.zeros(height * width, np.int32),
+            changed=np.zeros_like(arrays.changed),
+            counters=np.zeros_like(arrays.counters),
         )
-        with program.working.lent(table[None]):
+        table = addresses(memory)
+        with program.working.lent(table):
             run_network(table[None], operations, place, place + 1, np.ones(1, np.uint8), np.zeros(1, np.int64))
         return values[: math.prod(shape)].reshape(shape).copy()
 
@@ -237,7 +236,7 @@ class NumbaState(NotCopied):
             self._run_keras(first, last)
         else:
             self._first[0] = self.fresh
-            with self.program.working.lent(self._alone):
+            with self.program.working.lent(self.table):
                 run_network(self._alone, self.program.operations, first, last, self._first, self._count)
 
     def _run_comparing_all(self) -> None:
@@ -324,7 +323,7 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
                 for state in together:
                     state.run(first, last)
             else:
-                with program.working.lent(tables):
+                with program.working.lent_together(tables):
                     run_network(tables, program.operations, first, last, fresh, counts)
     for state in states:
         state.end()

@@ -138,14 +138,21 @@ def test_memory_is_that_of_all_arrays_of_the_model_and_of_a_stream(engine: str, 
     for frame in video(SIZE, 3):
         runtime.step(frame)
     stream = runtime._stream
-    shared = [runtime.plan, getattr(stream.state, "program", None), getattr(stream.state, "_weights", None)]
-    of_model = _arrays(shared)
-    of_stream = _arrays(stream, set(of_model))
+    program = getattr(stream.state, "program", None)
+    of_kernels = _arrays(getattr(program, "working", None))
+    of_model = _arrays([runtime.plan, program, getattr(stream.state, "_weights", None)], set(of_kernels))
+    of_stream = _arrays(stream, {*of_model, *of_kernels})
     assert runtime.memory == {
         "weights": sum(array.nbytes for array in of_model.values()),
         "state": sum(array.nbytes for array in of_stream.values()),
+        "working": sum(array.nbytes for array in of_kernels.values()),
     }
-    assert stream.memory == runtime.stream().memory
+    assert bool(of_kernels) == (engine == "numba")
+    other = runtime.stream()
+    for frame in video(SIZE, 1):
+        other.step(frame)
+    assert stream.memory == other.memory
+    assert sum(array.nbytes for array in of_kernels.values()) == runtime.memory["working"]  # they share it
 
 
 def test_memory_counts_the_weights_of_layers_left_to_keras() -> None:

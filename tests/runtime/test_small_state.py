@@ -62,7 +62,7 @@ def assert_same(plan: Plan, one: NumbaState, other: NumbaState) -> None:
 def test_what_is_added_up_at_once_is_what_two_operations_give(rule: str, granularity: str) -> None:
     plan = plan_of(rule, granularity)
     program, apart = Program(plan), Apart(plan)
-    assert len(program.part_of) == 3
+    assert len(program.part_of) == 4
     assert program.arena_size < 0.85 * apart.arena_size
     one, other = NumbaState(program, None), NumbaState(apart, None)
     several = [NumbaState(program, None) for _ in range(2)]
@@ -95,13 +95,13 @@ def test_it_is_what_numpy_gives_and_kernels_go_on_from_there() -> None:
             assert np.abs(ours.value(index) - theirs.value(index)).max() < 1e-3
 
 
-def sum_of(size: int, *, twice: bool = False, activation: str = "relu") -> Plan:
+def sum_of(size: int, *, twice: bool = False, deltas: bool = True) -> Plan:
     """A sum of the input and a convolution of it, which ``twice`` another layer reads, too."""
     inputs = keras.Input((6, 6, 8))
     y = layers.Conv2D(8, size, padding="same")(inputs)
-    x = layers.Activation(activation)(layers.Add()([inputs, y]))
+    x = layers.ReLU()(layers.Add()([inputs, y]))
     model = weighted(keras.Model(inputs, layers.Concatenate()([x, y]) if twice else layers.Conv2D(2, 1)(x)))
-    return compile_model(refined(model, "send-on-delta")).plan
+    return compile_model(refined(model, "send-on-delta") if deltas else model).plan
 
 
 def test_what_is_read_elsewhere_or_costs_more_is_kept() -> None:
@@ -109,7 +109,7 @@ def test_what_is_read_elsewhere_or_costs_more_is_kept() -> None:
     assert len(Program(plan).part_of) == 1
     by_events = {operation.name: 1.0 for operation in plan.operations if can_run_by_events(operation)}
     assert not Program(plan, by_events).part_of  # its sums are kept anyway
-    for other in (sum_of(3), sum_of(1, twice=True), sum_of(1, activation="linear")):
+    for other in (sum_of(3), sum_of(1, twice=True), sum_of(1, deltas=False)):
         assert not Program(other).part_of
 
 
@@ -120,11 +120,12 @@ def test_calibrating_times_both_ways_with_the_sum() -> None:
 
 
 def test_a_state_takes_little_more_than_the_activations() -> None:
-    for model, most in ((small(), 1.25), (keras.applications.MobileNet((160, 160, 3), weights=None), 1.15)):
+    # The small network holds its frame twice, as it was sent and rescaled.
+    for model, most in ((small(), 1.45), (keras.applications.MobileNet((160, 160, 3), weights=None), 1.15)):
         plan = with_deltas(model)
         kept = states(plan)
         assert kept["float32"].memory <= most * activations(plan)
-        assert kept["int8"].memory < kept["float32"].memory / 2
+        assert kept["int8"].memory < 0.6 * kept["float32"].memory
     assert kept["int8"].memory <= most / 3 * activations(plan)
 
 
@@ -140,7 +141,7 @@ def test_streams_of_a_thread_share_their_working_space_and_those_of_two_do_not()
     program = streams[0].state.program
     once = runtime.memory["working"]
     assert once == owned_bytes(program.working_arrays) > 0
-    with program.working.lent(streams[0].state.table[None].copy()):  # as a thread does that is in the kernels
+    with program.working.lent(streams[0].state.table.copy()):  # as a thread does that is in the kernels
         thread = threading.Thread(target=streams[1].step, args=(frames[0],))
         thread.start()
         thread.join()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +48,7 @@ class ByteProgram(Program):
         byte_weights, whole, factors, near, far: arrays of ``ByteMemory``.
         level_count: bytes of all tensors of bytes.
         zeros: where each of them stands, and its level of 0.
+        sums: what kernels on bytes work in.
     """
 
     plan: BytePlan
@@ -68,7 +67,7 @@ class ByteProgram(Program):
         )
         self._packed = {}
         self.near, self.far = self.byte_limits(1.0)
-        self._sums = Lender(self._room_for_sums, SUMS)
+        self.sums = Lender(self._room_for_sums, SUMS)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -93,16 +92,7 @@ class ByteProgram(Program):
 
     @property
     def working_arrays(self) -> list[np.ndarray]:
-        return [*super().working_arrays, *self._sums.arrays]
-
-    @contextmanager
-    def lent_sums(self, table: np.ndarray) -> Iterator[None]:
-        """Let kernels on bytes work, see ``WorkingSpace.lent``; ``table``: addresses of a stream's memory of bytes."""
-        rows = self._sums.lend(table)
-        try:
-            yield
-        finally:
-            self._sums.take_back(rows)
+        return [*super().working_arrays, *self.sums.arrays]
 
     def pitches(self) -> list[int]:
         of_bytes = self.byte_operations[:, of.PITCH]

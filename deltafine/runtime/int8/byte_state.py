@@ -62,7 +62,7 @@ class ByteState(NumbaState):
         plan = self.program.plan
         if plan.on_bytes(plan.operations[first]):
             operations = self.program.operations
-            with self.program.working.lent(self._alone), self.program.lent_sums(self._byte_table):
+            with self.program.working.lent(self.table), self.program.sums.lent(self._byte_table):
                 run_bytes(self.table, self._byte_table, operations, first, last, self.fresh, self.counters)
         else:
             super().run(first, last)
