@@ -133,7 +133,7 @@ class NumbaState(NotCopied):
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels); it may have to be computed for it."""
-        return self._computed(index) if index in self.program.part_of else self._views[index].copy()
+        return self.as_kept(index)
 
     def _computed(self, index: int) -> np.ndarray:
         """A tensor that is not kept, as it would be: its rows into memory for them alone."""
@@ -159,7 +159,7 @@ class NumbaState(NotCopied):
 
     def as_kept(self, index: int) -> np.ndarray:
         """A copy of a tensor as the state holds it, or would hold it."""
-        return self.value(index)
+        return self._computed(index) if index in self.program.part_of else self._views[index].copy()
 
     def _lines_of(self, index: int) -> np.ndarray:
         """A tensor in the arena, without the zeros around it."""
