@@ -2,8 +2,8 @@
 
 Its rows are computed again where only the other summand changed: sums of products are the same to the bit whenever they
 are taken. That is worth it where rows are short, as where few channels become many ones, and where a delta layer behind
-the sum keeps down what changes: that was 3% more multiplications in a ResNet50. In a ResNet50V2, whose sums have no
-delta layer, it would be 8%.
+the sum keeps down what changes: docs/runtime.md has what it costs in a ResNet50. In a ResNet50V2, most of whose sums
+have no delta layer behind them, it would be about 8% more multiplications.
 """
 
 from __future__ import annotations
