@@ -11,6 +11,7 @@ from deltafine.runtime.activation_functions import CODES
 from deltafine.runtime.array_sizes import ALIGNED, aligned
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules
 from deltafine.runtime.kernels import columns as layout
+from deltafine.runtime.kernels.attention import scratch_of
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
@@ -128,15 +129,15 @@ class Program:
         return [int(pitch) for pitch in np.maximum(self.operations[:, layout.ROW_PITCH], by_events)]
 
     def scratch_of_operations(self) -> list[int]:
-        """What else operations compute in: an attention's rows, the keys of a head, and a line of scores."""
+        """Numbers that operations work with beside their rows: those of attention."""
         sizes = []
         for operation in self.plan.operations:
             size = 0
             if operation.kind == "attention":
                 shapes = [self.plan.tensors[index].shape for index in (*operation.inputs[:2], operation.output)]
-                (_, _, channels), keys, rows = shapes
-                key_count = keys[0] * keys[1]
-                size = math.prod(rows) + (channels // operation.groups + 1) * key_count + 8 * LANES
+                (_, _, of_queries), (height, width, _), (*rows, channels) = shapes
+                heads = operation.groups
+                size = scratch_of(math.prod(rows), channels, height * width, of_queries // heads, channels // heads)
             sizes.append(size)
         return sizes
 
