@@ -78,6 +78,7 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.jobs.worst_pictures import worst_pictures
+    from deltafine.measurement.labelled_parts import labels_found, say_columns
     from deltafine.measurement.parts import weighted
     from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.score import Score
@@ -85,15 +86,7 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
-    from deltafine.measurement.task import (
-        check_labels,
-        held_out,
-        open_data,
-        open_streams,
-        output_of,
-        said_of_labels,
-        task_by_labels,
-    )
+    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
     from deltafine.model import delta_layers, load, pixels_note
     from deltafine.model.loading import files_of
     from deltafine.report.text import ordinal
@@ -163,7 +156,9 @@ def measure_model(
     listener.say(opened.summary())
     held, said = held_out(opened, measured.frames, fps, read)
     trained = about_training(Path(model), origin, opened, used)
-    of_labels = said_of_labels(output, opened, continuous)
+    if found := labels_found(output.parts):
+        listener.say(found)
+    of_labels = say_columns(output, opened, continuous)
     notes = [*opened.notes, *continuous.notes, *of_labels, *said, *(one for one in (cut, trained) if one)]
     if every_kth:
         notes.append(

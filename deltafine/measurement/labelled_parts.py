@@ -63,15 +63,22 @@ def read_columns(output: Output, data: Dataset, streams: Dataset, *, as_numbers:
     return replace(output, parts=tuple(parts), truth=truth)
 
 
-def say_columns(output: Output, *measured: Dataset) -> list[str]:
-    """What the user should know: which outputs have labels, of which kind, which have none, and what is not used."""
+def labels_found(parts: Sequence[OutputPart]) -> str:
+    """One sentence: which outputs have labels, and of which kind; empty where none has."""
     kinds = []
-    for part in output.parts:
+    for part in parts:
         if part.labels is not None:
             classes = part.labels.classes
             kinds.append(f"'{part.name}' ({count_of(classes, 'class', 'classes') if classes else 'numbers'})")
+    return f"Outputs with labels: {', '.join(kinds)}." if kinds else ""
+
+
+def say_columns(output: Output, *measured: Dataset) -> list[str]:
+    """What the user should know: which outputs have no labels, and which columns are not used."""
+    if output.truth is None:
+        return []
     others = [part for part in output.parts if part.labels is None]
-    said = [f"Outputs with labels: {', '.join(kinds)}."]
+    said = []
     if others:
         verb = "has" if len(others) == 1 else "have"
         said.append(f"{listed(others)} {verb} no labels, and the answers of the original are followed instead.")

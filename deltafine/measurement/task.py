@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.measurement.labelled_parts import columns_for, read_columns, say_columns
+from deltafine.measurement.labelled_parts import columns_for, read_columns
 from deltafine.measurement.output import ClipOutput, Output, are_probabilities
 from deltafine.measurement.parts import OutputPart, listed
 from deltafine.model.output_names import output_names
@@ -319,11 +319,6 @@ def without_labels(data: Dataset) -> Dataset:
     """The same videos, their labels left aside."""
     videos = [replace(video, label=None, frame_labels=None) for video in data.videos]
     return _with_videos(data, videos, classes=())
-
-
-def said_of_labels(output: Output, data: Dataset, streams: Dataset) -> list[str]:
-    """What the user should know of the labels of several outputs; nothing where there are none."""
-    return [] if output.truth is None else say_columns(output, data, streams)
 
 
 def split_in_time(

@@ -14,6 +14,7 @@ import numpy as np
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
+from deltafine.measurement.labelled_parts import labels_found, say_columns
 from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
 from deltafine.measurement.parts import weighted
@@ -26,7 +27,6 @@ from deltafine.measurement.task import (
     open_streams,
     output_of,
     read_output,
-    said_of_labels,
     split_in_time,
     task_by_labels,
 )
@@ -297,9 +297,11 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     listener.say(data.summary())
     if left_open and settings.task in FOUND:
         listener.say(FOUND[settings.task])
+    if found := labels_found(output.parts):
+        listener.say(found)
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
-    warnings += [*data.notes, *(streams.notes if streams is not data else ()), *said_of_labels(output, data, streams)]
+    warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]
     held, of_test = held_out(data, frames, settings.fps, read)
     warnings += of_test
     for note in warnings:
