@@ -178,6 +178,41 @@ def test_a_score_is_given_the_labels_of_the_outputs_that_have_some(model: Path, 
         assert np.isnan(truth["steering"][1::2]).all()
 
 
+def of_windows() -> Any:
+    """Of a network that takes clips: a number, and logits of two classes, for each window."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, SIZE, SIZE, 3))
+    x = layers.TimeDistributed(layers.Conv2D(2, 3, strides=4, activation="relu"))(layers.Rescaling(1 / 255)(inputs))
+    x = layers.LSTM(4)(layers.TimeDistributed(layers.Flatten())(x))
+    return keras.Model(inputs, {"steering": layers.Dense(1)(x), "collision": layers.Dense(2)(x)})
+
+
+def test_a_window_has_the_labels_of_its_middle_frame_and_logits_become_probabilities(tmp_path: Path) -> None:
+    net = of_windows()
+    net.save(tmp_path / "model.keras")
+    rows = ["video,frame,steering,collision"]
+    for number in range(2):
+        write_small_video(tmp_path / "videos" / f"{number}.avi", number == 0, seed=number)
+        rows += [f"{number}.avi,{frame},{steering_of(frame)},{frame // 6}" for frame in range(12)]
+    (tmp_path / "videos" / "labels.csv").write_text("\n".join(rows) + "\n")
+    report, _ = measure_model(tmp_path / "model.keras", tmp_path / "videos")
+    found = outputs_of(report.models["original"].streams)
+    errors, squares, right = [], [], []
+    for _, pieces in open_dataset(tmp_path / "videos").streams("validation", size=(SIZE, SIZE), chunk=4):
+        for number, (frames, _) in enumerate(pieces):
+            answer = net(frames[None].astype("float32"), training=False)
+            middle = 4 * number + 1
+            errors.append(float(answer["steering"][0, 0]) - steering_of(middle))
+            of_classes = keras.ops.convert_to_numpy(keras.ops.softmax(answer["collision"]))[0]
+            squares.append(((of_classes - np.eye(2)[middle // 6]) ** 2).sum())
+            right.append(of_classes.argmax() == middle // 6)
+    spread = np.std([steering_of(middle) for middle in (1, 5, 9)])
+    assert found["steering"].label_error == pytest.approx(np.sqrt(np.mean(np.square(errors))) / spread, rel=1e-4)
+    variance = 2 * np.var([0, 0, 1])
+    assert found["collision"].label_error == pytest.approx(np.sqrt(np.mean(squares) / variance), rel=1e-4)
+    assert found["collision"].accuracy == np.mean(right)
+
+
 SEEN: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
 
 
