@@ -60,7 +60,21 @@ def read_columns(output: Output, data: Dataset, streams: Dataset, *, as_numbers:
     for one in sets:
         one.label_outputs(_outputs_of(output.parts, labelled, one.columns), first, count)
         first += 0 if one.columns is None else len(one.columns.rows)
+        _refuse_two_labels(one, truth)
     return replace(output, parts=tuple(parts), truth=truth)
+
+
+def _refuse_two_labels(data: Dataset, truth: np.ndarray) -> None:
+    """Raise where a list has the same pictures twice, with other labels."""
+    seen: dict[object, int] = {}
+    for video in data.videos:
+        if video.label is not None and video.frame_labels is None:
+            extent = (video.start, video.end, video.start_frame, video.end_frame)
+            before = seen.setdefault((video.source, extent), video.label)
+            if not np.array_equal(truth[before], truth[video.label], equal_nan=True):
+                raise DeltafineError(
+                    f"The labels of {data.path} have {video.name} twice, with other labels of an output: correct them."
+                )
 
 
 def labels_found(parts: Sequence[OutputPart]) -> str:

@@ -83,6 +83,38 @@ def test_streams_of_other_videos_have_labels_of_their_own(tmp_path: Path) -> Non
     assert (data.outputs, streams.outputs) == (("gear",), ("Steering", "gear"))
 
 
+def test_a_manifest_has_labels_of_whole_videos_and_of_segments(tmp_path: Path) -> None:
+    for name in ("a.avi", "b.avi"):
+        write_video(tmp_path / name, 6, first=6 * (name == "b.avi"))
+    rows = [
+        "path,label,split,start_frame,end_frame,gear,Steering",
+        "a.avi,x,train,0,3,low,0.5",
+        "a.avi,x,train,3,6,off,",
+        "b.avi,x,validation,,,high,-1",
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    data = open_dataset(tmp_path)
+    assert data.notes == ("manifest.csv has the columns 'gear', 'steering', which are not used.",)
+    output = read(data, GEAR, STEERING)
+    assert output.truth is not None
+    np.testing.assert_array_equal(output.truth, [[1, 0.5], [2, NAN], [0, -1]])
+    assert data.notes == ()
+    (batch,) = data.clips("train", size=(16, 16), frames=3)
+    assert output.truth[batch.targets, 0].tolist() == [1, 2]
+    ((_, pieces),) = data.streams("train", size=(16, 16), whole=True)  # the segments as the one stream that they are
+    labels = np.concatenate([labels for _, labels in pieces])
+    assert output.truth[labels, 0].tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_pictures_with_two_labels_are_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", 3)
+    (tmp_path / "manifest.csv").write_text("path,steering,note\na.avi,1,x\na.avi,1,y\n")
+    assert read(open_dataset(tmp_path), STEERING).truth is not None
+    (tmp_path / "manifest.csv").write_text("path,steering,note\na.avi,1,x\na.avi,2,x\n")
+    with pytest.raises(DeltafineError, match=r"have a\.avi twice"):
+        read(open_dataset(tmp_path), STEERING)
+
+
 @pytest.mark.parametrize(
     ("part", "cells", "reason"),
     [

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from deltafine.errors import DeltafineError
-from deltafine.video.catalogue import Found, FrameColumns, Split, Video
+from deltafine.video.catalogue import Found, Split, Video
 from deltafine.video.finding import relative_name
-from deltafine.video.layouts.common import expected, locate, note_missing, number_labels, some, whole_number
+from deltafine.video.layouts.common import expected, locate, note_missing, number_labels, whole_number
+from deltafine.video.layouts.further_columns import cells_of, frame_columns, with_further
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 from deltafine.video.layouts.tables import FILE_COLUMNS, has_columns, read_table, recognise
@@ -26,8 +27,6 @@ CALLED = {
     "group": ("group", "recording"),
 }
 MOST_FRAMES = 10_000_000
-OWN = "column "
-"""Before the name of a column that stands for itself."""
 
 
 @dataclass
@@ -60,11 +59,10 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
     if not has_columns(listing, COLUMNS, CALLED):
         return None
     columns, rows = read_table(listing)
-    unknown = recognise(columns, iter(()), CALLED).unknown
+    unknown, called = with_further(columns, CALLED)
     label = next((name for name in CALLED["label"] if name in columns), None)
     if label is None and not unknown:
         return None
-    called = {**CALLED, **{f"{OWN}{name}": (name,) for name in unknown}}
     listed: dict[str, _Listed] = {}
     for line, cells in recognise(columns, rows, called).rows:
         _read_row(cells, f"{listing}, line {line},", listed, unknown)
@@ -87,7 +85,7 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
             )
         )  # fmt: skip
     problems = note_missing(missing, len(listed), listing, root)
-    further = _columns(listing, unknown, label, distinct) if unknown else None
+    further = frame_columns(listing, unknown, label, distinct)
     notes = ([further.note] if further else []) + said
     found = Found("streams with frame labels", videos, classes, has_splits=True, problems=problems, notes=notes)
     found.lists, found.columns = [listing], further
@@ -96,7 +94,7 @@ def find_streams(root: Path, *, allow_outside: bool = False) -> Found | None:
 
 def _read_row(row: Mapping[str, str], where: str, listed: dict[str, _Listed], unknown: Sequence[str]) -> None:
     """Add a row of the list to what is known of its video."""
-    cells = tuple(row.get(f"{OWN}{name}", "") for name in unknown)
+    cells = cells_of(row, unknown)
     number, label = whole_number(row.get("frame", ""), MOST_FRAMES), row.get("label")
     of_all = "frame" not in row and bool(unknown)
     if "video" not in row or (number is None and not of_all) or not (label or any(cells)):
@@ -138,20 +136,6 @@ def _by_frame(numbers: Mapping[int | None, int]) -> tuple[int | None, np.ndarray
     found = np.full(max(frames) + 1, -1 if of_all is None else of_all, np.int64)
     found[list(frames)] = list(frames.values())
     return of_all, found
-
-
-def _columns(
-    listing: Path, unknown: Sequence[str], label: str | None, distinct: Mapping[tuple[str, ...], int]
-) -> FrameColumns:
-    """The further columns, and that of the labels under its own name: an output may be called so, too."""
-    named = some([f"'{name}'" for name in unknown], most=8)
-    what, verb, it = ("column", "is", "it") if len(unknown) == 1 else ("columns", "are", "they")
-    note = (
-        f"{listing.name} has the {what} {named}, which {verb} not used: {it} would be the labels of outputs of a model "
-        "with several, of the same name."
-    )
-    names = (*unknown, label or "")
-    return FrameColumns(listing.name, names, tuple(distinct), note)
 
 
 class LabelledStreams(Layout):
