@@ -86,7 +86,15 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
-    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
+    from deltafine.measurement.task import (
+        check_labels,
+        held_out,
+        labelled_of,
+        open_data,
+        open_streams,
+        output_of,
+        task_by_labels,
+    )
     from deltafine.model import delta_layers, load, pixels_note
     from deltafine.model.loading import files_of
     from deltafine.report.text import ordinal
@@ -131,8 +139,7 @@ def measure_model(
             continuous = open_streams(streams, opened, used.task, allow_outside=used.allow_outside)
         task = task_by_labels(used.task, opened, continuous, measured.answers.parts)
         for one in by_name.values():
-            labelled = opened if opened.classes or opened.columns else continuous
-            check_labels(one.answers, task, labelled, one.window)
+            check_labels(one.answers, task, labelled_of(one.answers.parts, opened, continuous), one.window)
         parts = weighted(measured.answers.parts, used.output_weight)
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
         if scoring is not None:

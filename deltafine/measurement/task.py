@@ -117,6 +117,13 @@ def task_by_labels(task: Task, data: Dataset, streams: Dataset, parts: tuple[Out
     return _task_of(labelled) if labelled.classes else "distill"
 
 
+def labelled_of(parts: tuple[OutputPart, ...], data: Dataset, streams: Dataset) -> Dataset:
+    """That of both whose labels have to fit the model: the data, or the streams where only these have any."""
+    if columns_for(parts, data):
+        return data
+    return data if data.classes and not columns_for(parts, streams) else streams
+
+
 def _task_of(labelled: Dataset) -> Task:
     return "regression" if labelled.values else "classification"
 

@@ -165,6 +165,22 @@ def test_a_task_says_whether_labels_are_looked_at(model: Path, videos: Path, tmp
         prepare(resolve(model=str(model), data=str(tmp_path), **RUN, task="outputs"), Quiet())
 
 
+def test_streams_alone_may_have_labels_and_are_then_judged_by_them(model: Path, videos: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        write_small_video(tmp_path / "videos" / f"{number}.avi", number == 0, seed=20 + number)
+    (tmp_path / "videos" / "labels.csv").write_text(
+        "video,frame,weather,split\n0.avi,,dry,train\n1.avi,,wet,validation\n"
+    )
+    report, _ = measure_model(model, tmp_path / "videos", streams=str(videos))
+    measured = report.models["original"]
+    assert {one.name: one.label_error is not None for one in measured.streams.outputs} == {
+        "steering": True,
+        "collision": True,
+        "other": False,
+    }
+    assert all(one.label_error is None for one in measured.clips.outputs)
+
+
 def test_a_score_is_given_the_labels_of_the_outputs_that_have_some(model: Path, videos: Path, tmp_path: Path) -> None:
     SEEN.clear()
     refine(model, videos, tmp_path / "run", **{**RUN, "epochs": 0, "score": f"{__name__}:seen"})

@@ -23,6 +23,7 @@ from deltafine.measurement.scoring import Scoring, scoring_of
 from deltafine.measurement.task import (
     check_labels,
     held_out,
+    labelled_of,
     open_data,
     open_streams,
     output_of,
@@ -279,8 +280,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     left_open = settings.task == "auto"
     settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
-    for labelled in (data,) if data.classes or data.columns else (streams,):
-        check_labels(fits.answers, settings.task, labelled, window)
+    check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
     if scoring is not None:
