@@ -16,7 +16,11 @@ from deltafine.runtime.value_ranges import of_bytes, value_ranges
 RULES = (("quantize", "element"), ("send-on-delta", "element"), ("send-on-delta", "pixel"), ("identity", "element"))
 KINDS = (
     "conv", "conv", "conv", "depthwise", "depthwise", "add", "subtract", "average", "identity", "max_pool",
-    "average_pool", "place",
+    "average_pool", "place", "grouped", "grouped", "multiply", "concatenate", "gate",
+)  # fmt: skip
+BY_TABLE: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("silu", ()), ("hard_silu", ()), ("gelu", ()), ("sigmoid", ()), ("tanh", ()), ("elu", (1.0,)),
+    ("relu", (0.2, NO_LIMIT, 0.0)),
 )  # fmt: skip
 CHANNELS = (1, 3, 7, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 130)
 
@@ -49,8 +53,8 @@ class Maker:
         threshold = self._array(f"{name}: threshold", random.uniform(size / 3, size, threshold_shape))
         delta = Delta(name, rule, granularity, threshold) if random.random() < 0.7 else None
         most = [NO_LIMIT, 1.0][random.integers(2)]
-        kinds = [("linear", ()), ("relu", (0.0, most, 0.0))]
-        function, parameters = kinds[random.integers(2) if activation else 0]
+        kinds = [("linear", ()), ("relu", (0.0, most, 0.0)), BY_TABLE[random.integers(len(BY_TABLE))]]
+        function, parameters = kinds[random.integers(3) if activation else 0]
         shift = self._array(f"{name}: shift", random.normal(0, 0.3, shape[2])) if activation else ""
         return Finish("", shift, function, parameters, delta)  # type: ignore[arg-type]
 
@@ -69,15 +73,16 @@ class Maker:
         ]  # fmt: skip
         return {"strides": strides, "padding": tuple(around), "sizes": tuple(sizes)}
 
-    def append(self, kind: str, source: int) -> int:
-        """Append an operation of a kind; returns its output."""
+    def append(self, kind: str, source: int, outputs: int | None = None) -> int:
+        """Append an operation of a kind; returns its output. ``outputs``: channels of a convolution."""
         random, shape = self.random, self.plan.tensors[source].shape
         name = f"weights {len(self.plan.tensors)}"
         if kind in ("conv", "depthwise"):
             kernel = tuple(int(one) for one in random.choice([1, 1, 2, 3, 3, 5], 2))
             dilation = tuple(int(one) for one in random.choice([1, 1, 2], 2))
             sides = self._sides(shape, kernel, dilation)
-            outputs = int(random.choice(CHANNELS)) if kind == "conv" else shape[2]
+            if outputs is None or kind == "depthwise":
+                outputs = int(random.choice(CHANNELS)) if kind == "conv" else shape[2]
             target = (*sides.pop("sizes"), outputs)
             inside = (*kernel, shape[2], outputs if kind == "conv" else 1)
             spread = np.sqrt(2 / np.prod(inside[:3] if kind == "conv" else kernel))
@@ -87,7 +92,31 @@ class Maker:
                 weights=self._array(name, weights),
                 fan=self._fan(shape, outputs), dense_macs=1,
             )  # fmt: skip
-        if kind in ("add", "subtract", "average"):
+        if kind == "grouped":
+            own, each = ((4, 4), (8, 8), (16, 16), (2, 2), (3, 6), (24, 8), (40, 40), (64, 2))[random.integers(8)]
+            groups = int(random.integers(1, 9))
+            source = self.append("conv", source, each * groups)
+            shape = self.plan.tensors[source].shape
+            kernel = tuple(int(one) for one in random.choice([1, 2, 3], 2))
+            dilation = tuple(int(one) for one in random.choice([1, 1, 2], 2))
+            sides = self._sides(shape, kernel, dilation)
+            target = (*sides.pop("sizes"), own * groups)
+            spread = np.sqrt(2 / (kernel[0] * kernel[1] * each))
+            return self._add(
+                "conv", (source,), target, kernel=kernel, dilation=dilation, groups=groups, **sides,
+                finish=self._finish(target), fan=self._fan(shape, own), dense_macs=1,
+                weights=self._array(f"{name} of groups", random.normal(0, spread, (*kernel, each, own * groups))),
+            )  # fmt: skip
+        if kind == "gate":
+            gate = self._add("global_average", (source,), (1, 1, shape[2]), finish=self._finish((1, 1, shape[2])))
+            inputs = (source, gate) if random.random() < 0.5 else (gate, source)
+            return self._add("multiply", inputs, shape, finish=self._finish(shape))
+        if kind == "concatenate":
+            others = [place for place, tensor in enumerate(self.plan.tensors) if tensor.shape[:2] == shape[:2] and place]
+            inputs = (source, *(int(random.choice(others)) for _ in range(random.integers(1, 3))))
+            random.shuffle(inputs := list(inputs))
+            return self._add(kind, tuple(inputs), (*shape[:2], sum(self.plan.tensors[i].shape[2] for i in inputs)))
+        if kind in ("add", "subtract", "average", "multiply"):
             others = [index for index, tensor in enumerate(self.plan.tensors) if tensor.shape == shape and index]
             inputs = (
                 (source, *(int(random.choice(others)) for _ in range(random.integers(1, 3)))) if others else (source,)
@@ -104,7 +133,8 @@ class Maker:
             kernel = tuple(min(int(random.integers(1, 4)), side) for side in shape[:2])
             sides = self._sides(shape, kernel, (1, 1))
             sizes = sides.pop("sizes")
-            positive = self.plan.operations[source].finish.activation == "relu"
+            finish = self.plan.operations[source].finish
+            positive = finish.activation == "relu" and not finish.parameters[0]
             if kind == "average_pool" or not positive:  # what is outside would count
                 sides["padding"] = (0, 0)
                 sizes = tuple((shape[a] - kernel[a]) // sides["strides"][a] + 1 for a in (0, 1))
