@@ -33,6 +33,7 @@ class ByteState(NumbaState):
             levels=aligned(np.zeros(program.level_count, np.uint8)),
             sums=aligned(np.zeros(max(SCRATCH_VALUES, FEWEST_ROWS * pitch) + 2 * pitch, np.int32)),
             line=np.zeros(pitch + BYTES, np.uint8),
+            tables=program.byte_tables,
         )
         self._byte_table = addresses(self._bytes)
         super().__init__(program, keras_call)

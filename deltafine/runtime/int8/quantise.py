@@ -1,7 +1,7 @@
 """From a plan in floating point, and the ranges of its values, to one in 8-bit integers.
 
-Convolutions and dense layers multiply bytes. So do layers that multiply, add up, average or move what are bytes already.
-What cannot be done on bytes is done in floating point: a whole layer, or what stands behind the sums of one.
+Convolutions and dense layers multiply bytes. Layers that multiply, add up, average or move what are bytes already work
+on bytes, too. What cannot be done on bytes is done in floating point: a whole layer, or what stands behind its sums.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Making:
 
     def _step(
         self, operation: Operation, grid: Grid, multiple: np.ndarray | None, factor: np.ndarray, shift: np.ndarray,
-        less: np.ndarray, most: np.ndarray, **how: tuple[int, ...],
+        less: np.ndarray, most: np.ndarray, times: tuple[int, ...] = (), zeros: tuple[int, ...] = (),
     ) -> ByteStep | None:  # fmt: skip
         """What is done with sums; None where they might not fit, or bytes cannot be made of them.
 
@@ -154,7 +154,7 @@ class _Making:
             shift: (channels,), added in numbers.
             less: (channels,), what sums are too large by, as the levels of 0 were added up too.
             most: (channels,), how large sums may become.
-            how: more of the step.
+            times, zeros: of the step.
         """
         levels = self._levels(operation.finish, grid, multiple)
         if levels is None:
@@ -168,7 +168,7 @@ class _Making:
         if not fits.all():
             return None
         bias, zero = (added - less).astype(np.int32), int(given.zero)
-        return ByteStep(bias, to_levels.astype(np.float32), low, high, zero, multiple, table=table, **how)
+        return ByteStep(bias, to_levels.astype(np.float32), low, high, zero, multiple, times, zeros, table)
 
     def _multiplies(self, operation: Operation) -> bool:
         """Append a convolution or a dense layer, if it can be done on bytes."""
@@ -184,9 +184,7 @@ class _Making:
         assert given is not None
         inputs = self._plan.tensors[operation.inputs[0]].shape[2]
         groups = channels if depthwise else operation.groups
-        zeros, scales = (
-            by_outputs(values, groups, channels) for values in (given.zeros(inputs), given.scales(inputs))
-        )
+        zeros, scales = (by_outputs(values, groups, channels) for values in (given.zeros(inputs), given.scales(inputs)))
         unit = scales.max()
         exact = weights.reshape(-1, len(scales), channels) * (scales / unit)
         runs = 1 if depthwise else runs_of(operation, each)[0]

@@ -48,13 +48,17 @@ class Maker:
     def _finish(self, shape: tuple[int, int, int], *, activation: bool = True) -> Finish:
         name, random = f"of {len(self.plan.tensors)}", self.random
         rule, granularity = RULES[random.integers(len(RULES))]
-        threshold_shape = [(), (shape[2],), shape][random.integers(2 if rule == "quantize" else 3)]
+        by_table = activation and random.random() < 0.4
+        shapes = [(), (shape[2],), shape]  # of neurons, quantising stays in float32, and of channels, tables do
+        threshold_shape = shapes[random.integers(3 if rule != "quantize" else 1 if by_table else 2)]
         size = {"quantize": 0.1, "send-on-delta": 0.4}.get(rule, 0.1)
         threshold = self._array(f"{name}: threshold", random.uniform(size / 3, size, threshold_shape))
         delta = Delta(name, rule, granularity, threshold) if random.random() < 0.7 else None
         most = [NO_LIMIT, 1.0][random.integers(2)]
-        kinds = [("linear", ()), ("relu", (0.0, most, 0.0)), BY_TABLE[random.integers(len(BY_TABLE))]]
-        function, parameters = kinds[random.integers(3) if activation else 0]
+        kinds = [("linear", ()), ("relu", (0.0, most, 0.0))]
+        function, parameters = kinds[random.integers(2) if activation else 0]
+        if by_table:
+            function, parameters = BY_TABLE[random.integers(len(BY_TABLE))]
         shift = self._array(f"{name}: shift", random.normal(0, 0.3, shape[2])) if activation else ""
         return Finish("", shift, function, parameters, delta)  # type: ignore[arg-type]
 
@@ -112,10 +116,9 @@ class Maker:
             inputs = (source, gate) if random.random() < 0.5 else (gate, source)
             return self._add("multiply", inputs, shape, finish=self._finish(shape))
         if kind == "concatenate":
-            others = [place for place, tensor in enumerate(self.plan.tensors) if tensor.shape[:2] == shape[:2] and place]
-            inputs = (source, *(int(random.choice(others)) for _ in range(random.integers(1, 3))))
-            random.shuffle(inputs := list(inputs))
-            return self._add(kind, tuple(inputs), (*shape[:2], sum(self.plan.tensors[i].shape[2] for i in inputs)))
+            others = [i for i, tensor in enumerate(self.plan.tensors) if tensor.shape[:2] == shape[:2] and i]
+            inputs = tuple(random.permutation([source, *random.choice(others, random.integers(1, 3))]).tolist())
+            return self._add(kind, inputs, (*shape[:2], sum(self.plan.tensors[i].shape[2] for i in inputs)))
         if kind in ("add", "subtract", "average", "multiply"):
             others = [index for index, tensor in enumerate(self.plan.tensors) if tensor.shape == shape and index]
             inputs = (
