@@ -23,7 +23,7 @@ from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS, places_of_channels
 from deltafine.runtime.kernels.row_convolution import NINE
 from deltafine.runtime.packed_plan import ALIGNED, SLIDING, Program, aligned, round_up
-from deltafine.runtime.plan import Finish, Operation
+from deltafine.runtime.plan import MACS, Finish, Operation
 
 _LINE = 64
 """Bytes of a cache line; and as many are read, and ignored, beyond the end of an array."""
@@ -45,7 +45,7 @@ class ByteProgram(Program):
         byte_operations: of ``deltafine.runtime.kernels.byte_memory``.
         byte_weights, whole, factors, near, far, byte_tables: arrays of ``ByteMemory``.
         level_count: bytes of all tensors of bytes.
-        zeros: where each of them stands, and its level of 0, or those of its channels.
+        around: their indices, where each stands, and the levels around it.
     """
 
     plan: BytePlan
@@ -94,8 +94,9 @@ class ByteProgram(Program):
             if operation.kind in (_PADDED if on_bytes else _PADDED[:2]):
                 source = operation.inputs[0]
                 around[source] = np.maximum(around[source], self._zeros_around(operation))
+        convolved = {one.inputs[0] for one in self.plan.operations if one.kind in MACS}
         begin, mask = {True: 0, False: 0}, 0
-        self.zeros: list[tuple[slice, int | np.ndarray]] = []
+        self.around: list[tuple[int, slice, int | np.ndarray]] = []
         for index, tensor in enumerate(self.plan.tensors):
             grid = self.plan.grids[index]
             height, width, channels = tensor.shape
@@ -106,7 +107,8 @@ class ByteProgram(Program):
             end = round_up(start + (height + top + bottom) * pitch, ALIGNED if grid is None else _LINE)
             if grid is not None:
                 zero = np.resize(grid.zero, end - start) if grid.by_channel else int(grid.zero)
-                self.zeros.append((slice(start, end), zero))
+                # What no convolution reads has the smallest level around it, for max pooling.
+                self.around.append((index, slice(start, end), zero if index in convolved else 0))
             begin[grid is not None] = end
             mask += height * width
         self.arena_size, self.mask_size = begin[False] + 8 * ALIGNED, mask + BITS  # whole words are read

@@ -40,8 +40,11 @@ class ByteState(NumbaState):
 
     def reset(self) -> None:
         super().reset()
-        for piece, zero in self.program.zeros:
-            self._bytes.levels[piece] = zero
+        for index, piece, around in self.program.around:
+            grid = self.program.plan.grids[index]
+            assert grid is not None
+            self._bytes.levels[piece] = around
+            self._views[index][:] = grid.zero
 
     def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
         super().set_sensitivity(sensitivity, compare_all=compare_all)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltafine.runtime.activation_functions import NO_LIMIT
-from deltafine.runtime.int8.activation_tables import LAST_OF_TABLE, table_of
+from deltafine.runtime.int8.activation_tables import table_of
 from deltafine.runtime.int8.byte_plan import DEQUANTISE, QUANTISE, BytePlan, ByteStep
 from deltafine.runtime.int8.grids import MOST, Grid, grid_of, side_by_side
 from deltafine.runtime.int8.weights import by_outputs, runs_of, whole_weights
@@ -129,9 +129,9 @@ class _Making:
 
     @staticmethod
     def _levels(
-        finish: Finish, grid: Grid, multiple: np.ndarray | None
+        finish: Finish, grid: Grid, multiple: np.ndarray | None, farthest: float
     ) -> tuple[Grid, int, int, np.ndarray | None, np.ndarray | None] | None:
-        """What is made of numbers: their levels, of these the least and the largest, multiples, a table; or None."""
+        """What is made of numbers up to ``farthest``: levels, the least, the largest, multiples, a table; or None."""
         slope, most, start = finish.parameters if finish.activation == "relu" else (0.0, 0.0, 0.0)
         if finish.activation == "linear":
             return grid, 0, MOST, multiple, None
@@ -140,8 +140,8 @@ class _Making:
             return grid, int(grid.zero), max(high, int(grid.zero)), multiple, None
         if multiple is not None and (multiple != multiple[0]).any():
             return None
-        found = table_of(finish, grid, 1 if multiple is None else int(multiple[0]))
-        return None if found is None else (found[0], 0, LAST_OF_TABLE, None, found[1])
+        found = table_of(finish, grid, 1 if multiple is None else int(multiple[0]), farthest)
+        return None if found is None else (found[0], 0, len(found[1]) - 1, None, found[1])
 
     def _step(
         self, operation: Operation, grid: Grid, multiple: np.ndarray | None, factor: np.ndarray, shift: np.ndarray,
@@ -156,14 +156,14 @@ class _Making:
             most: (channels,), how large sums may become.
             times, zeros: of the step.
         """
-        levels = self._levels(operation.finish, grid, multiple)
+        with np.errstate(all="ignore"):
+            added = np.rint(shift / factor)
+        biggest = most + np.abs(added) + np.abs(less)
+        levels = self._levels(operation.finish, grid, multiple, float((biggest * np.abs(factor)).max()))
         if levels is None:
             return None
         given, low, high, multiple, table = levels
-        with np.errstate(all="ignore"):
-            added = np.rint(shift / factor)
         to_levels = factor / given.scale / (1 if multiple is None else multiple)
-        biggest = most + np.abs(added) + np.abs(less)
         fits = (np.abs(added) <= _LARGEST_BIAS) & (biggest < _ROOM) & (biggest * np.abs(to_levels) < _ROOM)
         if not fits.all():
             return None
@@ -314,11 +314,12 @@ class _Making:
             return False
         if kind == "concatenate":
             return finish.delta is None and all(shape[:2] == target[:2] for shape in shapes)
-        if kind == "max_pool":  # zeros around the picture must be the smallest values
+        if kind == "max_pool":  # what stands around the picture must be the smallest values
             quantises = finish.delta is not None and finish.delta.rule in _QUANTISING
             grid = self.grids[self._bytes[operation.inputs[0]]]
             positive = grid is not None and not np.any(grid.zero)
-            return not quantises and (positive or self._is_full(operation, shapes[0], target))
+            alone = not any(one.inputs == operation.inputs for one in self._plan.operations if one.kind in MACS)
+            return not quantises and (positive or alone or self._is_full(operation, shapes[0], target))
         return finish.delta is None
 
     @staticmethod

@@ -136,9 +136,7 @@ class Maker:
             kernel = tuple(min(int(random.integers(1, 4)), side) for side in shape[:2])
             sides = self._sides(shape, kernel, (1, 1))
             sizes = sides.pop("sizes")
-            finish = self.plan.operations[source].finish
-            positive = finish.activation == "relu" and not finish.parameters[0]
-            if kind == "average_pool" or not positive:  # what is outside would count
+            if kind == "average_pool":  # what is outside would count
                 sides["padding"] = (0, 0)
                 sizes = tuple((shape[a] - kernel[a]) // sides["strides"][a] + 1 for a in (0, 1))
             target = (*sizes, shape[2])

@@ -80,7 +80,7 @@ class Reference:
             return product
         if kind not in ("conv", "depthwise", "max_pool", "average_pool"):
             return np.asarray(sum(time * value[y, x] for time, value in zip(step.times, inputs, strict=True)))
-        zero = self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
+        zero = 0 if kind == "max_pool" else self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
         read = []
         for tap_y in range(operation.kernel[0]):
             for tap_x in range(operation.kernel[1]):
