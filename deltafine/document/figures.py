@@ -180,6 +180,14 @@ class OutputFigures(DocumentObject):
     fidelity: float | None = Field(
         None, description="of probabilities of classes: answers whose class is that of the original"
     )
+    label_error: float | None = Field(
+        None,
+        description="of an output with labels: error to them / their spread, root mean square; of classes that of the "
+        "probabilities to 1 for the right class and 0 for the others",
+    )
+    accuracy: float | None = Field(
+        None, description="of an output with labels that are classes: answers that are right"
+    )
 
 
 class ClassFigures(DocumentObject):

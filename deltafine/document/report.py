@@ -237,6 +237,7 @@ class Reference(DocumentObject):
         description="accuracy: the mean over the classes; error: over the spread of the labels; answers: without labels"
     )
     value: float | None = Field(None, description="the accuracy or the error")
+    output: str = Field(default="", description="of a model with several outputs: the worst, which is judged")
     chance: float | None = Field(None, description="what a constant answer has")
     broken: str = Field(
         default="", description="what is wrong, where it is no better than a constant, and what explains it"

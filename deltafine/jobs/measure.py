@@ -78,6 +78,7 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.jobs.worst_pictures import worst_pictures
+    from deltafine.measurement.labelled_parts import labels_found, say_columns
     from deltafine.measurement.parts import weighted
     from deltafine.measurement.reference import check_reference, sentence_of
     from deltafine.measurement.score import Score
@@ -85,7 +86,15 @@ def measure_model(
     from deltafine.measurement.sensitivity_runs import SensitivityRuns
     from deltafine.measurement.side_by_side import measure_with_controls
     from deltafine.measurement.simple_controls import REFINED_HELD
-    from deltafine.measurement.task import check_labels, held_out, open_data, open_streams, output_of, task_by_labels
+    from deltafine.measurement.task import (
+        check_labels,
+        held_out,
+        labelled_of,
+        open_data,
+        open_streams,
+        output_of,
+        task_by_labels,
+    )
     from deltafine.model import delta_layers, load, pixels_note
     from deltafine.model.loading import files_of
     from deltafine.report.text import ordinal
@@ -128,9 +137,9 @@ def measure_model(
         continuous = opened
         if streams is not None:
             continuous = open_streams(streams, opened, used.task, allow_outside=used.allow_outside)
-        task = task_by_labels(used.task, opened, continuous)
+        task = task_by_labels(used.task, opened, continuous, measured.answers.parts)
         for one in by_name.values():
-            check_labels(one.answers, task, opened if opened.classes else continuous, one.window)
+            check_labels(one.answers, task, labelled_of(one.answers.parts, opened, continuous), one.window)
         parts = weighted(measured.answers.parts, used.output_weight)
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
         if scoring is not None:
@@ -154,7 +163,10 @@ def measure_model(
     listener.say(opened.summary())
     held, said = held_out(opened, measured.frames, fps, read)
     trained = about_training(Path(model), origin, opened, used)
-    notes = [*opened.notes, *continuous.notes, *said, *(one for one in (cut, trained) if one)]
+    if found := labels_found(output.parts):
+        listener.say(found)
+    of_labels = say_columns(output, opened, continuous)
+    notes = [*opened.notes, *continuous.notes, *of_labels, *said, *(one for one in (cut, trained) if one)]
     if every_kth:
         notes.append(
             f"The {list(by_name)[-1]} model ran on every {ordinal(every)} frame and its answers were held between: "
@@ -249,7 +261,7 @@ def measure_model(
 
 def _has_labels(output: Output, *measured: Dataset) -> bool:
     """Whether any of the videos have labels that are looked at."""
-    return bool(output.values) if output.numbers else any(data.classes for data in measured)
+    return output.has_targets if output.numbers else any(data.classes for data in measured)
 
 
 @dataclass(frozen=True)

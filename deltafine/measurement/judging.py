@@ -31,7 +31,7 @@ class Judge:
         self._output, self._labelled = output, labelled
         self._right = np.zeros(ways, np.int64)
         self._of = 0
-        self._targets = RelativeError(output.parts)
+        self._targets = RelativeError(output.parts, to_labels=labelled)
         self._errors: dict[int, np.ndarray] = {}  # by work item: (ways, outputs) sums of squares
         self._ways = ways
 
@@ -54,7 +54,7 @@ class Judge:
         """What answers to a piece of a stream are compared with, as ``answers`` gives them; None where there is
         nothing.
 
-        Frames without a label are NaN among numbers, and below 0 among classes.
+        Frames without a label are NaN among numbers, as are outputs without one, and below 0 among classes.
         """
         if not self._labelled:
             return None if answered.original is None else self.answers(answered.original[0])
@@ -70,6 +70,8 @@ class Judge:
         errors."""
         if self._output.numbers:
             squares = (np.asarray(answers, np.float64).reshape(truth.shape) - truth) ** 2
+            if self._labelled and self._output.parts:
+                squares = np.nan_to_num(squares)  # of outputs without a label
             summed = squares.reshape(len(squares), -1, squares.shape[-1]).sum(axis=1)
             return np.where(self._known(truth)[:, None], summed, 0.0)
         return (answers == truth).reshape(len(truth), -1).sum(axis=1)
@@ -100,7 +102,7 @@ class Judge:
 
     def _known(self, truth: np.ndarray) -> np.ndarray:
         """(frames,) whether there is something to compare with: a number, or whatever the original answered."""
-        return ~np.isnan(truth[:, 0]) if self._labelled else np.ones(len(truth), bool)
+        return ~np.isnan(truth).all(axis=-1) if self._labelled else np.ones(len(truth), bool)
 
     def add_scores(self, scores: np.ndarray, work_item: int) -> None:
         """Add scores (ways,), or (ways, outputs), summed over frames."""

@@ -8,13 +8,13 @@ from deltafine.measurement.relative_error import RelativeError
 
 
 class LabelError(Metric):
-    """Where the answers are numbers, and so are the labels."""
+    """Where the answers are numbers, and so are the labels; of several outputs those that have labels."""
 
     name = "label-error"
 
     def begin(self, subject: Subject) -> None:
         self._output = subject.output
-        self._error = RelativeError()
+        self._error = RelativeError(subject.output.parts, to_labels=True)
 
     def update(self, shown: Shown) -> None:
         if self._output.numbers:
@@ -36,6 +36,10 @@ class LabelError(Metric):
     def value(self) -> float | None:
         """None as long as nothing was labelled."""
         return self._error.result()
+
+    def by_part(self) -> list[float | None]:
+        """The error of each of several outputs; None for one without labels."""
+        return self._error.by_part()
 
     def by_work_item(self) -> dict[int, float]:
         """The error of each video of streams, or batch of clips, in units of the spread of all."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from deltafine.measurement.parts import OutputPart
+from deltafine.measurement.parts import OutputPart, PartLabels, split
 from deltafine.video.labels import label_of
 
 ClipOutput = Literal["mean", "last", "per-frame"]
@@ -28,6 +28,8 @@ class Output:
             (``"per-frame"``).
         parts: of a model with several outputs; predictions are then (..., values), one output after the other. All of
             them are numbers.
+        truth: (labels, parts) float64, what each label stands for, of the outputs that have labels: a number, or the
+            index of a class; NaN where there is none. None where labels are not looked at.
     """
 
     kind: Literal["classes", "numbers"] = "classes"
@@ -35,16 +37,26 @@ class Output:
     values: tuple[float, ...] = ()
     clip_output: ClipOutput = "mean"
     parts: tuple[OutputPart, ...] = ()
+    truth: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def numbers(self) -> bool:
         return self.kind == "numbers"
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether the videos have labels that say what numbers should be."""
+        return bool(self.values) or self.truth is not None
+
     def scores(self, predictions: np.ndarray) -> np.ndarray:
         """Predictions such that a single score of a class is its probability."""
+        if any(_are_logits(part) for part in self.parts):
+            apart = zip(self.parts, split(predictions, self.parts), strict=True)
+            found = [probabilities_of(piece) if _are_logits(part) else piece for part, piece in apart]
+            return np.concatenate([piece.reshape(*predictions.shape[:-1], -1) for piece in found], axis=-1)
         if self.numbers or self.probabilities or predictions.shape[-1] != 1:
             return predictions
-        return np.asarray(1 / (1 + np.exp(-predictions)))
+        return probabilities_of(predictions)
 
     def of_clip(self, predictions: np.ndarray) -> np.ndarray | None:
         """What predictions (frames, ...) say about the clip; None with ``"per-frame"``."""
@@ -54,11 +66,54 @@ class Output:
 
     def label_of(self, labels: np.ndarray) -> int:
         """The label that stands for a window whose frames have labels (frames,) of their own."""
-        return label_of(labels, self.values if self.numbers else ())
+        return label_of(labels, self.values if self.numbers else (), in_rows=self.truth is not None)
 
     def targets(self, labels: np.ndarray) -> np.ndarray:
-        """Label indices (frames,) as numbers (frames, 1)."""
-        return np.asarray(self.values, np.float64)[labels][:, None]
+        """Label indices (frames,) as numbers (frames, 1).
+
+        Of several outputs (frames, values), as predictions are: NaN where there is no label, and a class of several
+        as 1 among 0.
+        """
+        if self.truth is None:
+            return np.asarray(self.values, np.float64)[labels][:, None]
+        found = []
+        for part, column in zip(self.parts, self.truth[labels].T, strict=True):
+            if part.labels is None or part.size == 1:
+                found.append(np.repeat(column[:, None], part.size, axis=1))
+            else:
+                one_of = column[:, None] == np.arange(part.size)
+                found.append(np.where(np.isnan(column)[:, None], np.nan, one_of))
+        return np.concatenate(found, axis=1)
+
+    def read_parts(self, predictions: np.ndarray) -> Output:
+        """The same, now that the original's predictions (frames, values) tell which scores are probabilities."""
+        return replace(
+            self,
+            parts=tuple(
+                _read_part(part, piece) for part, piece in zip(self.parts, split(predictions, self.parts), strict=True)
+            ),
+        )
+
+
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """Of logits (..., classes); a single one is that of class 1."""
+    if logits.shape[-1] == 1:
+        return np.asarray(1 / (1 + np.exp(-logits)))
+    scaled = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(-1, keepdims=True))
+
+
+def _are_logits(part: OutputPart) -> bool:
+    return part.labels is not None and part.labels.classes > 0 and not part.labels.probabilities
+
+
+def _read_part(part: OutputPart, predictions: np.ndarray) -> OutputPart:
+    if part.labels is None or not part.labels.classes:
+        return part
+    probabilities = are_probabilities(predictions)
+    if not probabilities and not part.labels.certain:  # a number that should be 0 or 1
+        return replace(part, labels=PartLabels())
+    return replace(part, labels=replace(part.labels, probabilities=probabilities))
 
 
 def are_probabilities(predictions: np.ndarray) -> bool:

@@ -25,6 +25,21 @@ scale."""
 
 
 @dataclass(frozen=True)
+class PartLabels:
+    """What the labels of one of several outputs are.
+
+    Attributes:
+        classes: how many, where they are classes and the output gives scores of these; 0 where they are numbers.
+        certain: whether they cannot be numbers: of one score for 0 and 1, only the model's answers tell.
+        probabilities: of classes: whether the scores are probabilities, not logits.
+    """
+
+    classes: int = 0
+    certain: bool = True
+    probabilities: bool = True
+
+
+@dataclass(frozen=True)
 class OutputPart:
     """One of several outputs.
 
@@ -32,11 +47,13 @@ class OutputPart:
         name: of a dict of outputs its key, and otherwise the layer that makes it.
         shape: of its answer to one frame, or window; the last axis are its numbers, those before it positions.
         weight: how much it counts, beside the others.
+        labels: those that the videos have for it; None where they have none.
     """
 
     name: str
     shape: tuple[int, ...]
     weight: float = 1.0
+    labels: PartLabels | None = None
 
     @property
     def size(self) -> int:

@@ -75,6 +75,7 @@ class _Found:
         line: of a single number: the factor and the offset with which answers come nearest to the labels, where that
             explains them.
         fitted: the error then.
+        output: of several, that which is judged, the worst; empty where there is one.
     """
 
     what: Literal["accuracy", "error", "answers"]
@@ -86,6 +87,7 @@ class _Found:
     ordered: float = 0.0
     line: tuple[float, float] | None = None
     fitted: float = 1.0
+    output: str = ""
 
     @property
     def at_chance(self) -> bool:
@@ -136,7 +138,7 @@ def check_reference(
     first = found(model)
     reference = Reference(
         model=name, clips=_step(data, model, frames, fps)[2], judged_by=first.what, value=first.value,
-        chance=first.chance,
+        chance=first.chance, output=first.output,
     )  # fmt: skip
     if not first.broken:
         return reference
@@ -175,9 +177,10 @@ def sentence_of(reference: Reference) -> str:
             "one. Only constant answers would be noticed."
         )
     if reference.judged_by == "error":
+        of_output = f", by its worst output '{reference.output}'," if reference.output else ""
         return (
-            f"The {reference.model} model has an error of {reference.value:.1%} of the labels' spread on {where}; a "
-            "constant has 100%."
+            f"The {reference.model} model{of_output} has an error of {reference.value:.1%} of the labels' spread on "
+            f"{where}; a constant has 100%."
         )
     return (
         f"The {reference.model} model has an accuracy of {reference.value:.1%} on {where}, averaged over the classes; "
@@ -204,6 +207,8 @@ def _quality(found: _Found) -> str:
 def _problem(reference: Reference, first: _Found, best: _Found) -> str:
     """What is wrong."""
     where, name = _where(reference), f"The {reference.model} model"
+    if first.output:
+        name += f", by its output '{first.output}',"
     if first.order is not None:
         return (
             f"{name} answers with the classes in another order than the labels: its accuracy on {where} is "
@@ -326,8 +331,10 @@ def _of_numbers(sample: _Sample, output: Output) -> _Found:
     still = all(np.ptp(one, axis=0).max() <= _FLAT * max(np.abs(one).max(), 1e-30) for one in apart)
     constant = "the same numbers" if still else ""
     known = sample.labels >= 0
-    if not output.values or not known.any():
+    if not output.has_targets or not known.any():
         return _Found("answers", constant=constant)
+    if output.truth is not None:
+        return _of_outputs(flat[known.ravel()], output.targets(sample.labels[known]), output, constant)
     error = RelativeError()
     error.update(sample.scores[known], output.targets(sample.labels[known]))
     try:
@@ -337,6 +344,22 @@ def _of_numbers(sample: _Sample, output: Output) -> _Found:
     known_error = value if value is not None and math.isfinite(value) else math.inf
     line, fitted = _line(flat[known.ravel()], output.targets(sample.labels[known]))
     return _Found("error", known_error, 1.0, 0.0, constant, line=line, fitted=fitted)
+
+
+def _of_outputs(answers: np.ndarray, targets: np.ndarray, output: Output, constant: str) -> _Found:
+    """The worst of several outputs, of answers and targets (frames, values)."""
+    error = RelativeError(output.parts, to_labels=True)
+    error.update(answers, targets)
+    aims = zip(output.parts, error.by_part(), split(targets, output.parts), strict=True)
+    varying = [
+        (math.inf if math.isnan(of_part) else of_part, part.name)
+        for part, of_part, aim in aims
+        if of_part is not None and len(np.unique(aim[~np.isnan(aim)])) > 1
+    ]
+    if not varying:  # the labels of these clips are all the same
+        return _Found("answers", constant="")
+    value, name = max(varying)
+    return _Found("error", value, 1.0, 0.0, constant, output=name)
 
 
 def _line(answers: np.ndarray, targets: np.ndarray) -> tuple[tuple[float, float] | None, float]:

@@ -27,16 +27,22 @@ class RelativeError:
     Args:
         parts: of a model with several outputs, whose predictions are laid out. Each output then has an error of its
             own, in units of its own spread, and the whole is the root of the mean of their squares by weight.
+        to_labels: whether targets are labels, NaN where an output has none. What has no label is left out, and so is
+            an output without any. Scores of classes share one spread: a class that is rare is no scale.
     """
 
-    def __init__(self, parts: Sequence[OutputPart] = ()) -> None:
+    def __init__(self, parts: Sequence[OutputPart] = (), *, to_labels: bool = False) -> None:
         self._parts = tuple(parts)
-        self._errors = [_ErrorOfOne() for _ in self._parts or (None,)]
+        self._to_labels = to_labels
+        self._errors = [_ErrorOfOne(as_one=self._of_classes(part)) for part in self._parts or (None,)]
 
     def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int = 0) -> None:
         """Add predictions and targets (frames, ..., outputs); positions of a map count as frames do."""
         given = np.asarray(predictions).reshape(targets.shape)
         for error, ours, aim in zip(self._errors, self._apart(given), self._apart(targets), strict=True):
+            if self._to_labels and self._parts:
+                known = ~np.isnan(aim).reshape(len(aim), -1).any(axis=1)
+                ours, aim = ours[known], aim[known]
             error.update(ours, aim, work_item)
 
     def record(self) -> Record:
@@ -67,7 +73,8 @@ class RelativeError:
             DeltafineError: as ``result``.
         """
         found = [error.by_work_item(several=bool(self._parts)) for error in self._errors]
-        whole = {item: self._whole([of_part[item] for of_part in found]) for item in found[0]}
+        items = sorted(set().union(*found))
+        whole = {item: self._whole([of_part.get(item) for of_part in found]) for item in items}
         return {item: error for item, error in whole.items() if error is not None}
 
     def of(self, errors: np.ndarray) -> float:
@@ -84,23 +91,37 @@ class RelativeError:
         assert found is not None
         return found
 
+    def _of_classes(self, part: OutputPart | None) -> bool:
+        return self._to_labels and part is not None and part.labels is not None and part.labels.classes > 0
+
     def _apart(self, values: np.ndarray) -> list[np.ndarray]:
         return split(values, self._parts) if self._parts else [values]
 
     def _whole(self, errors: Sequence[float | None]) -> float | None:
-        if not self._parts or any(error is None for error in errors):
+        if not self._parts:
             return errors[0]
-        if not any(error.varies for error in self._errors):
+        rows = zip(self._parts, self._errors, errors, strict=True)
+        known = [(part.weight, of_part, error) for part, of_part, error in rows if error is not None]
+        if not known:
+            return None
+        if not any(of_part.varies for _, of_part, _ in known):
             raise DeltafineError(NEVER_VARIES)
-        weights = [part.weight for part in self._parts]
-        return float(np.sqrt(np.average(np.square(np.asarray(errors, np.float64)), weights=weights)))
+        weights = np.array([weight for weight, _, _ in known])
+        if not weights.any():  # of outputs that nothing is to follow, all count the same
+            weights = np.ones(len(known))
+        return float(np.sqrt(np.average(np.square([error for _, _, error in known]), weights=weights)))
 
 
 class _ErrorOfOne:
-    """The relative error of one output; ``several``: whether it stands beside others, see ``parts.floored``."""
+    """The relative error of one output; ``several``: whether it stands beside others, see ``parts.floored``.
 
-    def __init__(self) -> None:
+    Args:
+        as_one: whether all of its numbers share one spread.
+    """
+
+    def __init__(self, *, as_one: bool = False) -> None:
         self._by_work_item: dict[int, _Sums] = {}
+        self._as_one = as_one
 
     def update(self, predictions: np.ndarray, targets: np.ndarray, work_item: int) -> None:
         aim = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
@@ -137,15 +158,19 @@ class _ErrorOfOne:
     def result(self, *, several: bool) -> float | None:
         return self.of(self._sums().errors, several=several) if self._by_work_item else None
 
-    def by_work_item(self, *, several: bool) -> dict[int, float]:
+    def by_work_item(self, *, several: bool) -> dict[int, float | None]:
         whole = self._sums().count if self._by_work_item else 0
         return {
             item: self.of(sums.errors * whole / sums.count, several=several)
             for item, sums in sorted(self._by_work_item.items())
         }
 
-    def of(self, errors: np.ndarray, *, several: bool) -> float:
+    def of(self, errors: np.ndarray, *, several: bool) -> float | None:
+        if not self._by_work_item and several:
+            return None
         sums, variance = self._sums(), self._variance
+        if self._as_one:
+            variance = np.full_like(variance, variance.mean())
         if several:
             mean = sums.origin + sums.sum / sums.count
             spread = floored(variance, variance + mean**2)

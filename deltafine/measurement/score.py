@@ -152,14 +152,15 @@ class OneVideo:
         if about.frames is not None:
             about = replace(about, frames=about.frames[: len(labels)])
         if not self._labelled:
-            truth = np.concatenate(self._original) if self._original else None
-            return None if truth is None else _Judged(self._scoring, output, about, slice(None), _apart(truth, output))
+            given = np.concatenate(self._original) if self._original else None
+            return None if given is None else _Judged(self._scoring, output, about, slice(None), _apart(given, output))
         known = labels >= 0
         if not known.any():
             return None
         about = about if about.frames is None else replace(about, frames=about.frames[known])
         of_labels = output.targets(labels[known]) if output.numbers else labels[known]
-        return _Judged(self._scoring, output, about, known, of_labels)
+        truth = of_labels if output.truth is None else _of_labelled(of_labels, output)
+        return _Judged(self._scoring, output, about, known, truth)
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,12 @@ class _Judged:
 def _apart(values: np.ndarray, output: Output) -> GivenAnswers:
     """Of several outputs each by its name."""
     return by_name(values, output.parts) if output.parts else values
+
+
+def _of_labelled(targets: np.ndarray, output: Output) -> GivenAnswers:
+    """Of several outputs those that have labels."""
+    found = by_name(targets, output.parts)
+    return {part.name: found[part.name] for part in output.parts if part.labels is not None}
 
 
 def _mean(scores: np.ndarray, recordings: Sequence[str]) -> Estimate | None:

@@ -410,8 +410,10 @@ class _Comparison:
         )
         control = None
         if not self._by_window:  # the answer to the first frame, as if it were that to the clip
-            first = answers[self._reference].predictions[:, :1]
-            control = Answered(first, clips.labels[:, None], videos, work_item)
+            whole = answers[self._reference].predictions
+            control = Answered(whole[:, :1], clips.labels[:, None], videos, work_item)
+            if self._output.truth is not None:  # a frame may have no label of an output, and the next one has
+                control = Answered(np.broadcast_to(whole[:, :1], whole.shape), labels, videos, work_item)
         self._update(shown, answers, control)
 
     def _answers(

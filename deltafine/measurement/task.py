@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from deltafine.errors import DeltafineError
+from deltafine.measurement.labelled_parts import columns_for, read_columns
 from deltafine.measurement.output import ClipOutput, Output, are_probabilities
 from deltafine.measurement.parts import OutputPart, listed
 from deltafine.model.output_names import output_names
@@ -25,7 +26,7 @@ from deltafine.video.layouts.naming import split_of
 from deltafine.video.opening import TEST_VALIDATES
 from deltafine.video.splitting import refuse_shared
 
-Task = Literal["auto", "classification", "regression", "distill"]
+Task = Literal["auto", "classification", "regression", "distill", "outputs"]
 """How a model's answers are read; ``auto`` until the labels are known, see :func:`task_by_labels`."""
 
 
@@ -103,12 +104,24 @@ def parts_of(names: Sequence[str], shapes: Sequence[tuple[int | None, ...]]) -> 
     return tuple(found)
 
 
-def task_by_labels(task: Task, data: Dataset, streams: Dataset) -> Task:
-    """What the answers mean, where that is left to the labels: numbers, names of classes, or none to look at."""
+def task_by_labels(task: Task, data: Dataset, streams: Dataset, parts: tuple[OutputPart, ...] = ()) -> Task:
+    """What the answers mean, where that is left to the labels: numbers, names of classes, or none to look at.
+
+    Of several outputs, the ``parts``, each has labels of its own, or none.
+    """
     if task != "auto":
         return task
+    if columns_for(parts, data, streams):
+        return "outputs"
     labelled = data if data.classes else streams
     return _task_of(labelled) if labelled.classes else "distill"
+
+
+def labelled_of(parts: tuple[OutputPart, ...], data: Dataset, streams: Dataset) -> Dataset:
+    """That of both whose labels have to fit the model: the data, or the streams where only these have any."""
+    if columns_for(parts, data):
+        return data
+    return data if data.classes and not columns_for(parts, streams) else streams
 
 
 def _task_of(labelled: Dataset) -> Task:
@@ -127,12 +140,21 @@ def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None
     Raises:
         DeltafineError: saying what fits.
     """
-    if answers.parts and (task == "classification" or (task == "regression" and data.values)):
+    by_column = columns_for(answers.parts, data) if task in ("regression", "outputs") else []
+    if answers.parts and (task == "classification" or (task == "regression" and data.values and not by_column)):
         raise DeltafineError(
-            f"The model has {len(answers.parts)} outputs ({listed(answers.parts)}), and a label is for one: use --task "
-            "distill to follow the original's answers of all of them, and --score for what else they are judged by."
+            f"The model has {len(answers.parts)} outputs ({listed(answers.parts)}), and a label is for one: give "
+            "labels.csv a column for each output that has labels, called as the output is, use --task distill to "
+            "follow the original's answers of all of them, and --score for what else they are judged by."
         )
-    if not data.classes or task == "distill":
+    if task == "outputs" and not answers.parts:
+        raise DeltafineError("The model has a single output, and --task outputs is for models with several.")
+    if task == "outputs" and not by_column:
+        raise DeltafineError(
+            f"No column of the labels of {data.path} is called as an output of the model ({listed(answers.parts)}): "
+            "call one so, or use --task distill."
+        )
+    if not (data.classes or by_column) or task == "distill":
         return
     if task == "classification" and data.values:
         raise DeltafineError(
@@ -144,7 +166,7 @@ def check_labels(answers: Answers, task: Task, data: Dataset, window: int | None
             f"The model gives {answers.steps} answers for {window} frames, so labels cannot be matched: use --task "
             "distill."
         )
-    if task == "regression":
+    if task in ("regression", "outputs"):
         return
     if len(answers.shape) != 1:
         raise DeltafineError(
@@ -254,8 +276,11 @@ def output_of(
     Raises:
         DeltafineError: the labels are numbers, but others than the model's.
     """
-    if parts:  # numbers, all of them, and labels are not looked at
-        output, bare = Output("numbers", False, clip_output=clip_output, parts=parts), without_labels(data)
+    if parts:  # numbers, all of them
+        output = Output("numbers", False, clip_output=clip_output, parts=parts)
+        if task in ("regression", "outputs") and columns_for(parts, data, streams):
+            return read_columns(output, data, streams, as_numbers=task == "regression"), data, streams
+        bare = without_labels(data)
         return output, bare, bare if streams is data else without_labels(streams)
     if task != "regression":
         return Output("classes", clip_output=clip_output), data, streams
@@ -272,7 +297,7 @@ def output_of(
 def read_output(output: Output, task: Task, predictions: np.ndarray) -> Output:
     """How answers are read, now that the original's predictions (frames, ..., outputs) are there."""
     if output.parts:
-        return output
+        return output.read_parts(predictions)
     probabilities = are_probabilities(predictions)
     kind = "numbers" if task == "distill" and not probabilities else output.kind
     return replace(output, kind=kind, probabilities=probabilities)
@@ -347,6 +372,8 @@ def _with_videos(
         problems=[] if layout else data.problems,
         notes=list(data.notes),
         values=data.values if (data.classes if classes is None else classes) else (),
+        columns=data.columns,
+        outputs=data.outputs if (data.classes if classes is None else classes) else (),
     )
     made = Dataset(data.path, found, data.examination.limits)
     made.examination.adopt(data.examination.indexes)

@@ -57,6 +57,13 @@ def sample_shape(model: keras.Model, size: str | None, frames: int | None) -> tu
         DeltafineError: the model takes something else than frames or clips, or sizes are missing or do not fit.
     """
     shape = model.inputs[0].shape
+    further = [tensor for tensor in model.inputs if len(tensor.shape) < 4]
+    if further and len(further) == len(model.inputs) - 1:
+        named = ", ".join(f"'{tensor.name}' {tuple(tensor.shape)}" for tensor in further)
+        raise DeltafineError(
+            f"The model takes {named} beside its frames, and deltafine needs one input, the frames: give the others a "
+            "constant, as docs/refine.md shows (What cannot be refined)."
+        )
     if len(model.inputs) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
         raise DeltafineError(
             f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; deltafine needs one input of frames "

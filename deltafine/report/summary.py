@@ -136,8 +136,14 @@ def _accuracy(report: Report, model: str) -> str:
     if figures.label_error is not None:
         original = report.models["original"].streams.label_error if "original" in report.models else None
         beside = "" if model == "original" or original is None else f", {share(original)} for the original"
-        return f"error {share(figures.label_error)} of the labels' spread{beside}"
+        return f"error {share(figures.label_error)} of the labels' spread{_of_outputs(figures)}{beside}"
     return (_likeness(figures) if model != "original" else "") or "accuracy not measured"
+
+
+def _of_outputs(figures: Figures) -> str:
+    """Of several outputs with labels, the error of each."""
+    found = [(one.name, one.label_error) for one in figures.outputs if one.label_error is not None]
+    return f" ({', '.join(f'{clean(name)} {share(error)}' for name, error in found)})" if found else ""
 
 
 def _interval(figures: Figures, estimate: Estimate, unit: Unit) -> str:

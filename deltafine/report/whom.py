@@ -242,21 +242,37 @@ def _signed(value: float) -> str:
     return f"{'+' if value >= 0 else '-'}{share(abs(value))}"
 
 
+OF_OUTPUTS = (
+    ("error", "relative_error", False),
+    ("same class", "fidelity", False),
+    ("error to labels", "label_error", True),
+    ("right class", "accuracy", True),
+)
+"""Figures of an output: what they are called, and whether they say anything of the original."""
+
+
 def _outputs(report: Report) -> FigureTable:
-    """Of a model with several outputs: how far each is from the original's, in every model that has an original."""
-    models = [name for name, measured in report.models.items() if name != "original" and measured.streams.outputs]
-    measured = [{one.name: one for one in report.models[model].streams.outputs} for model in models]
+    """Of a model with several outputs: how far each is from the original's, in every model that has an original; and
+    from its labels, where it has some."""
+    given = {name: {one.name: one for one in measured.streams.outputs} for name, measured in report.models.items()}
+    measured = [outputs for name, outputs in given.items() if outputs and name != "original"]
     weighted = any(one.weight != 1 for outputs in measured for one in outputs.values())
-    of_classes = any(one.fidelity is not None for outputs in measured for one in outputs.values())
-    figures = [("error", "relative_error"), *([("same class", "fidelity")] if of_classes else [])]
+    columns = [
+        (f"{model}: {what}", name, outputs)
+        for what, name, of_original in OF_OUTPUTS
+        for model, outputs in given.items()
+        if (of_original or model != "original") and any(getattr(one, name) is not None for one in outputs.values())
+    ]
+    if all(name == "relative_error" for _, name, _ in columns):
+        columns = [(heading.partition(":")[0], name, outputs) for heading, name, outputs in columns]
     lines, values = [], []
     for output in measured[0].values() if measured else ():
-        read = [getattr(outputs[output.name], name) for _, name in figures for outputs in measured]
+        read = [getattr(outputs[output.name], name) for _, name, outputs in columns]
         weight = (f"{output.weight:g}",) if weighted else ()
         shape = "x".join(map(str, output.shape))
         lines.append((output.name, shape, *weight, *(ABSENT if value is None else share(value) for value in read)))
         values.append((float(math.prod(output.shape)), *([output.weight] if weighted else []), *read))
-    headings = [f"{model}: {what}" if of_classes else model for what, _ in figures for model in models]
+    headings = [heading for heading, _, _ in columns]
     title = "By output: error in units of its own spread (streams)"
     return FigureTable(title, ("output", "shape", *(["weight"] if weighted else []), *headings), lines, 1, values)
 

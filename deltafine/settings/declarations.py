@@ -20,10 +20,11 @@ class Declarations(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: PathText = setting(help="Path of the pretrained Keras model.", panel=MODEL, metavar="FILE")
-    task: Literal["auto", "classification", "regression", "distill"] = setting(
+    task: Literal["auto", "classification", "regression", "distill", "outputs"] = setting(
         "auto",
         help="What the output means. See [what the output means](refine.md#what-the-output-means); auto goes by the "
-        "labels, distill leaves them aside and follows the original's answers.",
+        "labels, distill leaves them aside and follows the original's answers, outputs has labels for some of several "
+        "outputs.",
         panel=MODEL,
         common=True,
     )
@@ -324,7 +325,7 @@ class Declarations(BaseModel):
         le=1,
         help="Fraction of the loss that follows the original's answers.",
         panel=TRAINING,
-        unset="0.5; 1 for numbers; 0 for the baselines",
+        unset="0.5; 1 for numbers of a single output; 0 for the baselines",
     )
     distill_features: float = setting(
         0.0,

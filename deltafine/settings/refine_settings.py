@@ -157,6 +157,11 @@ class RefineSettings(Declarations):
         return 1.0 if self.task == "regression" and not self.of_an_earlier_version else 0.5
 
     @property
+    def teaching_of_labelled_outputs(self) -> float:
+        """The same where a model has several outputs, some of which have labels of their own."""
+        return 0.5 if self.distill is None and self.method == "deltafine" else self.teaching
+
+    @property
     def freezes_batchnorm(self) -> bool:
         """Whether BatchNormalization stays as it is, where clips of a batch tell little of a stream's statistics."""
         if self.freeze_batchnorm is not None:

@@ -32,6 +32,9 @@ class Video:
         end_frame: The first frame of the file that does not belong to it any more; None for the end.
         group: The recording that it is a part of, where the data says it: videos of one group are on one side of a
             drawn split, and intervals are over groups.
+        frame_rows: (frames,) int64, the row of ``FrameColumns`` of each frame, -1 where it has none; None where no
+            frame has one of its own.
+        row: That of all other frames; None where they have none.
     """
 
     path: Path
@@ -45,6 +48,8 @@ class Video:
     start_frame: int | None = None
     end_frame: int | None = None
     group: str | None = None
+    frame_rows: np.ndarray | None = None
+    row: int | None = None
 
     @property
     def is_segment(self) -> bool:
@@ -61,17 +66,38 @@ class Video:
 
     def labels_at(self, numbers: np.ndarray) -> np.ndarray:
         """(n,) int64 labels of frames of its file by their numbers (n,), -1 for those without."""
-        if self.frame_labels is None:
-            return np.full(len(numbers), -1 if self.label is None else self.label, np.int64)
-        labels = np.full(len(numbers), -1, np.int64)
-        known = numbers < len(self.frame_labels)
-        labels[known] = self.frame_labels[numbers[known]]
+        labels = np.full(len(numbers), -1 if self.label is None else self.label, np.int64)
+        if self.frame_labels is not None:
+            known = numbers < len(self.frame_labels)
+            labels[known] = self.frame_labels[numbers[known]]
         return labels
 
     @property
     def source(self) -> tuple[str, str | None]:
         """What it is read from: the same for two segments of one file."""
         return str(self.path), self.entry
+
+
+@dataclass(frozen=True, eq=False)
+class FrameColumns:
+    """What a list says of frames beside their label, in columns that may be called like the outputs of a model.
+
+    Attributes:
+        listing: The list's name, for messages.
+        names: Of the columns, in lower case and with underscores.
+        rows: Their cells, in every combination that occurs; empty where a frame has none.
+        note: What the user is told of them as long as nothing uses them.
+    """
+
+    listing: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    def cells(self, name: str) -> list[str]:
+        """A column, one cell for each of ``rows``."""
+        place = self.names.index(name)
+        return [row[place] for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -104,6 +130,9 @@ class Found:
         problems: What is known to be wrong before anything is decoded.
         notes: What the user should know of how the data was read, one sentence each: lists that are not used and why.
         lists: Files that were read for it.
+        columns: What it says of frames beside their labels, by rows that the videos name; None where there is nothing.
+        outputs: Those of a model with several that the labels are for, each label being a row with one for each of
+            them; () where a label is one class or number.
     """
 
     layout: str
@@ -114,3 +143,5 @@ class Found:
     notes: list[str] = field(default_factory=list)
     lists: list[Path] = field(default_factory=list)
     values: tuple[float, ...] | None = None
+    columns: FrameColumns | None = None
+    outputs: tuple[str, ...] = ()

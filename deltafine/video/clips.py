@@ -44,7 +44,8 @@ class Batch:
     Attributes:
         frames: (B, T, H, W, C) uint8, RGB or grey, 0 to 255.
         labels: (B,) int64 class indices, -1 where unlabelled. Where the data labels frames, the commonest
-            label in the clip, or that of the middle number where labels stand for numbers.
+            label in the clip, or that of the middle number where labels stand for numbers; of the frame in its
+            middle where they are rows of labels.
         videos: (B,) int64, index of the clip's video in the dataset's ``videos``.
         starts: (B,) int64, the number in its file of the clip's first frame.
         frame_labels: (B, T) int64 where the data labels frames, -1 for a frame without; None elsewhere.
@@ -118,7 +119,7 @@ class ClipSource:
     that; the shards together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
 
     Continued clips go through the videos in the order of ``chain``, which holds their numbers. ``values`` are what
-    labels stand for, where they are numbers.
+    labels stand for, where they are numbers; ``in_rows``: whether they are rows of labels of several outputs.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class ClipSource:
         batches: tuple[int, int] = (0, 1),
         chain: Sequence[int] | None = None,
         values: Sequence[float] = (),
+        in_rows: bool = False,
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
@@ -143,7 +145,7 @@ class ClipSource:
         self._examination = examination
         self._reader = reader
         self._all = videos
-        self._values = values
+        self._values, self._in_rows = values, in_rows
         self._workers = workers
         self._shown = lru_cache(SHOWN_AT_HAND)(lambda video: examination.frame_numbers(videos[video], settings.fps))
         self._videos, self._starts = _plan(examination, videos, numbers if chain is None else chain, settings)
@@ -308,7 +310,7 @@ class ClipSource:
             frame_labels = np.stack(
                 [video.labels_at(clip.numbers) for video, clip in zip(of_videos, clips, strict=True)]
             )
-            labels = np.array([label_of(row, self._values) for row in frame_labels], np.int64)
+            labels = np.array([label_of(row, self._values, in_rows=self._in_rows) for row in frame_labels], np.int64)
         augmentation, mirrored = self.settings.augmentation, None
         if augmentation is not None and augmentation.flip:
             mirrored = np.array([augmentation.mirrors(self._generator(clip.position)) for clip in clips], bool)

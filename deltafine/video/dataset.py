@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,16 @@ from deltafine.video.streams import Stream, iterate_streams
 from deltafine.video.whole_videos import joined
 
 
+def _labelled_by_row(video: Video, first: int) -> Video:
+    """The row of each frame as its label, the rows being numbered from ``first`` on."""
+    frames = video.frame_rows
+    return replace(
+        video,
+        label=None if video.row is None else video.row + first,
+        frame_labels=None if frames is None else np.where(frames < 0, -1, frames + first),
+    )
+
+
 class Dataset:
     """The videos of one path, and ways to read them. Made by ``open_dataset``.
 
@@ -31,6 +42,8 @@ class Dataset:
         layout: How it lies there, for the user.
         classes: Class names in the order of the labels; () when unlabelled.
         values: What the labels stand for where they are numbers, such as angles; () where they name classes.
+        columns: What a list says of frames beside their labels; None where it says nothing.
+        outputs: Those of a model with several that the labels are for; () where a label is one class or number.
         videos: All videos, bad ones included.
         examination: What is known of each video.
         notes: What the user should know of how the data was read, such as lists that are not used.
@@ -42,6 +55,7 @@ class Dataset:
         self.layout = found.layout
         self.classes = found.classes
         self.values = values_of(found.classes) if found.values is None else found.values
+        self.columns, self.outputs = found.columns, found.outputs
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems, self.videos)
@@ -59,6 +73,25 @@ class Dataset:
         """Have the labels stand for these numbers, one for each class: those that the model's outputs are in."""
         self.values = values
 
+    def label_outputs(self, outputs: tuple[str, ...], first: int, count: int) -> None:
+        """Have the rows of ``columns`` be the labels: they are those of a model's outputs.
+
+        Args:
+            outputs: Those that have a column here.
+            first: Number of the first row; before it come those of other data sets.
+            count: Rows in all.
+        """
+        columns = self.columns
+        if columns is None:
+            self.videos = tuple(replace(video, label=None, frame_labels=None) for video in self.videos)
+            self.classes, self.values = (), ()
+            return
+        self.leave_out_note(columns.note)
+        self.videos = tuple(_labelled_by_row(video, first) for video in self.videos)
+        self.classes = (*(str(row) for row in range(first)), *(",".join(row) for row in columns.rows))
+        self.values = tuple(map(float, range(count)))
+        self.outputs = outputs
+
     def leave_out_note(self, note: str) -> None:
         """Forget what the user need not know here."""
         self.notes = tuple(one for one in self.notes if one != note)
@@ -72,7 +105,10 @@ class Dataset:
     def summary(self) -> str:
         """One line, such as "UCF101 layout, split 1: 366 videos, 3 classes, 250 train / 116 validation"."""
         classes = count_of(len(self.classes), "class", "classes") if self.classes else "no labels"
-        if self.values:
+        if self.outputs:
+            named = some([f"'{name}'" for name in self.outputs], most=8)
+            classes = f"labels of {named}"
+        elif self.values:
             classes = "numbers as labels"
         splits = [split for split in SPLITS if split != "test" or self.select(split)]
         return (
@@ -251,6 +287,7 @@ class Dataset:
             batches=batches,
             chain=self._continuity(reader, split, fps, workers).chain if continued else None,
             values=self.values,
+            in_rows=bool(self.outputs),
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))

@@ -24,14 +24,17 @@ def numbers_of(classes: Sequence[str]) -> tuple[float, ...]:
         return ()
 
 
-def label_of(labels: np.ndarray, values: Sequence[float] = ()) -> int:
+def label_of(labels: np.ndarray, values: Sequence[float] = (), *, in_rows: bool = False) -> int:
     """What stands for a clip whose frames have labels of their own; -1 when none has one.
 
-    That is the commonest, the lowest of several; or, where labels stand for these values, that of the middle number.
+    That is the commonest, the lowest of several; or, where labels stand for these values, that of the middle number;
+    or, where they are rows of labels of several outputs, that of the middle one of the frames.
     """
     known = labels[labels >= 0]
     if not len(known):
         return -1
+    if in_rows:
+        return int(known[(len(known) - 1) // 2])
     if not values:
         return int(np.bincount(known).argmax())
     order = np.argsort(np.asarray(values, np.float64)[known], kind="stable")

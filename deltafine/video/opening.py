@@ -137,10 +137,12 @@ def _choose_classes(found: Found, classes: tuple[str, ...], root: Path) -> Found
     numbers = np.array([classes.index(name) if name in classes else -1 for name in found.classes] + [-1])
     videos = []
     for video in found.videos:
+        label = -1 if video.label is None else int(numbers[video.label])
         if video.frame_labels is not None:
-            videos.append(replace(video, frame_labels=numbers[video.frame_labels]))
-        elif video.label is not None and numbers[video.label] >= 0:
-            videos.append(replace(video, label=int(numbers[video.label])))
+            of_all = label if label >= 0 else None
+            videos.append(replace(video, label=of_all, frame_labels=numbers[video.frame_labels]))
+        elif label >= 0:
+            videos.append(replace(video, label=label))
     if not videos:
         raise DeltafineError(f"None of the videos in {root} is of the classes {', '.join(classes)}.")
     return replace(found, videos=videos, classes=classes)

@@ -11,6 +11,7 @@ from deltafine.document.figures import OutputFigures
 from deltafine.errors import DeltafineError
 from deltafine.measurement.by_output import ByOutput
 from deltafine.measurement.judging import Judge
+from deltafine.measurement.label_error import LabelError
 from deltafine.measurement.metric import Answered, Shown, Subject
 from deltafine.measurement.original_error import OriginalError
 from deltafine.measurement.output import Output
@@ -128,7 +129,7 @@ def test_classes_among_the_outputs_have_a_fidelity_as_well() -> None:
     original = np.array([[0.9, 0.1, 5.0], [0.2, 0.8, 6.0], [0.6, 0.4, 7.0], [0.3, 0.7, 8.0]])
     ours = np.array([[0.8, 0.2, 5.0], [0.6, 0.4, 6.0], [0.7, 0.3, 7.0], [0.4, 0.6, 8.0]])
     subject = Subject(None, Output("numbers", parts=parts))  # type: ignore[arg-type]
-    metrics = [OriginalError(), ByOutput()]
+    metrics = [OriginalError(), LabelError(), ByOutput()]
     for metric in metrics:
         metric.begin(subject)
         metric.update(
@@ -139,7 +140,7 @@ def test_classes_among_the_outputs_have_a_fidelity_as_well() -> None:
         def metric(self, kind: type) -> object:
             return next(metric for metric in metrics if isinstance(metric, kind))
 
-    who, angle = metrics[1].result(Both()).figures["outputs"]  # type: ignore[arg-type,misc]
+    who, angle = metrics[2].result(Both()).figures["outputs"]  # type: ignore[arg-type,misc]
     assert isinstance(who, OutputFigures)
     assert (who.fidelity, angle.fidelity) == (0.75, None)
     assert who.relative_error == pytest.approx(error_by_hand(ours[:, :2], original[:, :2]))

@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine import workers
+from deltafine.measurement.parts import OutputPart, PartLabels
 from deltafine.model import DeltaSettings, find_activations, insert_deltas, select_sites
-from deltafine.refinement.training.losses import ClassificationLoss
+from deltafine.model.clip_model import with_time
+from deltafine.refinement.training.losses import ClassificationLoss, RegressionLoss
 from deltafine.refinement.training.step import Trainer
 from deltafine.refinement.training.teaching import Features
 from deltafine.settings import resolve
@@ -28,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
     "half": {"mixed_precision": True},
     "carried": {"start": "carried"},
+    "outputs": {"distill": 0.5},
 }
 SIZES = (6, 6, 5, 1, 2, 6)
 
@@ -55,6 +58,22 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     return made
 
 
+def labelled_by_frame(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a label for each frame, those of one clip in four without any."""
+    frames, labels = batch
+    by_frame = labels[:, None] + np.arange(frames.shape[1]) % 2
+    by_frame[::4] = -1
+    return frames, by_frame
+
+
+def outputs_loss(teacher: Any) -> RegressionLoss:
+    """Of two outputs, of which the first has labels for some frames."""
+    parts = (OutputPart("first", (1,), labels=PartLabels()), OutputPart("second", (1,)))
+    frames = np.concatenate([frames for frames, _ in batches()]).astype(np.float32)
+    answers = np.asarray(with_time(teacher)(frames, training=False)).reshape(-1, 2)
+    return RegressionLoss(answers, 0.5, parts=parts, truth=np.array([[0.1, np.nan], [0.9, np.nan], [np.nan, np.nan]]))
+
+
 def train(name: str, devices: int) -> dict[str, Any]:
     """Losses of every step, and the weights at the end."""
     keras.utils.set_random_seed(0)
@@ -76,13 +95,14 @@ def train(name: str, devices: int) -> dict[str, Any]:
         for layer in student.layers:
             layer.trainable = layer.trainable and not isinstance(layer, keras.layers.BatchNormalization)
     shares = {site.delta_name: site.mac_share for site in sites if site.selected}
-    loss = ClassificationLoss(True, settings.teaching)
+    loss = outputs_loss(teacher) if name == "outputs" else ClassificationLoss(True, settings.teaching)
     features = None
     if teacher is not None and name == "everything":
         videos = [frames[0].astype(np.float32) for frames, _ in batches()]
         features = Features.measured(0.5, teacher, student, videos)
     trainer = Trainer(student, teacher, loss, shares, settings, len(SIZES), team, features)
-    figures = [trainer.train_on_batch(*batch, 20.0) for batch in batches()]
+    given = [labelled_by_frame(batch) for batch in batches()] if name == "outputs" else batches()
+    figures = [trainer.train_on_batch(*batch, 20.0) for batch in given]
     return {"figures": figures, "weights": [np.asarray(variable).tolist() for variable in student.variables]}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.refinement.replicated import SETTINGS, SIZES
 
-QUICK = ("everything",)
+QUICK = ("everything", "outputs")
 
 
 @cache

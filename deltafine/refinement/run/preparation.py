@@ -14,6 +14,7 @@ import numpy as np
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
+from deltafine.measurement.labelled_parts import labels_found, say_columns
 from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
 from deltafine.measurement.parts import weighted
@@ -22,6 +23,7 @@ from deltafine.measurement.scoring import Scoring, scoring_of
 from deltafine.measurement.task import (
     check_labels,
     held_out,
+    labelled_of,
     open_data,
     open_streams,
     output_of,
@@ -110,7 +112,7 @@ class Prepared:
     @property
     def labelled(self) -> bool:
         """Whether the videos have labels that are looked at."""
-        return bool(self.output.values) if self.output.numbers else bool(self.data.classes)
+        return self.output.has_targets if self.output.numbers else bool(self.data.classes)
 
     @property
     def epochs(self) -> int:
@@ -157,7 +159,7 @@ class Prepared:
             return "score"
         if not self.output.numbers:
             return "classes"
-        return "numbers" if self.output.values else "answers"
+        return "numbers" if self.output.has_targets else "answers"
 
     @property
     def epochs_judged_by(self) -> Literal["accuracy", "error", "fidelity", "score"]:
@@ -176,7 +178,14 @@ class Prepared:
     @property
     def teaching(self) -> float:
         """Share of the loss that follows the original model."""
-        return self.settings.teaching if self.labelled else 1.0
+        if not self.labelled:
+            return 1.0
+        return self.settings.teaching_of_labelled_outputs if self.output.parts else self.settings.teaching
+
+    @property
+    def follows_original(self) -> bool:
+        """Whether training needs the original's answers: outputs without labels have nothing else."""
+        return self.teaching > 0 or any(part.weight and part.labels is None for part in self.output.parts)
 
     @property
     def teaching_of_features(self) -> float:
@@ -187,7 +196,9 @@ class Prepared:
         """The loss; how the output is read is found out from the original's predictions (frames, ..., outputs)."""
         self.output = read_output(self.output, self.settings.task, predictions)
         if self.output.numbers:
-            return RegressionLoss(predictions, self.teaching, self.output.values, self.output.parts)
+            return RegressionLoss(
+                predictions, self.teaching, self.output.values, self.output.parts, truth=self.output.truth
+            )
         return ClassificationLoss(self.output.probabilities, self.teaching)
 
     def clips(
@@ -268,13 +279,12 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     if settings.streams is not None:
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     left_open = settings.task == "auto"
-    settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams)})
-    for labelled in (data,) if data.classes else (streams,):
-        check_labels(fits.answers, settings.task, labelled, window)
+    settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
+    check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
     if scoring is not None:
-        scoring.check(fits.answers.shape, bool(output.values if output.numbers else data.classes))
+        scoring.check(fits.answers.shape, output.has_targets if output.numbers else bool(data.classes))
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
     kept_in = frames_in if settings.cache is None else settings.cache
     if settings.epochs != 0 and kept_in is not None:
@@ -287,9 +297,11 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     listener.say(data.summary())
     if left_open and settings.task in FOUND:
         listener.say(FOUND[settings.task])
+    if found := labels_found(output.parts):
+        listener.say(found)
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
-    warnings += [*data.notes, *(streams.notes if streams is not data else ())]
+    warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]
     held, of_test = held_out(data, frames, settings.fps, read)
     warnings += of_test
     for note in warnings:

@@ -218,7 +218,7 @@ class Refinement:
     def _kept_answers(self) -> KeptAnswers | None:
         """Of the original on training clips, where the same clips come again and there is room."""
         prepared = self.prepared
-        if self.workers.count > 1 or not prepared.clips_come_again or not prepared.teaching or self._features:
+        if self.workers.count > 1 or not prepared.clips_come_again or not prepared.follows_original or self._features:
             return None
         clips = prepared.clips("train").clips * (2 if self.settings.flip else 1)
         answers = KeptAnswers(self.original)
@@ -353,7 +353,7 @@ class Refinement:
         settings = self.settings
         trainer = Trainer(
             self.student,
-            self.original if self.prepared.teaching > 0 else None,
+            self.original if self.prepared.follows_original else None,
             loss,
             self.prepared.weights,
             settings,

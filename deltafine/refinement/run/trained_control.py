@@ -62,7 +62,7 @@ def trained_control(
     set_trainable(student, unfreeze=settings.unfreeze, freeze=settings.freeze)
     prepare_batchnorm(student, freeze=settings.freezes_batchnorm)
     batches = len(prepared.clips("train", epoch=1))
-    teacher = original if prepared.teaching > 0 else None
+    teacher = original if prepared.follows_original else None
     steps = batches * prepared.epochs
     trainer = Trainer(student, teacher, loss, {}, settings, steps=steps, features=features, answers=answers)
     file = out / run_files.CHECKPOINTS / run_files.CONTROL

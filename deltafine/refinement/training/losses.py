@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,9 @@ SMALLEST_PROBABILITY = 1e-7
 
 class Loss(Protocol):
     """What a training minimises for its task; predictions and teacher are (batch, time, ..., outputs)."""
+
+    by_frame: ClassVar[bool]
+    """Whether each frame may have a label of its own."""
 
     def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
         """Mean loss of a batch; labels (batch,) or (batch, time) are indices, -1 where there is none."""
@@ -41,6 +44,8 @@ class ClassificationLoss:
         probabilities: whether the model gives probabilities (else logits).
         distill: share of the original's answers, 0 to 1; clips without a label use them alone.
     """
+
+    by_frame: ClassVar[bool] = False
 
     def __init__(self, probabilities: bool, distill: float) -> None:
         self.probabilities = probabilities
@@ -125,10 +130,14 @@ class RegressionLoss:
         values: the number that each label index stands for; () where labels are not looked at.
         parts: of a model with several outputs, whose predictions are laid out: each has its own spread, and counts by
             its weight, however many values it has.
+        truth: (labels, parts), what the labels of several outputs stand for, see ``Output.truth``; None where labels
+            are not looked at. Of labels that are classes, the cross-entropy to them counts, in nats, too.
 
     Raises:
         DeltafineError: the original's predictions never vary.
     """
+
+    by_frame: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -136,6 +145,7 @@ class RegressionLoss:
         distill: float = 1.0,
         values: Sequence[float] = (),
         parts: Sequence[OutputPart] = (),
+        truth: np.ndarray | None = None,
     ) -> None:
         spread = np.asarray(predictions, np.float64).reshape(-1, predictions.shape[-1]).std(0)
         self._shares = shares(parts).astype("float32") if parts else None
@@ -148,12 +158,16 @@ class RegressionLoss:
         self._spread = spread.astype("float32")
         self.distill = distill
         self._values = np.asarray(values, np.float32)
+        self._parts = tuple(parts)
+        self._truth = None if truth is None else truth.astype("float32")
 
     def __call__(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
         """Mean loss of a batch; see :class:`Loss`."""
         predictions = tf.cast(predictions, tf.float32)
         frames = tf.shape(predictions)[:2]
         labels = tf.broadcast_to(labels[:, None] if len(labels.shape) == 1 else labels, frames)
+        if self._truth is not None:
+            return self._of_outputs(predictions, None if teacher is None else tf.cast(teacher, tf.float32), labels)
         labelled = tf.cast(labels >= 0, tf.float32) if len(self._values) else tf.zeros(frames)
         to_label = tf.zeros(frames)
         if len(self._values):
@@ -186,6 +200,43 @@ class RegressionLoss:
     def right(self, predictions: Any, labels: Any) -> Any:
         """NaN: numbers are near or far, not right or wrong."""
         return tf.constant(float("nan"))
+
+    def _of_outputs(self, predictions: Any, teacher: Any | None, labels: Any) -> Any:
+        """Mean loss where some of several outputs have labels; the original is followed where there is none.
+
+        Without a teacher, only the labels count, over the frames that have any.
+        """
+        assert self._shares is not None
+        truth = tf.gather(tf.constant(self._truth), tf.maximum(labels, 0))
+        truth = tf.where(labels[..., None] >= 0, truth, float("nan"))
+        to_teacher = (
+            tf.zeros_like(predictions) if teacher is None else tf.square((predictions - teacher) / self._spread) / 2
+        )
+        whole, first = tf.linalg.matvec(to_teacher, self._shares), 0
+        for place, part in enumerate(self._parts):
+            of_part = slice(first, first + part.size)
+            first += part.size
+            if part.labels is None:
+                continue
+            known = ~tf.math.is_nan(truth[..., place])
+            target = tf.where(known, truth[..., place], 0.0)
+            to_label = float(self._shares[of_part].sum()) * self._to_label(
+                predictions[..., of_part], target, part, of_part
+            )
+            followed = tf.linalg.matvec(to_teacher[..., of_part], self._shares[of_part])
+            whole += tf.where(known, (1 - self.distill) * (to_label - followed), 0.0)
+        if teacher is None:
+            counted = tf.cast(labels >= 0, tf.float32)
+            return tf.math.divide_no_nan(tf.reduce_sum(counted * whole), tf.reduce_sum(counted))
+        return tf.reduce_mean(whole)
+
+    def _to_label(self, predictions: Any, target: Any, part: OutputPart, of_part: slice) -> Any:
+        """(batch, time), in nats: how far one output is from its labels (batch, time)."""
+        assert part.labels is not None
+        if not part.labels.classes:
+            return tf.square((predictions[..., 0] - target) / self._spread[of_part][0]) / 2
+        log_p = ClassificationLoss(part.labels.probabilities, 0.0).log_probabilities(predictions)
+        return -tf.gather(log_p, tf.cast(target, tf.int64), axis=-1, batch_dims=2)
 
     def _error(self, predictions: Any, targets: Any) -> Any:
         """(batch, time): half the squared error over the variance, mean over the outputs and positions."""

@@ -197,9 +197,12 @@ class Trainer:
     def _with_others(self, frames: Any, labels: Any, first: int, stopping: int, saving: bool) -> Any:
         state = self.carried.before(frames) if self.carried is not None else []
         begins = self._compiled is None
+        if self.loss.by_frame and labels.ndim == 1:  # as where frames have labels of their own
+            labels = np.repeat(labels[:, None], frames.shape[1], axis=1)
         if begins:
             # One trace for shards of all sizes: the collectives of all workers have to stay in step.
-            shapes = ((None, *frames.shape[1:]), tf.uint8), ((None,), tf.int64), ((), tf.int64), ((3,), tf.float32)
+            of_labels = (None, frames.shape[1]) if self.loss.by_frame else (None,)
+            shapes = ((None, *frames.shape[1:]), tf.uint8), (of_labels, tf.int64), ((), tf.int64), ((3,), tf.float32)
             of_state = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in state]
             self._compiled = tf.function(
                 self._train_on_shard,

@@ -101,7 +101,7 @@ class Validation:
         return FrontPoint(
             epoch=number,
             penalty=penalty,
-            accuracy=quality(refined),
+            accuracy=quality_beside(original, refined),
             expected=expected_quality(
                 original, refined, 0 if prepared.output.numbers else len(prepared.data.classes), trained=trained
             ),
@@ -132,6 +132,8 @@ def expected_quality(original: Figures, refined: Figures, classes: int = 0, *, t
     """
     if refined.score is not None:  # of which nothing is known but what was measured
         return quality(refined)
+    if len(_errors_of_outputs(refined)) > 0:
+        return quality_beside(original, refined)
     surer, surer_elsewhere, changes = (_named(refined, name) for name in Confidence.names)
     if refined.fidelity is not None and refined.accuracy_change is None and surer is not None:
         return quality(original) + min(surer, surer if surer_elsewhere is None else surer_elsewhere)
@@ -166,7 +168,7 @@ def lost(original: Figures, refined: Figures, *, labelled: bool) -> float:
         labelled: whether the videos have labels.
     """
     surer = None if labelled or refined.score is not None else _named(refined, Confidence.name)
-    return quality(original) - quality(refined) if surer is None else -surer
+    return quality(original) - quality_beside(original, refined) if surer is None else -surer
 
 
 def _named(figures: Figures, name: str) -> float | None:
@@ -192,6 +194,26 @@ def frozen_quality(figures: Figures) -> float | None:
     if figures.label_error is not None or figures.relative_error is not None:
         return None if figures.frozen_error is None else 1 - figures.frozen_error
     return figures.frozen_fidelity
+
+
+def quality_beside(original: Figures, refined: Figures) -> float:
+    """The quality of a refined model as far as it may be compared with the original's.
+
+    Of several outputs with labels that which loses most counts, so that none is paid for by another: the quality is the
+    original's less what that output loses.
+    """
+    before, after = _errors_of_outputs(original), _errors_of_outputs(refined)
+    lost_by = [after[name] - before[name] for name in after if name in before]
+    if refined.score is not None or not lost_by:
+        return quality(refined)
+    return quality(original) - max(lost_by)
+
+
+def _errors_of_outputs(figures: Figures) -> dict[str, float]:
+    """The error to the labels of each of several outputs that has some, and counts at all."""
+    found = [one for one in figures.outputs if one.label_error is not None]
+    counted = [one for one in found if one.weight > 0] or found
+    return {one.name: one.label_error for one in counted if one.label_error is not None}
 
 
 def quality(figures: Figures) -> float:

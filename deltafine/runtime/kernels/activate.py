@@ -173,6 +173,18 @@ def _silu(x: np.float32, parameter: np.float32) -> np.float32:
     return x / (ONE + exponential(-x))
 
 
+@inlined
+def _hard_sigmoid(x: np.float32, parameter: np.float32) -> np.float32:
+    gate = x * SIXTH + HALF
+    gate = ZERO if gate < ZERO else gate
+    return ONE if gate > ONE else gate
+
+
+@inlined
+def _hard_silu(x: np.float32, parameter: np.float32) -> np.float32:
+    return _hard_sigmoid(x, parameter) * x
+
+
 def _along(function: Any) -> Any:
     """A function of a number and a parameter for all of a row, as a loop that becomes vector code."""
 
@@ -188,6 +200,7 @@ along_tanh, along_elu, along_selu, along_celu = map(_along, (_tanh, _elu, _selu,
 along_gelu, along_gelu_tanh, along_sigmoid, along_silu = map(_along, (_gelu, _gelu_tanh, _sigmoid, _silu))
 along_softplus, along_log_sigmoid, along_mish = map(_along, (_softplus, _log_sigmoid, _mish))
 along_softsign, along_exponential = map(_along, (_softsign, _exponential))
+along_hard_sigmoid, along_hard_silu = map(_along, (_hard_sigmoid, _hard_silu))
 
 
 @kernel
@@ -203,13 +216,10 @@ def activate(row: np.ndarray, code: int, parameters: np.ndarray) -> None:
         along_sigmoid(row, parameters[0])
     elif code == A_SILU:
         along_silu(row, parameters[0])
-    elif code in (A_HARD_SIGMOID, A_HARD_SILU):
-        for c in range(len(row)):
-            x = row[c]
-            gate = x * SIXTH + HALF
-            gate = ZERO if gate < ZERO else gate
-            gate = ONE if gate > ONE else gate
-            row[c] = gate * x if code == A_HARD_SILU else gate
+    elif code == A_HARD_SIGMOID:
+        along_hard_sigmoid(row, parameters[0])
+    elif code == A_HARD_SILU:
+        along_hard_silu(row, parameters[0])
     elif code == A_GELU:
         along_gelu(row, parameters[0])
     elif code == A_GELU_TANH:

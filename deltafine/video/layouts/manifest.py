@@ -3,7 +3,8 @@
 Only the path is needed. Paths are relative to the list's folder. ``label`` is a class name, ``target`` a
 class number from 0. ``start`` and ``end`` are seconds, ``start_frame`` and ``end_frame`` frames from 0, to use a
 segment of a file, which ends before its end. ``group`` is the recording that a
-video is a part of. Columns may be called otherwise, see ``tables.COLUMNS``.
+video is a part of. Columns may be called otherwise, see ``tables.COLUMNS``. Further columns may be the labels of a
+model's outputs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from deltafine.video.layouts.common import (
     some,
     whole_number,
 )
+from deltafine.video.layouts.further_columns import cells_of, frame_columns, with_further
 from deltafine.video.layouts.layout import Layout, LayoutOptions
 from deltafine.video.layouts.naming import read_split
 from deltafine.video.layouts.tables import (
@@ -39,7 +41,6 @@ from deltafine.video.layouts.tables import (
     read_json_lines,
     read_table,
     recognise,
-    say_unknown,
 )
 
 NAMES = ("manifest.csv", "manifest.jsonl", "manifest.tsv")
@@ -77,12 +78,13 @@ def find_manifest(path: Path, *, allow_outside: bool = False) -> Found | None:
         return None
     if listing is path and not _is_table(listing):
         return None
-    table = _table(listing)
+    table, further, called = _table(listing)
     rows = list(_rows(table, listing))
     root = listing.parent
     classes, labels, notes = _number(rows, listing)
     splits = _splits(rows, listing)
     videos: list[Video] = []
+    distinct: dict[tuple[str, ...], int] = {}
     lines: list[int] = []
     missing = []
     for (line, row), label, split in zip(rows, labels, splits, strict=True):
@@ -92,20 +94,24 @@ def find_manifest(path: Path, *, allow_outside: bool = False) -> Found | None:
             found = expected(root, row["path"])
             missing.append(found)
         name = relative_name(found, root) + bounds.name
-        videos.append(Video(found, name, label, split or "train", group=row.get("group"), **asdict(bounds)))
+        cells = distinct.setdefault((*cells_of(row, further), row.get("label", "")), len(distinct))
+        video = Video(found, name, label, split or "train", group=row.get("group"), **asdict(bounds))
+        videos.append(replace(video, row=cells) if further else video)
         lines.append(line)
     if listing is path and len(missing) == len(rows) and path.name not in NAMES:
         return None  # its names may not be relative to its folder: see lists
     problems = note_missing(missing, len(rows), listing, root)
     _refuse_two_labels(videos, lines, classes, listing)
+    columns = frame_columns(listing, further, called, distinct)
     return Found(
         f"manifest {listing.name}",
         videos,
         classes,
         has_splits=None not in splits,
         problems=problems,
-        notes=say_unknown(listing, table.unknown) + notes,
+        notes=([columns.note] if columns else []) + notes,
         lists=[listing],
+        columns=columns,
     )
 
 
@@ -116,15 +122,18 @@ def _is_table(listing: Path) -> bool:
     return listing.suffix.lower() == ".jsonl" or not columns.isdisjoint(chain(*COLUMNS.values()))
 
 
-def _table(listing: Path) -> Table:
+def _table(listing: Path) -> tuple[Table, list[str], str | None]:
+    """The table, the columns that mean nothing, and what that of the labels is called."""
     is_json = listing.suffix.lower() == ".jsonl"
-    table = recognise(*(read_json_lines(listing) if is_json else read_table(listing, exact=True)))
+    columns, rows = read_json_lines(listing) if is_json else read_table(listing, exact=True)
+    further, names = with_further(columns, COLUMNS)
+    table = recognise(columns, rows, names)
     if "path" not in table.columns and not is_json:
         raise DeltafineError(
             f"{listing} has no column 'path': name the columns in its first line, that of the files "
             f"{', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}."
         )
-    return table
+    return table, further, next((name for name in COLUMNS["label"] if name in columns), None)
 
 
 def _rows(table: Table, listing: Path) -> list[tuple[int, Row]]:
