@@ -22,7 +22,7 @@ NO_LIMIT = 3.0e38
 
 
 def _sigmoid(x: Rows) -> Rows:
-    return (1.0 / (1.0 + np.exp(-x))).astype(np.float32)
+    return (1.0 / (1.0 + np.exp(-x))).astype(x.dtype)
 
 
 def _relu(x: Rows, slope: float, most: float, threshold: float) -> Rows:
@@ -39,7 +39,7 @@ def _softplus(x: Rows) -> Rows:
 
 
 def _gelu(x: Rows) -> Rows:
-    return (0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float32])(x / np.float32(math.sqrt(2))))).astype(x.dtype)
+    return (0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[x.dtype])(x / np.float32(math.sqrt(2))))).astype(x.dtype)
 
 
 def _gelu_tanh(x: Rows) -> Rows:

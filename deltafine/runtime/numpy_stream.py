@@ -161,7 +161,7 @@ class NumpyState(NotCopied):
         inputs = [self.values[index] for index in operation.inputs]
         first = inputs[0]
         if kind == "conv":
-            return _convolve(operation, first, active, self._weights[operation.name])
+            return multiplied(operation, patches(operation, first, size)[active], self._weights[operation.name])
         if kind == "depthwise":
             taps = patches(operation, first, size)[active]
             return np.einsum("nhwc,hwcm->ncm", taps, self._weights[operation.name]).reshape(len(taps), -1)
@@ -217,13 +217,13 @@ class NumpyState(NotCopied):
 def matrices(plan: Plan) -> dict[str, np.ndarray]:
     """The weights as this engine multiplies with them, by operation; to be shared by all streams."""
     return {
-        operation.name: _matrix(operation, plan.arrays[operation.weights])
+        operation.name: matrix_of(operation, plan.arrays[operation.weights])
         for operation in plan.operations
         if operation.weights
     }
 
 
-def _matrix(operation: Operation, weights: np.ndarray) -> np.ndarray:
+def matrix_of(operation: Operation, weights: np.ndarray) -> np.ndarray:
     """Weights of a convolution as (groups, taps * input channels, output channels); others as they are."""
     if operation.kind != "conv":
         return weights
@@ -248,12 +248,11 @@ def patches(operation: Operation, x: np.ndarray, size: tuple[int, int], outside:
     return view if x.ndim == 2 else view.transpose(0, 1, 3, 4, 2)
 
 
-def _convolve(operation: Operation, x: np.ndarray, active: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    taps = patches(operation, x, active.shape)[active]
-    rows = len(taps)
+def multiplied(operation: Operation, taps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A convolution's (rows, channels), of what each row reads (rows, kernel height, kernel width, input channels)."""
+    rows, each = len(taps), taps.shape[3] // operation.groups
     if operation.groups == 1:
         return taps.reshape(rows, -1) @ weights[0]
-    each = x.shape[2] // operation.groups
     pieces = [
         taps[..., group * each : (group + 1) * each].reshape(rows, -1) @ matrix for group, matrix in enumerate(weights)
     ]

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from deltafine import DeltafineError, DeltaRuntime, find_activations, insert_deltas
 from deltafine.exporting.forms import export_plain
-from deltafine.model import DeltaSettings, graph
+from deltafine.model import DeltaSettings, graph, mac_layers
 from deltafine.runtime.autotuning import can_run_by_events
 from tests.cli.running import Command
 from tests.runtime.random_networks import Fragile, Trained, Unlike
@@ -450,6 +450,19 @@ def test_merging_layers_of_one_channel_and_many(merge: Any) -> None:
 )
 def test_what_a_layer_gives_counts_and_not_what_it_announces(make: Callable[[Any], Any], engine: str) -> None:
     assert_as_keras(model_of(make), engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("layer", "kind"), [
+    (layers.Conv2D(3, (2, 3), padding="same", groups=3, activation="gelu", bias_initializer="normal"), "depthwise"),
+    (layers.Conv2D(6, 3, strides=2, groups=3), "conv"),
+])  # fmt: skip
+def test_a_group_for_each_channel_is_a_depthwise_convolution(layer: Any, kind: str, engine: str) -> None:
+    model = model_of(layer)
+    assert_as_keras(model, engine)
+    runtime = DeltaRuntime(model, engine=engine)
+    assert [one.kind for one in runtime.plan.operations] == ["input", kind]
+    assert runtime.plan.dense_macs() == sum(one.dense_macs for one in mac_layers(model))
 
 
 def test_time_distributed_dense_is_computed_by_the_runtime_and_counted() -> None:

@@ -5,6 +5,10 @@ numbers in 32 bits, which do not overflow, and make bytes of the sums by one rul
 
     q = limited(round(float32(sum + bias) * factor) * multiple + zero, low, high)
 
+or, where an activation other than ReLU comes in between, by a table of bytes of it::
+
+    q = table[limited(round(float32(sum + bias) * factor) + zero, low, high)]
+
 where float32 and the product round to the nearest single-precision number, and round(...) to the nearest whole number,
 halves to even ones. All of these are what IEEE 754 says, so the result is the same on every processor.
 """
@@ -15,36 +19,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deltafine.runtime.int8.grids import MOST, Grid
 from deltafine.runtime.plan import UNKNOWN, Delta, Operation, Plan
 
 QUANTISE, DEQUANTISE = "quantise", "dequantise"
 """Kinds of operations that stand between tensors of floating point and of bytes."""
-MOST = 255
 FAR = 1 << 8
 """What a change of one is multiplied with before it is compared with a threshold, where a whole pixel is sent."""
 LARGEST_FACTOR = (1 << 16) - 1
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a tensor of bytes stands for numbers.
-
-    Attributes:
-        scale: the distance of two neighbouring levels, float32.
-        zero: the level of 0.
-    """
-
-    scale: float
-    zero: int
-
-    def numbers(self, levels: np.ndarray) -> np.ndarray:
-        """float32 of levels."""
-        return (levels.astype(np.int32) - self.zero).astype(np.float32) * np.float32(self.scale)
-
-    def levels(self, numbers: np.ndarray) -> np.ndarray:
-        """uint8 of float32 numbers."""
-        near = np.rint(numbers * np.float32(1 / self.scale)) + np.float32(self.zero)
-        return np.where(near > 0, np.minimum(near, np.float32(MOST)), np.float32(0)).astype(np.uint8)  # of NaN, 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +39,8 @@ class ByteStep:
         low, high, zero: of the levels that it gives.
         multiple: int32 (channels,), of which levels are multiples, from ``zero`` on; None for 1.
         times: of an operation that adds up its inputs: what each is multiplied with.
+        zeros: of an operation that multiplies its inputs: the level of 0 of each, which is taken off before.
+        table: uint8, what the levels from ``low`` to ``high`` give; None where they are what is given.
         in_floats: it gives float32(sum + bias) * factor, and is finished in floating point.
     """
 
@@ -67,6 +51,8 @@ class ByteStep:
     zero: int = 0
     multiple: np.ndarray | None = None
     times: tuple[int, ...] = ()
+    zeros: tuple[int, ...] = ()
+    table: np.ndarray | None = None
     in_floats: bool = False
 
 

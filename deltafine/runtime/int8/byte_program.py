@@ -26,17 +26,20 @@ from deltafine.runtime.kernels.byte_memory import SUMS
 from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS, places_of_channels
 from deltafine.runtime.kernels.row_convolution import NINE
 from deltafine.runtime.packed_plan import SLIDING, Program
-from deltafine.runtime.plan import Finish, Operation
+from deltafine.runtime.plan import MACS, Finish, Operation
 from deltafine.runtime.tensor_layout import Room, round_up, zeros_around
 from deltafine.runtime.working_space import Lender, most_rows
 
 _LINE = 64
 """Bytes of a cache line; and as many are read, and ignored, beyond the end of an array."""
+_TYPES = {"weights": np.int8, "whole": np.int32, "factors": np.float32, "tables": np.uint8}
 _PADDED = (*SLIDING[:2], "max_pool")
+_IN_LANES = (4, 8, 16)
+"""Channels of groups of which whole ones lie within 16 bytes."""
 _KINDS = {
     QUANTISE: of.B_QUANTISE, DEQUANTISE: of.B_DEQUANTISE, "conv": of.B_CONV, "depthwise": of.B_DEPTHWISE,
     "global_average": of.B_WINDOW_SUM, "average_pool": of.B_WINDOW_SUM, "max_pool": of.B_WINDOW_MOST,
-    "place": of.B_PLACE, "reshape": of.B_RESHAPE,
+    "place": of.B_PLACE, "reshape": of.B_RESHAPE, "concatenate": of.B_CONCATENATE, "multiply": of.B_PRODUCT,
 }  # fmt: skip
 
 
@@ -45,25 +48,24 @@ class ByteProgram(Program):
 
     Attributes:
         byte_operations: of ``deltafine.runtime.kernels.byte_memory``.
-        byte_weights, whole, factors, near, far: arrays of ``ByteMemory``.
+        byte_weights, whole, factors, near, far, byte_tables: arrays of ``ByteMemory``.
         level_count: bytes of all tensors of bytes.
-        zeros: where each of them stands, and its level of 0.
+        around: their indices, where each stands, and the levels around it.
         sums: what kernels on bytes work in.
     """
 
     plan: BytePlan
 
     def __init__(self, plan: BytePlan) -> None:
-        self._packed: dict[str, list[np.ndarray]] = {"weights": [], "whole": [], "factors": []}
+        self._packed: dict[str, list[np.ndarray]] = {name: [] for name in _TYPES}
         self._rows: list[list[int]] = []
         self._limits: list[tuple[Operation, slice]] = []
         self._near_count = self._far_count = 0
         super().__init__(plan)
         self.byte_operations = np.array(self._rows, np.int64)
-        kinds = {"weights": np.int8, "whole": np.int32, "factors": np.float32}
-        self.byte_weights, self.whole, self.factors = (
+        self.byte_weights, self.whole, self.factors, self.byte_tables = (
             aligned(np.concatenate([*self._packed[name], np.zeros(4 * BYTES)]).astype(kind))
-            for name, kind in kinds.items()
+            for name, kind in _TYPES.items()
         )
         self._packed = {}
         self.near, self.far = self.byte_limits(1.0)
@@ -72,7 +74,8 @@ class ByteProgram(Program):
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         return (
-            *super().arrays, self.byte_operations, self.byte_weights, self.whole, self.factors, self.near, self.far
+            *super().arrays, self.byte_operations, self.byte_weights, self.whole, self.factors, self.byte_tables,
+            self.near, self.far,
         )  # fmt: skip
 
     def byte_limits(self, sensitivity: float) -> tuple[np.ndarray, np.ndarray]:
@@ -114,13 +117,16 @@ class ByteProgram(Program):
             self.plan, lambda operation: operation.kind in (_PADDED if self.plan.on_bytes(operation) else _PADDED[:2])
         )
         numbers, levels, mask = Room(ALIGNED, shared=True), Room(_LINE, shared=False), 0
-        self.zeros: list[tuple[slice, int]] = []
+        convolved = {one.inputs[0] for one in self.plan.operations if one.kind in MACS}
+        self.around: list[tuple[int, slice, int | np.ndarray]] = []
         for index, (tensor, grid) in enumerate(zip(self.plan.tensors, self.plan.grids, strict=True)):
             room = numbers if grid is None else levels
             origin, pitch, whole = room.place(tensor.shape, around[index])
             table[index] = (*tensor.shape, origin, pitch, mask)
             if grid is not None:
-                self.zeros.append((whole, grid.zero))
+                zero = np.resize(grid.zero, whole.stop - whole.start) if grid.by_channel else int(grid.zero)
+                # What no convolution reads has the smallest level around it, for max pooling.
+                self.around.append((index, whole, zero if index in convolved else 0))
             mask += math.prod(tensor.shape[:2])
         self.arena_size, self.mask_size = numbers.size + 8 * ALIGNED, mask + BITS  # whole words are read
         self.level_count = levels.size + 4 * _LINE
@@ -142,34 +148,29 @@ class ByteProgram(Program):
     def _columns(self, operation: Operation, step: ByteStep) -> dict[int, int]:
         kind = _KINDS.get(operation.kind, of.B_TIMES)
         source, target = self.plan.grids[operation.inputs[0]], self.plan.grids[operation.output]
-        if kind == of.B_QUANTISE:
-            assert target is not None
-            return {of.KIND: kind, of.FACTOR: self._pack("factors", [1 / target.scale]), of.ZERO: target.zero}
+        channels = self.plan.tensors[operation.output].shape[2]
         if kind == of.B_DEQUANTISE:
             assert source is not None
-            return {of.KIND: kind, of.FACTOR: self._pack("factors", [source.scale]), of.ZERO: source.zero}
-        if kind in (of.B_PLACE, of.B_RESHAPE):
+            factors, zeros = source.scales(channels), source.zeros(channels)
+            return {of.KIND: kind, of.FACTOR: self._pack("factors", factors), of.BIAS: self._pack("whole", zeros)}
+        if kind in (of.B_PLACE, of.B_RESHAPE, of.B_CONCATENATE):
             return {of.KIND: kind}
-        channels = self.plan.tensors[operation.output].shape[2]
         blocks, rest = divmod(channels, BYTES)
         tail = min((width for width in WIDTHS if width >= rest), default=0) if rest else 0
-        row = {
-            of.KIND: kind,
-            of.BLOCKS: blocks,
-            of.REST: rest,
-            of.TAIL: tail,
-            of.PITCH: blocks * BYTES + tail,
+        size = {of.KIND: kind, of.BLOCKS: blocks, of.REST: rest, of.TAIL: tail, of.PITCH: blocks * BYTES + tail}
+        if kind == of.B_QUANTISE:
+            assert target is not None
+            per_unit = self._pack("factors", [1 / float(target.scale)])
+            return {**size, of.FACTOR: per_unit, of.ZERO: int(target.zero)}
+        row = size | {
             of.BIAS: self._pack_by_channel("whole", step.bias),
             of.FACTOR: self._pack_by_channel("factors", step.factor),
             of.ZERO: step.zero,
             of.LOW: step.low,
             of.HIGH: step.high,
             of.RULE: of.R_IN_FLOATS if step.in_floats else of.R_NONE,
+            of.TABLE: -1 if step.table is None else self._pack("tables", step.table),
         }
-        if step.in_floats:
-            row[of.ORDER] = self._link(
-                np.concatenate([at + places_of_channels(width) for at, width in _blocks(channels)])
-            )
         if step.multiple is not None:
             row |= {of.RULE: of.R_MULTIPLES, of.MULTIPLE: self._pack_by_channel("whole", step.multiple)}
         row |= self._pack_weights(operation, kind) if operation.weights else self._pack_taps(operation, step)
@@ -215,27 +216,35 @@ class ByteProgram(Program):
             flat = weights.reshape(runs, length, -1)
             links = taps if runs == height * width else [tap * down * pitch for tap in range(height)]
         outputs = flat.shape[2]
-        quads = -(-length // 4)
-        padded = np.zeros((runs, 4 * quads, round_up(outputs, BYTES)), np.int8)
-        padded[:, :length, :outputs] = flat
+        starts = [0] * (len(_blocks(outputs)) + 1)
+        if operation.groups > 1 and length * operation.groups == outputs and length in _IN_LANES:
+            kind = of.B_LANES
+        elif operation.groups > 1:
+            starts, flat = _side_by_side(flat, operation.groups)
+        else:
+            flat = flat[None]
+        quads = -(-flat.shape[-2] // 4)
         pieces = []
-        for at, block in _blocks(outputs):
+        for number, (at, block) in enumerate(_blocks(outputs)):
+            padded = np.zeros((runs, 4 * quads, block), np.int8)
+            own = (flat if kind == of.B_LANES else flat[min(number, len(flat) - 1)])[:, :, at : at + block]
+            padded[:, : own.shape[1], : own.shape[2]] = own
             order = np.argsort(places_of_channels(block))
-            own = padded[:, :, at : at + block][:, :, order].reshape(runs, quads, 4, block)
-            pieces.append(own.transpose(0, 1, 3, 2).ravel())
+            pieces.append(padded[:, :, order].reshape(runs, quads, 4, block).transpose(0, 1, 3, 2).ravel())
         return {
             of.KIND: kind,
             of.WEIGHTS: self._pack("weights", np.concatenate(pieces)),
             of.QUADS: quads,
             of.RUNS: self._link(links),
             of.RUN_COUNT: runs,
+            of.STARTS: self._link(starts),
         }
 
     def _pack_taps(self, operation: Operation, step: ByteStep) -> dict[int, int]:
         """What is added up of other operations."""
         height, width, channels, _, pitch, _ = (int(one) for one in self.tensors[operation.inputs[0]])
-        if step.times:
-            return {of.TIMES: self._link(step.times)}
+        if step.times or step.zeros:
+            return {of.TIMES: self._link(step.times or step.zeros)}
         if operation.kind != "global_average":
             height, width = operation.kernel
         links = [y * pitch + x * channels for y in range(height) for x in range(width)]
@@ -260,6 +269,31 @@ def _blocks(channels: int) -> list[tuple[int, int]]:
     blocks, rest = divmod(channels, BYTES)
     found = [(block * BYTES, BYTES) for block in range(blocks)]
     return [*found, (blocks * BYTES, min(width for width in WIDTHS if width >= rest))] if rest else found
+
+
+def _side_by_side(weights: np.ndarray, groups: int) -> tuple[list[int], np.ndarray]:
+    """Weights of groups as each vector of outputs needs them: of all the groups that it has a part of.
+
+    Args:
+        weights: (runs, inputs of a group, outputs).
+        groups: how many.
+
+    Returns:
+        For each vector of outputs, and one more, the first input that it reads; and weights (vectors, runs, inputs,
+        outputs), the same number of inputs for each, zeros where an output is of another group.
+    """
+    runs, each, outputs = weights.shape
+    own = outputs // groups
+    touched = [(at // own, (min(at + width, outputs) - 1) // own) for at, width in _blocks(outputs)]
+    most = max(last - first + 1 for first, last in touched)
+    starts, found = [], np.zeros((len(touched), runs, most * each, outputs), np.int8)
+    for number, (first, last) in enumerate(touched):
+        begin = min(first, groups - most)
+        starts.append(begin * each)
+        for group in range(first, last + 1):
+            place, mine = (group - begin) * each, slice(group * own, (group + 1) * own)
+            found[number, :, place : place + each, mine] = weights[:, :, mine]
+    return [*starts, 0], found
 
 
 def _spread(values: np.ndarray, channels: int) -> np.ndarray:

@@ -28,14 +28,18 @@ class ByteState(NumbaState):
             levels=aligned(np.zeros(program.level_count, np.uint8)),
             sums=np.zeros(0, np.int32),
             line=np.zeros(0, np.uint8),
+            tables=program.byte_tables,
         )
         self._byte_table = addresses(self._bytes)
         super().__init__(program, keras_call)
 
     def reset(self) -> None:
         super().reset()
-        for piece, zero in self.program.zeros:
-            self._bytes.levels[piece] = zero
+        for index, piece, around in self.program.around:
+            grid = self.program.plan.grids[index]
+            assert grid is not None
+            self._bytes.levels[piece] = around
+            self._views[index][:] = grid.zero
 
     def set_sensitivity(self, sensitivity: float, *, compare_all: bool) -> None:
         super().set_sensitivity(sensitivity, compare_all=compare_all)

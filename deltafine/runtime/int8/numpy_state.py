@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from deltafine.runtime.int8.byte_plan import (
     limit_of,
     pixel_factors,
 )
-from deltafine.runtime.numpy_stream import KerasCall, NumpyState, matrices, patches, placed
+from deltafine.runtime.numpy_stream import KerasCall, NumpyState, matrices, matrix_of, multiplied, patches, placed
 from deltafine.runtime.plan import Delta, Operation
 
 
@@ -33,7 +34,7 @@ class ByteNumpyState(NumpyState):
         super().reset()
         for index, grid in enumerate(self.plan.grids):
             if grid is not None:
-                self.values[index] = np.full(self.plan.tensors[index].shape, grid.zero, np.uint8)
+                self.values[index] = np.full(self.plan.tensors[index].shape, grid.zero).astype(np.uint8)
 
     def value(self, index: int) -> np.ndarray:
         grid = self.plan.grids[index]
@@ -63,20 +64,22 @@ class ByteNumpyState(NumpyState):
         levels = np.rint(scaled).astype(np.int64)
         if step.multiple is not None:
             levels = levels * step.multiple
-        return np.clip(levels + step.zero, step.low, step.high).astype(np.uint8)
+        levels = np.clip(levels + step.zero, step.low, step.high)
+        return levels.astype(np.uint8) if step.table is None else step.table[levels]
 
     def _sums(self, operation: Operation, step: ByteStep, active: np.ndarray) -> np.ndarray:
         """(rows, channels) int64."""
         kind, size = operation.kind, active.shape
         inputs = [self.values[index] for index in operation.inputs]
         first = inputs[0]
+        zero = self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
         if kind in ("conv", "depthwise"):
-            zero = self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
-            taps, weights = patches(operation, first, size, outside=zero)[active], self._weights[operation.name]
+            taps = patches(operation, first.astype(np.int64) - zero, size)[active] + zero
+            weights = self._weights[operation.name]
             if kind == "depthwise":
-                return np.einsum("nhwc,hwc->nc", taps.astype(np.int64), weights[..., 0].astype(np.int64))
+                return np.einsum("nhwc,hwc->nc", taps, weights[..., 0].astype(np.int64))
             # Products of doubles, all of whose sums are whole numbers below 2 ** 53.
-            return (taps.reshape(len(taps), -1).astype(np.float64) @ weights).astype(np.int64)
+            return multiplied(operation, taps.astype(np.float64), weights).astype(np.int64)
         if kind == "global_average":
             return np.asarray(first.sum(axis=(0, 1), dtype=np.int64))[None]
         if kind == "average_pool":
@@ -84,10 +87,15 @@ class ByteNumpyState(NumpyState):
         if kind == "max_pool":
             return patches(operation, first, size)[active].max(axis=(1, 2)).astype(np.int64)
         if kind == "place":
-            zero = self.plan.grids[operation.output].zero  # type: ignore[union-attr]
             return (placed(operation, first.astype(np.int64) - zero, size) + zero)[active]
         if kind == "reshape":
             return first.reshape(-1, self.plan.tensors[operation.output].shape[2]).astype(np.int64)
+        if kind == "concatenate":
+            return np.concatenate(inputs, axis=2)[active].astype(np.int64)
+        if kind == "multiply":
+            shape = self.plan.tensors[operation.output].shape
+            parts = [value.astype(np.int64) - zero for value, zero in zip(inputs, step.zeros, strict=True)]
+            return np.asarray(math.prod(np.broadcast_to(part, shape)[active] for part in parts))
         return np.asarray(
             sum(time * value[active].astype(np.int64) for time, value in zip(step.times, inputs, strict=True))
         )
@@ -126,6 +134,6 @@ def byte_matrices(plan: BytePlan) -> dict[str, np.ndarray]:
     for operation in plan.operations:
         if operation.name in on_bytes and operation.weights:
             weights = plan.arrays[operation.weights]
-            flat = weights.reshape(-1, weights.shape[-1]).astype(np.float64)
-            made[operation.name] = weights if operation.kind == "depthwise" else flat
+            whole = weights if operation.kind == "depthwise" else weights.astype(np.float64)
+            made[operation.name] = matrix_of(operation, whole)
     return made

@@ -13,9 +13,18 @@ processors without dot products of four bytes add two products up in."""
 
 
 def runs_of(operation: Operation, channels: int) -> tuple[int, int]:
-    """Of a convolution of one group, how many runs of inputs that lie side by side make a row, and their length."""
+    """Of a convolution, how many runs of inputs that lie side by side make a row, and their length.
+
+    ``channels``: of a group.
+    """
     height, width = operation.kernel
-    return (height, width * channels) if operation.dilation[1] == 1 else (height * width, channels)
+    together = operation.groups == 1 and operation.dilation[1] == 1
+    return (height, width * channels) if together else (height * width, channels)
+
+
+def by_outputs(values: np.ndarray, groups: int, outputs: int) -> np.ndarray:
+    """What belongs to channels (inputs,) as weights meet it: (inputs / groups, outputs)."""
+    return values.reshape(groups, -1).repeat(outputs // groups, axis=0).T
 
 
 def whole_weights(weights: np.ndarray, runs: int, least_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

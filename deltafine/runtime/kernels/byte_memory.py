@@ -24,6 +24,7 @@ class ByteMemory(NamedTuple):
         levels: uint8, every tensor of bytes, with the level of 0 around it.
         sums: int32, rows being computed; lent while kernels run, as is ``line``.
         line: uint8, a row being compared.
+        tables: uint8, what levels give behind an activation; shared, too.
     """
 
     operations: np.ndarray
@@ -35,27 +36,28 @@ class ByteMemory(NamedTuple):
     levels: np.ndarray
     sums: np.ndarray
     line: np.ndarray
+    tables: np.ndarray
 
 
 SUMS = ByteMemory._fields.index("sums")
 """Its row in a table of addresses."""
 _TYPES = (
     types.int64, types.int8, types.int32, types.float32, types.uint8, types.uint16, types.uint8, types.int32,
-    types.uint8,
+    types.uint8, types.uint8,
 )  # fmt: skip
 unpack_bytes = unpacker(ByteMemory, [types.Array(of, 2 if number == 0 else 1, "C") for number, of in enumerate(_TYPES)])
 
 (
     KIND, WEIGHTS, QUADS, RUNS, RUN_COUNT, BLOCKS, TAIL, REST, PITCH, BIAS, MULTIPLE, FACTOR, ZERO, LOW, HIGH,
-    RULE, THRESHOLD, THRESHOLD_PITCH, LEAST, CAP, TIMES, ORDER, COLUMNS,
-) = range(23)  # fmt: skip
+    RULE, THRESHOLD, THRESHOLD_PITCH, LEAST, CAP, TIMES, STARTS, TABLE, COLUMNS,
+) = range(24)  # fmt: skip
 """Columns of an operation."""
 
 (
     B_NONE, B_QUANTISE, B_DEQUANTISE, B_CONV, B_DEPTHWISE, B_NINE, B_WINDOW_SUM, B_WINDOW_MOST, B_TIMES, B_PLACE,
-    B_RESHAPE,
-) = range(11)  # fmt: skip
-"""Kinds of operations: B_NINE is a depthwise convolution of nine taps."""
+    B_RESHAPE, B_CONCATENATE, B_PRODUCT, B_LANES,
+) = range(14)  # fmt: skip
+"""Kinds of operations: B_NINE is a depthwise convolution of nine taps, B_LANES one of groups of 4, 8 or 16 channels."""
 
 R_NONE, R_ELEMENT, R_PIXEL, R_MULTIPLES, R_IN_FLOATS = range(5)
 """What happens to their sums."""

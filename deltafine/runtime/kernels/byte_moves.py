@@ -7,13 +7,13 @@ import numpy as np
 from deltafine.runtime.kernels import byte_memory as of
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
+from deltafine.runtime.kernels.bit_sets import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.byte_memory import unpack_bytes
+from deltafine.runtime.kernels.byte_rows import copy_row, quantise_row
 from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.memory import unpack
 from deltafine.runtime.kernels.moves import note
 from deltafine.runtime.kernels.rows import changed_positions, row_of
-
-ZERO, MOST = np.float32(0), np.float32(255)
 
 
 @kernel
@@ -28,16 +28,10 @@ def quantise(
     source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
     positions, channels = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS]
     per_unit, zero = memory_of_bytes.factors[extra[of.FACTOR]], np.float32(extra[of.ZERO])
+    blocks, tail, rest = extra[of.BLOCKS], extra[of.TAIL], extra[of.REST]
     for i in range(count):
         begin, to = row_of(source, memory.active[i], positions), memory.targets[i]
-        changed = 0
-        for c in range(channels):
-            level = np.float32(np.rint(memory.arena[begin + c] * per_unit)) + zero
-            level = MOST if level > MOST else level
-            level = level if level > ZERO else ZERO  # of NaN, too
-            whole = np.uint8(level)
-            changed += whole != levels[to + c]
-            levels[to + c] = whole
+        changed = quantise_row(memory.arena, begin, levels, to, blocks, tail, rest, per_unit, zero)
         note(table, operation, memory.active[i], channels if fresh else changed, counters)
     counters[at.ROWS] += count
 
@@ -53,12 +47,13 @@ def dequantise(
     count = changed_positions(table, operation, fresh)
     source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
     positions, channels = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS]
-    unit, zero = memory_of_bytes.factors[extra[of.FACTOR]], extra[of.ZERO]
+    factors, zeros = memory_of_bytes.factors, memory_of_bytes.whole
+    factor, zero = extra[of.FACTOR], extra[of.BIAS]
     for i in range(count):
         begin, to = row_of(source, memory.active[i], positions), memory.targets[i]
         changed = 0
         for c in range(channels):
-            value = np.float32(np.int32(levels[begin + c]) - zero) * unit
+            value = np.float32(np.int32(levels[begin + c]) - zeros[zero + c]) * factors[factor + c]
             changed += value != memory.arena[to + c]
             memory.arena[to + c] = value
         note(table, operation, memory.active[i], channels if fresh else changed, counters)
@@ -66,22 +61,11 @@ def dequantise(
 
 
 @kernel
-def _copy(more: np.ndarray, source: int, target: int, length: int) -> int:
-    """Copy bytes; returns how many differ from what was there."""
-    levels = unpack_bytes(more).levels
-    changed = 0
-    for c in range(length):
-        changed += levels[source + c] != levels[target + c]
-        levels[target + c] = levels[source + c]
-    return changed
-
-
-@kernel
 def byte_place(
     table: np.ndarray, more: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """Copy each changed row to the one or several positions where it belongs in the output."""
-    memory = unpack(table)
+    memory, levels = unpack(table), unpack_bytes(more).levels
     start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
@@ -102,7 +86,7 @@ def byte_place(
                     to_x = x * operation[at.STRIDE_W] + copy_x + operation[at.LEFT]
                     if 0 <= to_y < target[at.HEIGHT] and 0 <= to_x < target[at.WIDTH]:
                         to = target[at.ORIGIN] + to_y * target[at.PITCH] + to_x * channels
-                        changed = _copy(more, begin, to, channels)
+                        changed = copy_row(levels, begin, to, channels)
                         counters[at.ROWS] += 1
                         if not fresh:
                             note(table, operation, to_y * target[at.WIDTH] + to_x, changed, counters)
@@ -113,7 +97,7 @@ def byte_reshape(
     table: np.ndarray, more: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray
 ) -> None:  # fmt: skip
     """The same bytes in the same order, in rows of another length."""
-    memory = unpack(table)
+    memory, levels = unpack(table), unpack_bytes(more).levels
     start_output(table, operation[at.OUTPUT])
     index = memory.links[operation[at.INPUTS]]
     source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
@@ -132,7 +116,39 @@ def byte_reshape(
                 piece = min(channels - done, length - column)
                 y_to = row // target[at.WIDTH]
                 to = target[at.ORIGIN] + y_to * target[at.PITCH] + (row - y_to * target[at.WIDTH]) * length + column
-                changed = _copy(more, begin + done, to, piece)
+                changed = copy_row(levels, begin + done, to, piece)
                 note(table, operation, row, piece if fresh else changed, counters)
                 done += piece
     counters[at.ROWS] += 1
+
+
+@kernel
+def byte_concatenate(
+    table: np.ndarray, more: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray
+) -> None:  # fmt: skip
+    """Rows side by side."""
+    memory, levels = unpack(table), unpack_bytes(more).levels
+    start_output(table, operation[at.OUTPUT])
+    target = memory.tensors[operation[at.OUTPUT]]
+    width, positions, column = target[at.WIDTH], target[at.HEIGHT] * target[at.WIDTH], 0
+    for k in range(operation[at.INPUT_COUNT]):
+        index = memory.links[operation[at.INPUTS] + k]
+        source = memory.tensors[index]
+        channels = source[at.CHANNELS]
+        if memory.changed[index] or fresh:
+            for begin in range(0, positions, BITS):
+                size = min(BITS, positions - begin)
+                word = -1 if size == BITS else (1 << size) - 1
+                if not fresh:
+                    word = bits_of(memory.masks, source[at.MASK] + begin, size)
+                while word:
+                    position = begin + lowest_bit(word)
+                    word &= word - 1
+                    y = position // width
+                    x = position - y * width
+                    row = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
+                    to = target[at.ORIGIN] + y * target[at.PITCH] + x * target[at.CHANNELS] + column
+                    changed = copy_row(levels, row, to, channels)
+                    note(table, operation, position, channels if fresh else changed, counters)
+                    counters[at.ROWS] += 1
+        column += channels

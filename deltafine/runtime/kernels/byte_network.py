@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,16 @@ from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import entry, kernel
 from deltafine.runtime.kernels.byte_finish import MULTIPLES, send_bytes
 from deltafine.runtime.kernels.byte_memory import unpack_bytes
-from deltafine.runtime.kernels.byte_moves import byte_place, byte_reshape, dequantise, quantise
-from deltafine.runtime.kernels.byte_tiles import ROWS, byte_channel_tile, byte_row_tile, times_tile, window_tile
+from deltafine.runtime.kernels.byte_moves import byte_concatenate, byte_place, byte_reshape, dequantise, quantise
+from deltafine.runtime.kernels.byte_rows import numbers_of_sums
+from deltafine.runtime.kernels.byte_tiles import (
+    ROWS,
+    byte_channel_tile,
+    byte_row_tile,
+    lane_tile,
+    times_tile,
+    window_tile,
+)
 from deltafine.runtime.kernels.byte_vectors import BYTES, WIDTHS
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack
@@ -21,9 +30,37 @@ from deltafine.runtime.kernels.row_convolution import NINE, piece_size, reach_of
 from deltafine.runtime.kernels.rows import changed_positions
 from deltafine.runtime.kernels.rules import ELEMENT, LOW_BITS, NONE, PIXEL
 
-_keep, _multiples, _by_element, _by_position = (send_bytes(rule) for rule in (NONE, MULTIPLES, ELEMENT, PIXEL))
+
+def _sender(rule: str, by_table: bool = False) -> Any:
+    """Finish rows of sums, which belong to the positions ``active[first:]``, by a rule; see ``send_bytes``."""
+    send = send_bytes(rule, by_table)
+
+    @kernel
+    def of_rows(
+        table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, rows: int, first: int,
+        fresh: bool,
+    ) -> int:  # fmt: skip
+        memory, memory_of_bytes = unpack(table), unpack_bytes(more)
+        active, targets, masks, counts = memory.active, memory.targets, memory.masks, memory.counts
+        sums, whole, factors = memory_of_bytes.sums, memory_of_bytes.whole, memory_of_bytes.factors
+        near, far, line = memory_of_bytes.near, memory_of_bytes.far, memory_of_bytes.line
+        levels, tables = memory_of_bytes.levels, memory_of_bytes.tables
+        mask = memory.tensors[operation[at.OUTPUT], at.MASK]
+        return send(
+            sums, extra[of.PITCH], rows, extra[of.BLOCKS], extra[of.TAIL], extra[of.REST], whole, extra[of.BIAS],
+            extra[of.MULTIPLE], factors, extra[of.FACTOR], extra[of.ZERO], extra[of.LOW], extra[of.HIGH], near, far,
+            extra[of.THRESHOLD], extra[of.THRESHOLD_PITCH], extra[of.LEAST], extra[of.CAP], levels, targets, active,
+            first, fresh, masks, mask, counts, line, tables, extra[of.TABLE],
+        )  # fmt: skip
+
+    return of_rows
 
 
+_keep, _multiples, _by_element, _by_position = map(_sender, (NONE, MULTIPLES, ELEMENT, PIXEL))
+_keep_of_table, _of_table_by_element, _of_table_by_position = (_sender(rule, True) for rule in (NONE, ELEMENT, PIXEL))
+
+
+@functools.cache  # widths that are the same are compiled once
 def _rows_function(width: int) -> Any:
     """``rows`` rows by ``width`` output channels, in tiles as large as they can be."""
     whole, half, single = (byte_row_tile(rows, width) for rows in (ROWS, max(ROWS // 2, 1), 1))
@@ -61,10 +98,12 @@ def _rows_function(width: int) -> Any:
     return compute
 
 
+@functools.cache
 def _channels_function(width: int) -> Any:
     """``rows`` positions by ``width`` channels of any operation that keeps channels apart."""
     nine, any_taps = byte_channel_tile(NINE, width), byte_channel_tile(0, width)
     total, largest = window_tile(False, width), window_tile(True, width)
+    of_four, of_eight, of_sixteen = (lane_tile(quads, width) for quads in (1, 2, 4))
 
     @kernel
     def compute(
@@ -83,6 +122,14 @@ def _channels_function(width: int) -> Any:
             any_taps(
                 levels, base, offsets, first, rows, links, taps, extra[of.QUADS], weights, weight, sums, place, pitch
             )  # fmt: skip
+        elif kind == of.B_LANES:
+            count, quads = extra[of.RUN_COUNT], extra[of.QUADS]
+            if quads == 1:
+                of_four(levels, base, offsets, first, rows, links, taps, count, weights, weight, sums, place, pitch)
+            elif quads == 2:
+                of_eight(levels, base, offsets, first, rows, links, taps, count, weights, weight, sums, place, pitch)
+            else:
+                of_sixteen(levels, base, offsets, first, rows, links, taps, count, weights, weight, sums, place, pitch)
         elif kind == of.B_WINDOW_SUM:
             total(levels, base, offsets, first, rows, links, taps, extra[of.RUN_COUNT], sums, place, pitch)
         else:
@@ -91,9 +138,10 @@ def _channels_function(width: int) -> Any:
     return compute
 
 
+@functools.cache
 def _times_function(width: int) -> Any:
-    """``rows`` positions by ``width`` channels of one input, times a number."""
-    times = times_tile(width)
+    """``rows`` positions by ``width`` channels of one input, times a number, or less one and multiplied."""
+    times, multiplied = times_tile(width, False), times_tile(width, True)
 
     @kernel
     def compute(
@@ -101,10 +149,11 @@ def _times_function(width: int) -> Any:
         begin: bool, place: int,
     ) -> None:  # fmt: skip
         memory, memory_of_bytes = unpack(table), unpack_bytes(more)
-        times(
-            memory_of_bytes.levels, base, memory.offsets, first, rows, factor, begin, memory_of_bytes.sums, place,
-            extra[of.PITCH],
-        )  # fmt: skip
+        levels, offsets, sums, pitch = memory_of_bytes.levels, memory.offsets, memory_of_bytes.sums, extra[of.PITCH]
+        if extra[of.KIND] == of.B_PRODUCT:
+            multiplied(levels, base, offsets, first, rows, factor, begin, sums, place, pitch)
+        else:
+            times(levels, base, offsets, first, rows, factor, begin, sums, place, pitch)
 
     return compute
 
@@ -122,46 +171,28 @@ def _finish(
 ) -> None:  # fmt: skip
     """Finish rows of sums, which belong to the positions ``active[first:]``."""
     memory, memory_of_bytes = unpack(table), unpack_bytes(more)
-    levels, sums, whole, factors = (
-        memory_of_bytes.levels, memory_of_bytes.sums, memory_of_bytes.whole, memory_of_bytes.factors
-    )  # fmt: skip
-    near, far, line = memory_of_bytes.near, memory_of_bytes.far, memory_of_bytes.line
-    active, targets, masks, counts = memory.active, memory.targets, memory.masks, memory.counts
-    mask = memory.tensors[operation[at.OUTPUT], at.MASK]
-    pitch, blocks, tail, rest = extra[of.PITCH], extra[of.BLOCKS], extra[of.TAIL], extra[of.REST]
-    bias, multiple, factor = extra[of.BIAS], extra[of.MULTIPLE], extra[of.FACTOR]
-    zero, low, high, rule = extra[of.ZERO], extra[of.LOW], extra[of.HIGH], extra[of.RULE]
-    threshold, threshold_pitch = extra[of.THRESHOLD], extra[of.THRESHOLD_PITCH]
-    least, cap = extra[of.LEAST], extra[of.CAP]
+    rule, by_table = extra[of.RULE], extra[of.TABLE] >= 0
     if rule == of.R_IN_FLOATS:
-        channels, order = memory.tensors[operation[at.OUTPUT], at.CHANNELS], extra[of.ORDER]
-        for i in range(rows):
-            for c in range(channels):
-                place = memory.links[order + c]
-                total = np.int32(sums[i * pitch + place] + whole[bias + place])
-                memory.scratch[i * pitch + c] = np.float32(total) * factors[factor + place]
-        finish_rows(table, operation, rows, pitch, first, fresh, counters)
+        numbers_of_sums(
+            memory_of_bytes.sums, extra[of.PITCH], rows, extra[of.BLOCKS], extra[of.TAIL], extra[of.REST],
+            memory_of_bytes.whole, extra[of.BIAS], memory_of_bytes.factors, extra[of.FACTOR], memory.scratch,
+        )  # fmt: skip
+        finish_rows(table, operation, rows, extra[of.PITCH], first, fresh, counters)
         return
-    if rule == of.R_MULTIPLES:
-        sent = _multiples(
-            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
-            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
-        )  # fmt: skip
+    if by_table and (rule == of.R_NONE or fresh):
+        sent = _keep_of_table(table, more, operation, extra, rows, first, fresh)
+    elif by_table and rule == of.R_ELEMENT:
+        sent = _of_table_by_element(table, more, operation, extra, rows, first, fresh)
+    elif by_table:
+        sent = _of_table_by_position(table, more, operation, extra, rows, first, fresh)
+    elif rule == of.R_MULTIPLES:
+        sent = _multiples(table, more, operation, extra, rows, first, fresh)
     elif rule == of.R_NONE or fresh:
-        sent = _keep(
-            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
-            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
-        )  # fmt: skip
+        sent = _keep(table, more, operation, extra, rows, first, fresh)
     elif rule == of.R_ELEMENT:
-        sent = _by_element(
-            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, near,
-            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
-        )  # fmt: skip
+        sent = _by_element(table, more, operation, extra, rows, first, fresh)
     else:
-        sent = _by_position(
-            sums, pitch, rows, blocks, tail, rest, whole, bias, multiple, factors, factor, zero, low, high, far,
-            threshold, threshold_pitch, least, cap, levels, targets, active, first, fresh, masks, mask, counts, line,
-        )  # fmt: skip
+        sent = _by_position(table, more, operation, extra, rows, first, fresh)
     memory.changed[operation[at.OUTPUT]] += sent & LOW_BITS
     counters[at.ROWS] += rows
     counters[at.CHANGED_ROWS] += sent & LOW_BITS
@@ -178,10 +209,12 @@ def _add_up(
     weight, tail = extra[of.WEIGHTS], extra[of.TAIL]
     count = extra[of.RUN_COUNT] * extra[of.QUADS]
     if extra[of.KIND] == of.B_CONV:
+        starts, place = extra[of.STARTS], extra[of.BLOCKS] * BYTES
         for block in range(extra[of.BLOCKS]):
-            _rows_wide(table, more, operation, extra, base, first, rows, weight, block * BYTES)
+            begin = base + memory.links[starts + block]
+            _rows_wide(table, more, operation, extra, begin, first, rows, weight, block * BYTES)
             weight += count * 4 * BYTES
-        place = extra[of.BLOCKS] * BYTES
+        base += memory.links[starts + extra[of.BLOCKS]]
         if tail == _SMALL:
             _rows_small(table, more, operation, extra, base, first, rows, weight, place)
         elif tail == _MIDDLE:
@@ -189,10 +222,9 @@ def _add_up(
         elif tail == _WIDE:
             _rows_wide(table, more, operation, extra, base, first, rows, weight, place)
         return
-    quads = extra[of.QUADS]
     for block in range(extra[of.BLOCKS]):
         _channels_wide(table, more, operation, extra, base + block * BYTES, first, rows, weight, block * BYTES)
-        weight += quads * 4 * BYTES
+        weight += count * 4 * BYTES
     place = extra[of.BLOCKS] * BYTES
     if tail == _SMALL:
         _channels_small(table, more, operation, extra, base + place, first, rows, weight, place)
@@ -206,15 +238,17 @@ def _add_up(
 def _add_inputs(
     table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, rows: int, first: int
 ) -> None:  # fmt: skip
-    """Sums of inputs, each times a number, at the positions ``active[first:]``."""
+    """Sums of inputs, each times a number, or their product, at the positions ``active[first:]``."""
     memory = unpack(table)
     tail, place = extra[of.TAIL], extra[of.BLOCKS] * BYTES
     for k in range(operation[at.INPUT_COUNT]):
         tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
         width, channels, base = tensor[at.WIDTH], tensor[at.CHANNELS], tensor[at.ORIGIN]
+        alone = width * tensor[at.HEIGHT] == 1  # one position stands for all
         for i in range(first, first + rows):
             y = memory.active[i] // width
-            memory.offsets[i] = y * tensor[at.PITCH] + (memory.active[i] - y * width) * channels
+            offset = y * tensor[at.PITCH] + (memory.active[i] - y * width) * channels
+            memory.offsets[i] = 0 if alone else offset
         factor = memory.links[extra[of.TIMES] + k]
         begin = k == 0
         for block in range(extra[of.BLOCKS]):
@@ -237,7 +271,8 @@ def _advance(
     start_output(table, operation[at.OUTPUT])
     source = memory.links[operation[at.INPUTS]]
     kind, pitch = extra[of.KIND], extra[of.PITCH]
-    if kind == of.B_TIMES:
+    of_rows = kind == of.B_TIMES or kind == of.B_PRODUCT
+    if of_rows:
         count = changed_positions(table, operation, fresh)
     else:
         changed = memory.changed[source]
@@ -254,7 +289,7 @@ def _advance(
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:
         rows = min(size, count - first)
-        if kind == of.B_TIMES:
+        if of_rows:
             _add_inputs(table, more, operation, extra, rows, first)
         else:
             _add_up(table, more, operation, extra, rows, first)
@@ -282,6 +317,8 @@ def run_bytes(
             dequantise(table, more, operations[i], extras[i], fresh, counters[i])
         elif kind == of.B_PLACE:
             byte_place(table, more, operations[i], fresh, counters[i])
+        elif kind == of.B_CONCATENATE:
+            byte_concatenate(table, more, operations[i], fresh, counters[i])
         elif kind == of.B_RESHAPE:
             byte_reshape(table, more, operations[i], fresh, counters[i])
         else:

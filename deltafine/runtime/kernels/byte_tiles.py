@@ -139,6 +139,57 @@ def byte_channel_tile(taps: int, width: int) -> Any:
     return tile
 
 
+def lane_tile(quads: int, width: int) -> Any:
+    """A convolution of groups of ``4 * quads`` channels, as many in as out: ``width`` channels at ``rows`` positions.
+
+    Groups lie within 16 bytes. Position i begins at ``levels[base + offsets[first + i]]``; its ``taps`` taps are
+    ``links[table:]`` further on. Weights stand at ``weights[weight:]``, for each tap, and each four inputs of a group,
+    four vectors. The sums go to ``sums[place + i * pitch:]``.
+    """
+
+    @intrinsic
+    def tile(
+        typing_context: Any, levels: Any, base: Any, offsets: Any, first: Any, rows: Any, links: Any, table: Any,
+        taps: Any, weights: Any, weight: Any, sums: Any, place: Any, pitch: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(
+            levels, base, offsets, first, rows, links, table, taps, weights, weight, sums, place, pitch
+        )
+
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+            emit = ByteEmitter(context, builder, signature, args, width)
+            start, begins = emit.at(emit.data(0), args[1]), emit.at(emit.data(2), args[3])
+            further, packed = emit.at(emit.data(5), args[6]), emit.at(emit.data(8), args[9])
+            target = emit.at(emit.data(10), args[11])
+
+            def one_row(row: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                here = emit.at(start, builder.load(emit.at(begins, row)))
+
+                def one_tap(tap: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                    pointer, *totals = carried
+                    read = emit.read(emit.at(here, builder.load(emit.at(further, tap))), emit.of_bytes)
+                    fours = [emit.four_everywhere(read, four) for four in range(4)]
+                    for quad in range(quads):
+                        for v in range(4):
+                            own = emit.read(emit.at(pointer, (4 * quad + v) * width), emit.of_bytes)
+                            totals[v] = emit.dot(totals[v], fours[v // quads * quads + quad], own)
+                    return [emit.at(pointer, 4 * quads * width), *totals]
+
+                nothing = [emit.constant_of(0, emit.of_numbers)] * 4
+                _, *totals = emit.loop(args[7], [packed, *nothing], one_tap)
+                line = emit.at(target, builder.mul(args[12], row))
+                for v in range(4):
+                    emit.write(totals[v], emit.at(line, v * width // 4))
+                return []
+
+            emit.loop(args[4], [], one_row)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
 def window_tile(largest: bool, width: int) -> Any:
     """Sums, or the largest, of bytes at several places: ``width`` channels at ``rows`` positions, at least one.
 
@@ -185,10 +236,11 @@ def window_tile(largest: bool, width: int) -> Any:
     return tile
 
 
-def times_tile(width: int) -> Any:
+def times_tile(width: int, product: bool) -> Any:
     """Bytes times a number, added to sums unless they ``begin``: ``width`` channels at ``rows`` positions.
 
-    Position i is at ``levels[base + offsets[first + i]]``, its sums at ``sums[place + i * pitch:]``.
+    Of a ``product``, bytes less a number, and the sums are multiplied with them. Position i is at
+    ``levels[base + offsets[first + i]]``, its sums at ``sums[place + i * pitch:]``.
     """
 
     @intrinsic
@@ -204,17 +256,20 @@ def times_tile(width: int) -> Any:
             places = emit.at(emit.data(2), args[3])
             target = emit.at(emit.data(7), args[8])
             factor = emit.everywhere(builder.trunc(args[5], I32), emit.of_numbers)
-            before = emit.everywhere(
-                builder.select(args[6], ir.Constant(I32, 0), ir.Constant(I32, -1)), emit.of_numbers
-            )
+            nothing = emit.constant_of(1 if product else 0, emit.of_numbers)
 
             def one_row(row: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
                 here = emit.at(start, builder.load(emit.at(places, row)))
                 line = emit.at(target, builder.mul(args[9], row))
                 for v, value in enumerate(emit.numbers(emit.read(here, emit.of_bytes))):
                     there = emit.at(line, v * width // 4)
-                    old = builder.and_(emit.read(there, emit.of_numbers), before)
-                    emit.write(builder.add(old, builder.mul(value, factor)), there)
+                    old = builder.select(args[6], nothing, emit.read(there, emit.of_numbers))
+                    new = (
+                        builder.mul(old, builder.sub(value, factor))
+                        if product
+                        else builder.add(old, builder.mul(value, factor))
+                    )
+                    emit.write(new, there)
                 return []
 
             emit.loop(args[4], [], one_row)

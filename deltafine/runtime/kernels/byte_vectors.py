@@ -212,6 +212,42 @@ class ByteEmitter(Emitter):
         order = self._places([int(place) for place in places_of_channels(self.width)])
         return builder.trunc(builder.shuffle_vector(whole, whole, order), self.of_bytes)
 
+    def looked_up(self, table: ir.Value, places: Sequence[ir.Value]) -> ir.Value:
+        """Bytes of a table, at places in four vectors of numbers."""
+        builder, result = self.builder, ir.Constant(self.of_bytes, ir.Undefined)
+        for channel, place in enumerate(places_of_channels(self.width)):
+            vector, lane = divmod(int(place), self.width // 4)
+            number = builder.zext(builder.extract_element(places[vector], ir.Constant(I32, lane)), I64)
+            result = builder.insert_element(result, builder.load(self.at(table, number)), ir.Constant(I32, channel))
+        return result
+
+    def between(self, numbers: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+        """Numbers that are limited, ends as 64-bit numbers."""
+        low, high = (self.everywhere(self.builder.trunc(end, I32), numbers.type) for end in (low, high))
+        above = self.builder.select(self.builder.icmp_signed("<", numbers, low), low, numbers)
+        return self.builder.select(self.builder.icmp_signed(">", above, high), high, above)
+
+    def four_everywhere(self, levels: ir.Value, four: int) -> ir.Value:
+        """Of each 16 bytes, four neighbours four times."""
+        order = [lane + four for lane in range(0, self.width // 4, LANE // 4) for _ in range(LANE // 4)]
+        numbers = self.builder.bitcast(levels, self.of_numbers)
+        return self.builder.bitcast(self.builder.shuffle_vector(numbers, numbers, self._places(order)), self.of_bytes)
+
+    def read_numbers(self, pointer: ir.Value, vector: int) -> ir.Value:
+        """Of numbers of 32 bits side by side, those that stand in one of the four vectors."""
+        kind = ir.VectorType(pointer.type.pointee, LANE // 4)
+        parts = [self.read(self.at(pointer, lane + 4 * vector), kind) for lane in range(0, self.width, LANE)]
+        while len(parts) > 1:
+            parts = [self._joined(*parts[place : place + 2]) for place in range(0, len(parts), 2)]
+        return parts[0]
+
+    def write_numbers(self, numbers: ir.Value, pointer: ir.Value, vector: int) -> None:
+        """The other way round."""
+        for lane in range(0, self.width, LANE):
+            own = self._places([lane // 4 + place for place in range(LANE // 4)])
+            part = self.builder.shuffle_vector(numbers, numbers, own)
+            self.write(part, self.at(pointer, lane + 4 * vector))
+
     def _joined(self, one: ir.Value, other: ir.Value) -> ir.Value:
         return self.builder.shuffle_vector(one, other, self._places(list(range(2 * one.type.count))))
 

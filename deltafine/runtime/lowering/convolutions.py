@@ -17,19 +17,23 @@ def _as_2d(kernel: keras.Variable) -> np.ndarray:
 
 
 def conv(lowering: Lowering, call: Call) -> int | None:
-    return _convolution(lowering, call, "conv", groups=call.operation.groups)
+    layer = call.operation
+    kernel = _as_2d(layer.kernel)
+    if layer.groups > 1 and kernel.shape[2] == 1 and kernel.shape[3] == layer.groups:  # each channel by itself
+        return _convolution(lowering, call, "depthwise", kernel.transpose(0, 1, 3, 2))
+    return _convolution(lowering, call, "conv", kernel, groups=layer.groups)
 
 
 def depthwise(lowering: Lowering, call: Call) -> int | None:
-    return _convolution(lowering, call, "depthwise")
+    return _convolution(lowering, call, "depthwise", _as_2d(call.operation.kernel))
 
 
-def _convolution(lowering: Lowering, call: Call, kind: str, **more: Any) -> int | None:
+def _convolution(lowering: Lowering, call: Call, kind: str, kernel: np.ndarray, **more: Any) -> int | None:
     layer = call.operation
     finish = finish_of(lowering, call, bias=layer.bias, function=layer.activation)
     if finish is None:
         return None
-    weights = lowering.array(f"{call.path}:weights", _as_2d(layer.kernel))
+    weights = lowering.array(f"{call.path}:weights", kernel)
     return add_call(
         lowering, call, kind, **geometry_of_layer(call), **more, weights=weights, **lowering.fan(call), finish=finish
     )

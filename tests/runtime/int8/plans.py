@@ -16,7 +16,11 @@ from deltafine.runtime.value_ranges import of_bytes, value_ranges
 RULES = (("quantize", "element"), ("send-on-delta", "element"), ("send-on-delta", "pixel"), ("identity", "element"))
 KINDS = (
     "conv", "conv", "conv", "depthwise", "depthwise", "add", "subtract", "average", "identity", "max_pool",
-    "average_pool", "place",
+    "average_pool", "place", "grouped", "grouped", "multiply", "concatenate", "gate",
+)  # fmt: skip
+BY_TABLE: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("silu", ()), ("hard_silu", ()), ("gelu", ()), ("sigmoid", ()), ("tanh", ()), ("elu", (1.0,)),
+    ("relu", (0.2, NO_LIMIT, 0.0)),
 )  # fmt: skip
 CHANNELS = (1, 3, 7, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 130)
 
@@ -44,13 +48,17 @@ class Maker:
     def _finish(self, shape: tuple[int, int, int], *, activation: bool = True) -> Finish:
         name, random = f"of {len(self.plan.tensors)}", self.random
         rule, granularity = RULES[random.integers(len(RULES))]
-        threshold_shape = [(), (shape[2],), shape][random.integers(2 if rule == "quantize" else 3)]
+        by_table = activation and random.random() < 0.4
+        shapes = [(), (shape[2],), shape]  # of neurons, quantising stays in float32, and of channels, tables do
+        threshold_shape = shapes[random.integers(3 if rule != "quantize" else 1 if by_table else 2)]
         size = {"quantize": 0.1, "send-on-delta": 0.4}.get(rule, 0.1)
         threshold = self._array(f"{name}: threshold", random.uniform(size / 3, size, threshold_shape))
         delta = Delta(name, rule, granularity, threshold) if random.random() < 0.7 else None
         most = [NO_LIMIT, 1.0][random.integers(2)]
         kinds = [("linear", ()), ("relu", (0.0, most, 0.0))]
         function, parameters = kinds[random.integers(2) if activation else 0]
+        if by_table:
+            function, parameters = BY_TABLE[random.integers(len(BY_TABLE))]
         shift = self._array(f"{name}: shift", random.normal(0, 0.3, shape[2])) if activation else ""
         return Finish("", shift, function, parameters, delta)  # type: ignore[arg-type]
 
@@ -69,15 +77,16 @@ class Maker:
         ]  # fmt: skip
         return {"strides": strides, "padding": tuple(around), "sizes": tuple(sizes)}
 
-    def append(self, kind: str, source: int) -> int:
-        """Append an operation of a kind; returns its output."""
+    def append(self, kind: str, source: int, outputs: int | None = None) -> int:
+        """Append an operation of a kind; returns its output. ``outputs``: channels of a convolution."""
         random, shape = self.random, self.plan.tensors[source].shape
         name = f"weights {len(self.plan.tensors)}"
         if kind in ("conv", "depthwise"):
             kernel = tuple(int(one) for one in random.choice([1, 1, 2, 3, 3, 5], 2))
             dilation = tuple(int(one) for one in random.choice([1, 1, 2], 2))
             sides = self._sides(shape, kernel, dilation)
-            outputs = int(random.choice(CHANNELS)) if kind == "conv" else shape[2]
+            if outputs is None or kind == "depthwise":
+                outputs = int(random.choice(CHANNELS)) if kind == "conv" else shape[2]
             target = (*sides.pop("sizes"), outputs)
             inside = (*kernel, shape[2], outputs if kind == "conv" else 1)
             spread = np.sqrt(2 / np.prod(inside[:3] if kind == "conv" else kernel))
@@ -87,7 +96,30 @@ class Maker:
                 weights=self._array(name, weights),
                 fan=self._fan(shape, outputs), dense_macs=1,
             )  # fmt: skip
-        if kind in ("add", "subtract", "average"):
+        if kind == "grouped":
+            own, each = ((4, 4), (8, 8), (16, 16), (2, 2), (3, 6), (24, 8), (40, 40), (64, 2))[random.integers(8)]
+            groups = int(random.integers(1, 9))
+            source = self.append("conv", source, each * groups)
+            shape = self.plan.tensors[source].shape
+            kernel = tuple(int(one) for one in random.choice([1, 2, 3], 2))
+            dilation = tuple(int(one) for one in random.choice([1, 1, 2], 2))
+            sides = self._sides(shape, kernel, dilation)
+            target = (*sides.pop("sizes"), own * groups)
+            spread = np.sqrt(2 / (kernel[0] * kernel[1] * each))
+            return self._add(
+                "conv", (source,), target, kernel=kernel, dilation=dilation, groups=groups, **sides,
+                finish=self._finish(target), fan=self._fan(shape, own), dense_macs=1,
+                weights=self._array(f"{name} of groups", random.normal(0, spread, (*kernel, each, own * groups))),
+            )  # fmt: skip
+        if kind == "gate":
+            gate = self._add("global_average", (source,), (1, 1, shape[2]), finish=self._finish((1, 1, shape[2])))
+            inputs = (source, gate) if random.random() < 0.5 else (gate, source)
+            return self._add("multiply", inputs, shape, finish=self._finish(shape))
+        if kind == "concatenate":
+            others = [i for i, tensor in enumerate(self.plan.tensors) if tensor.shape[:2] == shape[:2] and i]
+            inputs = tuple(random.permutation([source, *random.choice(others, random.integers(1, 3))]).tolist())
+            return self._add(kind, inputs, (*shape[:2], sum(self.plan.tensors[i].shape[2] for i in inputs)))
+        if kind in ("add", "subtract", "average", "multiply"):
             others = [index for index, tensor in enumerate(self.plan.tensors) if tensor.shape == shape and index]
             inputs = (
                 (source, *(int(random.choice(others)) for _ in range(random.integers(1, 3)))) if others else (source,)
@@ -104,8 +136,7 @@ class Maker:
             kernel = tuple(min(int(random.integers(1, 4)), side) for side in shape[:2])
             sides = self._sides(shape, kernel, (1, 1))
             sizes = sides.pop("sizes")
-            positive = self.plan.operations[source].finish.activation == "relu"
-            if kind == "average_pool" or not positive:  # what is outside would count
+            if kind == "average_pool":  # what is outside would count
                 sides["padding"] = (0, 0)
                 sizes = tuple((shape[a] - kernel[a]) // sides["strides"][a] + 1 for a in (0, 1))
             target = (*sizes, shape[2])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deltafine.runtime.int8.byte_plan import BytePlan
+from deltafine.runtime.int8.byte_plan import BytePlan, ByteStep
 from deltafine.runtime.plan import Operation
 
 
@@ -41,19 +41,21 @@ class Reference:
             return near.clip(0, 255)
         if operation.kind == "dequantise":
             of_input: Any = plan.grids[operation.inputs[0]]
-            return (inputs[0] - of_input.zero).astype(np.float32) * np.float32(of_input.scale)
+            return (inputs[0] - of_input.zero).astype(np.float32) * np.asarray(of_input.scale, np.float32)
         if operation.kind == "place":
-            made = np.full(target, grid.zero)
+            made = np.zeros(target, np.int64) + grid.zero
             (top, left), (height, width, _) = operation.padding, inputs[0].shape
             made[top : top + height, left : left + width] = inputs[0]
             return made
         if operation.kind == "reshape":
             return inputs[0].reshape(target)
+        if operation.kind == "concatenate":
+            return np.concatenate(inputs, axis=2)
         step = plan.steps[operation.output]
         sums = np.zeros(target, np.int64)
         for y in range(target[0]):
             for x in range(target[1]):
-                sums[y, x] = self._sum(operation, step.times, inputs, y, x)
+                sums[y, x] = self._sum(operation, step, inputs, y, x)
         assert np.abs(sums).max() < 2**31
         sums = sums + step.bias.astype(np.int64)
         assert np.abs(sums).max() < 2**31
@@ -64,22 +66,28 @@ class Reference:
             return scaled + shift
         whole = np.array([[[round(float(one)) for one in row] for row in line] for line in scaled])  # halves to even
         multiple = 1 if step.multiple is None else step.multiple.astype(np.int64)
-        return (whole * multiple + step.zero).clip(step.low, step.high)
+        levels = (whole * multiple + step.zero).clip(step.low, step.high)
+        return levels if step.table is None else step.table[levels].astype(np.int64)
 
-    def _sum(self, operation: Operation, times: Any, inputs: list[np.ndarray], y: int, x: int) -> np.ndarray:
+    def _sum(self, operation: Operation, step: ByteStep, inputs: list[np.ndarray], y: int, x: int) -> np.ndarray:
         kind, first = operation.kind, inputs[0]
         if kind == "global_average":
             return np.asarray(first.sum(axis=(0, 1)))
+        if kind == "multiply":
+            product = np.ones(first.shape[2], np.int64)
+            for value, less in zip(inputs, step.zeros, strict=True):
+                product = product * (value[min(y, value.shape[0] - 1), min(x, value.shape[1] - 1)] - less)
+            return product
         if kind not in ("conv", "depthwise", "max_pool", "average_pool"):
-            return np.asarray(sum(time * value[y, x] for time, value in zip(times, inputs, strict=True)))
-        zero = self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
+            return np.asarray(sum(time * value[y, x] for time, value in zip(step.times, inputs, strict=True)))
+        zero = 0 if kind == "max_pool" else self.plan.grids[operation.inputs[0]].zero  # type: ignore[union-attr]
         read = []
         for tap_y in range(operation.kernel[0]):
             for tap_x in range(operation.kernel[1]):
                 at_y = y * operation.strides[0] - operation.padding[0] + tap_y * operation.dilation[0]
                 at_x = x * operation.strides[1] - operation.padding[1] + tap_x * operation.dilation[1]
                 inside = 0 <= at_y < first.shape[0] and 0 <= at_x < first.shape[1]
-                read.append(first[at_y, at_x] if inside else np.full(first.shape[2], zero))
+                read.append(first[at_y, at_x] if inside else np.broadcast_to(zero, first.shape[2]))
         taps = np.array(read, np.int64)  # (taps, channels)
         if kind == "max_pool":
             return np.asarray(taps.max(axis=0))
@@ -88,7 +96,13 @@ class Reference:
         weights = self.plan.arrays[operation.weights].astype(np.int64)
         if kind == "depthwise":
             return np.asarray((taps * weights.reshape(taps.shape)).sum(axis=0))
-        return np.asarray((taps[:, :, None] * weights.reshape(*taps.shape, -1)).sum(axis=(0, 1)))
+        weights = weights.reshape(len(taps), -1, weights.shape[3])  # (taps, inputs of a group, outputs)
+        own, each = weights.shape[2] // operation.groups, weights.shape[1]
+        sums = np.zeros(weights.shape[2], np.int64)
+        for output in range(len(sums)):
+            begin = output // own * each  # of the inputs of its group
+            sums[output] = (taps[:, begin : begin + each] * weights[:, :, output]).sum()
+        return sums
 
     def _held(self, operation: Operation, x: np.ndarray, before: np.ndarray) -> np.ndarray:
         delta: Any = operation.finish.delta

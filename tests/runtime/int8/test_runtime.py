@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from deltafine import DeltaRuntime
 from deltafine.errors import DeltafineError, DeltafineWarning
@@ -93,12 +94,34 @@ def test_what_has_no_form_in_int8_is_named_and_stays_in_floating_point(name: str
     assert np.abs(right - found).max() < 0.15 * np.abs(right).max()
 
 
-@pytest.mark.parametrize("network", ["MobileNet", "MobileNetV2", "ResNet50"])
+def resnext() -> keras.Model:
+    """Convolutions in groups, beside a pyramid of max pooling and an enlarged picture, side by side."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(32, 3, strides=2, activation="silu")(inputs)
+    for width, groups in ((4, 8), (8, 4), (16, 2), (24, 4)):
+        y = layers.Conv2D(width * groups, 1, activation="relu")(x)
+        y = layers.Conv2D(width * groups, 3, padding="same", groups=groups, activation="gelu")(y)
+        x = layers.Add()([x, layers.Conv2D(32, 1)(y)])
+    x = layers.Activation("silu")(x)
+    large = layers.MaxPooling2D(5, strides=1, padding="same")(x)
+    small = layers.UpSampling2D(3)(layers.MaxPooling2D(3, padding="same")(layers.Conv2D(6, 1, activation="tanh")(x)))
+    x = layers.Concatenate()([large, small, x])
+    return keras.Model(inputs, layers.Dense(7)(layers.GlobalAveragePooling2D()(layers.Conv2D(20, 3)(x))))
+
+
+@pytest.mark.parametrize(
+    "network", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "DenseNet121", "resnext"]
+)
 def test_whole_networks_are_in_int8(network: str) -> None:
     keras.utils.set_random_seed(0)
-    plan = compile_model(getattr(keras.applications, network)(weights=None, input_shape=(32, 32, 3), classes=7)).plan
+    if network == "resnext":
+        model = resnext()
+    else:
+        model = getattr(keras.applications, network)(weights=None, input_shape=(32, 32, 3), classes=7)
+    plan = compile_model(model).plan
     found = byte_plan(plan, list(video((32, 32, 3), 1, 0)))
     assert [operation.name for operation in found.in_floating_point if operation.layer != "Softmax"] == []
     products = [one for one in found.operations if one.kind in ("conv", "depthwise")]
     assert products
     assert all(found.on_bytes(one) for one in products)
+    assert [one for one in products if found.steps[one.output].in_floats] == products[-1:]
