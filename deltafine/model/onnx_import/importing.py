@@ -14,7 +14,13 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
-from deltafine.model.onnx_import import conv_operators, pointwise_operators, pool_operators, shape_operators
+from deltafine.model.onnx_import import (
+    conv_operators,
+    norm_operators,
+    pointwise_operators,
+    pool_operators,
+    shape_operators,
+)
 from deltafine.model.onnx_import.constant_nodes import FOLDED, folded
 from deltafine.model.onnx_import.onnx_reading import STANDARD, check, read
 from deltafine.model.onnx_import.onnx_step import Step, free_name
@@ -24,7 +30,7 @@ from deltafine.model.safety import LARGEST_OUTPUT, check_outputs
 
 OPERATORS = {
     **conv_operators.OPERATORS, **pool_operators.OPERATORS, **pointwise_operators.OPERATORS,
-    **shape_operators.OPERATORS,
+    **shape_operators.OPERATORS, **norm_operators.OPERATORS,
 }  # fmt: skip
 CHANNELS = (1, 3)
 _QUANTISED = ("Quantize", "QLinear", "Integer")
@@ -99,12 +105,14 @@ def imported_graph(proto: Any, name: str) -> Imported:
     values |= {info: placed for info, _, placed in inputs}
     opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
     readers: dict[str, list[str]] = defaultdict(list)
-    for node in proto.graph.node:
+    constants = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    nodes = norm_operators.joined(proto.graph.node, constants)
+    for node in nodes:
         for one in node.input:
             readers[one].append(node.op_type)
     for one in outputs:
         readers[one].append("output")
-    for node in proto.graph.node:
+    for node in nodes:
         step = Step(node, values, names, opset, batch, readers[node.output[0]])
         made = list(_results(step))
         if any(isinstance(one, Placed) and _size(one) > LARGEST_OUTPUT for one in made):
