@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,7 @@ def imported_graph(proto: Any, name: str) -> Imported:
     values |= {info: placed for info, _, placed in inputs}
     opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
     readers: dict[str, list[str]] = defaultdict(list)
-    constants = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    nodes = norm_operators.joined(proto.graph.node, constants)
+    nodes = norm_operators.joined(proto.graph.node, {**values, **_constants(proto.graph.node)})
     for node in nodes:
         for one in node.input:
             readers[one].append(node.op_type)
@@ -125,6 +124,18 @@ def imported_graph(proto: Any, name: str) -> Imported:
         name=free_name(name, set()),
     )
     return Imported(model, tuple(one.order for *_, one in inputs), tuple(one.order for one in placed))
+
+
+def _constants(nodes: Iterable[Any]) -> dict[str, np.ndarray]:
+    """Those that nodes hold as a tensor."""
+    from onnx.numpy_helper import to_array
+
+    return {
+        node.output[0]: to_array(entry.t)
+        for node in nodes
+        for entry in node.attribute
+        if node.op_type == "Constant" and entry.name == "value"
+    }
 
 
 def _results(step: Step) -> Iterator[Placed | np.ndarray]:

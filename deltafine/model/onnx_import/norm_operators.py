@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from deltafine.model.onnx_import.conv_operators import made
 from deltafine.model.onnx_import.onnx_step import Step
@@ -46,7 +45,7 @@ def _keeps(shape: list[int], before: tuple[int | None, ...]) -> bool:
     return len(shape) == len(before) and shape.count(-1) < 2 and all(new in (old, 0, -1) for new, old in pairs)
 
 
-def joined(nodes: Iterable[Any], constants: dict[str, np.ndarray]) -> list[Any]:
+def joined(nodes: Iterable[Any], constants: Mapping[str, Any]) -> list[Any]:
     """The nodes, in which three that normalise groups of channels are one, as PyTorch's older exporter writes them.
 
     These reshape the picture to (batch, groups, values), normalise each group, and reshape it back.

@@ -15,6 +15,8 @@ from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 layers = keras.layers
 ops = keras.ops
 _SIXTH = 1 / 6
+_SELU = 1.6732632, 1.050701
+"""alpha and gamma."""
 
 
 def _same(step: Step) -> Placed:
@@ -219,8 +221,8 @@ def _of_many(layer: type) -> Callable[[Step], Placed]:
 
 
 def selu(step: Step) -> Placed:
-    usual = abs(step.attribute("alpha", 1.67326) - 1.67326) < 1e-4 and abs(step.attribute("gamma", 1.0507) - 1.0507) < 1e-4
-    if not usual:
+    alpha, gamma = step.attribute("alpha", _SELU[0]), step.attribute("gamma", _SELU[1])
+    if not np.allclose([alpha, gamma], _SELU, rtol=1e-5, atol=0):
         raise step.refused("has an alpha or gamma that is not that of selu.")
     return _activation("selu")(step)
 

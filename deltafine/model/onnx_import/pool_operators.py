@@ -155,7 +155,7 @@ def _length(step: Step) -> Placed:
 
 
 def resize(step: Step) -> Placed:
-    """Layers of Keras where these make the same: whole factors, and bilinear pictures. Else sums of rows and columns."""
+    """Layers of Keras where these make the same, of whole factors and bilinear; else sums of rows and of columns."""
     x = step.picture()
     rank = len(x.order) - 2
     sizes, factors = step.whole_numbers(3), step.constant(2)
@@ -171,7 +171,8 @@ def resize(step: Step) -> Placed:
         new |= {axis: int(old[axis - 1] * scales[axis]) for axis in axes if axis}
     else:
         raise step.refused("does not say which size it makes.")
-    mode, coordinates = step.attribute("mode", "nearest"), step.attribute("coordinate_transformation_mode", "half_pixel")
+    mode = step.attribute("mode", "nearest")
+    coordinates = step.attribute("coordinate_transformation_mode", "half_pixel")
     known = mode in MODES and coordinates in COORDINATES and not step.attribute("exclude_outside", 0)
     plain = not step.attribute("antialias", 0) and step.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     if not known or not plain or scales[0] != 1 or new[1] != old[0] or min(new.values()) < 1:
@@ -213,8 +214,8 @@ def space_to_depth(step: Step) -> Placed:
     shape = (rows // block, block, columns // block, block, channels)
     split = layers.Reshape(shape, name=step.name("blocks"))(x.value)
     turned = layers.Permute((1, 3, 2, 4, 5), name=step.name("order"))(split)
-    shape = (rows // block, columns // block, channels * block * block)
-    return replace(x, value=layers.Reshape(shape, name=step.name())(turned))
+    made = (rows // block, columns // block, channels * block * block)
+    return replace(x, value=layers.Reshape(made, name=step.name())(turned))
 
 
 def _blocks(step: Step, x: Placed, block: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import keras
@@ -12,6 +13,13 @@ from deltafine.model.onnx_import.placed import Placed
 
 MODES = ("nearest", "linear", "cubic")
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+_ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+}
 
 
 def resampled(step: Step, x: Placed, target: list[int], scales: list[float], mode: str, coordinates: str) -> Placed:
@@ -61,9 +69,7 @@ def _terms(step: Step, at: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarra
     """Places and factors, (terms, rows) each."""
     if mode == "nearest":
         kind = step.attribute("nearest_mode", "round_prefer_floor")
-        rounding = {"floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda value: np.ceil(value - 0.5)}
-        places = rounding.get(kind, lambda value: np.floor(value + 0.5))(at)
-        return places.astype(int)[None], np.ones((1, len(at)))
+        return _ROUNDINGS[kind](at).astype(int)[None], np.ones((1, len(at)))
     first = np.floor(at)
     beyond = (at - first).astype("float64")
     if mode == "linear":

@@ -137,3 +137,32 @@ def test_a_whole_number_input_is_taken_as_pixels():
     from deltafine.model.onnx_import.importing import imported_graph
 
     assert imported_graph(graph.proto(), "pixels").model.input_shape == (None, 8, 8, 3)
+
+
+def test_modules_that_the_newer_exporter_says_beside_a_node_give_the_names():
+    """``dynamo=True``: nodes are counted, and a convolution may say the layer that it was joined with."""
+    graph = Graph("batch", 3, 8, 8)
+    x = graph.add("Relu", graph.conv("input", 4, 3))
+    x = graph.add("Relu", graph.conv(x, 4, 4))
+    x = graph.add("Add", x, x)
+    graph.add("Flatten", graph.add("GlobalAveragePool", graph.add("Relu", x)))
+    said = [
+        ["layer1", "layer1.0", "layer1.0.bn1"], ["layer1", "layer1.0", "layer1.0.relu"],
+        ["features.1", "features.1.conv", "features.1.conv.0", "features.1.conv.0.1"], ["layer1.0", "layer1.0.relu"],
+        ["layer1", "layer1.0"], [], ["avgpool"], [],
+    ]  # fmt: skip
+    for number, (node, scopes) in enumerate(zip(graph.nodes, said, strict=True)):
+        node.name = f"node_{number}"
+        entry = node.metadata_props.add()
+        entry.key, entry.value = "pkg.torch.onnx.name_scopes", str(["", *scopes, f"call_{number}"])
+    weights = graph.nodes[0].input[1]
+    next(one for one in graph.weights if one.name == weights).name = "layer1.0.conv1.weight"
+    graph.nodes[0].input[1] = "layer1.0.conv1.weight"
+    from deltafine.model.onnx_import.importing import imported_graph
+
+    made = [operation.name for operation in imported_graph(graph.proto(), "named").model.operations]
+    assert made == [
+        "input", "layer1.0_conv1", "layer1.0_relu", "features.1_conv.0.1", "layer1.0_relu_1", "layer1.0_Add", "Relu",
+        "avgpool", "Flatten",
+    ]  # fmt: skip
+    assert answers_apart(graph.proto()) < 1e-5

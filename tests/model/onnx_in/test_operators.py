@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from deltafine.errors import DeltafineError
 from deltafine.model.onnx_import.importing import imported_graph
@@ -164,11 +165,14 @@ def test_an_operator_answers_as_onnx_runtime_does(case):
 
 
 def of_groups(shape: np.ndarray) -> Graph:
-    """What PyTorch's older exporter makes of ``GroupNorm``."""
+    """What PyTorch's older exporter makes of ``GroupNorm``, with shapes in nodes of their own."""
     graph = Graph("batch", 3, 8, 6)
     x = graph.conv("input", 4, 3)
-    graph.add("Reshape", x, i64(0, 2, -1))
-    graph.add("InstanceNormalization", graph.last, f32(1, 1), f32(0, 0), epsilon=1e-4)
+    groups, ones, zeros = (
+        graph.add("Constant", value=numpy_helper.from_array(values)) for values in (i64(0, 2, -1), f32(1, 1), f32(0, 0))
+    )
+    graph.add("Reshape", x, groups)
+    graph.add("InstanceNormalization", graph.last, ones, zeros, epsilon=1e-4)
     graph.add("Reshape", graph.last, shape if len(shape) else graph.add("Shape", x))
     graph.add("Add", graph.add("Mul", graph.last, CHANNELWISE[0]), CHANNELWISE[0])
     return graph
