@@ -1,7 +1,11 @@
-"""Every format in an environment that holds its receiver alone gives the answers that the export was checked with."""
+"""Every format in an environment that holds its receiver alone gives the answers that the export was checked with.
+
+Environments are made anew, or once in the folder that ``KEPT_ENVIRONMENTS`` names.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("format", "form"), CASES, ids=["-".join(filter(None, case)) for case in CASES])
 def test_a_receiver_alone_gives_the_same_answers(format: str, form: str, folder: Path, tmp_path: Path):
     try:
-        found = played(folder / "run", format, form, tmp_path, folder / "environments")
+        kept = Path(os.environ.get("KEPT_ENVIRONMENTS", folder / "environments"))
+        found = played(folder / "run", format, form, tmp_path, kept)
     except NotInstalled as missing:
         pytest.skip(f"the receiver cannot be installed here: {missing}")
     if CASES[format, form][0] == "table":
