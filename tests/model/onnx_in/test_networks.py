@@ -166,3 +166,27 @@ def test_modules_that_the_newer_exporter_says_beside_a_node_give_the_names():
         "avgpool", "Flatten",
     ]  # fmt: skip
     assert answers_apart(graph.proto()) < 1e-5
+
+
+def test_the_runtime_computes_what_keras_has_no_layer_for():
+    """As in a U-Net with ``align_corners=True``, pixels that are shuffled, and groups that are normalised."""
+    graph = Graph("batch", 3, 8, 8)
+    x = graph.add("Relu", graph.conv("input", 4, 3))
+    y = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    y = graph.add("Resize", y, "", np.array([1, 1, 2, 2], "float32"), **how)
+    y = graph.add("Pad", graph.add("Concat", x, y, axis=1), np.array([0, 0, 2, 1, 0, 0, 0, 1]), mode="edge")
+    scale, offset = (graph.weight(values) for values in (np.linspace(1, 2, 8, dtype="float32"), graph.drawn(8)))
+    graph.add("GroupNormalization", graph.conv(y, 8, 8), scale, offset, num_groups=2)
+    graph.add("DepthToSpace", graph.add("Relu"), blocksize=2, mode="CRD")
+    graph.conv(graph.last, 2, 2)
+    from deltafine.model.onnx_import.importing import imported_graph
+
+    proto = graph.proto(21)
+    model = imported_graph(proto, "unet").model
+    runtime = DeltaRuntime(model, engine="numpy")
+    assert not [operation.name for operation in runtime.plan.operations if operation.kind == "keras"]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for frame in np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32"):
+        expected = session.run(None, {"input": frame.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(runtime.step(frame), expected, atol=1e-5)
