@@ -14,18 +14,27 @@ from keras import layers
 from deltafine.model import coverage, find_activations, preview_insertion, select_sites
 
 
-def plain(depth: int = 4, width: int = 64, heads: int = 4, dropout: float = 0.0) -> Any:
+def plain(
+    depth: int = 4,
+    width: int = 64,
+    heads: int = 4,
+    dropout: float = 0.0,
+    size: tuple[int, int] = (48, 64),
+    patch: int = 8,
+    mlp: int = 2,
+) -> Any:
     """Of plain Keras layers, for frames of 48x64 in patches of 8x8; 10 classes."""
-    inputs = keras.Input((48, 64, 3))
-    x = layers.Conv2D(width, 8, strides=8, name="patches")(layers.Rescaling(1 / 255)(inputs))
-    x = layers.Reshape((48, width))(x)
-    x = x + layers.Embedding(48, width, name="positions")(np.arange(48)[None])
+    inputs = keras.Input((*size, 3))
+    tokens = size[0] // patch * (size[1] // patch)
+    x = layers.Conv2D(width, patch, strides=patch, name="patches")(layers.Rescaling(1 / 255)(inputs))
+    x = layers.Reshape((tokens, width))(x)
+    x = x + layers.Embedding(tokens, width, name="positions")(np.arange(tokens)[None])
     for number in range(depth):
         y = layers.LayerNormalization(name=f"norm_{number}a")(x)
         attention = layers.MultiHeadAttention(heads, width // heads, dropout=dropout, name=f"attention_{number}")
         x = layers.Add(name=f"sum_{number}a")([x, attention(y, y)])
         y = layers.LayerNormalization(name=f"norm_{number}b")(x)
-        y = layers.Dense(2 * width, activation="gelu", name=f"wide_{number}")(y)
+        y = layers.Dense(mlp * width, activation="gelu", name=f"wide_{number}")(y)
         x = layers.Add(name=f"sum_{number}b")([x, layers.Dense(width, name=f"narrow_{number}")(y)])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(name="last")(x))
     return keras.Model(inputs, layers.Dense(10, activation="softmax", name="head")(x))
