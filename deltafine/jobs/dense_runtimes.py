@@ -62,15 +62,11 @@ def _tensorflow(model: keras.Model) -> DenseRun:
 
 
 def onnx_file(model: keras.Model, folder: Path) -> Path:
-    """Write a model as ONNX."""
-    import tf2onnx
+    """Write a model as ONNX, as it is exported."""
+    from deltafine.exporting.onnx_file import to_onnx
 
-    shape = (1, *model.inputs[0].shape[1:])
-    run = tf.function(
-        lambda frames: model(frames, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, name="frame")]
-    )
     path = folder / "model.onnx"
-    tf2onnx.convert.from_function(run, input_signature=run.input_signature, opset=17, output_path=str(path))
+    path.write_bytes(to_onnx(model))
     return path
 
 

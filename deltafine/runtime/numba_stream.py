@@ -12,6 +12,7 @@ from deltafine.runtime.event_rules import follows_sensitivity, sent, sent_by_own
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
 from deltafine.runtime.kernels import columns as layout
+from deltafine.runtime.kernels.attention import scratch_of
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.event_convolution import FRAMES_TO_WAIT
 from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, SCRATCH, Memory, addresses
@@ -328,12 +329,12 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
 
 
 def _attention(program: Program) -> int:
-    """Numbers that the largest attention works with: its rows, the keys of a head, and a line of scores."""
+    """Numbers that the largest attention works with."""
     most = 0
     for operation in program.plan.operations:
         if operation.kind == "attention":
             shapes = [program.plan.tensors[index].shape for index in (*operation.inputs[:2], operation.output)]
-            (_, _, channels), keys, rows = shapes
-            key_count = keys[0] * keys[1]
-            most = max(most, math.prod(rows) + (channels // operation.groups + 1) * key_count + 8 * LANES)
+            (_, _, size), (height, width, _), (*rows, channels) = shapes
+            heads = operation.groups
+            most = max(most, scratch_of(math.prod(rows), channels, height * width, size // heads, channels // heads))
     return most

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -40,6 +41,20 @@ def test_those_that_are_there_answer_nearly_as_in_32_bits_and_the_others_are_nam
         answers = np.array([[run(frame), exact(frame)] for frame in frames(7)])
         assert np.abs(answers[:, 0] - answers[:, 1]).max() < 0.4 * np.ptp(answers[:, 1, 0]), name
         assert not np.array_equal(answers[:, 0], answers[:, 1]), name  # 8 bits it is
+
+
+def test_an_exact_gelu_is_no_reason_to_leave_a_dense_runtime_out() -> None:
+    """TensorFlow computes it with erfc, which ONNX has not."""
+    pytest.importorskip("onnxruntime")
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, activation="gelu")(inputs)))
+    found, missing = dense_runtimes(model, 1)
+    assert not any("cannot run" in reason for reason in missing.values())
+    frame = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)
+    answers = {name: run(frame) for name, run in found.items()}
+    assert any(name.startswith("ONNX Runtime ") for name in answers)
+    for answer in answers.values():
+        np.testing.assert_allclose(answer, next(iter(answers.values())), atol=1e-5)
 
 
 def test_answers_of_classes_agree_where_the_best_one_is_the_same() -> None:

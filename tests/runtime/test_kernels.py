@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from keras import layers
 
-from deltafine import find_activations, insert_deltas
+from deltafine import DeltaRuntime, find_activations, insert_deltas
 from deltafine.model import DeltaSettings
 from deltafine.model.insert import delta_layers
 from deltafine.runtime.lowering.lower import compile_model
@@ -160,3 +162,63 @@ def test_kernels_of_any_shape(
     x = layers.MaxPooling2D(2, 1, "same")(layers.ReLU()(x))
     model = whole_numbers(keras.Model(inputs, layers.GlobalMaxPooling2D()(x)), seed)
     assert_same(model, *rule, seed)
+
+
+EXACT: dict[str, Any] = {
+    "gelu": lambda x: x * 0.5 * np.vectorize(math.erfc)(-x / math.sqrt(2)),
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "celu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "log_sigmoid": lambda x: -np.logaddexp(-x, 0),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "exponential": np.exp,
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_have_the_digits_of_single_precision(name: str) -> None:
+    """Large and small numbers, both signs and zero, in rows that are no whole number of vectors."""
+    generator = np.random.default_rng(0)
+    rows = np.concatenate([generator.normal(size=(40, 37)) * scale for scale in (1e-6, 1e-3, 0.1, 1, 4)])
+    rows = np.concatenate([rows, np.linspace(-30, 30, 40 * 37).reshape(40, 37), np.zeros((1, 37))])
+    frame = rows[None].astype(np.float32)
+    inputs = keras.Input(frame.shape)
+    answer = DeltaRuntime(keras.Model(inputs, layers.Activation(name)(inputs))).step(frame)
+    exact = EXACT[name](frame.astype(np.float64))
+    assert np.all(np.isfinite(answer))
+    error = np.abs(answer.reshape(exact.shape) - exact)
+    # A large negative number of GELU is off by what the square in its exponent is rounded by.
+    assert np.all(error <= 3e-7 + 2e-6 * np.abs(exact))
+    small = np.abs(frame) < 1e-3
+    assert np.all(error[small] <= 2e-6 * np.abs(exact[small]) + 1e-12)
+
+
+@pytest.mark.parametrize(("tokens", "heads", "size", "value_size"), [(5, 2, 3, 7), (70, 1, 16, 16), (33, 4, 8, 20)])
+def test_attention_in_tiles_is_the_sum_of_its_definition(tokens: int, heads: int, size: int, value_size: int) -> None:
+    """Keys and numbers that fill no tile; more queries than are computed at a time."""
+    inputs = keras.Input((1, tokens, 6))
+    flat = layers.Reshape((tokens, 6))(inputs)
+    attention = layers.MultiHeadAttention(heads, size, value_dim=value_size, name="attention")
+    model = keras.Model(inputs, attention(flat, flat))
+    frame = np.random.default_rng(1).normal(size=(1, tokens, 6)).astype(np.float32) * 2
+    runtime = DeltaRuntime(model)
+    assert any(operation.kind == "attention" for operation in runtime.plan.operations)
+    answer = runtime.step(frame)
+    weights = {weight.path.split("attention/")[-1]: weight.numpy().astype(np.float64) for weight in attention.weights}
+    x = frame[0].astype(np.float64)
+    query, key, value = (
+        np.einsum("tc,chd->thd", x, weights[f"{name}/kernel"]) + weights[f"{name}/bias"]
+        for name in ("query", "key", "value")
+    )
+    scores = np.einsum("qhd,khd->hqk", query, key) / math.sqrt(size)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    mixed = np.einsum("hqk,khd->qhd", shares, value)
+    name = "attention_output"
+    exact = np.einsum("qhd,hdc->qc", mixed, weights[f"{name}/kernel"]) + weights[f"{name}/bias"]
+    np.testing.assert_allclose(answer.reshape(exact.shape), exact, atol=1e-5 * np.abs(exact).max())

@@ -16,6 +16,8 @@ from deltafine.runtime.kernels.kernel_cache import NOWHERE, KernelCache
 # The inner functions are called by each other only: no wrappers for Python, which would take most of the compiling.
 kernel = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of an inner function."""
+inlined = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+"""Decorator of a function of single numbers: part of the loop that calls it, which then becomes vector code."""
 
 
 def entry(function: Callable[..., Any]) -> Any:

@@ -10,7 +10,8 @@ from numba.extending import intrinsic
 
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import entry, kernel
-from deltafine.runtime.kernels.by_table import attend, blend, constant, gather
+from deltafine.runtime.kernels.attention import attend
+from deltafine.runtime.kernels.by_table import blend, constant, gather
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
 from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits

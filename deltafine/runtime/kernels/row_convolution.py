@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from deltafine.runtime.kernels import columns as at
@@ -11,9 +9,8 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels.bit_sets import BITS, EVEN, LOG2_BITS, bits_from, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack
-from deltafine.runtime.kernels.tiles import ROWS as TILE_ROWS
-from deltafine.runtime.kernels.tiles import VECTORS as TILE_VECTORS
-from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile, row_tile
+from deltafine.runtime.kernels.panels import FOUR, TWO, four_vectors, one_vector, two_vectors
+from deltafine.runtime.kernels.tiles import channel_tile, long_channel_tile
 from deltafine.runtime.kernels.vectors import LANES
 
 SCRATCH_VALUES = 98_304
@@ -22,54 +19,6 @@ SCRATCH_VALUES = 98_304
 FEWEST_ROWS, MOST_ROWS = 240, 480
 
 
-def _rows_function(vectors: int) -> Any:
-    """``rows`` rows by one panel of weights, in tiles as large as they can be."""
-    most = TILE_ROWS[vectors]
-    whole = row_tile(most, vectors)
-    half, quarter, single = row_tile(max(most // 2, 1), vectors), row_tile(2, vectors), row_tile(1, vectors)
-    middle = most // 2
-
-    @kernel
-    def compute(
-        table: np.ndarray, base: int, first: int, rows: int, runs: int, run_count: int, run_length: int, weight: int,
-        place: int, pitch: int,
-    ) -> None:  # fmt: skip
-        memory = unpack(table)
-        arena, offsets, links, weights, scratch = (
-            memory.arena, memory.offsets, memory.links, memory.weights, memory.scratch
-        )  # fmt: skip
-        i = 0
-        while rows - i >= most:
-            whole(
-                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
-                place + i * pitch, pitch,
-            )  # fmt: skip
-            i += most
-        while rows - i >= middle:
-            half(
-                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
-                place + i * pitch, pitch,
-            )  # fmt: skip
-            i += middle
-        while rows - i >= 2:
-            quarter(
-                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
-                place + i * pitch, pitch,
-            )  # fmt: skip
-            i += 2
-        if rows > i:
-            single(
-                arena, base, offsets, first + i, links, runs, run_count, run_length, weights, weight, scratch,
-                place + i * pitch, pitch,
-            )  # fmt: skip
-
-    return compute
-
-
-_four = _rows_function(TILE_VECTORS[0])
-_two = _rows_function(TILE_VECTORS[-2])
-_one = _rows_function(TILE_VECTORS[-1])
-FOUR, TWO = TILE_VECTORS[0], TILE_VECTORS[-2]
 NINE = 9
 """Taps of the usual 3x3 kernel."""
 
@@ -169,17 +118,27 @@ def multiply_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: in
     panel = vectors * LANES
     panels = (outputs + panel - 1) // panel
     runs, run_count, run_length = operation[at.RUNS], operation[at.RUN_COUNT], operation[at.RUN_LENGTH]
-    weight = operation[at.WEIGHTS]
+    arena, offsets, links, weights = memory.arena, memory.offsets, memory.links, memory.weights
+    scratch, weight = memory.scratch, operation[at.WEIGHTS]
     for group in range(groups):
         base = memory.tensors[source, at.ORIGIN] + group * inputs
         for number in range(panels):
             place = group * outputs + number * panel
             if vectors == FOUR:
-                _four(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                four_vectors(
+                    arena, base, offsets, first, rows, links, runs, run_count, run_length, weights, weight, scratch,
+                    place, pitch,
+                )  # fmt: skip
             elif vectors == TWO:
-                _two(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                two_vectors(
+                    arena, base, offsets, first, rows, links, runs, run_count, run_length, weights, weight, scratch,
+                    place, pitch,
+                )  # fmt: skip
             else:
-                _one(table, base, first, rows, runs, run_count, run_length, weight, place, pitch)
+                one_vector(
+                    arena, base, offsets, first, rows, links, runs, run_count, run_length, weights, weight, scratch,
+                    place, pitch,
+                )  # fmt: skip
             weight += length * panel
 
 
