@@ -105,7 +105,7 @@ class ExportFormat(ABC):
     endings: ClassVar[tuple[str, ...]] = ()
     """The only ones that its files may have; () for any."""
     forms: ClassVar[tuple[str, ...]] = ("stripped", "quantized")
-    """The forms of the model that it holds (see ``forms``); () for one that has no network in it."""
+    """The forms of the model that it holds (see ``forms``); () for one that holds it as it is, or no network."""
     compared: ClassVar[Literal["must", "may", "no"]] = "must"
     """Whether real frames are compared: ``must``, so that without videos nothing is written unless the user says so;
     ``may``, where there are videos; ``no``, where it has no network in it."""

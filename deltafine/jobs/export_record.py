@@ -21,7 +21,7 @@ class Record:
 
     Attributes:
         file: its name in the folder of exports, or its whole path where it lies elsewhere.
-        format, form: of it; form is "" for a format that holds no network.
+        format, form: of it; form is "" for a format that has none.
         checked: how it agrees with the model, or why that was not looked at.
         sha256: of the file.
     """
@@ -73,7 +73,8 @@ def listing(run: Path) -> str:
     lines = ["Forms", *(f"  {name:<11}{purpose}" for name, purpose in FORMS.items()), "", "Formats"]
     for format in FORMATS:
         lines.append(f"  {format.name:<11}{format.purpose}")
-        lines.append(f"  {'':<11}{', '.join(format.forms) if format.forms else 'no form: it holds no network'}")
+        if format.forms:
+            lines.append(f"  {'':<11}{', '.join(format.forms)}")
     found = records(folder)
     lines += ["", f"Written{'' if found else ': nothing yet'}"]
     for record in found:

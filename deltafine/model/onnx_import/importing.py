@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,13 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
-from deltafine.model.onnx_import import conv_operators, pointwise_operators, pool_operators, shape_operators
+from deltafine.model.onnx_import import (
+    conv_operators,
+    norm_operators,
+    pointwise_operators,
+    pool_operators,
+    shape_operators,
+)
 from deltafine.model.onnx_import.constant_nodes import FOLDED, folded
 from deltafine.model.onnx_import.onnx_reading import STANDARD, check, read
 from deltafine.model.onnx_import.onnx_step import Step, free_name
@@ -24,7 +30,7 @@ from deltafine.model.safety import LARGEST_OUTPUT, check_outputs
 
 OPERATORS = {
     **conv_operators.OPERATORS, **pool_operators.OPERATORS, **pointwise_operators.OPERATORS,
-    **shape_operators.OPERATORS,
+    **shape_operators.OPERATORS, **norm_operators.OPERATORS,
 }  # fmt: skip
 CHANNELS = (1, 3)
 _QUANTISED = ("Quantize", "QLinear", "Integer")
@@ -99,12 +105,13 @@ def imported_graph(proto: Any, name: str) -> Imported:
     values |= {info: placed for info, _, placed in inputs}
     opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
     readers: dict[str, list[str]] = defaultdict(list)
-    for node in proto.graph.node:
+    nodes = norm_operators.joined(proto.graph.node, {**values, **_constants(proto.graph.node)})
+    for node in nodes:
         for one in node.input:
             readers[one].append(node.op_type)
     for one in outputs:
         readers[one].append("output")
-    for node in proto.graph.node:
+    for node in nodes:
         step = Step(node, values, names, opset, batch, readers[node.output[0]])
         made = list(_results(step))
         if any(isinstance(one, Placed) and _size(one) > LARGEST_OUTPUT for one in made):
@@ -117,6 +124,18 @@ def imported_graph(proto: Any, name: str) -> Imported:
         name=free_name(name, set()),
     )
     return Imported(model, tuple(one.order for *_, one in inputs), tuple(one.order for one in placed))
+
+
+def _constants(nodes: Iterable[Any]) -> dict[str, np.ndarray]:
+    """Those that nodes hold as a tensor."""
+    from onnx.numpy_helper import to_array
+
+    return {
+        node.output[0]: to_array(entry.t)
+        for node in nodes
+        for entry in node.attribute
+        if node.op_type == "Constant" and entry.name == "value"
+    }
 
 
 def _results(step: Step) -> Iterator[Placed | np.ndarray]:

@@ -15,6 +15,8 @@ from deltafine.model import graph
 from deltafine.model.onnx_import.placed import Placed, channels_last, moved, plain
 
 _NO_MODULES = ("Add", "Sub", "Mul", "Div", "Concat")
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,27 @@ def free_name(wanted: str, taken: set[str]) -> str:
 def _name_of(node: Any) -> str:
     """``/layer1/layer1.0/conv1/Conv`` is the module layer1.0.conv1, whose operator needs no mention; a sum is none."""
     parts: list[str] = []
-    for part in node.name.strip("/").split("/"):
+    for part in (_by_module(node) or node.name).strip("/").split("/"):
         if parts and part.startswith(f"{parts[-1]}."):
             parts.pop()
         parts.append(part)
     if len(parts) > 1 and node.op_type not in _NO_MODULES and re.fullmatch(rf"{node.op_type}(_\d+)?", parts[-1]):
         parts.pop()
     return "_".join(parts) or node.op_type.lower()
+
+
+def _by_module(node: Any) -> str | None:
+    """The name that PyTorch's older exporter gives, for a node of the newer one, which says its module beside it.
+
+    What it says is the path of the module, and what is called in it: ``['', 'layer1', 'layer1.0', 'layer1.0.relu',
+    'relu_5']``. A convolution may have been joined with the normalisation behind it, but keeps the name of its weights.
+    """
+    said = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    scopes = re.findall(r"'([^']*)'", said)
+    module = scopes[-2] if len(scopes) > 1 else ""
+    weights = node.input[1] if node.op_type in _WEIGHTED and len(node.input) > 1 else ""
+    if weights.endswith(".weight"):
+        module = weights.removesuffix(".weight")
+    if not said:
+        return None
+    return "/".join([re.sub(r"\.(?!\d+(\.|$))", "/", module), node.op_type])

@@ -15,6 +15,8 @@ from deltafine.model.onnx_import.placed import Placed, moved, unflattened
 layers = keras.layers
 ops = keras.ops
 _SIXTH = 1 / 6
+_SELU = 1.6732632, 1.050701
+"""alpha and gamma."""
 
 
 def _same(step: Step) -> Placed:
@@ -202,6 +204,41 @@ def _as_placed(step: Step, x: Placed, constant: np.ndarray | None) -> np.ndarray
     return constant.reshape((1,) * (rank - constant.ndim) + constant.shape).transpose(x.order)
 
 
+def _of_many(layer: type) -> Callable[[Step], Placed]:
+    """Of any number of tensors of the same rank."""
+
+    def make(step: Step) -> Placed:
+        first, *others = [unflattened(step.tensor(place), step.name) for place in range(len(step.node.input))]
+        if any(len(one.order) != len(first.order) for one in others):
+            raise step.refused("combines tensors of different ranks, so samples of a batch would meet other axes.")
+        values = [first.value, *(moved(one, first.order, step.name).value for one in others)]
+        if not others:
+            return first
+        positive = all(one.positive for one in (first, *others))
+        return replace(first, value=layer(name=step.name())(values), positive=positive)
+
+    return make
+
+
+def selu(step: Step) -> Placed:
+    alpha, gamma = step.attribute("alpha", _SELU[0]), step.attribute("gamma", _SELU[1])
+    if not np.allclose([alpha, gamma], _SELU, rtol=1e-5, atol=0):
+        raise step.refused("has an alpha or gamma that is not that of selu.")
+    return _activation("selu")(step)
+
+
+def celu(step: Step) -> Placed:
+    x = step.tensor()
+    value = step.operation(ops.celu, x.value, alpha=float(step.attribute("alpha", 1.0)))
+    return replace(x, value=value, positive=False)
+
+
+def swish(step: Step) -> Placed:
+    if step.attribute("alpha", 1.0) != 1:
+        raise step.refused("has an alpha other than 1.")
+    return _activation("silu")(step)
+
+
 def power(step: Step) -> Placed:
     x, exponent = step.tensor(0), step.constant(1)
     if exponent is None or exponent.size != 1:
@@ -219,6 +256,8 @@ OPERATORS: dict[str, Callable[[Step], Any]] = {
     "Add": _pair(layers.Add, ops.add), "Sub": _pair(layers.Subtract, ops.subtract),
     "Mul": _pair(layers.Multiply, ops.multiply), "Div": _pair(None, ops.divide),
     "Max": _pair(layers.Maximum, ops.maximum), "Min": _pair(layers.Minimum, ops.minimum), "Pow": power,
+    "Sum": _of_many(layers.Add), "Mean": _of_many(layers.Average), "Selu": selu, "Celu": celu, "Swish": swish,
+    "Reciprocal": _function(ops.reciprocal),
     "Erf": _function(ops.erf), "Sqrt": _function(ops.sqrt, positive=True), "Exp": _function(ops.exp, positive=True),
     "Log": _function(ops.log), "Abs": _function(ops.abs, positive=True),
 }  # fmt: skip

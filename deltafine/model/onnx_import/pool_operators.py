@@ -12,6 +12,7 @@ import numpy as np
 from deltafine.model.onnx_import.conv_operators import Pairs, by_axis, padded, paddings
 from deltafine.model.onnx_import.onnx_step import Step
 from deltafine.model.onnx_import.placed import Placed, unflattened
+from deltafine.model.onnx_import.resampling import COORDINATES, MODES, resampled
 
 layers = keras.layers
 _MAX = {1: layers.MaxPooling1D, 2: layers.MaxPooling2D, 3: layers.MaxPooling3D}
@@ -141,44 +142,94 @@ def _reduced(function: Callable[..., Any], layer: dict[int, Any] | None = None) 
     return reduce
 
 
+def _of_squares(step: Step) -> Placed:
+    """The sum of the squares over some axes."""
+    x = step.tensor()
+    squares = replace(x, value=step.operation(keras.ops.square, x.value), positive=True)
+    return _reduced(keras.ops.sum)(replace(step, values={**step.values, step.node.input[0]: squares}))
+
+
+def _length(step: Step) -> Placed:
+    x = _of_squares(step)
+    return replace(x, value=step.operation(keras.ops.sqrt, x.value), positive=True)
+
+
 def resize(step: Step) -> Placed:
-    """Whole factors of both forms, and bilinear pictures of any size, as TensorFlow makes them."""
+    """Layers of Keras where these make the same, of whole factors and bilinear; else sums of rows and of columns."""
     x = step.picture()
     rank = len(x.order) - 2
     sizes, factors = step.whole_numbers(3), step.constant(2)
     old = [_known(step, size) for size in x.shape[1:]]
     axes = [axis % len(x.order) for axis in step.attribute("axes") or range(len(x.order))]
-    new: dict[int, float] = {}
+    scales = dict.fromkeys(range(len(x.order)), 1.0)
+    new = dict(enumerate([1, *old]))
     if sizes:
-        new = {axis: float(size) for axis, size in zip(axes, sizes, strict=True)}
+        new |= {axis: size for axis, size in zip(axes, sizes, strict=True) if axis}
+        scales |= {axis: new[axis] / old[axis - 1] for axis in axes if axis}
     elif factors is not None and factors.size == len(axes):
-        new = {axis: (1 if axis == 0 else old[axis - 1]) * float(by) for axis, by in zip(axes, factors, strict=True)}
+        scales |= {axis: float(by) for axis, by in zip(axes, factors, strict=True)}
+        new |= {axis: int(old[axis - 1] * scales[axis]) for axis in axes if axis}
     else:
         raise step.refused("does not say which size it makes.")
-    new = {0: 1, **{axis: old[axis - 1] for axis in range(1, len(x.order))}, **new}
-    modes = step.attribute("mode", "nearest"), step.attribute("coordinate_transformation_mode", "half_pixel")
-    half, rounding = ("half_pixel", "pytorch_half_pixel"), step.attribute("nearest_mode", "round_prefer_floor")
-    exact = (
-        *(("nearest", mode, "round_prefer_floor") for mode in half), ("nearest", "asymmetric", "floor"),
-        *(("linear", mode, rounding) for mode in half),
-    )  # fmt: skip
+    mode = step.attribute("mode", "nearest")
+    coordinates = step.attribute("coordinate_transformation_mode", "half_pixel")
+    known = mode in MODES and coordinates in COORDINATES and not step.attribute("exclude_outside", 0)
     plain = not step.attribute("antialias", 0) and step.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
-    whole = all(float(size).is_integer() for size in new.values()) and new[1] == old[0]
-    if not plain or not whole or (*modes, rounding) not in exact:
-        raise step.refused(f"in mode {' '.join(modes)} has no layer of Keras that makes the same of this size.")
-    target = [int(new[axis]) for axis in range(2, rank + 2)]
+    if not known or not plain or scales[0] != 1 or new[1] != old[0] or min(new.values()) < 1:
+        raise step.refused(f"in mode {mode} {coordinates} is not one that deltafine makes: export the network without.")
+    target = [new[axis] for axis in range(2, rank + 2)]
     by = [size / before for size, before in zip(target, old[1:], strict=True)]
-    if modes[0] == "nearest" and all(one.is_integer() for one in by) and rank in _UPSAMPLING:
+    along = [scales[axis] for axis in range(2, rank + 2)]
+    half, rounding = coordinates in COORDINATES[:2], step.attribute("nearest_mode", "round_prefer_floor")
+    usual = rounding == ("round_prefer_floor" if half else "floor") and coordinates != "align_corners"
+    if mode == "nearest" and usual and by == along and all(one.is_integer() for one in by) and rank in _UPSAMPLING:
         size = [int(one) for one in by]
         return replace(x, value=_UPSAMPLING[rank](size[0] if rank == 1 else size, name=step.name())(x.value))
-    if modes[0] == "linear" and rank == 2 and (modes[1] == "half_pixel" or min(target) > 1):
+    exact = by == along and rank == 2 and half and (coordinates == "half_pixel" or min(target) > 1)
+    if mode == "linear" and exact:
         return replace(x, value=layers.Resizing(*target, interpolation="bilinear", name=step.name())(x.value))
-    raise step.refused(f"in mode {modes[0]} makes a size that Keras makes otherwise: it must be a whole multiple.")
+    return resampled(step, x, target, along, mode, coordinates)
+
+
+def depth_to_space(step: Step) -> Placed:
+    """Channels that become the pixels of a block, as ``PixelShuffle`` does."""
+    x, block = step.picture(), step.attribute("blocksize")
+    rows, columns, channels = _blocks(step, x, block)
+    if channels % (block * block):
+        raise step.refused("has channels that do not fill its blocks.")
+    channels //= block * block
+    crd = step.attribute("mode", "DCR") == "CRD"
+    shape = (rows, columns, channels, block, block) if crd else (rows, columns, block, block, channels)
+    split = layers.Reshape(shape, name=step.name("blocks"))(x.value)
+    turned = layers.Permute((1, 4, 2, 5, 3) if crd else (1, 3, 2, 4, 5), name=step.name("order"))(split)
+    return replace(x, value=layers.Reshape((rows * block, columns * block, channels), name=step.name())(turned))
+
+
+def space_to_depth(step: Step) -> Placed:
+    """The pixels of a block become channels."""
+    x, block = step.picture(), step.attribute("blocksize")
+    rows, columns, channels = _blocks(step, x, block)
+    if rows % block or columns % block:
+        raise step.refused("has blocks that do not fill its picture.")
+    shape = (rows // block, block, columns // block, block, channels)
+    split = layers.Reshape(shape, name=step.name("blocks"))(x.value)
+    turned = layers.Permute((1, 3, 2, 4, 5), name=step.name("order"))(split)
+    made = (rows // block, columns // block, channels * block * block)
+    return replace(x, value=layers.Reshape(made, name=step.name())(turned))
+
+
+def _blocks(step: Step, x: Placed, block: int) -> list[int]:
+    """Rows, columns and channels."""
+    if len(x.order) != 4 or block < 1:
+        raise step.refused("is of something else than pictures.")
+    return [_known(step, size) for size in x.value.shape[1:]]
 
 
 OPERATORS: dict[str, Callable[[Step], Any]] = {
     "MaxPool": max_pool, "AveragePool": average_pool, "Resize": resize,
     "GlobalAveragePool": _over_all(_GLOBAL_AVERAGE), "GlobalMaxPool": _over_all(_GLOBAL_MAX),
     "ReduceMean": _reduced(keras.ops.mean, _GLOBAL_AVERAGE), "ReduceMax": _reduced(keras.ops.max, _GLOBAL_MAX),
-    "ReduceSum": _reduced(keras.ops.sum),
+    "ReduceSum": _reduced(keras.ops.sum), "ReduceMin": _reduced(keras.ops.min),
+    "ReduceSumSquare": _of_squares, "ReduceL2": _length,
+    "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth,
 }  # fmt: skip

@@ -110,6 +110,14 @@ def pad(step: Step) -> Placed:
     around = [by_axis[axis] for axis in x.order]
     if mode == "constant" and number == 0 and around[-1] == (0, 0) and 3 <= rank <= 5:
         return replace(x, value=padded(x.value, around[1:-1], step))
+    if mode == "edge" and None not in x.value.shape[1:]:
+        value = x.value
+        for place, (before, behind) in enumerate(around):
+            if before or behind:
+                size = value.shape[place]
+                rows = np.clip(np.arange(-before, size + behind), 0, size - 1).tolist()
+                value = step.operation(keras.ops.take, value, rows, axis=place)
+        return replace(x, value=value)
     if mode not in ("constant", "reflect"):
         raise step.refused(f"in mode {mode} has no counterpart in Keras.")
     how: dict[str, Any] = {"constant_values": number} if mode == "constant" else {"mode": "reflect"}

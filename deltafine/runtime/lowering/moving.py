@@ -23,6 +23,7 @@ _OF_SEVERAL = ("Concatenate", "Stack", "Hstack", "Vstack")
 _OF_ONE = (
     "GetItem", "Transpose", "Split", "ArraySplit", "Unstack", "Flip", "Fliplr", "Flipud", "Roll", "Repeat", "Tile",
     "ExpandDims", "Squeeze", "Moveaxis", "Swapaxes", "BroadcastTo", "Ravel", "Reshape", "Rot90", "Pad",
+    "Take",
 )  # fmt: skip
 
 

@@ -137,3 +137,56 @@ def test_a_whole_number_input_is_taken_as_pixels():
     from deltafine.model.onnx_import.importing import imported_graph
 
     assert imported_graph(graph.proto(), "pixels").model.input_shape == (None, 8, 8, 3)
+
+
+def test_modules_that_the_newer_exporter_says_beside_a_node_give_the_names():
+    """``dynamo=True``: nodes are counted, and a convolution may say the layer that it was joined with."""
+    graph = Graph("batch", 3, 8, 8)
+    x = graph.add("Relu", graph.conv("input", 4, 3))
+    x = graph.add("Relu", graph.conv(x, 4, 4))
+    x = graph.add("Add", x, x)
+    graph.add("Flatten", graph.add("GlobalAveragePool", graph.add("Relu", x)))
+    said = [
+        ["layer1", "layer1.0", "layer1.0.bn1"], ["layer1", "layer1.0", "layer1.0.relu"],
+        ["features.1", "features.1.conv", "features.1.conv.0", "features.1.conv.0.1"], ["layer1.0", "layer1.0.relu"],
+        ["layer1", "layer1.0"], [], ["avgpool"], [],
+    ]  # fmt: skip
+    for number, (node, scopes) in enumerate(zip(graph.nodes, said, strict=True)):
+        node.name = f"node_{number}"
+        entry = node.metadata_props.add()
+        entry.key, entry.value = "pkg.torch.onnx.name_scopes", str(["", *scopes, f"call_{number}"])
+    weights = graph.nodes[0].input[1]
+    next(one for one in graph.weights if one.name == weights).name = "layer1.0.conv1.weight"
+    graph.nodes[0].input[1] = "layer1.0.conv1.weight"
+    from deltafine.model.onnx_import.importing import imported_graph
+
+    made = [operation.name for operation in imported_graph(graph.proto(), "named").model.operations]
+    assert made == [
+        "input", "layer1.0_conv1", "layer1.0_relu", "features.1_conv.0.1", "layer1.0_relu_1", "layer1.0_Add", "Relu",
+        "avgpool", "Flatten",
+    ]  # fmt: skip
+    assert answers_apart(graph.proto()) < 1e-5
+
+
+def test_the_runtime_computes_what_keras_has_no_layer_for():
+    """As in a U-Net with ``align_corners=True``, pixels that are shuffled, and groups that are normalised."""
+    graph = Graph("batch", 3, 8, 8)
+    x = graph.add("Relu", graph.conv("input", 4, 3))
+    y = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    y = graph.add("Resize", y, "", np.array([1, 1, 2, 2], "float32"), **how)
+    y = graph.add("Pad", graph.add("Concat", x, y, axis=1), np.array([0, 0, 2, 1, 0, 0, 0, 1]), mode="edge")
+    scale, offset = (graph.weight(values) for values in (np.linspace(1, 2, 8, dtype="float32"), graph.drawn(8)))
+    graph.add("GroupNormalization", graph.conv(y, 8, 8), scale, offset, num_groups=2)
+    graph.add("DepthToSpace", graph.add("Relu"), blocksize=2, mode="CRD")
+    graph.conv(graph.last, 2, 2)
+    from deltafine.model.onnx_import.importing import imported_graph
+
+    proto = graph.proto(21)
+    model = imported_graph(proto, "unet").model
+    runtime = DeltaRuntime(model, engine="numpy")
+    assert not [operation.name for operation in runtime.plan.operations if operation.kind == "keras"]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for frame in np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32"):
+        expected = session.run(None, {"input": frame.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(runtime.step(frame), expected, atol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from deltafine.errors import DeltafineError
 from deltafine.model.onnx_import.importing import imported_graph
@@ -75,6 +76,38 @@ CASES = {
     ),
     "bilinear, twice": built(("Resize", LAST, "", f32(1, 1, 2, 2), {"mode": "linear"})),
     "bilinear to a size": built(("Resize", LAST, "", "", i64(5, 11), {"mode": "linear", "axes": [2, 3]}), opset=18),
+    "bilinear, corner to corner": built(
+        ("Resize", LAST, "", f32(1, 1, 2, 2), {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+    ),
+    "cubic": built(("Resize", LAST, "", f32(1, 1, 2, 3), {"mode": "cubic", "cubic_coeff_a": -0.75})),
+    "pixels to a size of no whole factor": built(
+        ("Resize", LAST, "", "", i64(3, 4, 13, 4),
+         {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
+        shape=(3, 4, 8, 6),
+    ),
+    "pixels that become a block": built(("DepthToSpace", {"blocksize": 2}), channels=8),
+    "pixels that are shuffled": built(("DepthToSpace", {"blocksize": 2, "mode": "CRD"}), ("Relu", {}), channels=8),
+    "blocks that become channels": built(("SpaceToDepth", {"blocksize": 2}), ("Relu", {})),
+    "edges around": built(("Pad", LAST, i64(0, 0, 1, 3, 0, 0, 0, 2), {"mode": "edge"})),
+    "channels that are normalised alone": built(
+        ("InstanceNormalization", LAST, f32(1, 2, 3, 4), f32(4, 3, 2, 1), {"epsilon": 1e-4}), ("Relu", {}),
+    ),
+    "groups of channels that are normalised": built(
+        ("GroupNormalization", LAST, f32(1, 2, 3, 4), f32(4, 3, 2, 1), {"num_groups": 2, "epsilon": 1e-4}), opset=21,
+    ),
+    "groups of channels, normalised with a scale for each group": built(
+        ("GroupNormalization", LAST, f32(1, 2), f32(4, 3), {"num_groups": 2}), opset=18,
+    ),
+    "groups of values that are normalised": built(
+        ("Reshape", LAST, i64(0, 2, -1), {}),
+        ("InstanceNormalization", LAST, f32(1, 2), f32(3, 4), {}), ("Reshape", LAST, i64(0, 4, 8, 6), {}),
+    ),
+    "lengths of vectors": built(("GlobalAveragePool", {}), ("Flatten", {}), ("ReduceL2", {"axes": [1]})),
+    "sums of squares": built(("ReduceSumSquare", {"axes": [2, 3], "keepdims": 0})),
+    "the smallest of a column": built(("ReduceMin", {"axes": [2]}), ("Selu", {}), ("Celu", {"alpha": 0.5})),
+    "a reciprocal": built(("Exp", {}), ("Reciprocal", {})),
+    "sums and means of three": built(("Sum", LAST, LAST, LAST, {}), ("Mean", LAST, LAST, {})),
+    "swish": built(("Swish", {}), opset=24),
     "a transposed convolution": built(
         ("ConvTranspose", LAST, np.linspace(-1, 1, 4 * 5 * 9, dtype="float32").reshape(4, 5, 3, 3),
          np.linspace(0, 1, 5, dtype="float32"),
@@ -129,6 +162,33 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_operator_answers_as_onnx_runtime_does(case):
     assert answers_apart(CASES[case]) < 1e-5
+
+
+def of_groups(shape: np.ndarray) -> Graph:
+    """What PyTorch's older exporter makes of ``GroupNorm``, with shapes in nodes of their own."""
+    graph = Graph("batch", 3, 8, 6)
+    x = graph.conv("input", 4, 3)
+    groups, ones, zeros = (
+        graph.add("Constant", value=numpy_helper.from_array(values)) for values in (i64(0, 2, -1), f32(1, 1), f32(0, 0))
+    )
+    graph.add("Reshape", x, groups)
+    graph.add("InstanceNormalization", graph.last, ones, zeros, epsilon=1e-4)
+    graph.add("Reshape", graph.last, shape if len(shape) else graph.add("Shape", x))
+    graph.add("Add", graph.add("Mul", graph.last, CHANNELWISE[0]), CHANNELWISE[0])
+    return graph
+
+
+@pytest.mark.parametrize("shape", [i64(0, 4, 8, 6), i64(-1, 4, 8, 6), np.zeros(0, "int64")], ids=str)
+def test_three_operators_that_normalise_groups_are_one_layer(shape):
+    proto = of_groups(shape).proto()
+    assert answers_apart(proto) < 1e-5
+    kinds = [type(operation).__name__ for operation in imported_graph(proto, "groups").model.operations]
+    assert "GroupNormalization" in kinds
+    assert "Reshape" not in kinds
+
+
+def test_groups_of_another_shape_than_before_are_refused():
+    right_or_refused(of_groups(i64(0, 4, 6, 8)).proto(), "normalises groups of channels, and makes another shape")
 
 
 def test_shapes_that_are_computed_from_the_batch_are_known():
@@ -216,3 +276,21 @@ def test_pooling_of_any_attributes_is_right_or_refused(kind, kernel, strides, ce
         attributes["count_include_pad"] = int(counted)
     graph.add(kind, x, kernel_shape=kernel, strides=strides, **attributes)
     right_or_refused(graph.proto(), kind)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mode=st.sampled_from(["nearest", "linear", "cubic"]),
+    coordinates=st.sampled_from(["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]),
+    rounding=st.sampled_from(["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]),
+    size=st.tuples(*[st.integers(1, 13)] * 2), by_factor=st.booleans(),
+)  # fmt: skip
+def test_a_picture_of_any_other_size_is_right_or_refused(mode, coordinates, rounding, size, by_factor):
+    """From 8 x 6; ONNX Runtime reads factors and sizes."""
+    graph = Graph("batch", 3, 8, 6)
+    how = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+    if by_factor:
+        graph.add("Resize", graph.conv("input", 4, 3), "", f32(1, 1, size[0] / 4, size[1] / 4), **how)
+    else:
+        graph.add("Resize", graph.conv("input", 4, 3), "", "", i64(*size), axes=[2, 3], **how)
+    right_or_refused(graph.proto(18), "Resize")

@@ -31,17 +31,21 @@ def one(kind, *given, **attributes):
 WEIGHT = np.ones((4, 4, 3, 3), "float32")
 OPERATORS = {
     "LRN": one("LRN", size=3),
-    "DepthToSpace": one("DepthToSpace", blocksize=2),
+    "Det": one("Det"),
     "Conv.*strides and dilations": one("Conv", WEIGHT, strides=[2, 2], dilations=[2, 2]),
     "Softmax.*batch": one("Softmax", axis=0),
     "Transpose.*batch": one("Transpose", perm=[1, 0, 2, 3]),
     "Flatten.*batch": one("Flatten", axis=0),
     "Reshape.*batch": one("Reshape", np.array([-1])),
-    "Pad.*mode edge": one("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge"),
-    "Resize.*mode cubic": one("Resize", "", np.array([1, 1, 2, 2], "float32"), mode="cubic"),
+    "Pad.*mode wrap": one("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="wrap"),
+    "Resize.*mode cubic tf_crop_and_resize": one(
+        "Resize", np.zeros(8, "float32"), np.array([1, 1, 2, 2], "float32"), mode="cubic",
+        coordinate_transformation_mode="tf_crop_and_resize",
+    ),
+    "InstanceNormalization.*input 2": one("InstanceNormalization", "input", np.ones(4, "float32")),
     "Cast.*float32": one("Cast", to=TensorProto.INT32),
     "ReduceMean.*batch": one("ReduceMean", axes=[0]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
