@@ -127,4 +127,6 @@ def _what_is_left(out: Path) -> str:
         return f"the refined model is {refined}, its report is not written yet; go on with --resume"
     if (out / run_files.CHECKPOINTS).exists():
         return "no epoch was over; go on with --resume"
+    if any((out / run_files.FRAMES).glob(f"{run_files.TRIALS}*")):
+        return "the calibration was not over, and what it tried is kept; go on with --resume"
     return "nothing was saved yet; go on with --resume"

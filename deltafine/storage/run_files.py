@@ -34,6 +34,8 @@ LAST = "last.h5"
 CONTROL = "control.h5"
 
 FRAMES = "cache"
+TRIALS = "calibration-"
+"""How the names of files in a cache begin that have what a calibration tried."""
 TENSORBOARD = "tensorboard"
 
 RUNTIME = "runtime"

@@ -78,6 +78,38 @@ def test_a_later_run_tries_only_what_is_new_and_finds_the_same(tmp_path: Path, c
     assert 1 <= plays["larger"] < plays["alone"] / 2
 
 
+def test_a_calibration_that_was_stopped_goes_on_where_it_was(tmp_path: Path, counted: list[int]) -> None:
+    model, videos = write_small_model(tmp_path / "m.keras"), write_small_videos(tmp_path / "v")
+
+    class Stopping(Heard):
+        def progress(self, what: str, done: int, *_: Any) -> None:
+            if what == "calibrating" and done == 15:
+                raise KeyboardInterrupt
+
+    refine(model, videos, tmp_path / "whole", **HOW)
+    whole = len(counted)
+    with pytest.raises(KeyboardInterrupt):
+        refine(model, videos, tmp_path / "stopped", **HOW, listener=Stopping())
+    counted.clear()
+    heard = Heard()
+    refine(model, videos, tmp_path / "stopped", **HOW, resume=True, listener=heard)
+    assert any(words.startswith("15 trials of an earlier calibration are used") for words in heard.said)
+    assert len(counted) == whole - 15
+    assert thresholds(tmp_path / "stopped") == thresholds(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / "cache").exists()
+
+
+def test_what_is_tried_is_written_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed says no goodbye."""
+    now = iter(range(1000))
+    monkeypatch.setattr("deltafine.refinement.thresholds.trials.time.monotonic", lambda: float(next(now)))
+    trials = Trials(tmp_path / "t.json")
+    for second in range(45):
+        trials.put((float(second),), AllocationTrial(0.0, 1.0, 0.0))
+    assert 21 <= Trials(tmp_path / "t.json").known < 45
+    assert trials.known == 0
+
+
 def test_another_model_of_the_same_name_is_tried_anew(tmp_path: Path) -> None:
     videos, cache = write_small_videos(tmp_path / "v"), tmp_path / "c"
     model = small_model()

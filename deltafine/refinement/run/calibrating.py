@@ -60,6 +60,7 @@ class Calibrating:
         self.candidates: dict[float, list[np.ndarray]] = {}
         self.file = out / run_files.CHECKPOINTS / run_files.CALIBRATED
         self._prepared, self._settings = prepared, prepared.settings
+        self._cache = Path(prepared.settings.cache or out / run_files.FRAMES)
         self._original, self._calibrated, self._student = original, calibrated, student
         self._listener, self._trains = listener, trains
 
@@ -126,23 +127,25 @@ class Calibrating:
         settings, calibrated = self._settings, self._models[0]
         trials = self._trials(videos, loss, started_with)
         if trials.known:
-            self._listener.say(f"{trials.known} trials of an earlier calibration are used, from {settings.cache}.")
-        search = Allocation(self._calibrated(), self._original(), rms, videos, loss, trials)
-        search.explore(lambda done, total: self._listener.progress("calibrating", done, total))
-        if self._trains:
-            self._try_divergences(search, videos)
-        search.allocate(settings.divergence_to_train_from)
-        wake(calibrated, videos)
-        self._give_to_student()
-        search.allocate(settings.max_divergence)
-        wake(calibrated, videos)
-        trials.keep()
+            self._listener.say(f"{trials.known} trials of an earlier calibration are used, from {self._cache}.")
+        try:
+            search = Allocation(self._calibrated(), self._original(), rms, videos, loss, trials)
+            search.explore(lambda done, total: self._listener.progress("calibrating", done, total))
+            if self._trains:
+                self._try_divergences(search, videos)
+            search.allocate(settings.divergence_to_train_from)
+            wake(calibrated, videos)
+            self._give_to_student()
+            search.allocate(settings.max_divergence)
+            wake(calibrated, videos)
+        finally:
+            trials.keep()
 
     def _trials(self, videos: list[np.ndarray], loss: Loss, started_with: Mapping[str, str]) -> Trials:
-        """What earlier calibrations of this model tried on these videos, from the user's cache."""
+        """What earlier calibrations of this model tried on these videos, or this one before it was stopped."""
         settings = self._settings
         own_code = bool(settings.custom_objects) or ":" in settings.rule  # what it does may have changed
-        folder = None if settings.cache is None or own_code else Path(settings.cache)
+        folder = None if own_code else self._cache
         layers = list(delta_layers(self._models[0]))
         rule = [settings.rule, settings.granularity, settings.threshold_per]
         output = self._prepared.output

@@ -1,9 +1,10 @@
-"""What calibration tried, kept in the user's cache so that a later run on the same model and videos need not."""
+"""What calibration tried, kept in a cache so that a later run on the same model and videos, or this one, need not."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -12,10 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from deltafine.errors import DeltafineError, DeltafineWarning
+from deltafine.storage import run_files
 from deltafine.storage.files import CannotWrite, discard, make_folder, read_small, write_atomically
 
 VERSION = 1
 """Of what a trial does: another one makes what was kept before useless."""
+KEPT_EVERY = 20.0
+"""Seconds after which what was tried meanwhile is written."""
 _MOST_BYTES = 1 << 26
 
 
@@ -33,14 +37,18 @@ class Trials:
 
     Args:
         path: the file that they are kept in; None keeps them in memory alone.
+
+    Attributes:
+        known: how many are there from an earlier run.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._found: dict[tuple[float, ...], AllocationTrial] = {}
-        self._kept = 0
+        self._written = time.monotonic()
         if path is not None and path.exists():
             self._read(path)
+        self._kept = self.known = len(self._found)
 
     @classmethod
     def of(cls, folder: Path | None, what: Mapping[str, object], videos: Sequence[np.ndarray]) -> Trials:
@@ -57,25 +65,23 @@ class Trials:
         for video in videos:
             digest.update(f"{video.shape} {video.dtype} ".encode())
             digest.update(np.ascontiguousarray(video).data)
-        return cls(folder / f"calibration-{digest.hexdigest()[:24]}.json")
-
-    @property
-    def known(self) -> int:
-        """How many are there from an earlier run."""
-        return self._kept
+        return cls(folder / f"{run_files.TRIALS}{digest.hexdigest()[:24]}.json")
 
     def get(self, relative: tuple[float, ...]) -> AllocationTrial | None:
         """What these thresholds gave; None if nobody tried."""
         return self._found.get(relative)
 
     def put(self, relative: tuple[float, ...], trial: AllocationTrial) -> None:
-        """Remember a trial."""
+        """Remember a trial, and write what was tried if that was not done for a while."""
         self._found[relative] = trial
+        if time.monotonic() - self._written > KEPT_EVERY:
+            self.keep()
 
     def keep(self) -> None:
         """Write them, if there are more than before. A run goes on without; why is said."""
         if self._path is None or len(self._found) == self._kept:
             return
+        self._written = time.monotonic()
         content = json.dumps([[list(relative), *astuple(trial)] for relative, trial in self._found.items()]).encode()
         try:
             make_folder(self._path.parent)
@@ -98,7 +104,6 @@ class Trials:
             discard(path)
             said = f"What was kept is not used, and is made again: {path} ({error})."
             warnings.warn(said, DeltafineWarning, stacklevel=2)
-        self._kept = len(self._found)
 
 
 def _digest(content: bytes) -> str:
