@@ -19,7 +19,8 @@ from deltafine.settings import checked
 
 if TYPE_CHECKING:
     from deltafine.jobs.feed import Feed, Waiting
-    from deltafine.runtime.runtime import DeltaRuntime, DeltaStream
+    from deltafine.runtime.delta_stream import DeltaStream
+    from deltafine.runtime.runtime import DeltaRuntime
     from deltafine.video.named_source import NamedSource
     from deltafine.video.raw_frames import RawFormat
 

@@ -15,7 +15,7 @@ from deltafine.runtime.plan import Plan
 from deltafine.runtime.single_thread import entered
 
 if TYPE_CHECKING:
-    from deltafine.runtime.runtime import DeltaStream
+    from deltafine.runtime.delta_stream import DeltaStream
 
 
 def step_many(plan: Plan, frames: Mapping[DeltaStream, np.ndarray]) -> dict[DeltaStream, Any]:

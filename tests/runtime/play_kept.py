@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deltafine.runtime.runtime import PRECISIONS, DeltaRuntime, DeltaStream
+from deltafine.runtime.delta_stream import DeltaStream
+from deltafine.runtime.runtime import PRECISIONS, DeltaRuntime
 
 FRESH = "fresh"
 """Of a recomputation of the last frame from scratch, where others have the number of a frame."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from deltafine import DeltaRuntime
 from deltafine.layers import EventRule, Stream
 from deltafine.model import delta_layers
-from deltafine.runtime.runtime import DeltaStream
+from deltafine.runtime.delta_stream import DeltaStream
 from tests.runtime.models import MODELS, frame_shape, refined, video, weighted
 
 CLOSE = 1e-5

@@ -13,8 +13,8 @@ import pytest
 from keras import layers
 
 from deltafine import DeltafineError, DeltaRuntime
+from deltafine.runtime.delta_stream import DeltaStream
 from deltafine.runtime.plan import can_run_by_events
-from deltafine.runtime.runtime import DeltaStream
 from tests.runtime.models import MODELS, frame_shape, refined, video
 
 ENGINES = ("numba", "numpy")

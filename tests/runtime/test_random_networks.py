@@ -15,9 +15,9 @@ import tensorflow as tf
 from deltafine import DeltafineError, DeltaRuntime, find_activations, insert_deltas
 from deltafine.model import DeltaSettings
 from deltafine.runtime.autotuning import can_run_by_events
+from deltafine.runtime.delta_stream import DeltaStream
 from deltafine.runtime.numpy_stream import NumpyState
 from deltafine.runtime.plan import Plan
-from deltafine.runtime.runtime import DeltaStream
 from tests.runtime.random_networks import Fragile, Network, frames
 
 CLOSE = 2e-4

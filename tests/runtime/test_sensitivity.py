@@ -14,13 +14,13 @@ from deltafine import DeltafineError, DeltaRuntime, find_activations, insert_del
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, delta_layers
 from deltafine.runtime.controller import LEAST, MOST, Controller
+from deltafine.runtime.delta_stream import DeltaStream
 from deltafine.runtime.event_rules import follows_sensitivity
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numba_stream import NumbaState
 from deltafine.runtime.numpy_stream import NumpyState
 from deltafine.runtime.packed_plan import Program
 from deltafine.runtime.plan import Plan
-from deltafine.runtime.runtime import DeltaStream
 from tests.layers.own_rules import Halfway, Hysteresis
 from tests.runtime.models import MODELS, frame_shape, refined, video
 
