@@ -165,7 +165,7 @@ def test_exported_models_are_measured(rule: str, tmp_path: Path, videos: Path) -
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"task": "guess"}, "'task' is 'guess'.*'auto', 'classification', 'regression' or 'distill'"),
+        ({"task": "guess"}, "'task' is 'guess'.*'auto', 'classification', 'regression', 'distill' or 'outputs'"),
         ({"clip_output": "last"}, "clip output of this refined model is 'mean', not 'last'"),
         ({"rescale": "0..1"}, "leave --rescale out"),
         ({"size": "20x20"}, "frames of 16x16"),

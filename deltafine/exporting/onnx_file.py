@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +107,27 @@ def to_onnx(model: keras.Model, *, streaming: bool = False) -> bytes:
             return {name: tf.identity(value) for name, value in outputs.items()}
         return dict(zip(prediction_names(model), keras.tree.flatten(outputs), strict=True))
 
+    function = tf.function(run, input_signature=specs)
     try:
         with _quietly():
-            made, _ = tf2onnx.convert.from_function(
-                tf.function(run, input_signature=specs), input_signature=specs, opset=OPSET
-            )
+            made, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=OPSET)
     except Exception as error:  # the converter raises whatever the operation at fault raises
         text = " ".join(str(error).split())[:300]
         raise DeltafineError(f"tf2onnx cannot convert model '{model.name}' to ONNX ({text}).") from error
+    _keep_constants(made.graph, function.get_concrete_function().graph.captures)
     _replace_erfc(made.graph)
     _require_standard(model, made)
     return bytes(made.SerializeToString())
+
+
+def _keep_constants(made: Any, captures: Iterable[tuple[Any, Any]]) -> None:
+    """Constants that a model was built with, such as embedded positions, which the converter takes for inputs."""
+    import onnx
+
+    known = {inside.name: outside for outside, inside in captures}
+    for given in [one for one in made.input if one.name in known]:
+        made.input.remove(given)
+        made.initializer.append(onnx.numpy_helper.from_array(known[given.name].numpy(), given.name))
 
 
 def _replace_erfc(made: Any) -> None:

@@ -39,7 +39,7 @@ def ask(shell: str, line: str, *options: str, **more: str) -> subprocess.Complet
         ("deltafine refine --uni", []),  # an old name
         ("deltafine refine --granularity ", ["element", "pixel"]),
         ("deltafine refine --rule s", ["send-on-delta"]),
-        ("deltafine refine --task ", ["auto", "classification", "regression", "distill"]),
+        ("deltafine refine --task ", ["auto", "classification", "regression", "distill", "outputs"]),
         ("deltafine refine --rescale ", ["0..1", "-1..1", "caffe", "torch"]),
         ("deltafine export run --form s", ["stripped", "streaming"]),
         ("deltafine export run --format ", list(EXPORTS.names)),

@@ -111,7 +111,7 @@ def test_ctrl_c_exits_with_130_says_where_the_best_model_is_and_resume_goes_on(
 @pytest.mark.parametrize(
     ("what", "left"),
     [
-        ("calibrating", "nothing was saved yet"),
+        ("calibrating", "the calibration was not over, and what it tried is kept"),
         ("measuring streams, frames", "the refined model is {out}/refined.keras"),
     ],
 )

@@ -43,11 +43,12 @@ def test_those_that_are_there_answer_nearly_as_in_32_bits_and_the_others_are_nam
         assert not np.array_equal(answers[:, 0], answers[:, 1]), name  # 8 bits it is
 
 
-def test_an_exact_gelu_is_no_reason_to_leave_a_dense_runtime_out() -> None:
-    """TensorFlow computes it with erfc, which ONNX has not."""
+def test_an_exact_gelu_and_constant_positions_leave_no_dense_runtime_out() -> None:
+    """TensorFlow computes the one with erfc, which ONNX has not; the converter takes the others for inputs."""
     pytest.importorskip("onnxruntime")
     inputs = keras.Input((4, 4, 3))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, activation="gelu")(inputs)))
+    x = keras.layers.Reshape((16, 3))(inputs) + keras.layers.Embedding(16, 3)(np.arange(16)[None])
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, activation="gelu")(x)))
     found, missing = dense_runtimes(model, 1)
     assert not any("cannot run" in reason for reason in missing.values())
     frame = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)
