@@ -109,6 +109,8 @@ def to_onnx(model: keras.Model, *, streaming: bool = False) -> bytes:
 
     function = tf.function(run, input_signature=specs)
     try:
+        with _quietly(), _in_one_graph():
+            function.get_concrete_function()
         with _quietly():
             made, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=OPSET)
     except Exception as error:  # the converter raises whatever the operation at fault raises
@@ -176,6 +178,19 @@ def _nodes(made: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from _nodes(inner)
+
+
+@contextlib.contextmanager
+def _in_one_graph() -> Iterator[None]:
+    """Functions inside of others become part of their graph: Keras makes one, for XLA, of a convolution in groups."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 @contextlib.contextmanager

@@ -43,11 +43,13 @@ def test_those_that_are_there_answer_nearly_as_in_32_bits_and_the_others_are_nam
         assert not np.array_equal(answers[:, 0], answers[:, 1]), name  # 8 bits it is
 
 
-def test_an_exact_gelu_and_constant_positions_leave_no_dense_runtime_out() -> None:
-    """TensorFlow computes the one with erfc, which ONNX has not; the converter takes the others for inputs."""
+def test_gelu_constant_positions_and_groups_leave_no_dense_runtime_out() -> None:
+    """TensorFlow computes an exact GELU with erfc, which ONNX has not, and groups in a function for XLA; the converter
+    takes constants for inputs."""
     pytest.importorskip("onnxruntime")
     inputs = keras.Input((4, 4, 3))
-    x = keras.layers.Reshape((16, 3))(inputs) + keras.layers.Embedding(16, 3)(np.arange(16)[None])
+    grouped = keras.layers.Conv2D(3, 3, groups=3, padding="same")(inputs)
+    x = keras.layers.Reshape((16, 3))(grouped) + keras.layers.Embedding(16, 3)(np.arange(16)[None])
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, activation="gelu")(x)))
     found, missing = dense_runtimes(model, 1)
     assert not any("cannot run" in reason for reason in missing.values())
