@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ORIGINAL, REFINED, MEASURED = "original", "refined", "measured"
 SETTINGS = (
     *("model", "data", "streams", "task", "clip_output", "classes", "layout", "split", "validation", "seed"),
-    *("frames", "size", "fps", "rescale", "score", "output_weight", "allow_outside", "sensitivity_frames"),
+    *("frames", "size", "fps", "rescale", "score", "output_weight", "input", "allow_outside", "sensitivity_frames"),
 )
 """What the report of a measurement says of its settings."""
 
@@ -78,6 +78,7 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.jobs.worst_pictures import worst_pictures
+    from deltafine.measurement.given_inputs import give_inputs
     from deltafine.measurement.labelled_parts import labels_found, say_columns
     from deltafine.measurement.parts import weighted
     from deltafine.measurement.reference import check_reference, sentence_of
@@ -96,6 +97,7 @@ def measure_model(
         task_by_labels,
     )
     from deltafine.model import delta_layers, load, pixels_note
+    from deltafine.model.further_inputs import picture_shape
     from deltafine.model.loading import files_of
     from deltafine.report.text import ordinal
     from deltafine.workers import ALONE, cluster_of, join
@@ -142,6 +144,8 @@ def measure_model(
             check_labels(one.answers, task, labelled_of(one.answers.parts, opened, continuous), one.window)
         parts = weighted(measured.answers.parts, used.output_weight)
         output, labelled, continuous = output_of(measured.model, task, measured.clip_output, opened, continuous, parts)
+        for one in by_name.values():
+            give_inputs(one.model, used.input, labelled, continuous)
         if scoring is not None:
             scoring.check(measured.answers.shape, _has_labels(output, labelled, continuous))
         if used.cache is not None:
@@ -189,6 +193,8 @@ def measure_model(
             videos.scan("validation", progress=read, within=read)
         else:
             videos.use_cache(used.cache, announce=listener.say, progress=read, within=read)
+    for videos in (held or opened, continuous):
+        videos.require_further("validation", fps)
     if team.count > 1:
         files = [sha256(file) for path in (model, original) if path is not None for file in files_of(Path(path))]
         how = (__version__, measured.frames, fps, used.rescale, task, files, every, scoring and scoring.source)
@@ -233,7 +239,7 @@ def measure_model(
     with_pictures = team.chief and measured.window is None and measured.frames > 1
     pictures = draw_pictures(models, opened, frames=measured.frames) if with_pictures else []
     if team.chief:
-        shape, last = measured.clip_model.inputs[0].shape[2:], list(models)[-1]
+        shape, last = picture_shape(measured.clip_model), list(models)[-1]
         of_frames: Any = {"shape": tuple(shape), "fps": fps, "numbers": output.numbers}
         pictures += worst_pictures(last, figures[last].streams, continuous, **of_frames)
     told = {name: value for name, value in used.model_dump(mode="json").items() if name in SETTINGS}
@@ -321,10 +327,15 @@ def _as_answered(
     output: Output, task: Task, model: keras.Model, data: Dataset, frames: int, fps: float | None
 ) -> Output:
     """How answers are read, now that there are some, about the first clips."""
+    import keras
+    import numpy as np
+
     from deltafine.measurement.task import read_output
     from deltafine.model.clip_model import with_time
+    from deltafine.model.further_inputs import answered, picture_shape
 
-    height, width, channels = model.inputs[0].shape[2:]
+    height, width, channels = picture_shape(model)
     clips = data.clips("validation", frames=frames, size=(height, width), channels=channels, fps=fps, batch=4)
-    predictions = with_time(model).predict_on_batch(next(iter(clips)).frames)
+    shown = keras.ops.convert_to_tensor(next(iter(clips)).frames, "float32")
+    predictions = np.asarray(answered(with_time(model), shown))
     return read_output(output, task, predictions.reshape(-1, *predictions.shape[2:]))

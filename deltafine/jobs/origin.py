@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deltafine.video import Dataset
 
 HOW_IT_SPLIT = ("layout", "split", "classes", "validation", "seed")
-HOW_IT_READ = ("task", "output_weight", "frames", "size", "fps", *HOW_IT_SPLIT)
+HOW_IT_READ = ("task", "output_weight", "input", "frames", "size", "fps", *HOW_IT_SPLIT)
 """Settings of a run with which its model is measured again; not those that have to be trusted each time."""
 
 

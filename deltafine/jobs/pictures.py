@@ -42,9 +42,10 @@ def draw_pictures(models: Mapping[str, keras.Model], data: Dataset, *, frames: i
         Each picture with its PNG; none where no layer's input has height and width.
     """
     from deltafine.measurement.event_maps import event_maps
+    from deltafine.model.further_inputs import picture_shape
 
     found: list[tuple[Picture, bytes]] = []
-    shape = tuple(next(iter(models.values())).inputs[0].shape[2:])
+    shape = picture_shape(next(iter(models.values())))
     for video, clip in _clips(data, shape, frames):
         maps = {name: event_maps(model, clip) for name, model in models.items()}
         if not all(maps.values()):

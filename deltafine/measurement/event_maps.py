@@ -13,6 +13,7 @@ from deltafine.layers import Stream
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.fan_out_counts import is_covered
+from deltafine.model.further_inputs import inputs_of
 
 
 @dataclass(frozen=True)
@@ -51,5 +52,5 @@ def event_maps(clip_model: keras.Model, frames: np.ndarray) -> list[EventMap]:
             found.append(EventMap(path, share))
 
     with Stream():
-        graph.run(per_frame, [tf.cast(frames[None], tf.float32)], observe)
+        graph.run(per_frame, inputs_of(per_frame, tf.cast(frames[None], tf.float32)), observe)
     return found

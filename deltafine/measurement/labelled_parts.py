@@ -89,15 +89,17 @@ def labels_found(parts: Sequence[OutputPart]) -> str:
 
 def say_columns(output: Output, *measured: Dataset) -> list[str]:
     """What the user should know: which outputs have no labels, and which columns are not used."""
-    if output.truth is None:
-        return []
-    others = [part for part in output.parts if part.labels is None]
-    said = []
+    labelled, said = output.truth is not None, []
+    others = [part for part in output.parts if part.labels is None] if labelled else []
     if others:
         verb = "has" if len(others) == 1 else "have"
         said.append(f"{listed(others)} {verb} no labels, and the answers of the original are followed instead.")
-    used = {plain(part.name) for part in output.parts}
-    for table in _tables(measured):
+    for data in measured:
+        table, further = data.columns, data.further
+        if table is None or not (labelled or (further is not None and not further.constant)):
+            continue
+        used = {plain(part.name) for part in output.parts} if labelled else {table.names[-1]}
+        used |= set() if further is None else {plain(one.column) for one in further.wanted}
         unused = [name for name in table.names if name and name not in used]
         if unused:
             what, verb = ("column", "is") if len(unused) == 1 else ("columns", "are")

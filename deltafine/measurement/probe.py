@@ -27,6 +27,7 @@ from deltafine.measurement.factors import NOTHING, OUTPUTS, factors
 from deltafine.measurement.product_counting import Pair
 from deltafine.model import graph
 from deltafine.model.clip_model import times_of_calls, window_of, with_time
+from deltafine.model.further_inputs import inputs_of, packed_shape, picture_shape
 from deltafine.model.macs import MacLayer, all_entries
 from deltafine.model.tensor_products import operands_of
 from deltafine.model.time_axis import Steps
@@ -96,13 +97,15 @@ class Probe:
     """A clip model, ready to be measured.
 
     Args:
-        clip_model: as ``deltafine.model.insert_deltas`` makes it; (batch, time, height, width, channels) in.
+        clip_model: as ``deltafine.model.insert_deltas`` makes it; (batch, time, height, width, channels) in, and
+            further inputs, if any.
         in_graph: count on the device that the model runs on; default: where there is a GPU.
 
     Attributes:
         clip_model: the model as it was given.
         layers: places with MACs, in the order in which they run.
         deltas: delta layers, in the order in which they run.
+        frame_shape: (height, width, channels) of the pictures that it takes.
         window: frames that a network that takes clips sees at once, which are then counted as one; None for a
             per-frame network.
 
@@ -120,16 +123,18 @@ class Probe:
         self.delta_layers: list[DeltaActivation] = []
         self._in_graph = bool(tf.config.list_logical_devices("GPU")) if in_graph is None else in_graph
         self._taken: list[_Taken] = []
-        self.frame_shape: tuple[int, int, int] = tuple(clip_model.inputs[0].shape[2:])
+        self.frame_shape = picture_shape(clip_model)
         sample = (1, *self.frame_shape) if self.window is None else None
         self._entries = {entry.path: entry for entry in all_entries(self.model, sample)}
-        frames = tf.TensorSpec((None, self.window, *self.frame_shape), tf.float32)
+        frames = tf.TensorSpec((None, self.window, *packed_shape(clip_model)), tf.float32)
         self._fresh = tf.function(lambda clips: self._run(clips, None), input_signature=[frames], autograph=False)
         self._fresh.get_concrete_function()
         self._continued = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def run(self, frames: np.ndarray, state: list[tf.Tensor] | None = None, *, after_cut: bool = False) -> Piece:
         """Measure frames (batch, time, height, width, channels), any number type, pixels as the model takes them.
+
+        A model with further inputs finds their values in further lines, see ``deltafine.video.further_values``.
 
         With ``state`` of the previous piece, goes on where that ended; else every clip starts fresh. With
         ``after_cut``, that piece was of another video: the first frame counts as one that has none before it.
@@ -252,7 +257,7 @@ class Probe:
                 at_layers.append(_Taken((index,), tensor.into_layer(factor.fan)))
 
         with Stream(state, measuring=True) as stream:
-            (predictions,) = graph.run(self.model, [clips], observe)
+            (predictions,) = graph.run(self.model, inputs_of(self.model, clips), observe)
         self._taken = at_layers + at_deltas
         counted = [tensor.count(in_graph=self._in_graph) for tensor in tensors]
         return predictions, counted, stream.state, [_some(features) for features in into_last]

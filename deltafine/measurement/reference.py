@@ -24,6 +24,7 @@ from deltafine.measurement.parts import split
 from deltafine.measurement.relative_error import RelativeError
 from deltafine.measurement.side_by_side import VALUES_AT_ONCE
 from deltafine.model.clip_model import with_time
+from deltafine.model.further_inputs import answered, picture_shape
 from deltafine.model.insert import RESCALES
 from deltafine.video import Dataset
 
@@ -265,7 +266,7 @@ def _advice_without_any(reference: Reference) -> str:
 
 def _step(data: Dataset, model: keras.Model, frames: int, fps: float | None) -> tuple[dict[str, Any], int, int]:
     """How clips are taken, every so many-th of them, and how many that gives."""
-    height, width, channels = model.inputs[0].shape[2:]
+    height, width, channels = picture_shape(model)
     videos = max(1, len(data.select("validation")))
     how: dict[str, Any] = {"frames": frames, "size": (height, width), "channels": channels, "fps": fps, "batch": 1}
     how["clips_per_video"] = -(-CLIPS // videos)
@@ -280,11 +281,11 @@ def _sample(model: keras.Model, data: Dataset, output: Output, frames: int, fps:
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     videos: list[np.ndarray] = []
-    values = frames * int(np.prod(model.inputs[0].shape[2:]))
+    values = frames * int(np.prod(picture_shape(model)))
     at_once = max(1, min(_AT_ONCE, VALUES_AT_ONCE // values))
     for clips in _grouped(data.clips("validation", **how, batches=(0, every)), at_once):
         shown = np.concatenate([clip.frames for clip in clips])
-        predictions = np.asarray(answering(keras.ops.convert_to_tensor(shown, "float32"), training=False), np.float32)
+        predictions = np.asarray(answered(answering, keras.ops.convert_to_tensor(shown, "float32")), np.float32)
         steps = predictions.shape[1]
         if predictions.ndim > 3:
             predictions = predictions.reshape(*predictions.shape[:2], -1, predictions.shape[-1])

@@ -12,6 +12,7 @@ from deltafine.document.controls import Controls
 from deltafine.document.figures import Figures, Measurement
 from deltafine.errors import DeltafineError
 from deltafine.measurement.collector import Collector
+from deltafine.measurement.given_inputs import give_inputs
 from deltafine.measurement.held_runs import run_held
 from deltafine.measurement.metric import Answered, Metric, Subject
 from deltafine.measurement.output import Output
@@ -124,6 +125,9 @@ def _measure(
     how: Mapping[str, Any],
 ) -> tuple[dict[str, Measurement], Controls | None]:
     probes = {name: probe_of(model) for name, model in models.items()}
+    for one in (data, streams):
+        if one.further is None:
+            give_inputs(next(iter(probes.values())).clip_model, (), one)
     streamed, found = _on_streams(probes, streams, **how, **controls)
     clipped = measure_clips(probes, data, frames=frames, **how)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}, found

@@ -42,6 +42,7 @@ class SimpleControls:
         output = next(iter(subjects.values())).output
         self._labelled = labelled
         self._window = next(iter(subjects.values())).probe.window is not None
+        self._height = next(iter(subjects.values())).probe.frame_shape[0]
         self._scoring = scoring
         self._held = HeldAnswers(output, labelled, scoring)
         self._gate = MotionGate(output, labelled, scoring=scoring)
@@ -64,13 +65,13 @@ class SimpleControls:
         """Judge the next piece of a stream.
 
         Args:
-            frames: (frames, height, width, channels) uint8.
+            frames: (frames, height, width, channels) uint8, with the lines of further values.
             answers: of the models, one row.
             work_item: by which floating-point sums are kept.
         """
         if self._with_original:
             self._held.update(answers[ORIGINAL], work_item, window=self._window)
-            self._gate.update(frames, answers[ORIGINAL], work_item, window=self._window)
+            self._gate.update(frames[..., : self._height, :, :], answers[ORIGINAL], work_item, window=self._window)
         for one in self._subset:
             one.update(frames, next(iter(answers.values())), work_item)
         for name, age in self._ages.items():

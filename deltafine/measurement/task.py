@@ -377,4 +377,5 @@ def _with_videos(
     )
     made = Dataset(data.path, found, data.examination.limits)
     made.examination.adopt(data.examination.indexes)
+    made.give_further(data.further)
     return made

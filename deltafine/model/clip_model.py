@@ -62,7 +62,7 @@ def window_of(clip_model: keras.Model) -> int | None:
             f"Model '{clip_model.name}' has neither a layer '{FRAME_PREDICTIONS}' nor '{CLIP_PREDICTION}' to measure: "
             "make a clip model of it, with insert_deltas."
         )
-    length: int | None = clip_model.inputs[0].shape[1]
+    length: int | None = graph.frames_input(clip_model).shape[1]
     if length is None:
         raise DeltafineError(
             f"Model '{clip_model.name}' takes clips of any length, so it is not known how many frames it sees at once: "

@@ -108,7 +108,7 @@ def _added(plan: SitePlan, selected: Iterable[str]) -> list[str]:
             if guard.keeps(value) and call not in plan.gates:
                 continue
             for name in guard.places_before(value):
-                if name not in guard.names:
+                if name not in guard.names and not plan.is_further_input(name):
                     guard.add(name)
                     found.append(name)
     return found
@@ -133,6 +133,8 @@ def _why_not(plan: SitePlan, name: str) -> str:
         return impossible
     if "float" not in values[0].dtype:
         return f"holds {values[0].dtype}, not floating-point numbers"
+    if plan.is_further_input(name):
+        return "an input beside the frames: all of its changes are sent"
     call = plan.activations.get(name)
     if call is None:
         return ""

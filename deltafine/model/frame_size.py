@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deltafine.errors import DeltafineError
 from deltafine.model import graph
+from deltafine.model.further_inputs import further_inputs
 
 if TYPE_CHECKING:
     import keras
@@ -26,10 +27,10 @@ def frame_shape(model: keras.Model, size: str | None) -> tuple[int | None, ...] 
     if size is None:
         return None
     height, width = parsed_size(size)
-    tensors = graph.input_tensors(model)
-    if len(tensors) != 1 or len(tensors[0].shape) not in (4, 5):
+    frames = graph.frames_input(model)
+    if len(frames.shape) not in (4, 5):
         raise DeltafineError(f"Model '{model.name}' has not one image input, so a frame size says nothing.")
-    *lead, _, _, channels = tensors[0].shape[1:]
+    *lead, _, _, channels = frames.shape[1:]
     return (*lead, height, width, channels)
 
 
@@ -56,19 +57,14 @@ def sample_shape(model: keras.Model, size: str | None, frames: int | None) -> tu
     Raises:
         DeltafineError: the model takes something else than frames or clips, or sizes are missing or do not fit.
     """
-    shape = model.inputs[0].shape
-    further = [tensor for tensor in model.inputs if len(tensor.shape) < 4]
-    if further and len(further) == len(model.inputs) - 1:
-        named = ", ".join(f"'{tensor.name}' {tuple(tensor.shape)}" for tensor in further)
-        raise DeltafineError(
-            f"The model takes {named} beside its frames, and deltafine needs one input, the frames: give the others a "
-            "constant, as docs/refine.md shows (What cannot be refined)."
-        )
-    if len(model.inputs) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
+    shape = graph.frames_input(model).shape
+    images = [tensor for tensor in model.inputs if len(tensor.shape) >= 4]
+    if len(images) != 1 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
         raise DeltafineError(
             f"The model takes {[tuple(tensor.shape) for tensor in model.inputs]}; deltafine needs one input of frames "
             "(batch, height, width, 1 or 3 channels), or of clips (batch, time, height, width, 1 or 3 channels)."
         )
+    further_inputs(model)  # refuses those that are no numbers of a frame
     *length, height, width, channels = shape[1:]
     given = frame_shape(model, size)
     if given is not None:

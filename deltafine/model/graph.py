@@ -23,6 +23,8 @@ Graph: TypeAlias = keras.Model | keras.Function
 """Functional or Sequential models, and bare functions of Keras."""
 Tensors: TypeAlias = keras.KerasTensor | list[keras.KerasTensor] | dict[str, keras.KerasTensor]
 """The symbolic inputs or outputs of a graph, as the user gave them."""
+_CHANNELS = (1, 3)
+"""That a frame may have."""
 OnCall = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -44,6 +46,13 @@ def as_function(model: Graph) -> keras.Function:
 def input_tensors(model: Graph) -> list[keras.KerasTensor]:
     """The symbolic inputs of a graph, flat, in order."""
     return list(as_function(model).inputs)
+
+
+def frames_input(model: Graph) -> keras.KerasTensor:
+    """The input that takes frames or clips; the first one where none can be told from the others."""
+    tensors = input_tensors(model)
+    pictures = [tensor for tensor in tensors if len(tensor.shape) in (4, 5) and tensor.shape[-1] in _CHANNELS]
+    return pictures[0] if len(pictures) == 1 else tensors[0]
 
 
 def output_structure(model: Graph) -> Tensors:

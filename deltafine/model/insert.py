@@ -53,7 +53,8 @@ def insert_deltas(
 
     The clip model takes ``(batch, time, ...)``, runs the per-frame network on all frames at once (layer names
     kept), gives ``(batch, time, ...)`` in its layer ``frame_predictions`` and one prediction per clip in
-    ``clip_prediction``. For a model with several outputs these names are followed by ``_<output name>``.
+    ``clip_prediction``. For a model with several outputs these names are followed by ``_<output name>``. Further
+    inputs of the network, such as a speed, get time as well: ``(batch, time, ...)``.
 
     A model that takes clips already (an input of rank 5) is rewritten as it stands; ``clip_output`` has no say, and its
     output is ``clip_prediction``.
@@ -89,7 +90,13 @@ def insert_deltas(
     tensors = graph.input_tensors(model)
     whole = takes_clips(model)
     input_sites = sites[0].plan.input_sites if sites else {}
-    clips = [_clip_input(tensor, frames, frame_shape, rescale, whole, names) for tensor in tensors]
+    pictures = graph.frames_input(model)
+    clips = [
+        _clip_input(tensor, frames, frame_shape, rescale, whole, names)
+        if tensor is pictures or whole
+        else names.input(tensor.name, (None, frames, *tensor.shape[1:]), tensor.dtype)
+        for tensor in tensors
+    ]
     values, clock = [], None
     for tensor, clip in zip(tensors, clips, strict=True):
         label = f"_{tensor.name}" if len(tensors) > 1 else ""
@@ -97,7 +104,7 @@ def insert_deltas(
         if not whole:
             value, own_clock = names.make(FoldTime, f"fold_time{label}", dtype=clip.dtype)(clip)
             clock = own_clock if clock is None else clock
-        if rescale is not None:
+        if rescale is not None and tensor is pictures:
             value = _rescaled(value, rescale, names, f"frame_rescaling{label}", tensor.dtype)
         site = input_sites.get(tensor.name, "")
         values.append(rewriter.after(site, value, clock, policy=tensor.dtype, names=names))

@@ -89,6 +89,11 @@ class SitePlan:
         """Whether the site is an input of the model."""
         return site_name in self.input_sites.values()
 
+    def is_further_input(self, site_name: str) -> bool:
+        """Whether the site is an input beside the frames, which holds a few numbers."""
+        ranks = [len(value.shape) for value in self.trace.inputs.values()]
+        return self.is_input(site_name) and len(self.places[site_name][0].shape) < 4 <= max(ranks)
+
     def is_inside(self, site_name: str) -> bool:
         """Whether the site is inside a layer of which the calls inside stand for its own."""
         return any(site_name.startswith(self.trace.homes[layer]) for layer in self.trace.insides)

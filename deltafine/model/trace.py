@@ -126,8 +126,8 @@ def trace(
 
     Args:
         model: the model.
-        frame_shape: shape of one input sample without the batch axis, for a model with one input that
-            takes any size; by default the model's own.
+        frame_shape: shape of one input sample without the batch axis, for a model that takes frames of any size;
+            by default the model's own. Further inputs keep theirs, but for the time that they have in common.
         open_wrappers: show what ``TimeDistributed`` runs on each frame; else it is one call.
         opener: asked of each layer what is inside it; by default all of them stay whole.
 
@@ -137,7 +137,7 @@ def trace(
     tensors = graph.input_tensors(model)
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if frame_shape is not None:
-        shapes = [_fitting(shapes, tuple(frame_shape))]
+        shapes = _fitting(model, tuple(frame_shape))
     for tensor, shape in zip(tensors, shapes, strict=True):
         if any(size is None for size in shape[1:]):
             raise DeltafineError(
@@ -154,14 +154,22 @@ def trace(
     return result
 
 
-def _fitting(shapes: list[tuple[int | None, ...]], frame_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    if len(shapes) != 1:
-        raise DeltafineError(f"A frame size cannot be given for a model with {len(shapes)} inputs.")
-    own = shapes[0][1:]
+def _fitting(model: keras.Model, frame_shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
+    """Shapes of all inputs, that of the frames being this one."""
+    frames = graph.frames_input(model)
+    own = tuple(frames.shape[1:])
     fits = len(own) == len(frame_shape) and all(a in (None, b) for a, b in zip(own, frame_shape, strict=True))
     if not fits:
         raise DeltafineError(f"Frames of shape {frame_shape} do not fit the model's input shape {own}.")
-    return (shapes[0][0], *frame_shape)
+    found = []
+    for tensor in graph.input_tensors(model):
+        batch, *sizes = tensor.shape
+        if tensor is frames:
+            sizes = list(frame_shape)
+        elif len(own) == 4 and sizes[:1] == [None]:
+            sizes = [frame_shape[0], *sizes[1:]]
+        found.append((batch, *sizes))
+    return found
 
 
 @dataclass(frozen=True)

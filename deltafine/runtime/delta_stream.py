@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from deltafine.errors import DeltafineError
 from deltafine.runtime.controller import Controller, checked_sensitivity
 from deltafine.runtime.event_rules import follows_sensitivity
 from deltafine.runtime.frame_counts import FrameCounts
+from deltafine.runtime.given_values import accepted_inputs
 from deltafine.runtime.output_structure import packed
 from deltafine.runtime.plan import Plan
 from deltafine.runtime.single_thread import NotCopied, alone
@@ -50,6 +51,7 @@ class DeltaStream(NotCopied):
         self._every, self._number = every, 0  # of the next frame
         self._counts: FrameCounts | None = None
         self._underway = False
+        self._beside: dict[int, np.ndarray] = {}
         self._sensitivity = 1.0
         self._by_time = budget_ms is not None
         budget = budget_ms if budget_macs is None else budget_macs * plan.dense_macs()
@@ -93,7 +95,7 @@ class DeltaStream(NotCopied):
         return self._counts
 
     @alone
-    def step(self, frame: np.ndarray) -> Any:
+    def step(self, frame: np.ndarray, further: Mapping[str, Any] | None = None) -> Any:
         """Advance by one frame.
 
         Of a runtime that runs on every k-th frame, the others are not looked at: the prediction is that of the last
@@ -101,25 +103,28 @@ class DeltaStream(NotCopied):
 
         Args:
             frame: (height, width, channels), any number type, pixels as the model takes them.
+            further: by name, the number or vector for each input that the model has beside its frames.
 
         Returns:
             The model's prediction for this frame, float32; of a model with several outputs a tuple, list or dict of
             them, as the model gives them.
 
         Raises:
-            DeltafineError: the frame is not of the model's shape, or holds NaN or infinity; it is left out, and the
-                next is compared with the one before. Or another thread is using this stream.
+            DeltafineError: the frame is not of the model's shape, or holds NaN or infinity, or what comes with it is
+                not what the model takes; it is left out, and the next is compared with the one before. Or another
+                thread is using this stream.
         """
-        pixels = self._accepted(frame)
+        pixels = self._accepted(frame, further)
         begin = time.perf_counter()
         first = self._begun(held=pixels is None)
         if pixels is not None:
             self.state.step(pixels)
         return self._ended(first, 1e3 * (time.perf_counter() - begin))
 
-    def _accepted(self, frame: np.ndarray) -> np.ndarray | None:
+    def _accepted(self, frame: np.ndarray, further: Mapping[str, Any] | None = None) -> np.ndarray | None:
         """The pixels of a frame, if it can be used; None if this is one that is not looked at."""
         pixels = np.asarray(frame)
+        self._beside = accepted_inputs(self._plan, further)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
             raise DeltafineError(
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
@@ -137,6 +142,8 @@ class DeltaStream(NotCopied):
     def _begun(self, *, held: bool) -> bool:
         """The state is going to be advanced, or the prediction held; returns whether this is a first frame."""
         self._counts, self._underway = FrameCounts(self._plan) if held else None, not held
+        if not held and self._beside:
+            self.state.give(self._beside)
         return self.state.fresh
 
     def _ended(self, first: bool, milliseconds: float) -> Any:

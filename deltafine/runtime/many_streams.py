@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from deltafine.runtime.delta_stream import DeltaStream
 
 
-def step_many(plan: Plan, frames: Mapping[DeltaStream, np.ndarray]) -> dict[DeltaStream, Any]:
+def step_many(
+    plan: Plan,
+    frames: Mapping[DeltaStream, np.ndarray],
+    further: Mapping[DeltaStream, Mapping[str, Any]] | None = None,
+) -> dict[DeltaStream, Any]:
     """See ``DeltaRuntime.step_many``."""
     if not isinstance(frames, Mapping):
         raise DeltafineError("Frames of several streams are given by stream: step_many({stream: frame, ...}).")
@@ -27,7 +31,7 @@ def step_many(plan: Plan, frames: Mapping[DeltaStream, np.ndarray]) -> dict[Delt
     with ExitStack() as in_use:
         for stream in frames:
             in_use.enter_context(entered(stream))
-        pixels = {stream: stream._accepted(frame) for stream, frame in frames.items()}
+        pixels = {stream: stream._accepted(frame, (further or {}).get(stream)) for stream, frame in frames.items()}
         begin = time.perf_counter()
         first = {stream: stream._begun(held=pixels[stream] is None) for stream in frames}
         looked_at = {stream: frame for stream, frame in pixels.items() if frame is not None}

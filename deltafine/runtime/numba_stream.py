@@ -17,7 +17,7 @@ from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, Memory, addre
 from deltafine.runtime.kernels.network import all_finite, count_macs, run_network
 from deltafine.runtime.kernels.vectors import LANES
 from deltafine.runtime.packed_plan import Program
-from deltafine.runtime.plan import DELAY, UNKNOWN, Operation, begins_anew
+from deltafine.runtime.plan import DELAY, GIVEN, UNKNOWN, Operation, begins_anew
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -75,6 +75,7 @@ class NumbaState(NotCopied):
             program.plan, self.memory_arrays.sent_bytes, self._views[program.plan.operations[0].output]
         )
         self._delayed = {delay.output: np.zeros(shapes[delay.output], np.float32) for delay in program.plan.delays}
+        self._given = {one.output: np.zeros(shapes[one.output], np.float32) for one in program.plan.further}
         self.reset()
 
     def _address(self) -> None:
@@ -91,6 +92,11 @@ class NumbaState(NotCopied):
         self._reader.reset()
         self.fresh, self._compare_all, self._anew, self.frames = True, False, False, 0
         self._restarting = False
+
+    def give(self, further: Mapping[int, np.ndarray]) -> None:
+        """Set further inputs, by tensor, for the next frames; all of them before a first one."""
+        for index, values in further.items():
+            self._given[index][...] = values.reshape(self._given[index].shape)
 
     def go_on_from(self, values: Sequence[np.ndarray]) -> None:
         """Go on with the values of another engine, (height, width, channels) of each tensor.
@@ -128,7 +134,7 @@ class NumbaState(NotCopied):
         own = [getattr(arrays, name) for name in OWN]
         if arrays.thresholds is not self.program.thresholds:
             own += [arrays.thresholds, arrays.levels]
-        own += [self.table, self._first, self._count, *self._delayed.values()]
+        own += [self.table, self._first, self._count, *self._delayed.values(), *self._given.values()]
         return owned_bytes([*own, *self._reader.arrays])
 
     def value(self, index: int) -> np.ndarray:
@@ -228,6 +234,8 @@ class NumbaState(NotCopied):
         plan = self.program.plan
         if plan.operations[first].kind == DELAY:
             self._keep(first, plan.operations[first], self._delayed[plan.operations[first].output])
+        elif plan.operations[first].kind == GIVEN:
+            self._keep(first, plan.operations[first], self._given[plan.operations[first].output])
         elif plan.own_rule(plan.operations[first]) is not None:
             self._run_own_rule(first, plan.operations[first])
         elif plan.operations[first].restarts:

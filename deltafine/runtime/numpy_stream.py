@@ -15,7 +15,7 @@ from deltafine.runtime.array_sizes import owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.numpy_tables import attended, blended, gathered, reached_by_table
-from deltafine.runtime.plan import DELAY, ELEMENTWISE, MACS, UNKNOWN, WHOLE, Operation, Plan, begins_anew
+from deltafine.runtime.plan import DELAY, ELEMENTWISE, GIVEN, MACS, UNKNOWN, WHOLE, Operation, Plan, begins_anew
 from deltafine.runtime.single_thread import NotCopied
 
 KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.ndarray]]
@@ -39,6 +39,7 @@ class NumpyState(NotCopied):
         self.values = [np.zeros(tensor.shape, np.float32) for tensor in self.plan.tensors]
         self.changed = [np.zeros(tensor.shape[:2], np.int32) for tensor in self.plan.tensors]
         self._delayed = {delay.output: np.zeros_like(self.values[delay.output]) for delay in self.plan.delays}
+        self._given = {one.output: np.zeros_like(self.values[one.output]) for one in self.plan.further}
         self._counts = FrameCounts(self.plan)
         self.fresh, self._compare_all, self.frames = True, False, 0
         self._restarting = False
@@ -47,6 +48,11 @@ class NumpyState(NotCopied):
         """Multiply thresholds from the next frame on; in it, ``compare_all``, also of values that stand still."""
         self._sensitivity = np.float32(sensitivity)
         self._compare_all |= compare_all
+
+    def give(self, further: Mapping[int, np.ndarray]) -> None:
+        """Set further inputs, by tensor, for the next frames; all of them before a first one."""
+        for index, values in further.items():
+            self._given[index][...] = values.reshape(self._given[index].shape)
 
     def value(self, index: int) -> np.ndarray:
         """A copy of the current value of a tensor, (height, width, channels)."""
@@ -64,7 +70,7 @@ class NumpyState(NotCopied):
     @property
     def memory(self) -> int:
         """Bytes of state."""
-        return owned_bytes([*self.values, *self.changed, *self._counts.arrays, *self._delayed.values()])
+        return owned_bytes([*self.values, *self.changed, *self._counts.arrays, *self._delayed.values(), *self._given.values()])
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""
@@ -122,7 +128,7 @@ class NumpyState(NotCopied):
         """(height, width) bool: the output rows that a change of the inputs reaches."""
         height, width, _ = self.plan.tensors[operation.output].shape
         everywhere: np.ndarray = np.ones((height, width), bool)
-        if self.fresh or operation.kind in ("input", DELAY) or self.plan.own_rule(operation) is not None:
+        if self.fresh or operation.kind in ("input", DELAY, GIVEN) or self.plan.own_rule(operation) is not None:
             return everywhere
         if operation.restarts:
             return everywhere
@@ -153,6 +159,8 @@ class NumpyState(NotCopied):
             return given[active]
         if kind == DELAY:
             return self._delayed[operation.output][active]
+        if kind == GIVEN:
+            return self._given[operation.output][active]
         if kind == UNKNOWN:
             return given.reshape(-1, self.plan.tensors[operation.output].shape[2])
         channels = self.plan.tensors[operation.output].shape[2]

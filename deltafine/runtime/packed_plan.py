@@ -16,7 +16,7 @@ from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
-from deltafine.runtime.plan import Operation, Plan
+from deltafine.runtime.plan import DELAY, GIVEN, Operation, Plan
 from deltafine.runtime.sums_at_once import sums_at_once
 from deltafine.runtime.tensor_layout import Room, round_up, zeros_around
 from deltafine.runtime.working_space import WorkingSpace
@@ -169,7 +169,7 @@ class Program:
     def _row(self, operation: Operation) -> list[int]:
         row = dict.fromkeys(range(layout.COLUMNS), 0)
         row |= {
-            layout.KIND: layout.KINDS.index(operation.kind),
+            layout.KIND: layout.KINDS.index(DELAY if operation.kind == GIVEN else operation.kind),  # both in Python
             layout.INPUTS: self._link(operation.inputs),
             layout.INPUT_COUNT: len(operation.inputs),
             layout.OUTPUT: operation.output,

@@ -34,6 +34,8 @@ MACS = ("conv", "depthwise")
 ELEMENTWISE = ("add", "subtract", "multiply", "average", "maximum", "minimum", "divide", "power", "prelu")
 UNKNOWN = "keras"
 DELAY = "delay"
+GIVEN = "given"
+"""The kind of a further input: numbers that are given with each frame."""
 WHOLE = (UNKNOWN, "attention")
 """Kinds whose multiply-accumulates are carried out, and count, for the whole frame or not at all."""
 
@@ -96,8 +98,8 @@ class Operation:
         kind: ``input``, ``identity``, ``conv``, ``depthwise``, ``max_pool``, ``average_pool``, ``global_average``,
             ``global_max``, ``place`` (padding, cropping, upsampling), ``reshape``, ``concatenate``, ``gather`` (values
             in any other order), ``blend`` (weighted sums of positions), ``constant``, ``attention``, one of
-            ``ELEMENTWISE``, ``delay`` (what a tensor was in the frame before, zeros in a first one), or ``keras``: a
-            call that only Keras knows.
+            ``ELEMENTWISE``, ``delay`` (what a tensor was in the frame before, zeros in a first one), ``given`` (a
+            further input, which comes with each frame), or ``keras``: a call that only Keras knows.
         name: path of the Keras call it comes from; of a convolution with its stage, as reports name it.
         inputs, output: indices of tensors.
         kernel, strides, dilation: (height, width) of a convolution or of pooling.
@@ -115,6 +117,7 @@ class Operation:
         finish: what is done to each output row.
         before: of a delay, the tensor whose value in the frame before it gives; -1 for others.
         restarts: whether it is the delta layer of a state, and begins anew with it.
+        whole, most: of a further input, whether its numbers are whole, and what they are below; 0 for any.
         layer: class of the Keras layer it comes from.
     """
 
@@ -134,6 +137,8 @@ class Operation:
     finish: Finish = field(default_factory=Finish)
     before: int = -1
     restarts: bool = False
+    whole: bool = False
+    most: int = 0
     layer: str = ""
 
 
@@ -192,17 +197,23 @@ class Plan:
         return operation.kind == UNKNOWN or self._stands_alone(operation)
 
     def _stands_alone(self, operation: Operation) -> bool:
-        return operation.kind == DELAY or self.own_rule(operation) is not None or operation.restarts
+        return operation.kind in (DELAY, GIVEN) or self.own_rule(operation) is not None or operation.restarts
 
     @property
     def delays(self) -> list[Operation]:
         """Operations that give what was in the frame before."""
         return [operation for operation in self.operations if operation.kind == DELAY]
 
+    @property
+    def further(self) -> list[Operation]:
+        """Further inputs, each named as in the model, and in its order."""
+        found = [operation for operation in self.operations if operation.kind == GIVEN]
+        return sorted(found, key=lambda operation: operation.output)
+
     def sections(self) -> list[tuple[int, int]]:
         """Operations from ... to that run in one go: by kernels, or neighbours that are left to Keras.
 
-        A delay, the delta layer of a state, and one with an event rule of the user's own, stands alone.
+        A delay, a further input, the delta layer of a state, and one with an event rule of the user's own, stands alone.
         """
         bounds: list[tuple[int, int]] = []
         before: object = None

@@ -42,7 +42,8 @@ KerasCall = Callable[[Sequence[Operation], Mapping[int, np.ndarray]], list[np.nd
 class DeltaRuntime(NotCopied):
     """A model compiled for inference frame by frame, and one stream to begin with.
 
-    Frames of a video go through ``step`` one by one; ``reset`` starts another video. For several videos at once, ask
+    Frames of a video go through ``step`` one by one; ``reset`` starts another video. What a model takes beside its
+    frames is given with each of them: ``runtime.step(frame, {"speed": 3.5})``. For several videos at once, ask
     for more streams: they share the weights and have a state each, and each may be used by a thread of its own. ::
 
         with deltafine.DeltaRuntime("run/") as runtime:
@@ -137,6 +138,11 @@ class DeltaRuntime(NotCopied):
         if budget_macs is not None and not self.plan.dense_macs():
             raise DeltafineError(f"Model '{self.plan.name}' has no MACs that could be kept at a budget.")
         self._exact = self.plan
+        if precision == "int8" and self.plan.further:
+            named = ", ".join(f"'{operation.name}'" for operation in self.plan.further)
+            raise DeltafineError(
+                f"Model '{self.plan.name}' takes {named} beside its frames, which int8 does not know: use float32."
+            )
         if precision == "int8" and self.plan.delays:
             raise DeltafineError(
                 f"Model '{self.plan.name}' takes clips, and has states that int8 does not know: use float32."
@@ -152,7 +158,8 @@ class DeltaRuntime(NotCopied):
         """Time both ways to run each convolution on the user's frames, and take the faster from now on.
 
         By rows is best where few positions change; by single events where most positions change in few channels.
-        The choice is kept with the plan, for this machine. Streams made before keep their own.
+        The choice is kept with the plan, for this machine. Streams made before keep their own. Further inputs are 0
+        meanwhile.
 
         With ``precision="int8"``, find the ranges of all values on the frames instead, and keep those. All runs by
         rows then. The runtime's own stream begins anew.
@@ -243,11 +250,15 @@ class DeltaRuntime(NotCopied):
             raise DeltafineError("Values of the model are not finite on these frames: no range holds them in int8.")
         return of_bytes(self._exact, ranges) if all(frame.dtype == np.uint8 for frame in video) else ranges
 
-    def step(self, frame: np.ndarray) -> Any:
+    def step(self, frame: np.ndarray, further: Mapping[str, Any] | None = None) -> Any:
         """Advance the runtime's own stream by one frame, see ``DeltaStream.step``."""
-        return self._stream.step(frame)
+        return self._stream.step(frame, further)
 
-    def step_many(self, frames: Mapping[DeltaStream, np.ndarray]) -> dict[DeltaStream, Any]:
+    def step_many(
+        self,
+        frames: Mapping[DeltaStream, np.ndarray],
+        further: Mapping[DeltaStream, Mapping[str, Any]] | None = None,
+    ) -> dict[DeltaStream, Any]:
         """Advance several streams by a frame each, so that weights are read once for all of them.
 
         Answers, counts and states are those of ``DeltaStream.step``, bit by bit. A stream that has no frame now is
@@ -259,6 +270,7 @@ class DeltaRuntime(NotCopied):
 
         Args:
             frames: by stream of this runtime, as ``DeltaStream.step`` takes them.
+            further: by stream, what it is given beside its frame; for models with further inputs.
 
         Returns:
             The predictions by stream, in the same order. With ``budget_ms``, a frame has taken an equal share of the
@@ -267,7 +279,7 @@ class DeltaRuntime(NotCopied):
         Raises:
             DeltafineError: as for ``DeltaStream.step``, or a stream is of another runtime; no stream is advanced.
         """
-        return step_many(self.plan, frames)
+        return step_many(self.plan, frames, further)
 
     def reset(self) -> None:
         """Start a new video on the runtime's own stream."""

@@ -17,11 +17,11 @@ TAKES: dict[str, tuple[str, ...]] = {
     "data": ("layout", "split", "classes", *SPLIT, "allow_outside", *LIMITS),
     "refine": tuple(name for name in DECLARED if name not in ("model", "data")),
     "report": (
-        *("streams", "task", "clip_output", "frames", "size", "fps", "rescale", "score", "sensitivity_frames"),
+        *("streams", "task", "input", "clip_output", "frames", "size", "fps", "rescale", "score", "sensitivity_frames"),
         *(*VIDEOS, *SPLIT, *LIMITS, *FILE),
     ),
-    "export": ("frames", "clip_output", *VIDEOS, *SPLIT, "fps", *LIMITS, *FILE),
-    "run": ("size", *FILE),
-    "bench": ("size", *VIDEOS, *SPLIT, *FILE),
+    "export": ("frames", "input", "clip_output", *VIDEOS, *SPLIT, "fps", *LIMITS, *FILE),
+    "run": ("size", "input", *FILE),
+    "bench": ("size", "input", *VIDEOS, *SPLIT, *FILE),
 }
 """Settings by command. `refine` lists the common ones and takes all; the others list what they take."""

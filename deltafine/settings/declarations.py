@@ -63,6 +63,15 @@ class Declarations(BaseModel):
         metavar="NAME=W",
         unset="1 each",
     )
+    input: Names = setting(
+        (),
+        help="Further inputs that are the same in all frames. Each NAME=VALUE; others are columns of the list of videos. "
+        "See [further inputs](refine.md#further-inputs).",
+        panel=MODEL,
+        common=True,
+        metavar="NAME=VALUE",
+        unset="columns",
+    )
     custom_objects: Names = setting(
         (),
         help="Your own layer or function. All forms are described under [models](cli.md#models).",

@@ -22,6 +22,7 @@ ADDED_LATER: dict[str, Any] = {
     "time": None,
     "sensitivity_frames": 256,
     "output_weight": [],
+    "input": [],
     "distill_features": 0.0,
     "passes": None,
 }

@@ -72,6 +72,14 @@ class Video:
             labels[known] = self.frame_labels[numbers[known]]
         return labels
 
+    def rows_at(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) int64 rows of ``FrameColumns`` of frames of its file by their numbers (n,), -1 for those without."""
+        rows = np.full(len(numbers), -1 if self.row is None else self.row, np.int64)
+        if self.frame_rows is not None:
+            known = numbers < len(self.frame_rows)
+            rows[known] = self.frame_rows[numbers[known]]
+        return rows
+
     @property
     def source(self) -> tuple[str, str | None]:
         """What it is read from: the same for two segments of one file."""

@@ -20,6 +20,7 @@ from deltafine.video.augmentation import Augmentation
 from deltafine.video.catalogue import Video
 from deltafine.video.examination import Examination
 from deltafine.video.frames import UnreadableVideo
+from deltafine.video.further_values import FurtherValues, lines_for, packed
 from deltafine.video.labels import label_of
 from deltafine.video.prefetch import background, ordered
 from deltafine.video.reading import Reader
@@ -42,7 +43,7 @@ class Batch:
     """Clips to train or test on.
 
     Attributes:
-        frames: (B, T, H, W, C) uint8, RGB or grey, 0 to 255.
+        frames: (B, T, H, W, C) uint8, RGB or grey, 0 to 255; with the lines of their further values, if any.
         labels: (B,) int64 class indices, -1 where unlabelled. Where the data labels frames, the commonest
             label in the clip, or that of the middle number where labels stand for numbers; of the frame in its
             middle where they are rows of labels.
@@ -119,7 +120,8 @@ class ClipSource:
     that; the shards together are the batches that are given without. With ``batches`` it gives whole ones, but not all.
 
     Continued clips go through the videos in the order of ``chain``, which holds their numbers. ``values`` are what
-    labels stand for, where they are numbers; ``in_rows``: whether they are rows of labels of several outputs.
+    labels stand for, where they are numbers; ``in_rows``: whether they are rows of labels of several outputs;
+    ``further``: the numbers that frames are given with, below their pixels.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class ClipSource:
         chain: Sequence[int] | None = None,
         values: Sequence[float] = (),
         in_rows: bool = False,
+        further: FurtherValues | None = None,
     ) -> None:
         self.settings = settings
         self.start_batch = start_batch
@@ -146,6 +149,7 @@ class ClipSource:
         self._reader = reader
         self._all = videos
         self._values, self._in_rows = values, in_rows
+        self._further = further
         self._workers = workers
         self._shown = lru_cache(SHOWN_AT_HAND)(lambda video: examination.frame_numbers(videos[video], settings.fps))
         self._videos, self._starts = _plan(examination, videos, numbers if chain is None else chain, settings)
@@ -208,8 +212,11 @@ class ClipSource:
         import tensorflow as tf
 
         settings, reader = self.settings, self._reader
+        height, width = reader.size
+        if self._further is not None:
+            height += lines_for(len(self._further.wanted), width * reader.channels)
         signature = (
-            tf.TensorSpec((None, settings.frames, *reader.size, reader.channels), tf.uint8),
+            tf.TensorSpec((None, settings.frames, height, width, reader.channels), tf.uint8),
             tf.TensorSpec((None,), tf.int64),
         )
         batches = tf.data.Dataset.from_generator(
@@ -284,6 +291,14 @@ class ClipSource:
             clips.append(_Clip(position, frames, of_clip))
         return clips
 
+    def _further_of(self, clips: Sequence[_Clip], videos: Sequence[Video]) -> np.ndarray:
+        """(clips, T, values) float32 of the frames of clips, each of one of these videos."""
+        assert self._further is not None
+        values = np.empty((len(clips), self.settings.frames, len(self._further.wanted)), np.float32)
+        for place, (clip, video) in enumerate(zip(clips, videos, strict=True)):
+            values[place] = self._further.at(video, clip.numbers)
+        return values
+
     def _vary(self, frames: np.ndarray, position: int) -> np.ndarray:
         assert self.settings.augmentation is not None
         return self.settings.augmentation(frames, self._generator(position))
@@ -318,6 +333,8 @@ class ClipSource:
         if frames is None:
             shape = (self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
+        if self._further is not None:
+            frames = packed(frames, self._further_of(clips, of_videos))
         first = self._positions(number).start - number * self.settings.batch
         return Batch(frames, labels, videos, starts, frame_labels, first, bool(self._values), mirrored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from deltafine.video.clips import ClipSettings, ClipSource
 from deltafine.video.continuity import Continuity
 from deltafine.video.examination import Examination, count_of
 from deltafine.video.frames import FrameIndex, Limits, UnreadableVideo
+from deltafine.video.further_values import FurtherValues
 from deltafine.video.labels import values_of
 from deltafine.video.layouts.common import some
 from deltafine.video.meter import Within
@@ -43,6 +45,8 @@ class Dataset:
         classes: Class names in the order of the labels; () when unlabelled.
         values: What the labels stand for where they are numbers, such as angles; () where they name classes.
         columns: What a list says of frames beside their labels; None where it says nothing.
+        further: The numbers that frames are given with, below their pixels, to a model with further inputs; None for
+            pixels alone.
         outputs: Those of a model with several that the labels are for; () where a label is one class or number.
         videos: All videos, bad ones included.
         examination: What is known of each video.
@@ -56,6 +60,7 @@ class Dataset:
         self.classes = found.classes
         self.values = values_of(found.classes) if found.values is None else found.values
         self.columns, self.outputs = found.columns, found.outputs
+        self.further: FurtherValues | None = None
         self.videos: tuple[Video, ...] = tuple(found.videos)
         self.notes: tuple[str, ...] = tuple(found.notes)
         self.examination = Examination(limits, found.problems, self.videos)
@@ -92,6 +97,26 @@ class Dataset:
         self.values = tuple(map(float, range(count)))
         self.outputs = outputs
 
+    def give_further(self, further: FurtherValues | None) -> None:
+        """Give frames with these numbers from now on, see ``further_values``."""
+        self.further = further
+
+    def require_further(self, split: Split | None, fps: float | None) -> None:
+        """Refuse videos with frames that have no further values, if they are given with some.
+
+        Args:
+            split: Of which videos; they were read through.
+            fps: At which frames are taken; None for all.
+
+        Raises:
+            DeltafineError: Naming the first such frame.
+        """
+        if self.further is None:
+            return
+        for video in self.select(split):
+            if self.index(video) is not None:
+                self.further.at(video, self.examination.frame_numbers(video, fps))
+
     def leave_out_note(self, note: str) -> None:
         """Forget what the user need not know here."""
         self.notes = tuple(one for one in self.notes if one != note)
@@ -117,8 +142,14 @@ class Dataset:
         )
 
     def fingerprint(self, split: Split | None = None) -> str:
-        """Hex digest of classes, names, labels, splits and the bytes of all files."""
-        return self.examination.fingerprint(self.select(split), self.classes)
+        """Hex digest of classes, names, labels, splits, further values and the bytes of all files."""
+        videos = self.select(split)
+        digest = self.examination.fingerprint(videos, self.classes)
+        if self.further is None:
+            return digest
+        rows = [(video.row, None if video.frame_rows is None else video.frame_rows.tolist()) for video in videos]
+        whole = repr((digest, self.further.digest, None if self.further.constant else rows))
+        return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
     def use_cache(
         self,
@@ -288,6 +319,7 @@ class Dataset:
             chain=self._continuity(reader, split, fps, workers).chain if continued else None,
             values=self.values,
             in_rows=bool(self.outputs),
+            further=self.further,
         )
         if not source.clips:
             raise DeltafineError(self._why_nothing(split))
@@ -322,7 +354,8 @@ class Dataset:
             workers: Threads that read through the videos beforehand.
 
         Yields:
-            A video and an iterator over (frames (t, H, W, C) uint8, labels (t,) int64). The labels are None
+            A video and an iterator over (frames (t, H, W, C) uint8, labels (t,) int64), the frames with the lines of
+            their further values if they are given with some. The labels are None
             for unlabelled videos, and the video's own label, repeated, where the data does not label frames.
 
         Raises:
@@ -340,7 +373,7 @@ class Dataset:
             videos = [self.videos[number] for number in self._continuity(reader, split, fps, workers).chain]
         elif seed is not None:
             videos = [videos[place] for place in np.random.default_rng(seed).permutation(len(videos))]
-        return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps)
+        return iterate_streams(self.examination, reader, videos, chunk, frame_stride, fps, self.further)
 
     def frame(
         self, video: Video, number: int, *, size: tuple[int, int], channels: int = 3, fps: float | None = None

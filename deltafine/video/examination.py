@@ -199,6 +199,11 @@ class Examination:
         index = self.index(video)
         return video.labels_at(np.arange(0 if index is None else index.count))
 
+    def frame_rows(self, video: Video) -> np.ndarray:
+        """(frames,) int64 rows of ``FrameColumns`` of all frames of a video's file, -1 for those without."""
+        index = self.index(video)
+        return video.rows_at(np.arange(0 if index is None else index.count))
+
     def fingerprint(self, videos: Iterable[Video], classes: tuple[str, ...]) -> str:
         """Hex digest of classes, names, labels, splits and the bytes of all files."""
         videos = list(videos)

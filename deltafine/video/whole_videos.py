@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -72,19 +72,21 @@ def _whole(row: Sequence[Video], examination: Examination) -> Video:
     first, last = row[0], row[-1]
     name = f"{_RANGE.sub('', first.name)}{_range(first, last)}"
     whole = replace(first, name=name, end=last.end, end_frame=last.end_frame)
+    if not (all(video.frame_rows is None for video in row) and len({video.row for video in row}) == 1):
+        whole = replace(whole, row=None, frame_rows=_of_frames(row, examination, examination.frame_rows))
     if all(video.frame_labels is None for video in row) and len({video.label for video in row}) == 1:
         return whole
-    return replace(whole, label=None, frame_labels=_labels(row, examination))
+    return replace(whole, label=None, frame_labels=_of_frames(row, examination, examination.frame_labels))
 
 
-def _labels(row: Iterable[Video], examination: Examination) -> np.ndarray:
-    """Of all frames of the file, as far as the pieces tell."""
+def _of_frames(row: Iterable[Video], examination: Examination, of: Callable[[Video], np.ndarray]) -> np.ndarray:
+    """Labels, or rows, of all frames of the file, as far as the pieces tell."""
     of_file = np.empty(0, np.int64)
     for video in row:
-        labels, frames = examination.frame_labels(video), examination.frame_numbers(video)
-        if len(of_file) < len(labels):
-            of_file = np.concatenate([of_file, np.full(len(labels) - len(of_file), -1, np.int64)])
-        of_file[frames] = labels[frames]
+        values, frames = of(video), examination.frame_numbers(video)
+        if len(of_file) < len(values):
+            of_file = np.concatenate([of_file, np.full(len(values) - len(of_file), -1, np.int64)])
+        of_file[frames] = values[frames]
     return of_file
 
 

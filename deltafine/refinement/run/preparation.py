@@ -14,6 +14,7 @@ import numpy as np
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
+from deltafine.measurement.given_inputs import give_inputs
 from deltafine.measurement.labelled_parts import labels_found, say_columns
 from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
@@ -283,6 +284,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
+    give_inputs(model, settings.input, data, streams)
     if scoring is not None:
         scoring.check(fits.answers.shape, output.has_targets if output.numbers else bool(data.classes))
     warnings = [note for note in (models.pixels_note(settings.model, model, settings.rescale),) if note]
@@ -319,6 +321,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     data.check(settings.max_bad_videos, progress=read, within=read)
     if streams is not data:
         streams.check(settings.max_bad_videos, split="validation", progress=read, within=read)
+    for videos, split in ((data, "train"), (data, "validation"), (streams, "validation"), (reported, "validation")):
+        videos.require_further(split, settings.fps)  # type: ignore[arg-type]
     for split in TRAINED:
         prepared.clips(split)  # refuses a split without a single clip, before anything is written
     resolved: dict[str, Any] = {

@@ -318,7 +318,9 @@ class Refinement:
             pieces = [self._probe_of_original.run(video[None]).predictions[0] for video in videos]
             answers = np.concatenate(pieces)
             loss = self.prepared.read_output(answers)
-            self.activity = activity_of(videos, pieces, self.prepared.output)
+            self.activity = activity_of(
+                [video[:, : self.prepared.size[0]] for video in videos], pieces, self.prepared.output
+            )
             self._check_reference()
             if self.trains and (weight := self.prepared.teaching_of_features):
                 self._features = Features.measured(weight, self.original, self.student, videos)

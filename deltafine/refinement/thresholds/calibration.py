@@ -13,6 +13,7 @@ import tensorflow as tf
 from deltafine.errors import DeltafineError
 from deltafine.layers import DeltaActivation, Stream
 from deltafine.model import graph
+from deltafine.model.further_inputs import inputs_of
 from deltafine.refinement.run.preparation import Prepared
 
 PIECE = 24
@@ -66,7 +67,7 @@ def activation_rms(clip_model: keras.Model, clips: Iterable[np.ndarray]) -> dict
                 found[path] = tf.reduce_mean(tf.square(x), axis=list(range(len(x.shape) - 1)))
 
         with Stream():
-            graph.run(clip_model, [tf.cast(frames, tf.float32)], observe)
+            graph.run(clip_model, inputs_of(clip_model, tf.cast(frames, tf.float32)), observe)
         return found
 
     totals: dict[str, np.ndarray] = {}

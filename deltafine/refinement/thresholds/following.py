@@ -22,6 +22,7 @@ from deltafine.layers import DeltaActivation, Stream
 from deltafine.measurement.probe import MOST_FEATURES, Piece, Probe
 from deltafine.model import delta_layers, graph
 from deltafine.model.clip_model import with_time
+from deltafine.model.further_inputs import inputs_of
 from deltafine.refinement.training.losses import Loss
 
 SMALLEST_THRESHOLD = 1e-6
@@ -171,7 +172,7 @@ def _peaks(model: keras.Model, layers: dict[str, DeltaActivation]) -> Any:
             largest[path] = tf.where(fired, 1.0, tf.minimum(tf.reduce_max(moved), 1.0))
 
         with Stream(measuring=True):
-            graph.run(model, [tf.cast(frames, tf.float32)], observe)
+            graph.run(model, inputs_of(model, tf.cast(frames, tf.float32)), observe)
         return largest, starts
 
     def peaks(videos: Sequence[np.ndarray]) -> dict[str, float]:

@@ -26,9 +26,11 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.model import delta_layers
+from deltafine.model.further_inputs import answered
 from deltafine.refinement.thresholds.following import MOST_APART, error, some
 from deltafine.refinement.training.losses import Loss
 from deltafine.runtime.frame_counts import FrameCounts, macs_per_row
+from deltafine.runtime.given_values import step_packed
 from deltafine.runtime.keras_calls import KerasCalls
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numba_stream import NumbaState
@@ -155,7 +157,7 @@ class Recalibration:
             for batch, predicted in zip(self._batches, predictions, strict=True):
                 for number, frame in enumerate(batch.frames[place] if place < len(batch.frames) else ()):
                     steady = not state.fresh
-                    state.step(frame)
+                    step_packed(self._plan, state, frame)
                     predicted[place, number] = self._answer(state)
                     table += state.counters * steady
                     frames += steady
@@ -191,7 +193,7 @@ class Recalibration:
 
     def _answered(self, teacher: Any) -> Any:
         answer = tf.function(
-            lambda frames: teacher(tf.cast(frames, tf.float32), training=False), reduce_retracing=True, autograph=False
+            lambda frames: answered(teacher, tf.cast(frames, tf.float32)), reduce_retracing=True, autograph=False
         )
         return tf.concat([answer(tf.constant(batch.frames)) for batch in self._batches], axis=0)
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltafine.model.clip_model import with_time
+from deltafine.model.further_inputs import answered
 
 ROOM = 512 * 2**20
 """Bytes that kept answers may take."""
@@ -28,7 +29,7 @@ class KeptAnswers:
     def __init__(self, model: keras.Model) -> None:
         self._model = model = with_time(model)
         self._compute = tf.function(
-            lambda clip: model(tf.cast(clip, tf.float32), training=False), reduce_retracing=True, autograph=False
+            lambda clip: answered(model, tf.cast(clip, tf.float32)), reduce_retracing=True, autograph=False
         )
         self._kept: dict[Hashable, np.ndarray] = {}
 

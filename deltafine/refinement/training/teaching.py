@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from deltafine.model import graph
 from deltafine.model.clip_model import with_time
+from deltafine.model.further_inputs import answered, inputs_of
 from deltafine.model.macs import mac_layers
 from deltafine.model.tensor_products import operands_of
 from deltafine.refinement.training.losses import Loss
@@ -92,7 +93,7 @@ class Teaching:
         if self._teacher is None:
             return None, []
         if self._features is None:
-            return tf.stop_gradient(self._teacher(clips, training=False)), []
+            return tf.stop_gradient(answered(self._teacher, clips)), []
         answers, seen = _run(self._teacher, clips, self._features.places, training=False)
         return tf.stop_gradient(answers), [tf.stop_gradient(one) for one in seen]
 
@@ -100,7 +101,7 @@ class Teaching:
         """The student's predictions on the same clips, and the loss; for use within a tape and a stream."""
         answers, wanted = original
         if self._features is None:
-            predictions = self._student(clips, training=True)
+            predictions = answered(self._student, clips, training=True)
             return predictions, self._loss(predictions, answers, labels)
         predictions, found = _run(self._student, clips, self._features.places, training=True)
         task = self._loss(predictions, answers, labels)
@@ -116,11 +117,11 @@ def _run(model: keras.Model, clips: Any, places: Sequence[str], *, training: boo
         if path in places:
             found[path] = operands_of(args, kwargs)[0]
 
-    (predictions,) = graph.run(model, [clips], observe, training=training)
+    (predictions,) = graph.run(model, inputs_of(model, clips), observe, training=training)
     return predictions, [found[path] for path in places]
 
 
 def _paths(model: keras.Model) -> list[str]:
     """Of the layers with MACs, in order of computation."""
-    time, *frame = model.inputs[0].shape[1:]
+    time, *frame = graph.frames_input(model).shape[1:]
     return [entry.path for entry in mac_layers(model, (1, *frame) if time is None else None)]

@@ -12,6 +12,7 @@ from deltafine.document.figures import Figures
 from deltafine.document.history import FrontPoint
 from deltafine.measurement.probe import Probe, probe_of
 from deltafine.measurement.side_by_side import measure_streams
+from deltafine.model.further_inputs import answered
 from deltafine.refinement.listener import Listener
 from deltafine.refinement.run.interruption import Requests
 from deltafine.refinement.run.preparation import Prepared
@@ -56,7 +57,7 @@ class Validation:
         self._listener, self._requests = listener, requests
         answers = self._probes["original"].model
         self._answer = tf.function(
-            lambda clips: answers(tf.cast(clips, tf.float32), training=False), reduce_retracing=True, autograph=False
+            lambda clips: answered(answers, tf.cast(clips, tf.float32)), reduce_retracing=True, autograph=False
         )
 
     @property

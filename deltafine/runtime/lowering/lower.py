@@ -22,6 +22,7 @@ from deltafine.model import graph
 from deltafine.model.carried_states import answers_of, carried_steps, clip_of, without_kept_states
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.frame_steps import FrameSteps, frame_steps
+from deltafine.model.further_inputs import FurtherInput, further_inputs
 from deltafine.model.time_axis import require_channels_last, require_frames_apart
 from deltafine.model.trace import Call, Trace, Value, trace
 from deltafine.runtime.keras_macs import count_left_to_keras
@@ -30,9 +31,9 @@ from deltafine.runtime.lowering.layers import lower
 from deltafine.runtime.lowering.masks import Masks
 from deltafine.runtime.lowering.order import neighbours_together
 from deltafine.runtime.output_structure import described
-from deltafine.runtime.plan import DELAY, MACS, Finish, Operation, Plan
+from deltafine.runtime.plan import DELAY, GIVEN, MACS, Finish, Operation, Plan
 
-_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "constant", "keras", DELAY)
+_NOT_FINISHED_HERE = ("place", "concatenate", "reshape", "constant", "keras", DELAY, GIVEN)
 """Kinds that move values around and compute no rows that could be finished at once."""
 
 
@@ -53,21 +54,17 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
         frame_size: (height, width), for a model that takes any size.
 
     Raises:
-        DeltafineError: the model cannot run on single frames, has several inputs, or computes in double precision.
+        DeltafineError: the model cannot run on single frames, has inputs beside the frames that are no numbers of a
+            frame, or computes in double precision.
     """
     tensors = graph.input_tensors(model)
     carried = carried_steps(model) if len(tensors) > 1 else None
-    if len(tensors) != 1 and carried is None:
-        raise DeltafineError(
-            f"Model '{model.name}' has {len(tensors)} inputs, and a stream gives one frame at a time: run it in Keras; "
-            "or, if all inputs but one are states, give it a dict of outputs with each new state under its input's "
-            "name and of its shape."
-        )
+    further = {} if carried is not None else _further(model)
     require_channels_last(model)
     _require_single(model)
     if carried is not None:
         return _compile_steps(carried, answers_of(model))
-    shape = tuple(tensors[0].shape)
+    shape = tuple(graph.frames_input(model).shape)
     if len(shape) == 5 and not frame_layers(model):
         compiled = _compile_steps(frame_steps(without_kept_states(model)), graph.output_structure(model))
         compiled.plan.clip = clip_of(model)
@@ -79,11 +76,13 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     traced = trace(model, (1, *frame_shape) if clips else frame_shape, open_wrappers=False)
     if not clips:
         require_frames_apart(model, traced)
-    (source,) = traced.inputs.values()
+    source = traced.inputs[graph.frames_input(model).name]
     frame = Value((None, *source.shape[2:]), source.dtype) if clips else source
     lowering = Lowering(model.name, frame)
     if clips:
         lowering.alias(source, frame)
+    for name, one in further.items():
+        lowering.known[traced.inputs[name]] = _given(lowering, one)
     per_frame, masks = frame_layers(model), Masks(model.name)
     for call in traced.calls:
         # What does not come from a frame alone works on whole clips, behind the frames.
@@ -95,6 +94,30 @@ def compile_model(model: keras.Model, frame_size: tuple[int, int] | None = None)
     if not outputs or len(outputs) < len(ends):
         raise DeltafineError(f"Model '{model.name}' does not give one prediction per frame.")
     return _finished(lowering, graph.output_structure(model), outputs)
+
+
+def _further(model: keras.Model) -> dict[str, FurtherInput]:
+    """The inputs beside the frames, by the names of their tensors.
+
+    Raises:
+        DeltafineError: one of them is none that a frame could come with.
+    """
+    frames = graph.frames_input(model)
+    tensors = [tensor for tensor in graph.input_tensors(model) if tensor is not frames]
+    try:
+        return {tensor.name: one for tensor, one in zip(tensors, further_inputs(model), strict=True)}
+    except DeltafineError as error:
+        raise DeltafineError(
+            f"Model '{model.name}' has {len(tensors) + 1} inputs, and a stream gives one frame at a time, with numbers "
+            f"at most: {error} Or, if all inputs but one are states, give it a dict of outputs with each new state "
+            "under its input's name and of its shape."
+        ) from error
+
+
+def _given(lowering: Lowering, one: FurtherInput) -> int:
+    """Append a further input; returns the tensor."""
+    whole = any(wanted.whole for wanted in one.wanted)
+    return lowering.add(GIVEN, one.name, (), one.shape, whole=whole, most=one.most or 0, layer="input")
 
 
 def _compile_steps(steps: FrameSteps, structure: Any) -> Compiled:
@@ -165,7 +188,7 @@ def _join(plan: Plan) -> None:
     needed = {*plan.outputs, *(operation.before for operation in plan.delays)}
     kept = []
     for operation in reversed(plan.operations):
-        if operation.output in needed or operation.kind == "input":
+        if operation.output in needed or operation.kind in ("input", GIVEN):
             kept.append(operation)
             needed.update(operation.inputs)
     plan.operations = kept[::-1]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltafine.runtime.plan import DELAY, UNKNOWN, Operation
+from deltafine.runtime.plan import DELAY, GIVEN, UNKNOWN, Operation
 
 
 def neighbours_together(operations: Sequence[Operation]) -> list[Operation]:
     """The operations so that those left to Keras stand side by side, where that can be, to run as one.
 
     Everything that can be computed without them comes first, then all of them that can be computed now, and so on; in
-    the given order otherwise. What was in the frame before comes right before it is needed.
+    the given order otherwise. What was in the frame before, and further inputs, come right before they are
+    needed.
     """
     waiting, ordered = _delays_late(operations), []
     made: set[int] = set()
@@ -29,10 +30,10 @@ def neighbours_together(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def _delays_late(operations: Sequence[Operation]) -> list[Operation]:
-    delays = {operation.output: operation for operation in operations if operation.kind == DELAY}
+    delays = {operation.output: operation for operation in operations if operation.kind in (DELAY, GIVEN)}
     ordered = []
     for operation in operations:
-        if operation.kind != DELAY:
+        if operation.kind not in (DELAY, GIVEN):
             ordered += [delays.pop(index) for index in dict.fromkeys(operation.inputs) if index in delays]
             ordered.append(operation)
     return [*ordered, *delays.values()]
