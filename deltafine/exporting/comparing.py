@@ -13,20 +13,22 @@ from deltafine.exporting.export_format import Agreement
 from deltafine.layers.stream import Stream
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
+from deltafine.model.further_inputs import answered, inputs_of
 
 _PIECE = 16
 """Frames that the refined model is given at a time."""
 
 
 def compare_answers(
-    answer: Callable[[np.ndarray], Any], model: keras.Model, inputs: Sequence[np.ndarray], *, by_clip: bool = False
+    answer: Callable[[Any], Any], model: keras.Model, inputs: Sequence[np.ndarray], *, by_clip: bool = False
 ) -> Agreement:
     """Run both on the same inputs, one at a time.
 
     Args:
-        answer: what the receiver makes of an input; several outputs in the structure of the model's, or flat.
-        model: the Keras model with one input that was written.
-        inputs: each of shape (1, ...), as the model takes them.
+        answer: what the receiver makes of an input, or of a list of them; several outputs in the structure of the
+            model's, or flat.
+        model: the Keras model that was written.
+        inputs: each of shape (1, ...), as the model takes them; with further lines where it has further inputs.
         by_clip: whether these are clips.
 
     Raises:
@@ -36,7 +38,8 @@ def compare_answers(
         raise DeltafineError("An exported model can only be checked on at least one frame.")
     largest, same = 0.0, 0
     for value in inputs:
-        pairs = list(zip(_flat(answer(value)), _flat(model(value, training=False)), strict=True))
+        given = inputs_of(model, keras.ops.convert_to_tensor(value)) if len(model.inputs) > 1 else value
+        pairs = list(zip(_flat(answer(given)), _flat(model(given, training=False)), strict=True))
         for found, expected in pairs:
             largest = float(np.maximum(largest, np.abs(found - expected).max()))  # NaN stays
         same += all(found.reshape(-1).argmax() == expected.reshape(-1).argmax() for found, expected in pairs)
@@ -69,15 +72,16 @@ def compare_streams(
 
 def answers_of(refined: keras.Model, clip: np.ndarray) -> list[list[np.ndarray]]:
     """The outputs of a refined model for each frame of a stream (time, height, width, channels), flat, float32."""
-    frames = keras.Model(graph.input_structure(refined), [layer.output for layer in frame_layers(refined)])
-    length = refined.inputs[0].shape[1] or _PIECE
+    frames = keras.Model(graph.input_tensors(refined), [layer.output for layer in frame_layers(refined)])
+    own_length = graph.frames_input(refined).shape[1]
+    length = own_length or _PIECE
     state, pieces = None, []
     for start in range(0, len(clip), length):
         piece = clip[start : start + length]
-        missing = length - len(piece) if refined.inputs[0].shape[1] else 0
+        missing = length - len(piece) if own_length else 0
         padded = np.concatenate([piece, *[piece[-1:]] * missing]) if missing else piece
         with Stream(state, measuring=True) as stream:
-            outputs = keras.tree.flatten(frames(padded[None], training=False))
+            outputs = keras.tree.flatten(answered(frames, keras.ops.convert_to_tensor(padded[None])))
         state = stream.state
         given = [keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))[0] for output in outputs]
         pieces += [[output[place] for output in given] for place in range(len(piece))]

@@ -106,6 +106,8 @@ class ExportFormat(ABC):
     """The only ones that its files may have; () for any."""
     forms: ClassVar[tuple[str, ...]] = ("stripped", "quantized")
     """The forms of the model that it holds (see ``forms``); () for one that holds it as it is, or no network."""
+    takes_further_inputs: ClassVar[bool] = False
+    """Whether it holds networks with inputs beside the frames, such as a speed; others are refused."""
     compared: ClassVar[Literal["must", "may", "no"]] = "must"
     """Whether real frames are compared: ``must``, so that without videos nothing is written unless the user says so;
     ``may``, where there are videos; ``no``, where it has no network in it."""

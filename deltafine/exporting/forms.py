@@ -70,7 +70,7 @@ def export_plain(refined: keras.Model, form: str = "stripped", *, frames: int | 
     length = None
     holding = [layer.rule.name for layer in deltas.values() if form == "quantized" and layer.rule.has_memory]
     if whole or holding:
-        length = refined.inputs[0].shape[1] or frames
+        length = graph.frames_input(refined).shape[1] or frames
         if length is None:
             raise DeltafineError(
                 f"Model '{refined.name}' takes clips of any length, and needs one to be exported: give --frames."
@@ -231,6 +231,6 @@ def constant(threshold: keras.Variable) -> float | np.ndarray:
 
 def frames_of(clips: np.ndarray, model: keras.Model) -> Sequence[np.ndarray]:
     """Clips as the exported model takes them: one by one, or frame by frame."""
-    per_frame = len(model.inputs[0].shape) == clips.ndim - 1
+    per_frame = len(graph.frames_input(model).shape) == clips.ndim - 1
     rows = clips.reshape(-1, *clips.shape[2:]) if per_frame else clips
     return [rows[index : index + 1] for index in range(len(rows))]

@@ -24,6 +24,7 @@ class KerasFile(NetworkFormat):
     suffix = ".keras"
     endings = (".keras", ".h5")  # by which Keras tells what to write
     compared = "may"  # the file holds the very numbers
+    takes_further_inputs = True
 
     def write(self, made: Network, file: Path) -> None:
         write_atomically(file, model_of(made).save)

@@ -12,6 +12,8 @@ from deltafine.exporting.comparing import compare_answers, compare_streams
 from deltafine.exporting.export_format import FORMS, Agreement, ExportFormat
 from deltafine.exporting.forms import export_plain, frames_of
 from deltafine.exporting.streaming import Call, Streaming, export_streaming
+from deltafine.model import graph
+from deltafine.model.further_inputs import picture_shape
 
 Network: TypeAlias = keras.Model | Streaming
 
@@ -31,8 +33,8 @@ class NetworkFormat(ExportFormat):
 
     def input_shape(self, made: Network) -> tuple[int | None, ...]:
         if isinstance(made, Streaming):
-            return (None, *made.refined.inputs[0].shape[2:])
-        return tuple(made.inputs[0].shape)
+            return (None, *picture_shape(made.refined))
+        return tuple(graph.frames_input(made).shape)
 
     def agreement(self, made: Network, clips: np.ndarray, call: Call, answer: Callable[[np.ndarray], Any]) -> Agreement:
         """How well a receiver agrees.
@@ -41,7 +43,7 @@ class NetworkFormat(ExportFormat):
             made: what was written.
             clips: real frames, (clips, time, height, width, channels).
             call: what it makes of named inputs, for the streaming form.
-            answer: what it makes of the one input of another form, batch axis first.
+            answer: what it makes of the input of another form, batch axis first; of the inputs, where there are more.
         """
         if isinstance(made, Streaming):
             return compare_streams(made.player(call), made.refined, clips)

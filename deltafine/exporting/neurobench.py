@@ -32,6 +32,7 @@ class NeuroBench(ExportFormat):
     endings = (".json",)
     forms = ()
     compared = "no"
+    takes_further_inputs = True
 
     def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> _Asked:
         if not delta_layers(refined):

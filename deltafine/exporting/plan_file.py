@@ -19,16 +19,17 @@ from deltafine.errors import DeltafineError
 from deltafine.exporting.comparing import compare_streams
 from deltafine.exporting.export_format import Agreement, ExportFormat, Source
 from deltafine.model.insert import delta_layers
+from deltafine.runtime.given_values import step_packed
 from deltafine.runtime.lowering.lower import compile_model
 from deltafine.runtime.numpy_stream import NumpyState
-from deltafine.runtime.plan import UNKNOWN, Operation, Plan, plan_of
+from deltafine.runtime.plan import GIVEN, UNKNOWN, Operation, Plan, plan_of
 from deltafine.storage.files import JsonObject, write_atomically
 
 FORMAT, FORMAT_VERSION = "deltafine plan", 1
 _WITH_MEMORY = ("send-on-delta",)
 _KINDS = frozenset(
     {"input", "identity", "conv", "depthwise", "max_pool", "average_pool", "global_average", "global_max", "place"}
-    | {"reshape", "concatenate", "add", "subtract", "multiply", "average", "maximum", "minimum"}
+    | {"given", "reshape", "concatenate", "add", "subtract", "multiply", "average", "maximum", "minimum"}
 )
 _ACTIVATIONS = frozenset(
     {"linear", "relu", "sigmoid", "tanh", "silu", "hard_sigmoid", "hard_silu", "elu", "selu", "gelu", "gelu_tanh"}
@@ -61,6 +62,7 @@ class PlanFile(ExportFormat):
     endings = (".json",)
     forms = ()
     compared = "may"
+    takes_further_inputs = True
 
     def files(self, file: Path) -> tuple[Path, ...]:
         return (file, file.with_suffix(".npz"))
@@ -93,7 +95,7 @@ class PlanFile(ExportFormat):
         def step(frame: np.ndarray, first: bool) -> list[np.ndarray]:
             if first:
                 state.reset()
-            state.step(frame.reshape(plan.tensors[plan.operations[0].output].shape))
+            step_packed(plan, state, frame)
             return [state.value(index).reshape(plan.tensors[index].sample_shape) for index in plan.outputs]
 
         return compare_streams(step, made.refined, clips)
@@ -181,7 +183,7 @@ def _document(plan: Plan) -> JsonObject:
 
 def _without_table(operation: Operation) -> JsonObject:
     """An operation, without what none of the kinds in the format has."""
-    without = ("table", "before", "restarts")
+    without = ("table", "before", "restarts", *(() if operation.kind == GIVEN else ("whole", "most")))
     return {key: value for key, value in dataclasses.asdict(operation).items() if key not in without}
 
 
@@ -197,6 +199,7 @@ def described(plan: Plan) -> JsonObject:
     return {
         "model": {"name": plan.name, "file": None, "sha256": None},
         "input": {"tensor": plan.operations[0].output, "shape": list(plan.input_shape), "type": "float32"},
+        **({"further_inputs": _further_inputs(plan)} if plan.further else {}),
         "outputs": list(plan.outputs),
         "structure": plan.structure,
         "dense_macs": plan.dense_macs(),
@@ -206,6 +209,14 @@ def described(plan: Plan) -> JsonObject:
         ],
         "delta_layers": [delta for delta in deltas if delta is not None],
     }
+
+
+def _further_inputs(plan: Plan) -> list[JsonObject]:
+    """What comes with each frame beside its pixels."""
+    return [
+        {"name": operation.name, "tensor": operation.output, "shape": list(plan.tensors[operation.output].sample_shape)}
+        for operation in plan.further
+    ]
 
 
 def _delta(plan: Plan, place: int, operation: Operation, consumers: Mapping[int, list[int]]) -> JsonObject | None:

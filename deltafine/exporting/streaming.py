@@ -28,6 +28,7 @@ from deltafine.layers.rules.identity import Identity
 from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
 from deltafine.model.cloning import clone
+from deltafine.model.further_inputs import refuse_further_inputs
 from deltafine.model.insert import delta_layers
 from deltafine.model.layer_names import Names
 
@@ -49,6 +50,7 @@ def export_streaming(refined: keras.Model) -> keras.Model:
         raise DeltafineError(
             f"Model '{refined.name}' takes clips, so it has no streaming form: export it as stripped or quantized."
         )
+    refuse_further_inputs(refined, "has no streaming form: export it as stripped or quantized, or as plan")
     return _StreamingCopy().export(refined)
 
 

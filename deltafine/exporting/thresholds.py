@@ -26,6 +26,7 @@ class ThresholdTable(ExportFormat):
     suffix = ".json"
     forms = ()
     compared = "no"
+    takes_further_inputs = True
 
     def make(self, refined: keras.Model, *, form: str = "stripped", frames: int | None = None) -> JsonObject:
         return threshold_table(refined)

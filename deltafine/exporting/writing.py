@@ -12,6 +12,7 @@ import numpy as np
 from deltafine.errors import DeltafineError
 from deltafine.exporting import FORMATS
 from deltafine.exporting.export_format import Agreement, ExportFormat, Source, WantedFrames
+from deltafine.model.further_inputs import refuse_further_inputs
 from deltafine.storage.files import make_folder
 
 RealFrames = Callable[[WantedFrames], np.ndarray]
@@ -51,6 +52,8 @@ def write_export(
         raise DeltafineError(f"{file} does not end in {' or '.join(chosen.endings)}: give the file such a name.")
     if chosen.forms and form not in chosen.forms:
         raise DeltafineError(f"The format {chosen.name} has no form {form}: choose {' or '.join(chosen.forms)}.")
+    if not chosen.takes_further_inputs:
+        refuse_further_inputs(refined, f"the format {chosen.name} has no such inputs: export it as keras or plan")
     made = chosen.make(refined, form=form, frames=frames)
     clips, why = None, "" if chosen.compared == "no" else "not compared with the Keras model"
     if real_frames is not None and chosen.compared != "no":

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from deltafine.document.report import Timing
     from deltafine.jobs.agreement import RuntimeAgreement
     from deltafine.refinement.listener import Listener
+    from deltafine.runtime.plan import Plan
     from deltafine.runtime.runtime import DeltaRuntime
 
 CALIBRATION_FRAMES = 20
 
-_Frame = tuple[np.ndarray, np.ndarray, int]
-"""Bytes as decoded, the same in 32-bit floating point, and the label, -1 where there is none."""
+_Frame = tuple[np.ndarray, np.ndarray, int, dict[str, np.ndarray]]
+"""Bytes as decoded, the same in 32-bit floating point (with the lines of further values, if any), the label, -1 where
+there is none, and what comes with the frame beside it."""
 
 
 @dataclass(frozen=True)
@@ -128,27 +130,27 @@ def bench(
         )
     if precision != "float32":
         exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
-    classes, videos = _videos(data, runtime.plan.input_shape, frames, every, given, listener or Quiet())
+    classes, videos = _videos(data, runtime.plan, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
         plain = per_frame(model)
         dense, left_out = dense_runtimes(plain, threads)
-        int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame, _ in video])
-    first = [pixels for pixels, _, _ in videos[0][:CALIBRATION_FRAMES]]
+        int8, not_int8 = int8_runtimes(plain, threads, [frame for video in videos for _, frame, *_ in video])
+    first = [pixels for pixels, *_ in videos[0][:CALIBRATION_FRAMES]]
     by_events = exact.calibrate(first) if len(first) == CALIBRATION_FRAMES else {}
     if runtime is not exact:
-        runtime.calibrate(some_of([pixels for video in videos for pixels, _, _ in video]))
-    runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0])}
+        runtime.calibrate(some_of([pixels for video in videos for pixels, *_ in video]))
+    runs: dict[str, Callable[[_Frame], object]] = {DELTA: lambda frame: runtime.step(frame[0], frame[3])}
     if runtime is not exact:
-        runs[IN_FLOAT32] = lambda frame: exact.step(frame[0])
+        runs[IN_FLOAT32] = lambda frame: exact.step(frame[0], frame[3])
     for name, dense_run in (dense | int8).items():
         runs[name] = lambda frame, run=dense_run: run(frame[1])  # type: ignore[misc]
     outputs = outputs_of(runtime.plan, run)
     of_classes = outputs[0].kind != "numbers"
     asked = answers_by_label(classes, outputs[0], runtime.plan.tensors[runtime.plan.outputs[0]].sample_shape[-1])
-    labels = [None if label < 0 else asked[label] for video in videos for _, _, label in video]
+    labels = [None if label < 0 else asked[label] for video in videos for _, _, label, _ in video]
     several = len(outputs) > 1
-    unused = sum(label >= 0 and (several or asked[label] is None) for video in videos for _, _, label in video)
+    unused = sum(label >= 0 and (several or asked[label] is None) for video in videos for _, _, label, _ in video)
     agreement = RuntimeAgreement(runs, next(iter(dense)), of_classes=of_classes, labels=labels)
     heard = _nobody_hears if several else agreement.heard
 
@@ -206,15 +208,19 @@ def _threads_of_tensorflow(wanted: int | None) -> int:
 
 
 def _videos(
-    data: Path, shape: tuple[int, ...], most: int, every: int, settings: GivenSettings, listener: Listener
+    data: Path, plan: Plan, most: int, every: int, settings: GivenSettings, listener: Listener
 ) -> tuple[Sequence[str], list[list[_Frame]]]:
     """The classes of the data, and frames as each runtime takes them; making them is not timed."""
     from deltafine.jobs.opened_videos import frames_of_videos
+    from deltafine.runtime.given_values import wanted_by
+    from deltafine.video.further_values import by_input, unpacked
 
-    height, width, channels = shape
+    height, width, channels = plan.input_shape
+    wanted = wanted_by(plan)
     videos: list[list[_Frame]] = []
     left = most
-    opened, streams = frames_of_videos(data, settings, listener, size=(height, width), channels=channels)
+    how: Any = {"size": (height, width), "channels": channels, "wanted": wanted}
+    opened, streams = frames_of_videos(data, settings, listener, **how)
     for _, pieces in streams:
         video: list[_Frame] = []
         seen = 0
@@ -223,7 +229,10 @@ def _videos(
             seen += len(frames)
             known = np.full(len(frames), -1) if labels is None else labels
             some = list(zip(frames[taken], known[taken].tolist(), strict=True))[: left - len(video)]
-            video += [(np.array(frame), np.asarray(frame, np.float32), label) for frame, label in some]
+            for frame, label in some:
+                pixels, values = unpacked(frame, height, len(wanted))
+                beside = by_input(wanted, values)
+                video.append((np.array(pixels), np.asarray(frame, np.float32), label, beside))
             if len(video) >= left:
                 break
         left -= len(video)

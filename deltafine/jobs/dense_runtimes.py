@@ -29,7 +29,8 @@ def dense_runtimes(model: keras.Model, threads: int) -> tuple[dict[str, DenseRun
     """What is installed and can run a model of single frames.
 
     Args:
-        model: a Keras model (1, height, width, channels) -> (1, ...).
+        model: a Keras model (1, height, width, channels) -> (1, ...); with further inputs, TensorFlow alone runs it, on
+            frames with the lines of their further values.
         threads: threads that each may use.
 
     Returns:
@@ -37,6 +38,8 @@ def dense_runtimes(model: keras.Model, threads: int) -> tuple[dict[str, DenseRun
     """
     found: dict[str, DenseRun] = {f"TensorFlow {tf.__version__}": _tensorflow(model)}
     missing: dict[str, str] = {}
+    if len(model.inputs) > 1:
+        return found, dict.fromkeys(("ONNX Runtime", "OpenVINO"), beside_frames(model))
     for title, package, make in (
         ("ONNX Runtime", "onnxruntime", _onnx_runtime),
         ("OpenVINO", "openvino", _openvino),
@@ -52,8 +55,17 @@ def dense_runtimes(model: keras.Model, threads: int) -> tuple[dict[str, DenseRun
     return found, missing
 
 
+def beside_frames(model: keras.Model) -> str:
+    """Why a runtime is left out that is given frames alone."""
+    from deltafine.model.further_inputs import listed
+
+    return f"is not given {listed(model)}, which the model takes beside its frames"
+
+
 def _tensorflow(model: keras.Model) -> DenseRun:
-    run = tf.function(lambda frames: model(frames, training=False), jit_compile=False, autograph=False)
+    from deltafine.model.further_inputs import answered
+
+    run = tf.function(lambda frames: answered(model, frames), jit_compile=False, autograph=False)
 
     def predict(frame: np.ndarray) -> Any:
         return tf.nest.map_structure(lambda output: output.numpy()[0], run(tf.constant(frame[None])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deltafine.exporting.export_format import LabelledFrames, WantedFrames
     from deltafine.refinement.listener import Listener
     from deltafine.video.catalogue import Split
+    from deltafine.video.further_values import Wanted
 
 _VIDEOS_CHECKED = 4
 
@@ -82,6 +83,7 @@ def export(
     """
     from deltafine.exporting import FORMATS, Source
     from deltafine.exporting.writing import write_export
+    from deltafine.measurement.given_inputs import wanted_by
     from deltafine.model import load
     from deltafine.report import load_report
 
@@ -98,13 +100,14 @@ def export(
     refined = load(path, **trust_in(given))
     check_clip_output(refined, given.get("clip_output"))
     read: dict[str, Any] = {"model": path, "data": data, "given": given, "listener": listener or Quiet()}
+    wanted = wanted_by(refined)
     agreement, why = write_export(
         refined,
         target,
         chosen,
         form=form,
         frames=given.get("frames"),
-        real_frames=partial(_clips, **read) if check else None,
+        real_frames=partial(_clips, further=wanted, **read) if check else None,
         source=Source(path, streams=partial(_judged, **read), report=partial(load_report, path.parent)),
     )
     said = agreement.sentence if agreement is not None else why
@@ -125,7 +128,7 @@ def _videos(model: Path, data: str | os.PathLike[str] | None, given: GivenSettin
         )
     if origin is not None and data is None:
         left_aside = ("classes",) if origin.settings.task == "distill" else ()
-        taken = {*HOW_IT_SPLIT, "fps"}.difference(left_aside)
+        taken = {*HOW_IT_SPLIT, "fps", "input"}.difference(left_aside)
         run = {name: value for name, value in origin.reading.items() if name in taken}
         given = {**run, **given}
     return where, given
@@ -170,6 +173,7 @@ def _clips(
     data: str | os.PathLike[str] | None,
     given: GivenSettings,
     listener: Listener,
+    further: Sequence[Wanted],
 ) -> np.ndarray:
     """Some frames of the run's videos, (clips, time, height, width, channels); one clip for a per-frame model."""
     where, given = _videos(model, data, given)
@@ -177,7 +181,8 @@ def _clips(
     height, width, channels = cast("tuple[int, int, int]", wanted.shape[2 if by_clip else 1 :])
     length = cast(int, wanted.shape[1]) if by_clip else wanted.per_video
     found = []
-    for _, stream in frames_of_videos(where, given, listener, size=(height, width), channels=channels, chunk=length)[1]:
+    how: Any = {"size": (height, width), "channels": channels, "chunk": length, "wanted": further}
+    for _, stream in frames_of_videos(where, given, listener, **how)[1]:
         first = next(iter(stream), None)
         if first is not None and (len(first[0]) == length or not by_clip):
             found.append(np.asarray(first[0], "float32"))

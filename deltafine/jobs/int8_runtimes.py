@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deltafine.jobs.dense_runtimes import DenseRun, onnx_file, onnx_session, openvino_run
+from deltafine.jobs.dense_runtimes import DenseRun, beside_frames, onnx_file, onnx_session, openvino_run
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +46,9 @@ def int8_runtimes(
         ("LiteRT", (), _litert),
     ]
     for title, packages, make in contestants:
+        if len(model.inputs) > 1:
+            missing[f"{title} {INT8}"] = beside_frames(model)
+            continue
         needed = [name for name in packages if importlib.util.find_spec(name) is None]
         if needed:
             missing[f"{title} {INT8}"] = f"not installed: pip install {' '.join(needed)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deltafine.settings import GivenSettings
     from deltafine.video import Dataset
     from deltafine.video.catalogue import Split, Video
+    from deltafine.video.further_values import Wanted
     from deltafine.video.streams import Stream
 
 _OPENING = ("layout", "split", "classes", "validation", "seed", "allow_outside")
@@ -30,12 +31,25 @@ def how_to_open(settings: GivenSettings) -> GivenSettings:
 
 
 def frames_of_videos(
-    path: Path, settings: GivenSettings, listener: Listener, *, size: tuple[int, int], channels: int, **how: Any
+    path: Path,
+    settings: GivenSettings,
+    listener: Listener,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    wanted: Sequence[Wanted] = (),
+    **how: Any,
 ) -> tuple[Dataset, Iterator[tuple[Video, Stream]]]:
-    """A data set and all its videos in turn; with a cache the validation videos, as a refinement keeps these."""
+    """A data set and all its videos in turn; with a cache the validation videos, as a refinement keeps these.
+
+    Frames come with the numbers ``wanted`` by a model with further inputs, from columns or the setting ``input``.
+    """
     from deltafine.video import open_for_frames
+    from deltafine.video.further_values import given_values, values_for
 
     data = open_for_frames(path, **how_to_open(settings))
+    constants = given_values(settings.get("input", ()), wanted)
+    data.give_further(values_for(wanted, data.columns, constants, str(path)))
     read = partial(listener.progress, "reading through the videos")
     if (tolerated := settings.get("max_bad_videos")) is not None:
         data.check(tolerated, progress=read, within=read)

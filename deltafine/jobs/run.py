@@ -15,6 +15,7 @@ from deltafine.errors import DeltafineError
 from deltafine.jobs.answers import OutputKind, outputs_of
 from deltafine.jobs.model_files import frame_size_of, trust_in
 from deltafine.jobs.played import Dropped, Over, Played, Said, Tally
+from deltafine.jobs.source_inputs import Inputs, inputs_of_sources, nothing_beside
 from deltafine.settings import checked
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Playing:
         raw: RawFormat | None = None,
         frames: int | None = None,
         fps: float | None = None,
+        inputs: Mapping[str, Inputs] | None = None,
     ) -> None:
         from deltafine.jobs.feed import Feed
         from deltafine.runtime.plan_cache import available_cores
@@ -83,7 +85,11 @@ class Playing:
             )
             for source in sources
         }
-        self._players = {label: _Player(label, runtime.stream(), runtime.every) for label in self._feeds}
+        beside = inputs or {}
+        self._players = {
+            label: _Player(label, runtime.stream(), runtime.every, beside.get(label, nothing_beside))
+            for label in self._feeds
+        }
         self._threads = [
             threading.Thread(target=self._work, name=f"deltafine-player-{number}", daemon=True)
             for number in range(at_once)
@@ -167,10 +173,12 @@ class Playing:
         for feed in feeds:
             taken = feed.take()
             player = self._players[feed.source.label]
-            if isinstance(taken, Waiting):
+            failure = player.look_up(taken.number) if isinstance(taken, Waiting) else taken.failure
+            if isinstance(taken, Waiting) and not failure:
                 due[player], waiting[player] = taken, feed
             else:
-                self._tell(Over(feed.source.label, taken.failure))
+                feed.stop()
+                self._tell(Over(feed.source.label, failure))
         for player, event in _played(self.runtime, due):
             self._tell(event)
             feed = waiting[player]
@@ -184,8 +192,9 @@ class Playing:
 class _Player:
     """One source on a stream of its own; used by one thread at a time."""
 
-    def __init__(self, label: str, stream: DeltaStream, every: int) -> None:
-        self.label, self.stream, self._every = label, stream, every
+    def __init__(self, label: str, stream: DeltaStream, every: int, inputs: Inputs) -> None:
+        self.label, self.stream, self._every, self._inputs = label, stream, every, inputs
+        self.beside: Mapping[str, Any] = {}
         self.pixels: Any = None
         self.played = 0
         self._scaling = 0.0
@@ -194,6 +203,14 @@ class _Player:
     def held(self) -> bool:
         """Whether the next frame is one that is not looked at."""
         return self.played % self._every > 0
+
+    def look_up(self, number: int) -> str:
+        """Find what comes with a frame that is looked at; returns why there is nothing, "" if there is."""
+        try:
+            self.beside = self.beside if self.held else self._inputs(number)
+        except DeltafineError as error:
+            return str(error)
+        return ""
 
     def scale(self, frame: Waiting) -> None:
         """Make pixels of a frame that is looked at."""
@@ -242,7 +259,9 @@ def _played(runtime: DeltaRuntime, due: Mapping[_Player, Waiting]) -> Iterator[t
     sensitivities = {player: player.stream.sensitivity for player in scaled}  # a budget moves them behind the frame
     begin = time.perf_counter()
     try:
-        predictions = runtime.step_many({player.stream: player.pixels for player in scaled})
+        predictions = runtime.step_many(
+            {player.stream: player.pixels for player in scaled}, {player.stream: player.beside for player in scaled}
+        )
     except DeltafineError as error:
         if len(scaled) == 1:
             yield from ((player, _dropped(player, frame, error)) for player, frame in scaled.items())
@@ -288,7 +307,8 @@ def play(
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here; not while
             the kernels are still to be compiled.
         precision: ``"float32"`` or ``"int8"``; the ranges that int8 needs are found on the first frames, once.
-        settings: ``size``, ``custom_objects`` and ``unsafe_lambda`` of ``deltafine.settings.RefineSettings``.
+        settings: ``size``, ``input``, ``custom_objects`` and ``unsafe_lambda`` of
+            ``deltafine.settings.RefineSettings``.
 
     Returns:
         What plays them, to be entered and iterated.
@@ -313,6 +333,7 @@ def play(
             f"Model '{runtime.plan.name}' takes {runtime.plan.input_shape} at a time, and a video gives frames of "
             "(height, width, channels): feed deltafine.DeltaRuntime yourself."
         )
+    inputs = inputs_of_sources(runtime.plan, named, given.get("input", ()))
     # Ways to compute are timed at the next start, where NumPy answers for now.
     if calibrate and not runtime.calibrated and (precision == "int8" or not runtime.compiling):
         _calibrate(runtime, named[0])
@@ -321,7 +342,7 @@ def play(
             f"The ranges of values, which int8 needs, are not known, and {named[0].label} shows no frames before it is "
             "played: run on a video first, with calibration."
         )
-    return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps)
+    return Playing(runtime, outputs_of(runtime.plan, run), named, raw=form, frames=frames, fps=fps, inputs=inputs)
 
 
 def _calibrate(runtime: DeltaRuntime, source: NamedSource) -> None:

@@ -19,6 +19,7 @@ from deltafine.model import graph
 from deltafine.model.clip_model import frame_layers
 from deltafine.video.further_values import Wanted, lines_for, wanted_of
 
+
 @dataclass(frozen=True)
 class FurtherInput:
     """An input beside the frames.
@@ -106,7 +107,7 @@ def refuse_further_inputs(model: graph.Graph, why: str) -> None:
 
     Args:
         model: the model.
-        why: what cannot be done with it, as in "cannot be written as TFLite: export it as keras".
+        why: what cannot be done with it, such as "has no streaming form: export it as stripped".
 
     Raises:
         DeltafineError: naming the inputs.

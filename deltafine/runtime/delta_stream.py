@@ -124,7 +124,6 @@ class DeltaStream(NotCopied):
     def _accepted(self, frame: np.ndarray, further: Mapping[str, Any] | None = None) -> np.ndarray | None:
         """The pixels of a frame, if it can be used; None if this is one that is not looked at."""
         pixels = np.asarray(frame)
-        self._beside = accepted_inputs(self._plan, further)
         if pixels.shape != self._shape or pixels.dtype.kind not in "uifb":
             raise DeltafineError(
                 f"A frame of model '{self._plan.name}' is numbers of shape {self._plan.input_shape}, not "
@@ -136,6 +135,7 @@ class DeltaStream(NotCopied):
             self._go_on_with(state)
         if self._number % self._every:
             return None
+        self._beside = accepted_inputs(self._plan, further)
         pixels = self._finite(pixels)
         return pixels if pixels.shape == self._image else pixels.reshape(self._image)
 

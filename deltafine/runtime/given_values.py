@@ -31,11 +31,11 @@ def by_tensor(plan: Plan, values: np.ndarray) -> dict[int, np.ndarray]:
 
 def step_packed(plan: Plan, state: NumbaState | NumpyState, frame: np.ndarray) -> None:
     """Advance a state by a frame that has the plan's further values in further lines, if the plan takes any."""
-    height, _, _ = plan.tensors[plan.operations[0].output].shape
+    shape = plan.tensors[plan.operations[0].output].shape
     if plan.further:
-        frame, values = unpacked(frame, height, len(wanted_by(plan)))
+        frame, values = unpacked(frame, shape[0], len(wanted_by(plan)))
         state.give(by_tensor(plan, values))
-    state.step(frame)
+    state.step(frame.reshape(shape))
 
 
 def accepted_inputs(plan: Plan, further: Mapping[str, Any] | None) -> dict[int, np.ndarray]:

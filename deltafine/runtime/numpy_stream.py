@@ -70,7 +70,9 @@ class NumpyState(NotCopied):
     @property
     def memory(self) -> int:
         """Bytes of state."""
-        return owned_bytes([*self.values, *self.changed, *self._counts.arrays, *self._delayed.values(), *self._given.values()])
+        return owned_bytes(
+            [*self.values, *self.changed, *self._counts.arrays, *self._delayed.values(), *self._given.values()]
+        )
 
     def step(self, frame: np.ndarray) -> None:
         """Advance by one frame (height, width, channels), any number type."""

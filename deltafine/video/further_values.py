@@ -104,13 +104,6 @@ class FurtherValues:
             )
         return np.asarray(values, np.float32)
 
-    def by_input(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """The numbers (values,) of a frame by the names of the inputs."""
-        found: dict[str, list[float]] = {}
-        for one, value in zip(self.wanted, values.tolist(), strict=True):
-            found.setdefault(one.input, []).append(value)
-        return {name: np.array(numbers, np.float32) for name, numbers in found.items()}
-
 
 def values_for(
     wanted: Sequence[Wanted], columns: FrameColumns | None, given: Mapping[str, Sequence[float]], where: str
@@ -180,6 +173,14 @@ def given_values(texts: Sequence[str], wanted: Sequence[Wanted]) -> dict[str, li
                 raise DeltafineError(f"The number {value:g} of --input {text} {why}.")
         found[name] = values
     return found
+
+
+def by_input(wanted: Sequence[Wanted], values: np.ndarray) -> dict[str, np.ndarray]:
+    """Numbers (count,) of a frame by the names of the inputs."""
+    found: dict[str, list[float]] = {}
+    for one, value in zip(wanted, values.tolist(), strict=True):
+        found.setdefault(one.input, []).append(value)
+    return {name: np.array(numbers, np.float32) for name, numbers in found.items()}
 
 
 def lines_for(count: int, line_bytes: int) -> int:
