@@ -20,7 +20,7 @@ SHARES = {
 """From 0 to 1."""
 CHANGES = {"accuracy_change", "gain_over_frozen"}
 """From -1 to 1."""
-ANY_NUMBER = {"score", "score_change", "frozen_score"}
+ANY_NUMBER = {"score", "score_change", "frozen_score", "answer", "original", "truth"}
 """Finite."""
 MAY_DIVERGE = {
     *("relative_error", "label_error", "frozen_error", "error", "staleness"),

@@ -213,7 +213,7 @@ class Plan:
     def sections(self) -> list[tuple[int, int]]:
         """Operations from ... to that run in one go: by kernels, or neighbours that are left to Keras.
 
-        A delay, a further input, the delta layer of a state, and one with an event rule of the user's own, stands alone.
+        A delay, a further input, the delta layer of a state, and one with an event rule of the user's own, stand alone.
         """
         bounds: list[tuple[int, int]] = []
         before: object = None

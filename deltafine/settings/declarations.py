@@ -65,7 +65,8 @@ class Declarations(BaseModel):
     )
     input: Names = setting(
         (),
-        help="Further inputs that are the same in all frames. Each NAME=VALUE; others are columns of the list of videos. "
+        help="Further inputs that are the same in all frames. Each NAME=VALUE; others are columns of the list of "
+        "videos. "
         "See [further inputs](refine.md#further-inputs).",
         panel=MODEL,
         common=True,
