@@ -106,6 +106,7 @@ class ModelInfo(DocumentObject):
     sha256: str
     parameters: int
     input_shape: list[int | None]
+    further_inputs: list[str] = Field([], description="inputs beside the frames, each with where its numbers came from")
     outputs: int | None = Field(None, description="classes, None where the output is not a class vector")
     window: int | None = Field(
         None, description="frames of a clip, where the model takes clips: operations are then counted per clip"

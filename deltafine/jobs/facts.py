@@ -28,10 +28,11 @@ def model_info(
     window: int | None = None,
     class_vector: bool = True,
     frozen: Frozen | None = None,
+    further: Sequence[str] = (),
 ) -> ModelInfo:
     """What a report says of a model that takes samples of this shape, and gives a class vector or something else.
 
-    ``frozen`` says what of it a training left as it is.
+    ``frozen`` says what of it a training left as it is, ``further`` what it takes beside its frames, and from where.
     """
     from deltafine.document.report import FrozenInfo, ModelInfo, Uncovered
     from deltafine.model import mac_layers
@@ -43,6 +44,7 @@ def model_info(
         sha256=sha256(path),
         parameters=model.count_params(),
         input_shape=list(sample_shape),
+        further_inputs=list(further),
         outputs=model.outputs[0].shape[-1] if class_vector else None,
         window=window,
         coverage=sum(entry.dense_macs or 0 for entry in layers if entry.covered) / known if known else 0.0,

@@ -78,7 +78,7 @@ def measure_model(
     """
     from deltafine.jobs.pictures import draw_pictures
     from deltafine.jobs.worst_pictures import worst_pictures
-    from deltafine.measurement.given_inputs import give_inputs
+    from deltafine.measurement.given_inputs import give_inputs, sources_of
     from deltafine.measurement.labelled_parts import labels_found, say_columns
     from deltafine.measurement.parts import weighted
     from deltafine.measurement.reference import check_reference, sentence_of
@@ -169,6 +169,8 @@ def measure_model(
     trained = about_training(Path(model), origin, opened, used)
     if found := labels_found(output.parts):
         listener.say(found)
+    if beside := sources_of(opened):
+        listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
     of_labels = say_columns(output, opened, continuous)
     notes = [*opened.notes, *continuous.notes, *of_labels, *said, *(one for one in (cut, trained) if one)]
     if every_kth:
@@ -250,7 +252,11 @@ def measure_model(
             "frames": measured.frames,
             **({"every": every} if every_kth else {}),
         },
-        model=measured.info(Path(model), class_vector=not output.numbers and len(measured.answers.shape) == 1),
+        model=measured.info(
+            Path(model),
+            class_vector=not output.numbers and len(measured.answers.shape) == 1,
+            further=sources_of(opened),
+        ),
         data=opened,
         streams=continuous,
         models=figures,
@@ -290,11 +296,13 @@ class _Measurable:
     answers: Answers
     clip_output: ClipOutput
 
-    def info(self, path: Path, *, class_vector: bool) -> ModelInfo:
+    def info(self, path: Path, *, class_vector: bool, further: Sequence[str]) -> ModelInfo:
         """What the report says of it."""
         # A refined per-frame model takes clips of any length, and its MACs are those of one frame.
         traced = (1, *self.sample) if self.model is self.clip_model and self.window is None else self.sample
-        info: ModelInfo = model_info(self.model, path, traced, window=self.window, class_vector=class_vector)
+        info: ModelInfo = model_info(
+            self.model, path, traced, window=self.window, class_vector=class_vector, further=further
+        )
         return info.model_copy(update={"input_shape": list(self.sample)})
 
 

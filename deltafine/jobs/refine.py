@@ -213,6 +213,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
     from deltafine.document.report import SiteInfo
     from deltafine.jobs.assembly import assemble
     from deltafine.jobs.facts import model_info, score_info
+    from deltafine.measurement.given_inputs import sources_of
 
     prepared = outcome.prepared
     settings, model = prepared.settings, prepared.model
@@ -226,6 +227,7 @@ def _document(outcome: Outcome, *, seconds: float) -> Report:
             window=prepared.window,
             class_vector=not prepared.output.numbers and len(model.outputs[0].shape) == 2,
             frozen=outcome.frozen if prepared.epochs else None,
+            further=sources_of(prepared.data),
         ),
         data=prepared.data,
         streams=prepared.streams,

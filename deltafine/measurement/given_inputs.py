@@ -22,6 +22,23 @@ def wanted_by(model: keras.Model) -> list[Wanted]:
     return [one for further in further_inputs(model) for one in further.wanted]
 
 
+def sources_of(data: Dataset) -> list[str]:
+    """The inputs that a data set gives beside its frames, each with where its numbers come from."""
+    further = data.further
+    if further is None:
+        return []
+    found: dict[str, list[str]] = {}
+    for one, column in zip(further.wanted, further.constants, strict=True):
+        found.setdefault(one.input, []).append(one.column if column is None else f"{column:g}")
+    from_list = {one.input for one, constant in zip(further.wanted, further.constants, strict=True) if constant is None}
+    return [
+        f"{name} ({'column' if len(values) == 1 else 'columns'} {', '.join(values)} of {further.listing})"
+        if name in from_list
+        else f"{name} ({', '.join(values)} in all frames)"
+        for name, values in found.items()
+    ]
+
+
 def give_inputs(model: keras.Model, given: Sequence[str], *sets: Dataset) -> None:
     """Let data sets give frames with what a model takes beside them: columns of their lists, or constants.
 

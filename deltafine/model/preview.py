@@ -13,6 +13,7 @@ from deltafine.errors import DeltafineError
 from deltafine.model import graph, recurrent
 from deltafine.model.delta_settings import DeltaSettings
 from deltafine.model.freezing import frozen_weights
+from deltafine.model.further_inputs import names_of_inputs
 from deltafine.model.site_patterns import addable
 from deltafine.model.site_plan import SitePlan
 from deltafine.model.sites import Site, covered, share_covered
@@ -97,7 +98,7 @@ def preview_insertion(model: keras.Model, sites: Sequence[Site], settings: Delta
         "version": VERSION,
         "model": {
             "name": model.name,
-            "input_shape": _shapes(graph.input_structure(model)),
+            "input_shape": _shapes(_inputs(model)),
             "output_shape": _shapes(graph.output_structure(model)),
             "parameters": model.count_params(),
             "frozen": {**asdict(frozen), "layers": list(frozen.layers)},
@@ -128,6 +129,12 @@ def _named(entry: MacLayer) -> dict[str, Any]:
         "dense_macs": entry.dense_macs,
         "reason": entry.reason,
     }
+
+
+def _inputs(model: keras.Model) -> graph.Tensors:
+    """The inputs of a model; by name where it takes more than frames."""
+    tensors = graph.input_tensors(model)
+    return dict(zip(names_of_inputs(model), tensors, strict=True)) if len(tensors) > 1 else graph.input_structure(model)
 
 
 def _shapes(tensors: graph.Tensors) -> Any:

@@ -160,6 +160,12 @@ def _likeness(figures: Figures) -> str:
     return ""
 
 
+def beside_frames(report: Report) -> str:
+    """What the model takes beside its frames, with a comma behind it; empty for most."""
+    given = report.model.further_inputs
+    return f"beside its frames it takes {listed(given)}, " if given else ""
+
+
 def cautions(report: Report) -> list[str]:
     """Everything a reader must know before believing the headline: the run's warnings, then what the figures show."""
     broken = report.reference.broken if report.reference is not None else ""

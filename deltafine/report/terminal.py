@@ -22,6 +22,7 @@ from deltafine.report.holding import control_tables
 from deltafine.report.quantities import Feeding, columns, figures_of, subject
 from deltafine.report.sensitivity_table import sensitivity_tables
 from deltafine.report.summary import (
+    beside_frames,
     cautions,
     delta_rules,
     deltas_by_name,
@@ -218,7 +219,7 @@ def _show_origin(report: Report, console: Console) -> None:
     unknown = any(layer.dense_macs is None for layer in report.model.uncovered)
     line(
         console,
-        f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, "
+        f"Model {report.model.name}: {scaled(report.model.parameters)} parameters, {beside_frames(report)}"
         f"{f'{held}, ' if (held := frozen(report)) else ''}{share(report.model.coverage)} of its "
         f"{'known ' * unknown}MACs measured. "
         f"Data {data.path}: {counted(data.train_videos, 'video')} to train, {data.validation_videos} to validate"

@@ -56,7 +56,8 @@ def accepted_inputs(plan: Plan, further: Mapping[str, Any] | None) -> dict[int, 
         if operation.name not in given:
             raise DeltafineError(
                 f"Model '{plan.name}' takes '{operation.name}' beside its frames, and it was not given: "
-                f"step(frame, {{'{operation.name}': value}})."
+                f"step(frame, {{'{operation.name}': value}}). If it is a state, build the model with a dict of outputs "
+                "that has each new state under its input's name."
             )
         found[operation.output] = _accepted(plan, operation, given[operation.name])
     return found

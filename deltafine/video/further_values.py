@@ -45,7 +45,7 @@ class Wanted:
 
     def refusal(self, value: float) -> str:
         """Why a number cannot be given to the model, as half a sentence; empty where it can."""
-        if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
+        if not math.isfinite(value) or abs(value) > float(np.finfo(np.float32).max):
             return "is no finite number"
         if self.whole and (value != round(value) or abs(value) > LARGEST_WHOLE):
             return f"is no whole number, as the input '{self.input}' takes them"
@@ -68,13 +68,18 @@ class FurtherValues:
         wanted: what they are.
         rows: (rows, values) float32, NaN where a row has none.
         listing: where they come from, for messages.
-        constant: whether all frames have those of the only row.
+        constants: of each, what all frames have; None where it comes from a column.
     """
 
     wanted: tuple[Wanted, ...]
     rows: np.ndarray
     listing: str
-    constant: bool = False
+    constants: tuple[float | None, ...]
+
+    @property
+    def constant(self) -> bool:
+        """Whether all frames have the numbers of the only row."""
+        return None not in self.constants
 
     @cached_property
     def digest(self) -> str:
@@ -121,8 +126,8 @@ def values_for(
     """
     if not wanted:
         return None
-    table = columns if columns is not None else None
-    rows = 1 if all(one.input in given for one in wanted) else len(table.rows) if table is not None else 0
+    table = columns
+    rows = 1 if all(one.input in given for one in wanted) or table is None else len(table.rows)
     found = np.full((rows, len(wanted)), np.nan, np.float32)
     places: dict[str, int] = {}
     for which, one in enumerate(wanted):
@@ -140,7 +145,8 @@ def values_for(
             )
         found[:, which] = _numbers(one, name, table)
     listing = "--input" if table is None else table.listing
-    return FurtherValues(tuple(wanted), found, listing, constant=rows == 1 and not _from_columns(wanted, given))
+    constants = [float(found[0, which]) if one.input in given else None for which, one in enumerate(wanted)]
+    return FurtherValues(tuple(wanted), found, listing, tuple(constants))
 
 
 def given_values(texts: Sequence[str], wanted: Sequence[Wanted]) -> dict[str, list[float]]:
@@ -212,10 +218,6 @@ def unpacked(frames: np.ndarray, height: int, count: int) -> tuple[np.ndarray, n
     lead = frames.shape[:-3]
     below = np.asarray(frames[..., height:, :, :], np.uint8).reshape(*lead, -1)[..., : _BYTES * count]
     return frames[..., :height, :, :], np.ascontiguousarray(below).view("<f4").astype(np.float32, copy=False)
-
-
-def _from_columns(wanted: Sequence[Wanted], given: Mapping[str, Sequence[float]]) -> bool:
-    return any(one.input not in given for one in wanted)
 
 
 def _numbers(wanted: Wanted, name: str, table: FrameColumns) -> np.ndarray:

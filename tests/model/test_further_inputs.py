@@ -1,4 +1,4 @@
-"""A further input that never changes can be built into the model, as the documentation shows."""
+"""Inputs beside the frames: insertion, counts, and what is refused; a constant one can be built into the model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from deltafine.model import delta_layers, find_activations, insert_deltas, select_sites
+from deltafine.errors import DeltafineError
+from deltafine.measurement.fitting import fitting
+from deltafine.measurement.probe import Probe
+from deltafine.model import (
+    DeltaSettings,
+    delta_layers,
+    find_activations,
+    graph,
+    insert_deltas,
+    load,
+    preview_insertion,
+    select_sites,
+)
 from deltafine.model.clip_model import with_time
+from deltafine.model.further_inputs import further_inputs, inputs_of
 from deltafine.runtime.runtime import DeltaRuntime
+from deltafine.video.further_values import packed
+from tests.model.small_models import randomise
 
 PAGE = Path(__file__).parents[2] / "docs" / "refine.md"
 BLOCK = re.compile(r"### Further inputs.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,3 +52,217 @@ def test_the_example_of_a_constant_input_answers_as_the_model_does(tmp_path: Pat
     runtime = DeltaRuntime(tmp_path / "fixed.keras")
     answers = [runtime.step(frame.astype(np.uint8)) for frame in clips[0]]
     np.testing.assert_allclose(np.reshape(answers, (3, 1)), expected[0], rtol=1e-4, atol=1e-3)
+
+
+SHAPE = (12, 10, 3)
+COMMANDS = 3
+
+
+def driver(form: str = "list", seed: int = 0) -> Any:
+    """Frames, a speed, a command through an embedding, a goal of two numbers, and a weight that scales channels."""
+    keras.utils.set_random_seed(seed)
+    frames = keras.Input(SHAPE, name="frames")
+    speed = keras.Input((1,), name="speed")
+    command = keras.Input((), dtype="int32", name="command")
+    goal = keras.Input((2,), name="goal")
+    x = layers.Conv2D(4, 3, activation="relu", name="conv1")(layers.Rescaling(1 / 255)(frames))
+    gate = layers.Dense(4, activation="sigmoid", name="gate")(goal)
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 4))(gate)])
+    x = layers.Conv2D(5, 3, strides=2, activation="relu", name="conv2")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    told = layers.Embedding(COMMANDS, 3, name="told")(command)
+    pace = layers.Dense(6, activation="relu", name="pace")(speed)
+    x = layers.Concatenate()([x, told, pace])
+    answer = layers.Dense(2, name="answer")(layers.Dense(8, activation="relu", name="hidden")(x))
+    inputs: Any = [frames, speed, command, goal]
+    if form == "last":
+        inputs = [speed, command, goal, frames]
+    if form == "dict":
+        inputs = {"frames": frames, "speed": speed, "command": command, "goal": goal}
+    return randomise(keras.Model(inputs, answer, name="driver"))
+
+
+def drive(frames: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (time, height, width, channels) uint8, and (time, 4): speed, command and goal, often as before."""
+    random = np.random.default_rng(seed)
+    pictures = np.repeat(random.integers(0, 256, (1, *SHAPE), dtype=np.uint8), frames, axis=0)
+    values = np.zeros((frames, 4), np.float32)
+    for number in range(frames):
+        if number % 2:
+            pictures[number:, number : number + 3] = random.integers(0, 256, 3)
+        if number % 3 != 1:
+            values[number:, 0] = random.normal()
+        values[number:, 1] = number // 2 % COMMANDS
+        values[number:, 2:] = number // 4
+    return pictures, values
+
+
+def given(pictures: np.ndarray, values: np.ndarray, form: str) -> Any:
+    """The same as Keras takes it."""
+    parts = {"speed": values[..., :1], "command": values[..., 1].astype("int32"), "goal": values[..., 2:]}
+    frames = pictures.astype("float32")
+    if form == "dict":
+        return {"frames": frames, **parts}
+    return [*parts.values(), frames] if form == "last" else [frames, *parts.values()]
+
+
+def in_order(model: Any, values: np.ndarray) -> np.ndarray:
+    """The values in the order of the model's inputs."""
+    places = {"speed": [0], "command": [1], "goal": [2, 3]}
+    return values[..., [place for one in further_inputs(model) for place in places[one.name]]]
+
+
+FORMS = ["list", "last", "dict"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_insertion_gives_each_input_time_and_changes_no_answer(form: str, tmp_path: Path) -> None:
+    model = driver(form)
+    clips, values = (np.stack(both) for both in zip(drive(seed=0), drive(seed=1), strict=True))
+    plain = insert_deltas(model, [], clip_output="per-frame")
+    with_deltas = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e-30))
+    assert len(delta_layers(with_deltas)) >= 5
+    per_frame = insert_deltas(
+        model, find_activations(model), DeltaSettings(initial_threshold=1e-30), clip_output="per-frame"
+    )
+    per_frame.save(tmp_path / "refined.keras")
+    expected = np.asarray(plain(given(clips, values, form), training=False))
+    for one in (per_frame, load(tmp_path / "refined.keras")):
+        np.testing.assert_array_equal(one(given(clips, values, form), training=False), expected)
+    frames = np.asarray(model(given(clips[0], values[0], form), training=False))
+    np.testing.assert_allclose(expected[0], frames, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_delta_layer_stands_behind_the_frames_and_behind_no_other_input_unless_it_is_named(form: str) -> None:
+    model = driver(form)
+    sites = {site.name: site for site in find_activations(model)}
+    beside = ["input:speed", "input:command", "input:goal"]
+    frames = next(name for name in sites if name.startswith("input:") and name not in beside)
+    assert sites[frames].selected
+    assert not any(sites[name].selected for name in beside)
+    assert "all of its changes are sent" in sites["input:speed"].reason
+    named = {site.name for site in select_sites(find_activations(model), ["input:speed"]) if site.selected}
+    assert "input:speed" in named
+
+
+def brute_force(model: Any, pictures: np.ndarray, values: np.ndarray, form: str) -> dict[str, list[int]]:
+    """MACs of each layer for values that differ from the frame before, by single weights that they meet."""
+    names = {"conv1": (3, 1, 4), "conv2": (3, 2, 5)}
+    of = {layer.name: layer for layer in model.layers}
+    found: dict[str, list[int]] = {}
+    for name in ("conv1", "conv2", "gate", "pace", "hidden", "answer"):
+        inside = keras.Model(graph.input_structure(model), of[name].input)
+        seen = np.asarray(inside(given(pictures, values, form), training=False))
+        changed = seen[1:] != seen[:-1]
+        if name not in names:
+            found[name] = (changed.sum(axis=1) * of[name].units).tolist()
+            continue
+        size, stride, filters = names[name]
+        counts = []
+        for frame in changed:
+            height, width = ((side - size) // stride + 1 for side in frame.shape[:2])
+            counts.append(
+                sum(
+                    int(frame[y * stride : y * stride + size, x * stride : x * stride + size].sum()) * filters
+                    for y in range(height)
+                    for x in range(width)
+                )
+            )
+        found[name] = counts
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_probe_counts_what_changes_of_further_inputs_reach(form: str) -> None:
+    model = driver(form)
+    pictures, values = drive(10)
+    probe = Probe(insert_deltas(model, [], clip_output="per-frame"))
+    piece = probe.run(packed(pictures, in_order(model, values))[None])
+    found = {
+        place.name: counts.macs_delta[0, 1:].tolist()
+        for place, counts in zip(probe.layers, piece.counts[: len(probe.layers)], strict=True)
+    }
+    expected = brute_force(model, pictures, values, form)
+    assert found == expected
+    assert 0 < sum(expected["pace"]) < 9 * 6  # the speed stands still now and then
+    np.testing.assert_allclose(
+        piece.predictions[0], model(given(pictures, values, form), training=False), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_stream_in_pieces_counts_as_in_one(tmp_path: Path) -> None:
+    model = driver()
+    pictures, values = drive(10)
+    frames = packed(pictures, in_order(model, values))[None]
+    probe = Probe(insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=0.05)))
+    whole = probe.run(frames)
+    first = probe.run(frames[:, :4])
+    rest = probe.run(frames[:, 4:], first.state)
+    for one, *two in zip(whole.counts, first.counts, rest.counts, strict=True):
+        np.testing.assert_array_equal(one.macs_delta, np.concatenate([piece.macs_delta for piece in two], axis=1))
+    assert sum(counts.macs_delta.sum() for counts in whole.counts) > 0
+
+
+def test_frames_alone_are_refused_where_more_is_taken() -> None:
+    probe = Probe(insert_deltas(driver(), [], clip_output="per-frame"))
+    assert probe.frame_shape == SHAPE
+    with pytest.raises(DeltafineError, match=r"takes 'speed', 'command', 'goal' beside its frames, and was given fr"):
+        inputs_of(probe.model, np.zeros((1, 2, *SHAPE), np.float32))
+
+
+def test_an_embedding_says_which_numbers_there_are() -> None:
+    for model in (driver(), insert_deltas(driver("dict"), [])):
+        most = {one.name: one.most for one in further_inputs(model)}
+        assert most == {"speed": None, "command": COMMANDS, "goal": None}
+    assert [one.column for further in further_inputs(driver()) for one in further.wanted] == [
+        "speed", "command", "goal_0", "goal_1",
+    ]  # fmt: skip
+
+
+def test_pixels_are_scaled_and_further_inputs_are_not() -> None:
+    model = driver()
+    pictures, values = drive(4)
+    scaled = insert_deltas(model, [], clip_output="per-frame", rescale="0..1")
+    answers = scaled(given(pictures[None], values[None], "list"), training=False)
+    expected = model(given(pictures / np.float32(255), values, "list"), training=False)
+    np.testing.assert_allclose(answers[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def matrix_beside() -> Any:
+    frames, table = keras.Input(SHAPE, name="frames"), keras.Input((4, 4), name="table")
+    x = layers.Concatenate()([layers.Flatten()(layers.Conv2D(2, 3)(frames)), layers.Flatten()(table)])
+    return keras.Model([frames, table], layers.Dense(2)(x))
+
+
+def flag_beside() -> Any:
+    frames, flag = keras.Input(SHAPE, name="frames"), keras.Input((1,), dtype="bool", name="flag")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(frames))
+    return keras.Model([frames, flag], layers.Dense(2)(x) * keras.ops.cast(flag, "float32"))
+
+
+def clips_beside() -> Any:
+    clips, speed = keras.Input((4, *SHAPE), name="clips"), keras.Input((1,), name="speed")
+    x = layers.Concatenate()([layers.GlobalAveragePooling3D()(layers.Conv3D(2, 3)(clips)), speed])
+    return keras.Model([clips, speed], layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (matrix_beside, "Input 'table' of model"),
+        (flag_beside, "Input 'flag' of model"),
+        (clips_beside, "takes clips and further inputs ('speed')"),
+    ],
+)
+def test_other_inputs_are_refused_by_name(make: Any, words: str) -> None:
+    with pytest.raises(DeltafineError) as refusal:
+        fitting(make())
+    assert words in str(refusal.value)
+
+
+def test_what_inspect_says_names_the_inputs() -> None:
+    model = driver()
+    preview = preview_insertion(model, find_activations(model))
+    assert preview["model"]["input_shape"]["speed"] == [None, 1]
+    assert preview["model"]["input_shape"]["frames"] == [None, *SHAPE]

@@ -14,7 +14,7 @@ import numpy as np
 from deltafine import model as models
 from deltafine.errors import DeltafineError
 from deltafine.measurement.fitting import fitting
-from deltafine.measurement.given_inputs import give_inputs
+from deltafine.measurement.given_inputs import give_inputs, sources_of
 from deltafine.measurement.labelled_parts import labels_found, say_columns
 from deltafine.measurement.metric import Metric
 from deltafine.measurement.output import Output
@@ -301,6 +301,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         listener.say(FOUND[settings.task])
     if found := labels_found(output.parts):
         listener.say(found)
+    if beside := sources_of(data):
+        listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
     warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]
