@@ -236,6 +236,8 @@ def _join_finish(plan: Plan, before: Operation, after: Operation) -> bool:
     first, second = before.finish, after.finish
     if plan.own_rule(after) is not None or after.restarts:
         return False  # it is asked in every frame, so what it sees must be there
+    if before.kind == GIVEN:
+        return False  # it keeps its name, its shape, and its place among the others
     shapes = (plan.tensors[operation.output].sample_shape for operation in (before, after))
     if before.kind == "input" and len(set(shapes)) > 1:
         return False  # frames keep the shape that they come in
