@@ -38,10 +38,10 @@ def two_inputs() -> Any:
     return keras.Model([one, other], layers.Dense(2)(layers.Flatten()(layers.Add()([one, other]))))
 
 
-def further_input() -> Any:
-    frames, speed = keras.Input((16, 16, 3)), keras.Input((1,), name="speed")
+def table_beside() -> Any:
+    frames, table = keras.Input((16, 16, 3)), keras.Input((4, 4), name="table")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, activation="relu")(frames))
-    return keras.Model([speed, frames], layers.Dense(2)(layers.Concatenate()([x, speed])))
+    return keras.Model([table, frames], layers.Dense(2)(layers.Concatenate()([x, layers.Flatten()(table)])))
 
 
 def depth_pictures() -> Any:
@@ -66,7 +66,7 @@ REFUSED = {
     keeping_state: "keeps its state",
     uncopyable: "cannot be copied from its own configuration",
     two_inputs: "deltafine needs one input",
-    further_input: "takes 'speed' (None, 1) beside its frames, and deltafine needs one input",
+    table_beside: "takes (4, 4) of float32 for a frame, and an input beside the frames is one number or a vector",
     depth_pictures: "1 or 3 channels",
     any_size: "give one with --size",
     across_the_batch: "works across the batch axis",
