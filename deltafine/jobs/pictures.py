@@ -58,7 +58,7 @@ def draw_pictures(models: Mapping[str, keras.Model], data: Dataset, *, frames: i
                 "changed since the frame before: the brighter, the more channels. In percent: positions that changed."
             ),
         )
-        found.append((picture, draw(clip, maps)))
+        found.append((picture, draw(clip[:, : shape[0]], maps)))  # without the lines of further values
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +126,22 @@ def _measure(
     how: Mapping[str, Any],
 ) -> tuple[dict[str, Measurement], Controls | None]:
     probes = {name: probe_of(model) for name, model in models.items()}
-    for one in (data, streams):
-        if one.further is None:
-            give_inputs(next(iter(probes.values())).clip_model, (), one)
-    streamed, found = _on_streams(probes, streams, **how, **controls)
-    clipped = measure_clips(probes, data, frames=frames, **how)
+    with _given_inputs(next(iter(probes.values())).clip_model, data, streams):
+        streamed, found = _on_streams(probes, streams, **how, **controls)
+        clipped = measure_clips(probes, data, frames=frames, **how)
     return {name: Measurement(streams=streamed[name], clips=clipped[name]) for name in models}, found
+
+
+@contextmanager
+def _given_inputs(model: keras.Model, *sets: Dataset) -> Iterator[None]:
+    """Within, frames of data sets come with what a model takes beside them; as before afterwards."""
+    bare = [one for one in sets if one.further is None]
+    try:
+        give_inputs(model, (), *bare)
+        yield
+    finally:
+        for one in bare:
+            one.give_further(None)
 
 
 def measure_streams(

@@ -132,6 +132,6 @@ def _inputs_of_uncovered(sites: Sequence[Site]) -> list[str]:
             while (maker := plan.trace.maker.get(value)) is not None and isinstance(maker.operation, _LOOKED_THROUGH):
                 value = maker.inputs[0]
             possible = value in names and value in plan.with_frames and not plan.is_inside(names[value])
-            if possible and plan.trace.maker.get(value) not in plan.gates:
+            if possible and plan.trace.maker.get(value) not in plan.gates and not plan.is_further_input(names[value]):
                 found[names[value]] = None
     return list(found)

@@ -127,8 +127,10 @@ class SitePlan:
         return {value: name for name, values in self.places.items() for value in values}
 
     def why_impossible(self, name: str) -> str:
-        """Why a delta layer at a place would compare no frames, whatever a user says; empty where it does."""
+        """Why a delta layer at a place would make no sense, whatever a user says; empty where it does."""
         value = self.places[name][0]
+        if self.is_further_input(name) and "float" not in value.dtype:
+            return "an input of whole numbers beside the frames: all of its changes are sent"
         return "" if isinstance(value, StateValue) or value in self.with_frames else self.without_frames
 
     @cached_property

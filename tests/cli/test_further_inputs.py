@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from deltafine import measure_model, refine
+from deltafine import measure, measure_model, refine
 from deltafine.errors import DeltafineError
+from deltafine.jobs import pictures
 from deltafine.jobs.bench import bench
 from deltafine.layers import Stream
-from deltafine.model import load
+from deltafine.measurement.output import Output
+from deltafine.model import insert_deltas, load
 from deltafine.model.clip_model import with_time
 from deltafine.report import load_report
 from deltafine.video import open_dataset
@@ -231,6 +233,61 @@ def test_a_manifest_has_the_number_of_a_video(model: Path, videos: Path, tmp_pat
     error = report.models["original"].streams.label_error
     assert error is not None
     assert error < 0.05
+
+
+def test_streams_of_their_own_have_their_own_list(model: Path, videos: Path, own_videos: Path, tmp_path: Path) -> None:
+    for film in (own_videos / "videos").glob("*.avi"):  # other files than those that are trained on
+        number = int(film.stem)
+        write_small_video(film, number % 2 == 0, seed=100 + number, frames=FRAMES)
+    report = refine(model, videos, tmp_path / "run", **{**RUN, "epochs": 0}, streams=str(own_videos))
+    error = report.models["original"].streams.label_error
+    assert error is not None
+    assert error < 0.05
+    write_labels(own_videos, without=(5, 0))
+    with pytest.raises(DeltafineError, match=r"for frame 0 of videos/5\.avi"):
+        refine(model, videos, tmp_path / "other", **RUN, streams=str(own_videos))
+
+
+def test_a_single_video_is_cut_in_two_with_its_numbers(model: Path, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(videos / "videos" / "1.avi", tmp_path / "one" / "1.avi")
+    rows = [f"1.avi,{frame},{answer_of(1, frame)},{speed_of(1, frame)},{gear_of(1)}\n" for frame in range(FRAMES)]
+    (tmp_path / "one" / "labels.csv").write_text("video,frame,label,speed,gear\n" + "".join(rows))
+    report = refine(model, tmp_path / "one", tmp_path / "run", **RUN)
+    error = report.models["original"].streams.label_error
+    assert error is not None
+    assert error < 0.05
+
+
+def test_without_labels_the_answers_of_the_original_are_followed(model: Path, videos: Path, tmp_path: Path) -> None:
+    report = refine(model, videos, tmp_path / "run", **{**RUN, "task": "distill"})
+    error = report.models["refined"].streams.relative_error
+    assert error is not None
+    assert error < 0.1
+    assert report.model.further_inputs[0] == "speed (column speed of labels.csv)"
+
+
+def test_pictures_of_a_report_show_the_frames_alone(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def draw(frames: np.ndarray, maps: Any) -> bytes:
+        drawn.append(frames.shape)
+        return pictures.draw_whole(frames, maps)  # type: ignore[attr-defined, no-any-return]
+
+    monkeypatch.setattr(pictures, "draw_whole", pictures.draw, raising=False)
+    monkeypatch.setattr(pictures, "draw", draw)
+    measure_model(model, videos)
+    assert {shape[1:] for shape in drawn} == {(SIZE, SIZE, 3)}
+
+
+def test_a_data_set_is_as_before_when_it_was_measured(model: Path, videos: Path) -> None:
+    data = open_dataset(videos)
+    clip_model = insert_deltas(load(model), [], clip_output="per-frame")
+    found = measure({"original": clip_model}, data, frames=4, output=Output("numbers", values=data.values))
+    assert found["original"].streams.label_error == pytest.approx(0, abs=0.05)
+    assert next(iter(data.clips("train", size=(SIZE, SIZE), frames=4))).frames.shape[2:] == (SIZE, SIZE, 3)
 
 
 def test_columns_for_inputs_and_for_one_of_several_outputs_stand_in_one_list(own_videos: Path, tmp_path: Path) -> None:

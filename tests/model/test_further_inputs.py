@@ -86,6 +86,11 @@ def test_a_delta_layer_stands_behind_the_frames_and_behind_no_other_input_unless
     assert "all of its changes are sent" in sites["input:speed"].reason
     named = {site.name for site in select_sites(find_activations(model), ["input:speed"]) if site.selected}
     assert "input:speed" in named
+    every = {site.name: site.selected for site in select_sites(find_activations(model), ["*"])}
+    assert every["input:speed"]
+    assert not every["input:command"]  # a number that stands for something cannot be held
+    uncovered = select_sites(find_activations(model), ["default", "uncovered"])
+    assert not any(site.selected for site in uncovered if site.name in beside)
 
 
 def brute_force(model: Any, pictures: np.ndarray, values: np.ndarray, form: str) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from deltafine.document.figures import WorstAnswer
 from deltafine.document.report import Picture
 from deltafine.errors import DeltafineError, DeltafineWarning
 from deltafine.report import Report, load_report, render, write_report
@@ -260,6 +261,14 @@ def test_errors_of_a_model_that_has_diverged_still_load(run: Path) -> None:
     document["models"]["refined"]["streams"]["relative_error"] = float("inf")
     (run / "report.json").write_text(json.dumps(document), "utf-8")
     assert load_report(run).models["refined"].streams.relative_error == float("inf")
+
+
+def test_the_worst_answers_may_be_negative_numbers(run: Path) -> None:
+    worst = WorstAnswer(video="a.mp4", frame=3, answer=-1.5, original=-0.25, truth=-2.0, lost=0.5)
+    report = make_report()
+    report.models["refined"].streams.worst_answers.append(worst)
+    write_report(report, run)
+    assert load_report(run).models["refined"].streams.worst_answers[-1] == worst
 
 
 def test_controls_judged_by_an_error_may_be_above_the_whole(run: Path) -> None:
