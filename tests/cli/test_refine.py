@@ -247,3 +247,20 @@ def test_ctrl_c_in_code_that_was_given_as_text_gives_the_exit_code_too(tmp_path:
         [sys.executable, "-m", "deltafine", "--help"], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_ctrl_c_within_a_callback_is_not_lost(tmp_path: Path) -> None:
+    """Imports have such callbacks. Python reports what is raised in them, and goes on."""
+    code = "import signal, time, weakref\nclass Gone: pass\ngone = Gone()\n"
+    code += "seen = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))\ndel gone\ntime.sleep(60)\n"
+    (tmp_path / "typer.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
+    done = subprocess.run(
+        [sys.executable, "-m", "deltafine", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
