@@ -26,6 +26,7 @@ from deltafine.report import load_report
 from deltafine.video import open_dataset
 from tests.cli.running import Command
 from tests.small_runs import FAST, SIZE, write_small_video
+from tests.test_workers import ended, start
 
 VIDEOS, FRAMES = 6, 30
 SHARES = {0: 0.5, 1: 1.0, 2: 2.0}
@@ -161,6 +162,19 @@ def test_each_way_to_train_has_the_right_numbers(
 ) -> None:
     report = refine(model, videos, tmp_path / "run", **{**RUN, **settings})
     assert report.history[0].task_loss < 0.05  # half the squared error over the spread of the labels
+    error = report.models["refined"].streams.label_error
+    assert error is not None
+    assert error < 0.1
+
+
+@pytest.mark.slow
+def test_workers_have_the_numbers_of_their_shards(model: Path, videos: Path, tmp_path: Path) -> None:
+    settings = [f"--set={name}={value}" for name, value in {**RUN, "batch": 5}.items()]
+    command = ["refine", model, "--data", videos, "--out", tmp_path / "run", *settings]
+    for code, said, errors in ended(start([str(word) for word in command], 2)):
+        assert code == 0, said + errors
+    report = load_report(tmp_path / "run")
+    assert report.history[0].task_loss < 0.05
     error = report.models["refined"].streams.label_error
     assert error is not None
     assert error < 0.1
