@@ -10,11 +10,11 @@ import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.plan import Operation, Plan
-from deltafine.video.further_values import Wanted, unpacked, wanted_of
 
 if TYPE_CHECKING:
     from deltafine.runtime.numba_stream import NumbaState
     from deltafine.runtime.numpy_stream import NumpyState
+    from deltafine.video.further_values import Wanted
 
 
 def wanted_by(plan: Plan) -> list[Wanted]:
@@ -33,6 +33,8 @@ def step_packed(plan: Plan, state: NumbaState | NumpyState, frame: np.ndarray) -
     """Advance a state by a frame that has the plan's further values in further lines, if the plan takes any."""
     shape = plan.tensors[plan.operations[0].output].shape
     if plan.further:
+        from deltafine.video.further_values import unpacked
+
         frame, values = unpacked(frame, shape[0], len(wanted_by(plan)))
         state.give(by_tensor(plan, values))
     state.step(frame.reshape(shape))
@@ -80,6 +82,8 @@ def _accepted(plan: Plan, operation: Operation, value: Any) -> np.ndarray:
 
 
 def _wanted(plan: Plan, operation: Operation) -> list[Wanted]:
+    from deltafine.video.further_values import wanted_of  # what finds videos need not be loaded for models of frames
+
     size = math.prod(plan.tensors[operation.output].sample_shape)
     return wanted_of(operation.name, size, whole=operation.whole, most=operation.most or None)
 
