@@ -88,9 +88,9 @@ def test_many_films_of_different_lengths_are_computed_together_and_each_is_as_al
     alone = {str(film): objects(deltafine("run", model, film, "--json").output)[:-1] for film in films}
     together, step_many = [], DeltaRuntime.step_many
 
-    def watched(runtime: DeltaRuntime, frames: Any) -> Any:
+    def watched(runtime: DeltaRuntime, frames: Any, *beside: Any) -> Any:
         together.append(len(frames))
-        return step_many(runtime, frames)
+        return step_many(runtime, frames, *beside)
 
     monkeypatch.setattr(DeltaRuntime, "step_many", watched)
     *frames, summary = objects(deltafine("run", model, *films, "--json").output)
