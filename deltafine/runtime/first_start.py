@@ -24,7 +24,7 @@ def _kernels(precision: str) -> list[tuple[Any, tuple[Any, ...]]]:
     line, table = integer[::1], integer[:, ::1]
     tables, flags = integer[:, :, ::1], types.uint8[::1]
     found = [
-        (run_network, (tables, table, integer, integer, flags, line)),
+        (run_network, (tables, table, integer, integer, flags, line, line, types.boolean)),
         (all_finite, (types.float32[::1],)),
         (count_macs, (table, table, table)),
     ]

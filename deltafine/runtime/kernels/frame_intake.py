@@ -53,7 +53,7 @@ def _reader(channels: int) -> Any:
         threshold_pitch = width * channels if operation[at.THRESHOLD_BY_NEURON] else 0
         # A layer behind it that only rescales is done along with it.
         scaled, factor, summand = operation[at.RESCALED], operation[at.RESCALE], operation[at.RESHIFT]
-        rows = elements = scaled_rows = scaled_elements = 0
+        rows = elements = scaled_rows = scaled_elements = np.int64(0)
         for y in range(height):
             for x in range(0, width, LANES):
                 column = x * channels
@@ -138,7 +138,7 @@ def _any(
     height, width, channels = tensors[output, at.HEIGHT], tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
     holds = rule == at.R_SEND_ON_DELTA and not fresh
     least = np.float32(channels)  # of a root mean square of 1
-    rows = elements = 0
+    rows = elements = np.int64(0)
     for position in range(height * width):
         y = position // width
         column, flat = (position - y * width) * channels, position * channels

@@ -13,11 +13,30 @@ from deltafine.runtime.kernels import entry, kernel
 from deltafine.runtime.kernels.attention import attend
 from deltafine.runtime.kernels.by_table import blend, constant, gather
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
+from deltafine.runtime.kernels.finish import start_output
 from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
-from deltafine.runtime.kernels.memory import unpack
+from deltafine.runtime.kernels.memory import CHANGED, SCRATCH, TALLY, unpack
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
-from deltafine.runtime.kernels.rows import combine, pool, pool_everything
+from deltafine.runtime.kernels.pieces import compute, work
+from deltafine.runtime.kernels.row_convolution import reached_rows
+from deltafine.runtime.kernels.rows import changed_positions, pool_everything
+from deltafine.runtime.kernels.sharing import (
+    BY_ROWS,
+    COUNT,
+    FINISHED,
+    FRESH,
+    HOW,
+    PLACE,
+    SIZE,
+    TABLE,
+    add,
+    copy_table,
+    found_table,
+    hand_over,
+    look,
+    take,
+)
 from deltafine.runtime.kernels.together import DONE, convolve_together
 
 
@@ -34,7 +53,7 @@ def borrowed(typing_context: Any, array: Any) -> Any:
 
 
 @kernel
-def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool) -> None:
+def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool, words: np.ndarray) -> None:
     """Advance one stream by any operation but a convolution."""
     memory = unpack(table)
     kind, counters = operation[at.KIND], memory.counters[i]
@@ -44,7 +63,7 @@ def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool) -> N
         else:
             read_frame(table, operation, memory.numbers, fresh, memory.counters, i)
     elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
-        pool(table, operation, fresh, counters)
+        compute(table, operation, i, reached_rows(table, operation, fresh), fresh, words)
     elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
         pool_everything(table, operation, fresh, counters)
     elif kind == at.K_PLACE:
@@ -62,13 +81,43 @@ def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool) -> N
     elif kind == at.K_ATTENTION:
         attend(table, operation, fresh, counters)
     elif kind != at.K_DONE:
-        combine(table, operation, fresh, counters)
+        start_output(table, operation[at.OUTPUT])
+        compute(table, operation, i, changed_positions(table, operation, fresh), fresh, words)
+
+
+@kernel
+def _help(table: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
+    """Compute pieces of operations until there was nothing to do for a while.
+
+    ``table`` holds the addresses of the helper's own scratch, changes and counters; all others are the stream's.
+    """
+    scratch, size, seen = table[SCRATCH, 0], table[SCRATCH, 1], 0
+    memory = unpack(table)
+    changed, counters = memory.changed, memory.counters
+    while True:
+        number = look(words)
+        if number < 0:
+            return
+        place, how, count, rows, fresh = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
+        piece = take(words, number)
+        if piece < 0:
+            continue
+        if number != seen:
+            seen = number
+            found_table(words, TABLE, table, np.int64(0), CHANGED)
+            found_table(words, TABLE, table, CHANGED + 1, TALLY)
+            if how == BY_ROWS:
+                table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
+        work(table, operations[place], place, how, count, rows, piece, fresh)
+        hand_over(words, changed, counters, operations[place], place)
+        add(words, FINISHED, 1)
 
 
 @entry
 def run_network(
-    tables: np.ndarray, operations: np.ndarray, first: int, last: int, fresh: np.ndarray, counts: np.ndarray
-) -> None:
+    tables: np.ndarray, operations: np.ndarray, first: int, last: int, fresh: np.ndarray, counts: np.ndarray,
+    words: np.ndarray, helping: bool,
+) -> None:  # fmt: skip
     """Advance operations ``first`` to ``last - 1`` by one frame, in one stream or in several of the same program.
 
     Args:
@@ -76,8 +125,16 @@ def run_network(
             are copies, and all have the scratch of the first.
         fresh: uint8 (streams,), whether it is the first frame.
         counts: int64 (streams,), working space.
+        words: int64, of the team that shares the work of one stream; or none.
+        helping: instead of all that, help another thread with it, until there was nothing to do for a while.
     """
     tables, operations, fresh, counts = borrowed(tables), borrowed(operations), borrowed(fresh), borrowed(counts)
+    words = borrowed(words)
+    if helping:
+        _help(tables[0], operations, words)
+        return
+    if len(words):
+        copy_table(tables[0], words, TABLE)
     for i in range(first, last):
         operation = operations[i]
         kind = operation[at.KIND]
@@ -88,9 +145,9 @@ def run_network(
                 counters = unpack(tables[s]).counters[i]
                 counts[s] = DONE if convolve_events(tables[s], operation, fresh[s] != 0, counters) else 0
             if not slides:
-                _advance(tables[s], operation, i, fresh[s] != 0)
+                _advance(tables[s], operation, i, fresh[s] != 0, words)
         if slides:
-            convolve_together(tables, operation, i, kind == at.K_DEPTHWISE, fresh, counts)
+            convolve_together(tables, operation, i, kind == at.K_DEPTHWISE, fresh, counts, words)
 
 
 @entry

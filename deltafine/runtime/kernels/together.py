@@ -10,7 +10,14 @@ import numpy as np
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels.memory import ARENA, SCRATCH, unpack
-from deltafine.runtime.kernels.row_convolution import convolve, finish_sums, multiply_rows, piece_size, reached_rows
+from deltafine.runtime.kernels.pieces import compute
+from deltafine.runtime.kernels.row_convolution import (
+    finish_sums,
+    multiply_rows,
+    panels_of,
+    piece_size,
+    reached_rows,
+)
 
 DONE = -1
 """Instead of a count: the operation is done for this stream."""
@@ -20,10 +27,14 @@ _VALUE = 4
 
 @kernel
 def convolve_together(
-    tables: np.ndarray, operation: np.ndarray, place: int, depthwise: bool, fresh: np.ndarray, counts: np.ndarray
+    tables: np.ndarray, operation: np.ndarray, place: int, depthwise: bool, fresh: np.ndarray, counts: np.ndarray,
+    words: np.ndarray,
 ) -> None:  # fmt: skip
-    """An operation of the plan, the one at ``place``, of all streams whose ``counts`` are not DONE, which it fills."""
-    total = 0
+    """An operation of the plan, the one at ``place``, of all streams whose ``counts`` are not DONE, which it fills.
+
+    ``words``: of the team, if there is one stream.
+    """
+    total = np.int64(0)
     for s in range(len(tables)):
         counts[s] = 0 if counts[s] == DONE else reached_rows(tables[s], operation, fresh[s] != 0)
         total += counts[s]
@@ -31,8 +42,7 @@ def convolve_together(
         _gather(tables, operation, place, fresh, counts, total)
         return
     for s in range(len(tables)):
-        memory = unpack(tables[s])
-        convolve(tables[s], operation, counts[s], depthwise, fresh[s] != 0, memory.counters[place])
+        compute(tables[s], operation, place, counts[s], fresh[s] != 0, words)
 
 
 @kernel
@@ -42,7 +52,7 @@ def _gather(
     """Multiply the rows of all streams piece by piece, from the first stream to the last, and finish each stream's."""
     pitch, everyone = operation[at.ROW_PITCH], unpack(tables[0])
     size, joint = piece_size(total, pitch), len(everyone.active)
-    scratch = tables[0, SCRATCH, 0]
+    scratch, panels = tables[0, SCRATCH, 0], panels_of(tables[0], operation)
     stream = first = done = np.int64(0)
     while done < total:
         rows = min(size, total - done)
@@ -57,7 +67,7 @@ def _gather(
             first += part
             if first == counts[stream]:
                 stream, first = stream + 1, np.int64(0)
-        multiply_rows(tables[0], operation, joint, rows, pitch)
+        multiply_rows(tables[0], operation, joint, rows, pitch, np.int64(0), panels)
         stream, first, filled = begin_stream, begin_first, np.int64(0)
         while filled < rows:
             part = min(counts[stream] - first, rows - filled)
