@@ -31,7 +31,7 @@ def _kernels(precision: str) -> list[tuple[Any, tuple[Any, ...]]]:
     if precision == "int8":
         from deltafine.runtime.kernels.byte_network import run_bytes
 
-        found.append((run_bytes, (table, table, table, integer, integer, types.boolean, table)))
+        found.append((run_bytes, (table, table, table, integer, integer, types.boolean, line, types.boolean)))
     return found
 
 

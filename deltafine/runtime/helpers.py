@@ -6,18 +6,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.runtime.array_sizes import aligned
-from deltafine.runtime.kernels.sharing import LEAST, STOPPED, THREADS, WORDS
+from deltafine.runtime.kernels.sharing import STOPPED, THREADS, WORDS, WORK
 
 NO_TEAM = np.zeros(0, np.int64)
 """The words of a stream that is advanced by one thread."""
-WORTH_SHARING = 8_000
-"""Nanoseconds that an operation has to take to be shared."""
+WORTH_WAKING = 100_000
+"""Nanoseconds of work to be shared for which helpers are woken."""
 SECONDS_TO_LEAVE = 1.0
 
 
@@ -37,13 +37,33 @@ MakeHelp = Callable[[np.ndarray], Help]
 """Makes that of the words of a team."""
 
 
+class TeamSettings(NamedTuple):
+    """What decides how work is shared, in the order of the words of a team.
+
+    Attributes:
+        threads: of the team.
+        least: about how many nanoseconds an operation has to take to be shared.
+        looks: how often a helper looks for an offer before it goes to sleep.
+        short: outputs; for fewer, reading weights takes longer than multiplying, and each thread takes some of them.
+        pieces: of each thread, so that none waits long for the last.
+    """
+
+    threads: int
+    least: int = 8_000
+    looks: int = 20_000
+    short: int = 48
+    pieces: int = 4
+
+
 class _Team:
     """Some helpers, asleep until they are woken. They leave when nobody can wake them any more."""
 
     def __init__(self, count: int, make: MakeHelp) -> None:
+        settings = TeamSettings(count + 1)
         self.process = os.getpid()
         self.words = aligned(np.zeros(WORDS, np.int64))
-        self.words[THREADS], self.words[LEAST] = count + 1, WORTH_SHARING
+        self.words[THREADS : THREADS + len(settings)] = settings
+        self.words[WORK] = WORTH_WAKING
         self.arrays = [self.words]
         self._asleep: list[threading.Lock] = []
         self._threads: list[threading.Thread] = []
@@ -64,6 +84,11 @@ class _Team:
             self._threads.append(thread)
 
     def wake(self) -> None:
+        """Wake the helpers, if there was enough for them to do the last time."""
+        little = self.words[WORK] < WORTH_WAKING
+        self.words[WORK] = 0
+        if little:
+            return
         for asleep in self._asleep:
             if asleep.locked():  # else it was woken, and does not know yet
                 asleep.release()

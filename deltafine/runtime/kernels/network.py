@@ -14,15 +14,14 @@ from deltafine.runtime.kernels.attention import attend
 from deltafine.runtime.kernels.by_table import blend, constant, gather
 from deltafine.runtime.kernels.event_convolution import convolve_events, should_send_events
 from deltafine.runtime.kernels.finish import start_output
-from deltafine.runtime.kernels.frame_intake import read_frame
 from deltafine.runtime.kernels.magnitudes import INFINITE, largest_bits
-from deltafine.runtime.kernels.memory import CHANGED, SCRATCH, TALLY, unpack
+from deltafine.runtime.kernels.memory import ACTIVE, CHANGED, PIXELS, SCRATCH, TALLY, unpack
 from deltafine.runtime.kernels.moves import concatenate, place, reshape
-from deltafine.runtime.kernels.pieces import compute, work
+from deltafine.runtime.kernels.pieces import compute, take_in, work
 from deltafine.runtime.kernels.row_convolution import reached_rows
 from deltafine.runtime.kernels.rows import changed_positions, pool_everything
 from deltafine.runtime.kernels.sharing import (
-    BY_ROWS,
+    BY_PANELS,
     COUNT,
     FINISHED,
     FRESH,
@@ -58,10 +57,7 @@ def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool, word
     memory = unpack(table)
     kind, counters = operation[at.KIND], memory.counters[i]
     if kind == at.K_INPUT:
-        if len(memory.pixels):
-            read_frame(table, operation, memory.pixels, fresh, memory.counters, i)
-        else:
-            read_frame(table, operation, memory.numbers, fresh, memory.counters, i)
+        take_in(table, operation, i, fresh, words)
     elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
         compute(table, operation, i, reached_rows(table, operation, fresh), fresh, words)
     elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
@@ -86,6 +82,13 @@ def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool, word
 
 
 @kernel
+def found_memory(words: np.ndarray, table: np.ndarray) -> None:
+    """Take over the addresses of a stream's memory, but for what a helper has of its own."""
+    for first, last in ((0, CHANGED), (CHANGED + 1, SCRATCH), (ACTIVE, TALLY), (TALLY + 1, PIXELS + 1)):
+        found_table(words, TABLE, table, first, last)
+
+
+@kernel
 def _help(table: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
     """Compute pieces of operations until there was nothing to do for a while.
 
@@ -97,6 +100,7 @@ def _help(table: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
     while True:
         number = look(words)
         if number < 0:
+            table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
             return
         place, how, count, rows, fresh = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
         piece = take(words, number)
@@ -104,9 +108,10 @@ def _help(table: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
             continue
         if number != seen:
             seen = number
-            found_table(words, TABLE, table, np.int64(0), CHANGED)
-            found_table(words, TABLE, table, CHANGED + 1, TALLY)
-            if how == BY_ROWS:
+            found_memory(words, table)
+            if how == BY_PANELS:  # into the stream's own scratch
+                found_table(words, TABLE, table, SCRATCH, SCRATCH + 1)
+            else:
                 table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
         work(table, operations[place], place, how, count, rows, piece, fresh)
         hand_over(words, changed, counters, operations[place], place)

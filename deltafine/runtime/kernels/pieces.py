@@ -9,6 +9,7 @@ import numpy as np
 
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
+from deltafine.runtime.kernels.frame_intake import lines_are_apart, read_lines, start_frame
 from deltafine.runtime.kernels.memory import ARENA, SCRATCH, unpack
 from deltafine.runtime.kernels.row_convolution import (
     FEWEST_ROWS,
@@ -20,12 +21,14 @@ from deltafine.runtime.kernels.row_convolution import (
 )
 from deltafine.runtime.kernels.rows import PIECE, combine_rows, pool_rows, row_of
 from deltafine.runtime.kernels.sharing import (
+    BY_LINES,
     BY_PANELS,
     BY_ROWS,
     LEAST,
     PIECES,
     SHORT,
     THREADS,
+    WORK,
     offer,
     piece_of_rows,
     take,
@@ -49,8 +52,7 @@ def compute(table: np.ndarray, operation: np.ndarray, place: int, count: int, fr
     memory = unpack(table)
     if len(words):
         nanoseconds = _nanoseconds(table, operation)
-        if nanoseconds * count >= words[LEAST]:
-            _share(table, operation, place, count, fresh, words, nanoseconds)
+        if nanoseconds * count >= words[LEAST] and _share(table, operation, place, count, fresh, words, nanoseconds):
             return
     # Not literals: numba would compile all below once more for each of them.
     compute_rows(table, operation, np.int64(0), count, count < 0, fresh, memory.counters[place])
@@ -73,28 +75,61 @@ def _nanoseconds(table: np.ndarray, operation: np.ndarray) -> float:
 @kernel
 def _share(
     table: np.ndarray, operation: np.ndarray, place: int, count: int, fresh: bool, words: np.ndarray, nanoseconds: float
-) -> None:  # fmt: skip
-    """Offer the outputs to the team: by rows, or where these are few, by panels of the weights."""
-    memory, threads, how = unpack(table), words[THREADS], BY_ROWS
-    size = piece_of_rows(threads, count, nanoseconds)
+) -> bool:  # fmt: skip
+    """Offer the outputs to the team: by rows, or where these are few, by panels of the weights; whether that can be."""
+    memory, threads, how = unpack(table), words[THREADS], np.int64(BY_ROWS)
+    size = piece_of_rows(words, count, nanoseconds)
     pieces = (count + size - 1) // size
-    if operation[at.KIND] == at.K_CONV and operation[at.GROUPS] == 1 and count < min(threads * SHORT, FEWEST_ROWS):
+    if (
+        operation[at.KIND] == at.K_CONV
+        and operation[at.GROUPS] == 1
+        and count < min(threads * words[SHORT], FEWEST_ROWS)
+    ):
         panels = panels_of(table, operation)
         if panels >= threads:
-            how, size = BY_PANELS, (panels + threads * PIECES - 1) // (threads * PIECES)
+            how, size = np.int64(BY_PANELS), (panels + threads * words[PIECES] - 1) // (threads * words[PIECES])
             pieces = (panels + size - 1) // size
-    number = offer(words, place, how, count, size, fresh, pieces)
-    mine = 0
+    if pieces < 2:
+        return False
+    words[WORK] += np.int64(nanoseconds * count)
+    _work_together(table, operation, place, how, count, size, fresh, pieces, words)
+    if how == BY_PANELS:
+        pitch = operation[at.ROW_PITCH]
+        finish_sums(table, operation, count, pitch, np.int64(0), fresh, memory.counters[place])
+    return True
+
+
+@kernel
+def take_in(table: np.ndarray, operation: np.ndarray, place: int, fresh: bool, words: np.ndarray) -> None:
+    """Read the frame, which is the operation at a place of the plan; ``words`` as for ``compute``."""
+    start_frame(table, operation)
+    target = unpack(table).tensors[operation[at.OUTPUT]]
+    lines, nanoseconds = target[at.HEIGHT], target[at.WIDTH] * target[at.CHANNELS]
+    if len(words) and lines * nanoseconds >= words[LEAST] and lines_are_apart(table, operation):
+        words[WORK] += lines * nanoseconds
+        pieces = min(words[THREADS] * words[PIECES], lines)
+        size = (lines + pieces - 1) // pieces
+        pieces = (lines + size - 1) // size
+        _work_together(table, operation, place, np.int64(BY_LINES), lines, size, fresh, pieces, words)
+    else:
+        read_lines(table, operation, np.int64(0), lines, fresh, place)
+
+
+@kernel
+def _work_together(
+    table: np.ndarray, operation: np.ndarray, place: int, how: int, count: int, size: int, fresh: bool, pieces: int,
+    words: np.ndarray,
+) -> None:  # fmt: skip
+    """Offer an operation to the team, do what of it nobody else does, and wait for the rest."""
+    number, mine = offer(words, place, how, count, size, fresh, pieces), 0
     piece = take(words, number)
     while piece >= 0:
         work(table, operation, place, how, count, size, piece, fresh)
         mine += 1
         piece = take(words, number)
     wait(words, pieces - mine)
+    memory = unpack(table)
     take_over(words, memory.changed, memory.counters, operation, place)
-    if how == BY_PANELS:
-        pitch = operation[at.ROW_PITCH]
-        finish_sums(table, operation, count, pitch, np.int64(0), fresh, memory.counters[place])
 
 
 @kernel
@@ -108,6 +143,9 @@ def work(
         multiply_rows(table, operation, np.int64(0), count, operation[at.ROW_PITCH], first, last)
         return
     rows = min(size, count - first)
+    if how == BY_LINES:
+        read_lines(table, operation, first, first + rows, fresh, place)
+        return
     compute_rows(table, operation, first, rows, first + rows < count, fresh, unpack(table).counters[place])
 
 

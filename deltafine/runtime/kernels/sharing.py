@@ -29,13 +29,12 @@ OFFER, FINISHED, STOPPED, PLACE, COUNTS = (LINE * number for number in range(5))
 
 Behind PLACE stand the fields below, behind COUNTS what helpers counted.
 """
-HOW, COUNT, SIZE, FRESH, THREADS, LEAST = (PLACE + 1 + number for number in range(6))
-"""How it is shared, outputs in all, outputs or panels of a piece, whether all is new; threads of the team, and how many
-nanoseconds an operation has to take about to be shared."""
-BY_ROWS, BY_PANELS = range(2)
-"""Pieces are outputs, from the first value to the last; or panels of the weights, for few outputs."""
-CHANGED, OWN_ROWS = COUNTS, COUNTS + 1
-COUNTERS = COUNTS + 2
+HOW, COUNT, SIZE, FRESH, WORK, THREADS, LEAST, LOOKS, SHORT, PIECES = (PLACE + 1 + number for number in range(10))
+"""How it is shared, outputs in all, outputs or panels of a piece, whether all is new; and about how many nanoseconds
+all that was offered takes. Behind them ``TeamSettings``."""
+BY_ROWS, BY_PANELS, BY_LINES = range(3)
+"""Pieces are outputs, from the first value to the last; panels of the weights, for few outputs; or lines of a frame."""
+CHANGED, OTHER_CHANGED, COUNTERS, OTHER_COUNTERS = COUNTS, COUNTS + 1, COUNTS + 2, COUNTS + 2 + at.EFFECTIVE
 TABLE = COUNTS + LINE
 MORE = TABLE + COLUMNS * len(Memory._fields)
 WORDS = MORE + COLUMNS * len(of_bytes.ByteMemory._fields) + LINE
@@ -43,15 +42,8 @@ WORDS = MORE + COLUMNS * len(of_bytes.ByteMemory._fields) + LINE
 
 LEFT_BITS = 20
 _LEFT = (1 << LEFT_BITS) - 1
-LOOKS = 4000
-"""How often a helper looks for an offer before it goes to sleep, some tenths of a millisecond."""
 PATIENCE = 2000
 """How often one looks whether a helper is done before it lets others have the processor."""
-
-SHORT = 48
-"""Outputs for which weights are read: with fewer, reading them takes longer than multiplying."""
-PIECES = 4
-"""Of each thread, so that none waits long for the last."""
 
 
 def _word(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
@@ -157,7 +149,7 @@ def take(words: np.ndarray, number: int) -> int:
 @kernel
 def look(words: np.ndarray) -> int:
     """Wait for an offer; its number, or -1 if there was none for a while, or helpers are to leave."""
-    for _ in range(LOOKS):
+    for _ in range(words[LOOKS]):
         word = read(words, OFFER)
         if word & _LEFT:
             return word >> LEFT_BITS
@@ -196,21 +188,30 @@ def found_table(words: np.ndarray, begin: int, own: np.ndarray, first: int, last
 
 
 @kernel
+def _other_place(operation: np.ndarray, place: int) -> int:
+    """The place of an operation that is done along with this one; -1 if there is none."""
+    if operation[at.SUMMAND] >= 0:
+        return operation[at.OWN_PLACE]
+    return place + 1 if operation[at.RESCALED] >= 0 else -1
+
+
+@kernel
 def hand_over(
     words: np.ndarray, changed: np.ndarray, counters: np.ndarray, operation: np.ndarray, place: int
 ) -> None:  # fmt: skip
     """Write what a helper counted to the words of its team, and forget it."""
-    output, own = operation[at.OUTPUT], operation[at.OWN_PLACE]
-    if operation[at.SUMMAND] >= 0 and counters[own, at.ROWS]:
-        add(words, OWN_ROWS, counters[own, at.ROWS])
-        counters[own, at.ROWS] = 0
-    if changed[output]:
-        add(words, CHANGED, changed[output])
-        changed[output] = 0
+    output, rescaled, other = operation[at.OUTPUT], operation[at.RESCALED], _other_place(operation, place)
+    add(words, CHANGED, changed[output])
+    changed[output] = 0
+    if rescaled >= 0:
+        add(words, OTHER_CHANGED, changed[rescaled])
+        changed[rescaled] = 0
     for column in range(at.EFFECTIVE):
-        if counters[place, column]:
-            add(words, COUNTERS + column, counters[place, column])
-            counters[place, column] = 0
+        add(words, COUNTERS + column, counters[place, column])
+        counters[place, column] = 0
+        if other >= 0:
+            add(words, OTHER_COUNTERS + column, counters[other, column])
+            counters[other, column] = 0
 
 
 @kernel
@@ -218,17 +219,20 @@ def take_over(
     words: np.ndarray, changed: np.ndarray, counters: np.ndarray, operation: np.ndarray, place: int
 ) -> None:  # fmt: skip
     """Add what helpers counted to the stream's own counts."""
-    if operation[at.SUMMAND] >= 0:
-        counters[operation[at.OWN_PLACE], at.ROWS] += words[OWN_ROWS]
+    rescaled, other = operation[at.RESCALED], _other_place(operation, place)
     changed[operation[at.OUTPUT]] += words[CHANGED]
+    if rescaled >= 0:
+        changed[rescaled] += words[OTHER_CHANGED]
     for column in range(at.EFFECTIVE):
         counters[place, column] += words[COUNTERS + column]
+        if other >= 0:
+            counters[other, column] += words[OTHER_COUNTERS + column]
     words[COUNTS : COUNTS + LINE] = 0
 
 
 @kernel
-def piece_of_rows(threads: int, count: int, nanoseconds: float) -> int:
+def piece_of_rows(words: np.ndarray, count: int, nanoseconds: float) -> int:
     """Outputs of a piece, of ``count`` that take so long each."""
-    fewest = max(SHORT, int(3000 / nanoseconds))
-    pieces = max(min(threads * PIECES, count // fewest), threads)
+    fewest = max(words[SHORT], np.int64(words[LEAST] / 2 / nanoseconds))
+    pieces = max(min(words[THREADS] * words[PIECES], count // fewest), words[THREADS])
     return (count + pieces - 1) // pieces
