@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from deltafine.errors import DeltafineError
 from deltafine.runtime.array_sizes import aligned
 from deltafine.runtime.kernels.sharing import STOPPED, THREADS, WORDS, WORK
 
@@ -180,16 +179,3 @@ class _Loan:
     def __exit__(self, *exception: object) -> None:
         if self._helpers is not None:
             self._helpers.take_back(self._team)
-
-
-def checked_threads(threads: int) -> int:
-    """How many threads a frame is computed on, of those wanted: no more than there are processors.
-
-    Raises:
-        DeltafineError: it is not a number from 1 on.
-    """
-    from deltafine.runtime.plan_cache import available_cores
-
-    if threads < 1:
-        raise DeltafineError(f"threads is {threads}: give a whole number from 1 on.")
-    return min(threads, available_cores())

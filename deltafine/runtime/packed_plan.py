@@ -97,6 +97,10 @@ class Program:
         """What the kernels work in, of all streams that were ever in them at the same time."""
         return [*self.working.arrays, *self.helpers.arrays]
 
+    def release_threads(self) -> None:
+        """Let helpers end; others come when they are needed again."""
+        self.helpers.leave()
+
     def read_at(self, place: int) -> list[int]:
         """The tensors that the kernels read at a place of the plan."""
         row = self.operations[place]

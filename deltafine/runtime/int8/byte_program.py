@@ -105,6 +105,10 @@ class ByteProgram(Program):
         of_bytes = self.byte_operations[:, of.PITCH]
         return [max(one, int(other)) for one, other in zip(super().pitches(), of_bytes, strict=True)]
 
+    def release_threads(self) -> None:
+        super().release_threads()
+        self.byte_helpers.leave()
+
     def room_for_sums(self) -> list[np.ndarray]:
         """``sums`` and ``line`` of a stream's memory, or a helper's."""
         pitch = int(self.byte_operations[:, of.PITCH].max(initial=BYTES))
