@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deltafine.runtime.kernels import byte_memory as of
-from deltafine.runtime.kernels import entry, kernel
+from deltafine.runtime.kernels import entry
 from deltafine.runtime.kernels.byte_memory import LINE, SUMS, unpack_bytes
 from deltafine.runtime.kernels.byte_moves import byte_concatenate, byte_place, byte_reshape, dequantise, quantise
 from deltafine.runtime.kernels.byte_pieces import advance_bytes, work_on_bytes
@@ -30,36 +30,6 @@ from deltafine.runtime.kernels.sharing import (
 )
 
 
-@kernel
-def _help(table: np.ndarray, more: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
-    """As in ``network``; ``more`` holds the addresses of the helper's own sums and line."""
-    sums, size, seen = more[SUMS, 0], more[SUMS, 1], 0
-    memory = unpack(table)
-    changed, counters = memory.changed, memory.counters
-    while True:
-        number = look(words)
-        if number < 0:
-            more[SUMS, 0], more[SUMS, 1] = sums, size
-            return
-        place, how, count, rows, fresh = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
-        piece = take(words, number)
-        if piece < 0:
-            continue
-        if number != seen:
-            seen = number
-            found_memory(words, table)
-            for first, last in ((0, SUMS), (LINE + 1, of.FIELDS)):
-                found_table(words, MORE, more, first, last)
-            if how == BY_PANELS:  # into the stream's own sums
-                found_table(words, MORE, more, SUMS, SUMS + 1)
-            else:
-                more[SUMS, 0], more[SUMS, 1] = sums, size
-        extra = unpack_bytes(more).operations[place]
-        work_on_bytes(table, more, operations[place], extra, place, how, count, rows, piece, fresh)
-        hand_over(words, changed, counters, operations[place], place)
-        add(words, FINISHED, 1)
-
-
 @entry
 def run_bytes(
     table: np.ndarray, more: np.ndarray, operations: np.ndarray, first: int, last: int, fresh: bool,
@@ -72,8 +42,29 @@ def run_bytes(
         words, helping: as for ``run_network``.
     """
     table, more, operations, words = borrowed(table), borrowed(more), borrowed(operations), borrowed(words)
-    if helping:
-        _help(table, more, operations, words)
+    if helping:  # as in ``run_network``; the sums and the line are the helper's own, too
+        sums, size, seen = more[SUMS, 0], more[SUMS, 1], np.int64(0)
+        changed, tally = unpack(table).changed, unpack(table).counters
+        number = look(words)
+        while number >= 0:
+            i, how, count, rows, new = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
+            piece = take(words, number)
+            if piece >= 0:
+                if number != seen:
+                    seen = number
+                    found_memory(words, table)
+                    for begin, end in ((0, SUMS), (LINE + 1, of.FIELDS)):
+                        found_table(words, MORE, more, begin, end)
+                    if how == BY_PANELS:  # into the stream's own sums
+                        found_table(words, MORE, more, SUMS, SUMS + 1)
+                    else:
+                        more[SUMS, 0], more[SUMS, 1] = sums, size
+                extra = unpack_bytes(more).operations[i]
+                work_on_bytes(table, more, operations[i], extra, i, how, count, rows, piece, new)
+                hand_over(words, changed, tally, operations[i], i)
+                add(words, FINISHED, 1)
+            number = look(words)
+        more[SUMS, 0], more[SUMS, 1] = sums, size
         return
     if len(words):
         copy_table(table, words, TABLE)

@@ -56,14 +56,33 @@ def advance_bytes(
             count = reach_of(table, operation, fresh or changed == size)
     if count == 0:
         return
-    if len(words):
-        nanoseconds = _nanoseconds(operation, extra)
-        if nanoseconds * count >= words[LEAST] and _share(
-            table, more, operation, extra, place, count, fresh, words, nanoseconds
-        ):
-            return
-    # Not literals: numba would compile all below once more for each of them.
-    compute_bytes(table, more, operation, extra, np.int64(0), count, count < 0, fresh, memory.counters[place])
+    how, size, pieces, number, mine = np.int64(BY_ROWS), count, np.int64(1), np.int64(0), 0
+    nanoseconds = _nanoseconds(operation, extra)
+    if len(words) and nanoseconds * count >= words[LEAST]:
+        size = piece_of_rows(words, count, nanoseconds)
+        if extra[of.KIND] == of.B_CONV and count < min(words[THREADS] * words[SHORT], FEWEST_ROWS):
+            panels, wanted = panels_of_bytes(extra), words[THREADS] * words[PIECES]
+            if panels >= words[THREADS]:
+                how, size = np.int64(BY_PANELS), (panels + wanted - 1) // wanted
+                pieces = (panels + size - 1) // size
+        of_numbers = extra[of.RULE] == of.R_IN_FLOATS and reaching(table, operation, np.int64(LANES)) > 0
+        if how == BY_ROWS and of_numbers:
+            size = count
+        if how == BY_ROWS:
+            pieces = (count + size - 1) // size
+    if pieces > 1:
+        words[WORK] += np.int64(nanoseconds * count)
+        number = offer(words, place, how, count, size, fresh, pieces)
+    piece = take(words, number) if pieces > 1 else np.int64(0)
+    while piece >= 0:
+        work_on_bytes(table, more, operation, extra, place, how, count, size, piece, fresh)
+        mine += 1
+        piece = take(words, number) if pieces > 1 else np.int64(-1)
+    if pieces > 1:
+        wait(words, pieces - mine)
+        take_over(words, memory.changed, memory.counters, operation, place)
+    if how == BY_PANELS:
+        finish_sums_of_bytes(table, more, operation, extra, count, np.int64(0), fresh, memory.counters[place])
 
 
 @kernel
@@ -81,66 +100,30 @@ def _nanoseconds(operation: np.ndarray, extra: np.ndarray) -> float:
 
 
 @kernel
-def _share(
-    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, place: int, count: int, fresh: bool,
-    words: np.ndarray, nanoseconds: float,
-) -> bool:  # fmt: skip
-    """Offer the outputs to the team: by rows, or where these are few, by panels of the weights; whether that can be."""
-    memory, threads, how = unpack(table), words[THREADS], np.int64(BY_ROWS)
-    size = piece_of_rows(words, count, nanoseconds)
-    pieces = (count + size - 1) // size
-    if extra[of.KIND] == of.B_CONV and count < min(threads * words[SHORT], FEWEST_ROWS):
-        panels = panels_of_bytes(extra)
-        if panels >= threads:
-            how, size = np.int64(BY_PANELS), (panels + threads * words[PIECES] - 1) // (threads * words[PIECES])
-            pieces = (panels + size - 1) // size
-    if pieces < 2 or (how == BY_ROWS and extra[of.RULE] == of.R_IN_FLOATS and reaching(table, operation, LANES)):
-        return False
-    words[WORK] += np.int64(nanoseconds * count)
-    number, mine = offer(words, place, how, count, size, fresh, pieces), 0
-    piece = take(words, number)
-    while piece >= 0:
-        work_on_bytes(table, more, operation, extra, place, how, count, size, piece, fresh)
-        mine += 1
-        piece = take(words, number)
-    wait(words, pieces - mine)
-    take_over(words, memory.changed, memory.counters, operation, place)
-    if how == BY_PANELS:
-        finish_sums_of_bytes(table, more, operation, extra, count, np.int64(0), fresh, memory.counters[place])
-    return True
-
-
-@kernel
 def work_on_bytes(
     table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, place: int, how: int, count: int,
     size: int, piece: int, fresh: bool,
 ) -> None:  # fmt: skip
-    """Do a piece of an operation that is shared."""
-    first = piece * size
+    """Do a piece of an operation; see ``sharing``."""
+    counters, first = unpack(table).counters[place], piece * size
+    last = min(first + size, count)
+    none = 0 * size  # not a literal: numba would compile all below once more for it
+    most, begin, end = piece_size(last - first, extra[of.PITCH]), none, panels_of_bytes(extra)
     if how == BY_PANELS:
-        last = min(first + size, panels_of_bytes(extra))
-        add_up(table, more, operation, extra, count, np.int64(0), first, last)
-        return
-    rows, counters = min(size, count - first), unpack(table).counters[place]
-    compute_bytes(table, more, operation, extra, first, rows, first + rows < count, fresh, counters)
-
-
-@kernel
-def compute_bytes(
-    table: np.ndarray, more: np.ndarray, operation: np.ndarray, extra: np.ndarray, first: int, count: int, beside: bool,
-    fresh: bool, counters: np.ndarray,
-) -> None:  # fmt: skip
-    """Compute and finish the outputs ``active[first:]``; ``beside``, while another thread does so with the next."""
-    size, last = piece_size(count, extra[of.PITCH]), first + count
-    beside = beside and extra[of.RULE] != of.R_IN_FLOATS  # of numbers, none reaches the next
+        first, last, most, begin, end = none, count, count, first, min(first + size, end)
+    # Rows beside which another thread writes are kept apart, where they reach into those; numbers do not.
+    alone = last == count or extra[of.RULE] == of.R_IN_FLOATS
+    apart_from = last if alone else last - reaching(table, operation, np.int64(BYTES))
     while first < last:
-        following = min(first + size, last)
+        following = min(first + most, last)
         rows = following - first
         if _adds_inputs(extra):
             add_inputs(table, more, operation, extra, rows, first)
         else:
-            add_up(table, more, operation, extra, rows, first, np.int64(0), panels_of_bytes(extra))
-        apart = max(first, last - reaching(table, operation, BYTES)) if beside else following
+            add_up(table, more, operation, extra, rows, first, begin, end)
+        if how == BY_PANELS:
+            return
+        apart = max(first, apart_from)
         if apart < following:
             _hold_back(table, more, operation, apart, following)
         finish_sums_of_bytes(table, more, operation, extra, rows, first, fresh, counters)

@@ -36,7 +36,7 @@ from deltafine.runtime.kernels.sharing import (
     look,
     take,
 )
-from deltafine.runtime.kernels.together import DONE, convolve_together
+from deltafine.runtime.kernels.together import convolve_together
 
 
 @intrinsic
@@ -53,13 +53,11 @@ def borrowed(typing_context: Any, array: Any) -> Any:
 
 @kernel
 def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool, words: np.ndarray) -> None:
-    """Advance one stream by any operation but a convolution."""
+    """Advance one stream by an operation that is not computed by rows."""
     memory = unpack(table)
     kind, counters = operation[at.KIND], memory.counters[i]
     if kind == at.K_INPUT:
         take_in(table, operation, i, fresh, words)
-    elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
-        compute(table, operation, i, reached_rows(table, operation, fresh), fresh, words)
     elif kind == at.K_GLOBAL_AVERAGE or kind == at.K_GLOBAL_MAX:
         pool_everything(table, operation, fresh, counters)
     elif kind == at.K_PLACE:
@@ -76,9 +74,6 @@ def _advance(table: np.ndarray, operation: np.ndarray, i: int, fresh: bool, word
         constant(table, operation, fresh, counters)
     elif kind == at.K_ATTENTION:
         attend(table, operation, fresh, counters)
-    elif kind != at.K_DONE:
-        start_output(table, operation[at.OUTPUT])
-        compute(table, operation, i, changed_positions(table, operation, fresh), fresh, words)
 
 
 @kernel
@@ -89,33 +84,18 @@ def found_memory(words: np.ndarray, table: np.ndarray) -> None:
 
 
 @kernel
-def _help(table: np.ndarray, operations: np.ndarray, words: np.ndarray) -> None:
-    """Compute pieces of operations until there was nothing to do for a while.
+def _is_by_rows(kind: int) -> bool:
+    """Whether ``compute`` computes it: convolutions, pooling, and what is done element by element."""
+    return at.K_IDENTITY <= kind <= at.K_AVERAGE_POOL or at.K_ADD <= kind <= at.K_PRELU
 
-    ``table`` holds the addresses of the helper's own scratch, changes and counters; all others are the stream's.
-    """
-    scratch, size, seen = table[SCRATCH, 0], table[SCRATCH, 1], 0
-    memory = unpack(table)
-    changed, counters = memory.changed, memory.counters
-    while True:
-        number = look(words)
-        if number < 0:
-            table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
-            return
-        place, how, count, rows, fresh = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
-        piece = take(words, number)
-        if piece < 0:
-            continue
-        if number != seen:
-            seen = number
-            found_memory(words, table)
-            if how == BY_PANELS:  # into the stream's own scratch
-                found_table(words, TABLE, table, SCRATCH, SCRATCH + 1)
-            else:
-                table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
-        work(table, operations[place], place, how, count, rows, piece, fresh)
-        hand_over(words, changed, counters, operations[place], place)
-        add(words, FINISHED, 1)
+
+@kernel
+def _reached(table: np.ndarray, operation: np.ndarray, fresh: bool) -> int:
+    """Begin the output of an operation by rows, fill ``active`` with what is to be computed; returns how many."""
+    if at.K_CONV <= operation[at.KIND] <= at.K_AVERAGE_POOL:
+        return reached_rows(table, operation, fresh)
+    start_output(table, operation[at.OUTPUT])
+    return changed_positions(table, operation, fresh)
 
 
 @entry
@@ -135,24 +115,52 @@ def run_network(
     """
     tables, operations, fresh, counts = borrowed(tables), borrowed(operations), borrowed(fresh), borrowed(counts)
     words = borrowed(words)
-    if helping:
-        _help(tables[0], operations, words)
+    if helping:  # the table holds the helper's own scratch, changes and counters; all else is the stream's
+        table, seen = tables[0], np.int64(0)
+        scratch, size = table[SCRATCH, 0], table[SCRATCH, 1]
+        changed, tally = unpack(table).changed, unpack(table).counters
+        number = look(words)
+        while number >= 0:
+            i, how, count, rows, new = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
+            piece = take(words, number)
+            if piece >= 0:
+                if number != seen:
+                    seen = number
+                    found_memory(words, table)
+                    if how == BY_PANELS:  # into the stream's own scratch
+                        found_table(words, TABLE, table, SCRATCH, SCRATCH + 1)
+                    else:
+                        table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
+                work(table, operations[i], i, how, count, rows, piece, new)
+                hand_over(words, changed, tally, operations[i], i)
+                add(words, FINISHED, 1)
+            number = look(words)
+        table[SCRATCH, 0], table[SCRATCH, 1] = scratch, size
         return
     if len(words):
         copy_table(tables[0], words, TABLE)
     for i in range(first, last):
-        operation = operations[i]
-        kind = operation[at.KIND]
-        slides = kind == at.K_CONV or kind == at.K_DEPTHWISE
+        operation, total = operations[i], np.int64(0)
+        by_rows = _is_by_rows(operation[at.KIND])
         for s in range(len(tables)):
-            counts[s] = 0
-            if operation[at.EVENTS] >= 0 and should_send_events(tables[s], operation, fresh[s] != 0):
-                counters = unpack(tables[s]).counters[i]
-                counts[s] = DONE if convolve_events(tables[s], operation, fresh[s] != 0, counters) else 0
-            if not slides:
-                _advance(tables[s], operation, i, fresh[s] != 0, words)
-        if slides:
-            convolve_together(tables, operation, i, kind == at.K_DEPTHWISE, fresh, counts, words)
+            new = fresh[s] != 0
+            if not by_rows:
+                _advance(tables[s], operation, i, new, words)
+                continue
+            if (
+                operation[at.EVENTS] >= 0
+                and should_send_events(tables[s], operation, new)
+                and convolve_events(tables[s], operation, new, unpack(tables[s]).counters[i])
+            ):
+                counts[s] = 0
+            else:
+                counts[s] = _reached(tables[s], operation, new)
+            total += counts[s]
+        if total and operation[at.KIND] == at.K_CONV and len(tables) > 1:
+            convolve_together(tables, operation, i, fresh, counts, total)
+        elif total:
+            for s in range(len(tables)):
+                compute(tables[s], operation, i, counts[s], fresh[s] != 0, words)
 
 
 @entry

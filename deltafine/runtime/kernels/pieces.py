@@ -45,17 +45,39 @@ _VALUE = 4
 def compute(table: np.ndarray, operation: np.ndarray, place: int, count: int, fresh: bool, words: np.ndarray) -> None:
     """Compute the ``count`` outputs ``active`` of the operation at a place of the plan.
 
-    ``words``: of the team that shares the work; or none.
+    They are shared with the team, if there is one and if it is worth it: by rows, or where these are few, by panels of
+    the weights.
+
+    Args:
+        words: of the team that shares the work; or none.
     """
     if count == 0:
         return
-    memory = unpack(table)
-    if len(words):
-        nanoseconds = _nanoseconds(table, operation)
-        if nanoseconds * count >= words[LEAST] and _share(table, operation, place, count, fresh, words, nanoseconds):
-            return
-    # Not literals: numba would compile all below once more for each of them.
-    compute_rows(table, operation, np.int64(0), count, count < 0, fresh, memory.counters[place])
+    memory, how, size, pieces, number, mine = unpack(table), np.int64(BY_ROWS), count, np.int64(1), np.int64(0), 0
+    nanoseconds = _nanoseconds(table, operation)
+    if len(words) and nanoseconds * count >= words[LEAST]:
+        size = piece_of_rows(words, count, nanoseconds)
+        few = count < min(words[THREADS] * words[SHORT], FEWEST_ROWS)
+        if few and operation[at.KIND] == at.K_CONV and operation[at.GROUPS] == 1:
+            panels, wanted = panels_of(table, operation), words[THREADS] * words[PIECES]
+            if panels >= words[THREADS]:
+                how, size = np.int64(BY_PANELS), (panels + wanted - 1) // wanted
+                pieces = (panels + size - 1) // size
+        if how == BY_ROWS:
+            pieces = (count + size - 1) // size
+    if pieces > 1:
+        words[WORK] += np.int64(nanoseconds * count)
+        number = offer(words, place, how, count, size, fresh, pieces)
+    piece = take(words, number) if pieces > 1 else np.int64(0)
+    while piece >= 0:
+        work(table, operation, place, how, count, size, piece, fresh)
+        mine += 1
+        piece = take(words, number) if pieces > 1 else np.int64(-1)
+    if pieces > 1:
+        wait(words, pieces - mine)
+        take_over(words, memory.changed, memory.counters, operation, place)
+    if how == BY_PANELS:
+        finish_sums(table, operation, count, operation[at.ROW_PITCH], np.int64(0), fresh, memory.counters[place])
 
 
 @kernel
@@ -73,106 +95,65 @@ def _nanoseconds(table: np.ndarray, operation: np.ndarray) -> float:
 
 
 @kernel
-def _share(
-    table: np.ndarray, operation: np.ndarray, place: int, count: int, fresh: bool, words: np.ndarray, nanoseconds: float
-) -> bool:  # fmt: skip
-    """Offer the outputs to the team: by rows, or where these are few, by panels of the weights; whether that can be."""
-    memory, threads, how = unpack(table), words[THREADS], np.int64(BY_ROWS)
-    size = piece_of_rows(words, count, nanoseconds)
-    pieces = (count + size - 1) // size
-    if (
-        operation[at.KIND] == at.K_CONV
-        and operation[at.GROUPS] == 1
-        and count < min(threads * words[SHORT], FEWEST_ROWS)
-    ):
-        panels = panels_of(table, operation)
-        if panels >= threads:
-            how, size = np.int64(BY_PANELS), (panels + threads * words[PIECES] - 1) // (threads * words[PIECES])
-            pieces = (panels + size - 1) // size
-    if pieces < 2:
-        return False
-    words[WORK] += np.int64(nanoseconds * count)
-    _work_together(table, operation, place, how, count, size, fresh, pieces, words)
-    if how == BY_PANELS:
-        pitch = operation[at.ROW_PITCH]
-        finish_sums(table, operation, count, pitch, np.int64(0), fresh, memory.counters[place])
-    return True
-
-
-@kernel
 def take_in(table: np.ndarray, operation: np.ndarray, place: int, fresh: bool, words: np.ndarray) -> None:
     """Read the frame, which is the operation at a place of the plan; ``words`` as for ``compute``."""
     start_frame(table, operation)
-    target = unpack(table).tensors[operation[at.OUTPUT]]
+    memory = unpack(table)
+    target = memory.tensors[operation[at.OUTPUT]]
     lines, nanoseconds = target[at.HEIGHT], target[at.WIDTH] * target[at.CHANNELS]
     if len(words) and lines * nanoseconds >= words[LEAST] and lines_are_apart(table, operation):
         words[WORK] += lines * nanoseconds
         pieces = min(words[THREADS] * words[PIECES], lines)
         size = (lines + pieces - 1) // pieces
         pieces = (lines + size - 1) // size
-        _work_together(table, operation, place, np.int64(BY_LINES), lines, size, fresh, pieces, words)
+        number, mine = offer(words, place, np.int64(BY_LINES), lines, size, fresh, pieces), 0
+        piece = take(words, number)
+        while piece >= 0:
+            read_lines(table, operation, piece * size, min((piece + 1) * size, lines), fresh, place)
+            mine += 1
+            piece = take(words, number)
+        wait(words, pieces - mine)
+        take_over(words, memory.changed, memory.counters, operation, place)
     else:
         read_lines(table, operation, np.int64(0), lines, fresh, place)
-
-
-@kernel
-def _work_together(
-    table: np.ndarray, operation: np.ndarray, place: int, how: int, count: int, size: int, fresh: bool, pieces: int,
-    words: np.ndarray,
-) -> None:  # fmt: skip
-    """Offer an operation to the team, do what of it nobody else does, and wait for the rest."""
-    number, mine = offer(words, place, how, count, size, fresh, pieces), 0
-    piece = take(words, number)
-    while piece >= 0:
-        work(table, operation, place, how, count, size, piece, fresh)
-        mine += 1
-        piece = take(words, number)
-    wait(words, pieces - mine)
-    memory = unpack(table)
-    take_over(words, memory.changed, memory.counters, operation, place)
 
 
 @kernel
 def work(
     table: np.ndarray, operation: np.ndarray, place: int, how: int, count: int, size: int, piece: int, fresh: bool
 ) -> None:  # fmt: skip
-    """Do a piece of an operation that is shared."""
-    first = piece * size
-    if how == BY_PANELS:
-        last = min(first + size, panels_of(table, operation))
-        multiply_rows(table, operation, np.int64(0), count, operation[at.ROW_PITCH], first, last)
-        return
-    rows = min(size, count - first)
+    """Do a piece of an operation; see ``sharing``."""
+    memory, kind, first = unpack(table), operation[at.KIND], piece * size
+    last = min(first + size, count)
     if how == BY_LINES:
-        read_lines(table, operation, first, first + rows, fresh, place)
+        read_lines(table, operation, first, last, fresh, place)
         return
-    compute_rows(table, operation, first, rows, first + rows < count, fresh, unpack(table).counters[place])
-
-
-@kernel
-def compute_rows(
-    table: np.ndarray, operation: np.ndarray, first: int, count: int, beside: bool, fresh: bool, counters: np.ndarray
-) -> None:  # fmt: skip
-    """Compute and finish the outputs ``active[first:]``; ``beside``, while another thread does so with the next."""
-    kind, last = operation[at.KIND], first + count
     slides = kind == at.K_CONV or kind == at.K_DEPTHWISE
-    pitch = operation[at.ROW_PITCH] if slides else unpack(table).tensors[operation[at.OUTPUT], at.CHANNELS]
-    size = piece_size(count, pitch) if slides else PIECE
+    pitch = operation[at.ROW_PITCH] if slides else memory.tensors[operation[at.OUTPUT], at.CHANNELS]
+    none = 0 * size  # not a literal: numba would compile all below once more for it
+    most, begin = piece_size(last - first, pitch) if slides else PIECE, none
+    end = panels_of(table, operation) if kind == at.K_CONV else none
+    if how == BY_PANELS:
+        first, last, most, begin, end = none, count, count, first, min(first + size, end)
+    # Rows beside which another thread writes are kept apart, where they reach into those.
+    apart_from = last if last == count else last - reaching(table, operation, np.int64(LANES))
     while first < last:
-        rows = min(size, last - first)
+        rows = min(most, last - first)
         if kind == at.K_CONV:
-            multiply_rows(table, operation, first, rows, pitch, np.int64(0), panels_of(table, operation))
+            multiply_rows(table, operation, first, rows, pitch, begin, end)
         elif kind == at.K_DEPTHWISE:
             scale_channels(table, operation, first, rows, pitch)
         elif kind == at.K_MAX_POOL or kind == at.K_AVERAGE_POOL:
             pool_rows(table, operation, first, rows)
         else:
             combine_rows(table, operation, first, rows)
+        if how == BY_PANELS:
+            return
         following = first + rows
-        apart = max(first, last - reaching(table, operation, LANES)) if beside else following
+        apart = max(first, apart_from)
         if apart < following:
             _hold_back(table, operation, apart, following)
-        finish_sums(table, operation, rows, pitch, first, fresh, counters)
+        finish_sums(table, operation, rows, pitch, first, fresh, memory.counters[place])
         if apart < following:
             _put_back(table, operation, apart, following)
         first = following
