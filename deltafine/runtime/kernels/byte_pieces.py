@@ -73,11 +73,11 @@ def advance_bytes(
     if pieces > 1:
         words[WORK] += np.int64(nanoseconds * count)
         number = offer(words, place, how, count, size, fresh, pieces)
-    piece = take(words, number) if pieces > 1 else np.int64(0)
+    piece = take(words, number, False) if pieces > 1 else np.int64(0)
     while piece >= 0:
         work_on_bytes(table, more, operation, extra, place, how, count, size, piece, fresh)
         mine += 1
-        piece = take(words, number) if pieces > 1 else np.int64(-1)
+        piece = take(words, number, False) if pieces > 1 else np.int64(-1)
     if pieces > 1:
         wait(words, pieces - mine)
         take_over(words, memory.changed, memory.counters, operation, place)

@@ -122,7 +122,7 @@ def run_network(
         number = look(words)
         while number >= 0:
             i, how, count, rows, new = words[PLACE], words[HOW], words[COUNT], words[SIZE], words[FRESH] != 0
-            piece = take(words, number)
+            piece = take(words, number, helping)
             if piece >= 0:
                 if number != seen:
                     seen = number

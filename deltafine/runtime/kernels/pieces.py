@@ -68,11 +68,11 @@ def compute(table: np.ndarray, operation: np.ndarray, place: int, count: int, fr
     if pieces > 1:
         words[WORK] += np.int64(nanoseconds * count)
         number = offer(words, place, how, count, size, fresh, pieces)
-    piece = take(words, number) if pieces > 1 else np.int64(0)
+    piece = take(words, number, False) if pieces > 1 else np.int64(0)
     while piece >= 0:
         work(table, operation, place, how, count, size, piece, fresh)
         mine += 1
-        piece = take(words, number) if pieces > 1 else np.int64(-1)
+        piece = take(words, number, False) if pieces > 1 else np.int64(-1)
     if pieces > 1:
         wait(words, pieces - mine)
         take_over(words, memory.changed, memory.counters, operation, place)
@@ -107,11 +107,11 @@ def take_in(table: np.ndarray, operation: np.ndarray, place: int, fresh: bool, w
         size = (lines + pieces - 1) // pieces
         pieces = (lines + size - 1) // size
         number, mine = offer(words, place, np.int64(BY_LINES), lines, size, fresh, pieces), 0
-        piece = take(words, number)
+        piece = take(words, number, False)
         while piece >= 0:
             read_lines(table, operation, piece * size, min((piece + 1) * size, lines), fresh, place)
             mine += 1
-            piece = take(words, number)
+            piece = take(words, number, False)
         wait(words, pieces - mine)
         take_over(words, memory.changed, memory.counters, operation, place)
     else:

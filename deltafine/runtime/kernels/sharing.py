@@ -2,8 +2,9 @@
 
 Who advances the stream offers pieces of work, takes some of them itself, and waits for those that a helper has taken.
 So a helper that is late, busy or gone costs time, never an answer. A word of memory holds the number of the offer and
-how many pieces of it are left; a piece is taken by writing one less, which fails if anybody was faster, or if the offer
-is another one by now.
+which pieces of it are left; a piece is taken by writing what is left without it, which fails if anybody was faster, or
+if the offer is another one by now. The stream's thread takes the first piece that is left and helpers take the last, so
+that what one has written in an operation is mostly what it reads in the next.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ MORE = TABLE + COLUMNS * len(Memory._fields)
 WORDS = MORE + COLUMNS * len(of_bytes.ByteMemory._fields) + LINE
 """Behind TABLE and MORE stand the addresses of what the stream works on."""
 
-LEFT_BITS = 20
-_LEFT = (1 << LEFT_BITS) - 1
+END_BITS, LEFT_BITS = 16, 32
+"""The lowest bits of the offer: where the pieces that are left end; above them where they begin; and its number."""
+_END = (1 << END_BITS) - 1
 PATIENCE = 2000
 """How often one looks whether a helper is done before it lets others have the processor."""
 
@@ -135,15 +137,15 @@ def offer(words: np.ndarray, place: int, how: int, count: int, size: int, fresh:
 
 
 @kernel
-def take(words: np.ndarray, number: int) -> int:
+def take(words: np.ndarray, number: int, helping: bool) -> int:
     """Take a piece of an offer; -1 if none is left."""
     while True:
         word = read(words, OFFER)
-        left = word & _LEFT
-        if word >> LEFT_BITS != number or left == 0:
+        begin, end = word >> END_BITS & _END, word & _END
+        if word >> LEFT_BITS != number or begin == end:
             return -1
-        if replace(words, OFFER, word, word - 1):
-            return left - 1
+        if replace(words, OFFER, word, word - 1 if helping else word + (1 << END_BITS)):
+            return end - 1 if helping else begin
 
 
 @kernel
@@ -151,7 +153,7 @@ def look(words: np.ndarray) -> int:
     """Wait for an offer; its number, or -1 if there was none for a while, or helpers are to leave."""
     for _ in range(words[LOOKS]):
         word = read(words, OFFER)
-        if word & _LEFT:
+        if word >> END_BITS & _END != word & _END:
             return word >> LEFT_BITS
         if read(words, STOPPED):
             return -1

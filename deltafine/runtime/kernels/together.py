@@ -27,7 +27,7 @@ def convolve_together(
 ) -> None:  # fmt: skip
     """The convolution at a place of the plan, of several streams, which ``counts`` says how many outputs of each have.
 
-    The rows of all streams are multiplied piece by piece, from the first stream to the last, and those of each finished.
+    The rows of all streams are multiplied piece by piece, from the first to the last, and those of each are finished.
     """
     pitch, everyone = operation[at.ROW_PITCH], unpack(tables[0])
     size, joint = piece_size(total, pitch), len(everyone.active)
