@@ -97,7 +97,7 @@ def run(model: Path, data: Path, out: Path, **settings: Any) -> None:
             report = refine_model(model, data, out, listener=talk, **settings)
         except KeyboardInterrupt as stop:
             saved = getattr(stop, "saved", None)
-            left = f"the best model so far is {saved}; go on with --resume" if saved else _what_is_left(out)
+            left = f"the best model so far is {saved}; go on with --resume" if saved else _what_is_left(out, settings)
             talk.say(f"Interrupted: {left}.")
             raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
     if leads:
@@ -118,8 +118,10 @@ def _show(report: Report, out: Path) -> None:
         print_text("The budget is not kept: see the warnings above.")
 
 
-def _what_is_left(out: Path) -> str:
-    """After a stop before an epoch was over, or after the training."""
+def _what_is_left(out: Path, given: GivenSettings) -> str:
+    """After a stop before an epoch was over, or after the training; ``given`` beside the run's directory."""
+    from deltafine.settings import TRUSTING, resolve
+
     if not (out / run_files.SETTINGS).exists():
         return "nothing was written; start again"
     refined = out / run_files.REFINED
@@ -127,6 +129,9 @@ def _what_is_left(out: Path) -> str:
         return f"the refined model is {refined}, its report is not written yet; go on with --resume"
     if (out / run_files.CHECKPOINTS).exists():
         return "no epoch was over; go on with --resume"
-    if any((out / run_files.FRAMES).glob(f"{run_files.TRIALS}*")):
+    started = (out / run_files.SETTINGS).stat().st_mtime
+    known = given.get("cache") or resolve(out / run_files.SETTINGS, trusted=TRUSTING).cache
+    cache = Path(known or out / run_files.FRAMES)  # others may have put theirs there before
+    if any(kept.stat().st_mtime >= started for kept in cache.glob(f"{run_files.TRIALS}*")):
         return "the calibration was not over, and what it tried is kept; go on with --resume"
     return "nothing was saved yet; go on with --resume"

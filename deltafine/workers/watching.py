@@ -202,7 +202,8 @@ class Watch:
             time.sleep(SECONDS_TO_SPREAD)
         said = stop(self.hangs)
         if not self._told.wait(SECONDS_TO_END) and self.waiting:
-            os.write(2, f"Error: {said}\n".encode())
+            with contextlib.suppress(OSError):  # whoever read it may have left
+                os.write(2, f"Error: {said}\n".encode())
             os._exit(EXIT_CODE)
 
     def look(self) -> None:

@@ -109,10 +109,11 @@ def test_ctrl_c_exits_with_130_says_where_the_best_model_is_and_resume_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("what", "left"),
+    ("what", "options", "left"),
     [
-        ("calibrating", "the calibration was not over, and what it tried is kept"),
-        ("measuring streams, frames", "the refined model is {out}/refined.keras"),
+        ("calibrating", (), "the calibration was not over, and what it tried is kept"),
+        ("calibrating", ("--cache", "{out}-kept"), "the calibration was not over, and what it tried is kept"),
+        ("measuring streams, frames", (), "the refined model is {out}/refined.keras"),
     ],
 )
 def test_ctrl_c_outside_of_the_training_says_what_is_left(
@@ -122,6 +123,7 @@ def test_ctrl_c_outside_of_the_training_says_what_is_left(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     what: str,
+    options: tuple[str, ...],
     left: str,
 ) -> None:
     def stop(self: object, now: str, done: int, total: int, figures: str = "") -> None:
@@ -130,7 +132,8 @@ def test_ctrl_c_outside_of_the_training_says_what_is_left(
 
     monkeypatch.setattr("deltafine.cli.console.Talk.progress", stop)
     out = tmp_path / "run"
-    done = deltafine("refine", model, "--data", videos, "--out", out, "--epochs", 0, "--frames", 4)
+    more = [option.format(out=out) for option in options]
+    done = deltafine("refine", model, "--data", videos, "--out", out, "--epochs", 0, "--frames", 4, *more)
     assert done.code == 130
     assert f"Interrupted: {left.format(out=out)}" in done.output
     assert "go on with --resume" in done.output
@@ -242,5 +245,22 @@ def test_ctrl_c_in_code_that_was_given_as_text_gives_the_exit_code_too(tmp_path:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
     done = subprocess.run(
         [sys.executable, "-m", "deltafine", "--help"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_ctrl_c_within_a_callback_is_not_lost(tmp_path: Path) -> None:
+    """Imports have such callbacks. Python reports what is raised in them, and goes on."""
+    code = "import signal, time, weakref\nclass Gone: pass\ngone = Gone()\n"
+    code += "seen = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))\ndel gone\ntime.sleep(60)\n"
+    (tmp_path / "typer.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
+    done = subprocess.run(
+        [sys.executable, "-m", "deltafine", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
     )
     assert (done.returncode, done.stderr) == (130, "Interrupted.\n")

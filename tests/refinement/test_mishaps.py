@@ -110,6 +110,21 @@ def test_sigterm_ends_even_what_no_signal_handler_can_reach() -> None:
     assert errors == "Interrupted in the middle of something long: go on with --resume from the last checkpoint.\n"
 
 
+def test_sigterm_ends_it_too_where_nobody_reads_what_it_says() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "here\n"
+        process.stderr.close()
+        process.terminate()
+        try:
+            assert process.wait(timeout=30) == 143
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 4.0, 7.0, 9.0, 12.0])
 def test_sigterm_ends_the_command_within_ten_seconds(

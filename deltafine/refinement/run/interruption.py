@@ -104,7 +104,9 @@ class _Watch:
             else:
                 return
         if not self._over.wait(SECONDS_TO_STOP):
-            os.write(2, b"Interrupted in the middle of something long: go on with --resume from the last checkpoint.\n")
+            said = b"Interrupted in the middle of something long: go on with --resume from the last checkpoint.\n"
+            with contextlib.suppress(OSError):  # whoever read it may have left
+                os.write(2, said)
             os._exit(128 + signal.SIGTERM)
 
     def _noted(self) -> bytes:
