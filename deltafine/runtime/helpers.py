@@ -132,9 +132,9 @@ class Helpers:
         """What the helpers of all teams work in."""
         return [array for team in self._teams for array in team.arrays]
 
-    def lent(self) -> _Loan:
+    def lent(self) -> _TeamLoan:
         """Wakes a team, whose words one gets for as long as one is in it; of one thread, there are none."""
-        return _Loan(self if self._helpers else None)
+        return _TeamLoan(self if self._helpers else None)
 
     def lend(self) -> _Team:
         """A team that is awake, to be given back."""
@@ -164,7 +164,7 @@ class Helpers:
                 team.leave()
 
 
-class _Loan:
+class _TeamLoan:
     __slots__ = ("_helpers", "_team")
 
     def __init__(self, helpers: Helpers | None) -> None:

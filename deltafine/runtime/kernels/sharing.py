@@ -44,7 +44,7 @@ WORDS = MORE + COLUMNS * len(of_bytes.ByteMemory._fields) + LINE
 END_BITS, LEFT_BITS = 16, 32
 """The lowest bits of the offer: where the pieces that are left end; above them where they begin; and its number."""
 _END = (1 << END_BITS) - 1
-PATIENCE = 2000
+PATIENCE = 20_000
 """How often one looks whether a helper is done before it lets others have the processor."""
 
 

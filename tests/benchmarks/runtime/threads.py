@@ -25,8 +25,8 @@ from deltafine.runtime.plan_cache import available_cores, machine
 
 DENSITIES = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 TURN_SECONDS, LEAST_FRAMES = 0.4, 4
-MOST_OF_OTHERS = 0.05
-"""What others may take of the processors that this one computes on; the kernel counts in hundredths of a second."""
+MOST_OF_OTHERS = 0.15
+"""What others may take of the processors that this one computes on, as a share of one of them."""
 
 
 def _busy_seconds() -> float:
