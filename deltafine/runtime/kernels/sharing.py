@@ -116,9 +116,11 @@ def rest(typing_context: Any) -> Any:
 
 @intrinsic
 def give_way(typing_context: Any) -> Any:
-    """Let another thread have the processor, if one waits for it."""
+    """Let another thread have the processor, if one waits for it; Windows has no such call, and goes on waiting."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        if "windows" in builder.module.triple:
+            return context.get_dummy_value()
         kind = ir.FunctionType(ir.IntType(32), [])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
