@@ -23,7 +23,7 @@ def bench(
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="Frames in all.")] = 200,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Threads of the dense runtimes (default one, then all)."),
+        typer.Option(min=1, metavar="N", help="Threads of each runtime (default one, then all)."),
     ] = None,
     every: Annotated[
         int, typer.Option(min=1, metavar="K", help="Let all runtimes run on every K-th frame of the videos.")

@@ -53,6 +53,9 @@ def run(
     precision: Annotated[
         str, typer.Option(metavar="TYPE", help="float32, or int8: calibrated on the first frames, once.")
     ] = "float32",
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Threads that compute a frame of a source; all sources share them.")
+    ] = 1,
     **settings: Any,
 ) -> None:
     """Stream videos through a refined model, computing only what changed."""
@@ -63,7 +66,7 @@ def run(
     if fps is not None and not fps > 0:
         raise DeltafineError(f"--fps is {fps:g}: give a number above 0.")
     how: dict[str, Any] = {"frames": frames, "every": every, "fps": fps, "raw": raw, "calibrate": calibrate}
-    how["precision"] = precision
+    how |= {"precision": precision, "threads": threads}
     how |= {"budget_ms": budget_ms, "budget_macs": _share(budget_macs)}
     with _stopped_by_sigterm():
         try:

@@ -219,7 +219,8 @@ class Timing(DocumentObject):
     created: str = Field(description="UTC, ISO 8601")
     machine: str
     versions: Versions
-    threads: int = Field(description="of the dense runtimes; the delta runtime computes one stream with one thread")
+    threads: int = Field(description="of the dense runtimes")
+    delta_threads: int = Field(1, ge=1, description="of the delta runtime")
     every: int = Field(1, ge=1, description="k: all runtimes ran on every k-th frame of the videos; times are of those")
     engine: str = Field(description="of the delta runtime: numba or numpy")
     precision: str = Field("float32", description="of the delta runtime: float32 or int8")

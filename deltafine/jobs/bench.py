@@ -79,8 +79,8 @@ def bench(
         run: a run directory, into whose report the figures go; or a model file.
         data: path of the videos.
         frames: that the runtimes run on in all, 2 or more.
-        threads: that the dense runtimes may use; None for what TensorFlow uses in this process. That is fixed once it
-            has computed anything: give another number in another process.
+        threads: that each runtime may use; None for what TensorFlow uses in this process. That is fixed once it has
+            computed anything: give another number in another process.
         every: let all runtimes run on every k-th frame of a video; the times are of the frames that they run on.
         precision: of the delta runtime: ``"float32"``, or ``"int8"``, calibrated on the same frames as the dense
             runtimes in 8 bits; the delta runtime in float32 is then timed as well.
@@ -122,14 +122,15 @@ def bench(
     run, data, given = Path(run), Path(data), checked(**settings)
     threads = _threads_of_tensorflow(threads)
     trust = trust_in(given)  # the user's own code may compute something
-    runtime = exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), precision=precision, **trust)
+    how: Any = {"engine": "numba", "frame_size": frame_size_of(given), "threads": threads} | trust
+    runtime = exact = DeltaRuntime(run, precision=precision, **how)
     if runtime.plan.delays:
         raise DeltafineError(
             f"Model '{runtime.plan.name}' takes clips, and dense runtimes would run on a whole clip for each frame: "
             "time models of single frames. deltafine run shows the milliseconds of this one."
         )
     if precision != "float32":
-        exact = DeltaRuntime(run, engine="numba", frame_size=frame_size_of(given), **trust)
+        exact = DeltaRuntime(run, **how)
     classes, videos = _videos(data, runtime.plan, frames, every, given, listener or Quiet())
     with quietly():
         model = load(run / run_files.REFINED if run.is_dir() else run, **trust)
@@ -265,6 +266,7 @@ def _timing(
         machine=machine(),
         versions=versions(),
         threads=threads,
+        delta_threads=runtime.threads,
         every=every,
         engine=runtime.engine,
         precision=runtime.precision,

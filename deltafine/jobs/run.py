@@ -114,6 +114,8 @@ class Playing:
         for feed in self._feeds.values():
             feed.join(until - time.monotonic())  # who waits for a camera cannot be woken
         self._count_feeds()
+        for player in self._players.values():
+            player.stream.release_threads()
 
     def __iter__(self) -> Iterator[Event]:
         left = len(self._feeds)
@@ -291,6 +293,7 @@ def play(
     fps: float | None = None,
     calibrate: bool = True,
     precision: str = "float32",
+    threads: int = 1,
     **settings: Any,
 ) -> Playing:
     """Play videos, cameras and streams with a refined model, computing only what changed.
@@ -307,6 +310,7 @@ def play(
         calibrate: find out on the first frames, once, which way to compute each convolution is faster here; not while
             the kernels are still to be compiled.
         precision: ``"float32"`` or ``"int8"``; the ranges that int8 needs are found on the first frames, once.
+        threads: that compute a frame; of all sources together no more than there are processors.
         settings: ``size``, ``input``, ``custom_objects`` and ``unsafe_lambda`` of
             ``deltafine.settings.RefineSettings``.
 
@@ -316,6 +320,7 @@ def play(
     Raises:
         DeltafineError: the model or a source cannot be used as they are.
     """
+    from deltafine.runtime.plan_cache import available_cores
     from deltafine.runtime.runtime import DeltaRuntime
     from deltafine.video.named_source import STANDARD_INPUT, named_sources
     from deltafine.video.raw_frames import raw_format
@@ -326,7 +331,10 @@ def play(
         raise DeltafineError("--raw says what standard input holds, which is not played: give - as a source.")
     named = named_sources(list(sources))
     budgets: Any = {"budget_ms": budget_ms, "budget_macs": budget_macs}
+    if threads < 1:
+        raise DeltafineError(f"threads is {threads}: give a whole number from 1 on.")
     how: Any = {"frame_size": frame_size_of(given), "every": every, "precision": precision}
+    how["threads"] = max(min(threads, available_cores() // len(named)), 1)
     runtime = DeltaRuntime(run, **how, **budgets, **trust_in(given))
     if len(runtime.plan.input_shape) != 3:
         raise DeltafineError(

@@ -183,7 +183,7 @@ class DeltaActivation(keras.layers.Layer):
         stream = current_stream()
         if stream is None or stream.counting:
             self._count(sent, carried)
-        if training:
+        if training or (stream is not None and stream.charging):
             expected = tf.cast(self.rule.expected_events(true, sent, threshold, self.granularity), tf.float32)
             count = tf.cast(tf.size(expected), tf.float32)
             self.add_loss(tf.convert_to_tensor(self.penalty) * tf.math.divide_no_nan(tf.reduce_sum(expected), count))

@@ -39,6 +39,7 @@ class Stream:
         measuring: no gradients are wanted, so delta layers give what they send without more ado.
         counting: whether delta layers update their ``events`` metric; if not given, unless measuring, since events are
             then counted by other means.
+        charging: delta layers charge for expected events as they do in training, though nothing is trained.
 
     Examples:
         >>> layer, video = deltafine.DeltaActivation(initial_threshold=1.0), np.arange(6.0).reshape(1, 6, 1) * 0.4
@@ -51,9 +52,15 @@ class Stream:
     """
 
     def __init__(
-        self, state: Sequence[tf.Tensor] | None = None, *, measuring: bool = False, counting: bool | None = None
+        self,
+        state: Sequence[tf.Tensor] | None = None,
+        *,
+        measuring: bool = False,
+        counting: bool | None = None,
+        charging: bool = False,
     ) -> None:
         self.measuring = measuring
+        self.charging = charging
         self.counting = not measuring if counting is None else counting
         self._starts = None if state is None else list(state)
         self._slots: list[Slot] = []

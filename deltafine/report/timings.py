@@ -48,10 +48,11 @@ def sentence(timing: Timing) -> str:
     versions = timing.versions
     held = f"; per frame of the video each time is divided by {timing.every}" if timing.every > 1 else ""
     ours = f"{versions.deltafine} ({timing.engine}, {timing.precision})"
+    own_threads = str(timing.delta_threads) if timing.delta_threads > 1 else "one"
     return (
         f"{counted(timing.frames, 'frame')} of {counted(timing.videos, 'video')} ({timing.data}), runtimes in turn, "
         f"some frames at a time, on {timing.machine}; the dense ones with {counted(timing.threads, 'thread')}, "
-        f"deltafine {ours} with one, Python {versions.python}, {timing.created}{held}."
+        f"deltafine {ours} with {own_threads}, Python {versions.python}, {timing.created}{held}."
     )
 
 

@@ -197,6 +197,12 @@ class DeltaStream(NotCopied):
         self.state.reset()
         self._counts, self._underway, self._number = None, False, 0
 
+    def release_threads(self) -> None:
+        """Let threads end that have helped to compute frames; others come when they are needed again."""
+        program = getattr(self.state, "program", None)
+        if program is not None:
+            program.release_threads()
+
     @alone
     def sent(self) -> dict[str, np.ndarray]:
         """What each delta layer sent last, by the layer's path; in the order in which they run."""

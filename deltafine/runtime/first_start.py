@@ -24,14 +24,14 @@ def _kernels(precision: str) -> list[tuple[Any, tuple[Any, ...]]]:
     line, table = integer[::1], integer[:, ::1]
     tables, flags = integer[:, :, ::1], types.uint8[::1]
     found = [
-        (run_network, (tables, table, integer, integer, flags, line)),
+        (run_network, (tables, table, integer, integer, flags, line, line, types.boolean)),
         (all_finite, (types.float32[::1],)),
         (count_macs, (table, table, table)),
     ]
     if precision == "int8":
         from deltafine.runtime.kernels.byte_network import run_bytes
 
-        found.append((run_bytes, (table, table, table, integer, integer, types.boolean, table)))
+        found.append((run_bytes, (table, table, table, integer, integer, types.boolean, line, types.boolean)))
     return found
 
 

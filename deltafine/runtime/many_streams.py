@@ -50,6 +50,10 @@ def _advance(frames: Mapping[DeltaStream, np.ndarray]) -> None:
         else:
             groups[id(program)].append((stream.state, frame))
     for group in groups.values():
+        if len(group) == 1:  # which several threads may share
+            ((state, frame),) = group
+            state.step(frame)
+            continue
         from deltafine.runtime.numba_stream import step_together
 
         step_together(*zip(*group, strict=True))

@@ -11,6 +11,7 @@ from deltafine.runtime.array_sizes import aligned, owned_bytes
 from deltafine.runtime.event_rules import follows_sensitivity, sent, sent_by_own_rule
 from deltafine.runtime.frame_counts import FrameCounts
 from deltafine.runtime.frame_reader import FrameReader
+from deltafine.runtime.helpers import NO_TEAM
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.event_convolution import FRAMES_TO_WAIT
 from deltafine.runtime.kernels.memory import NUMBERS, OWN, PIXELS, Memory, addresses
@@ -160,7 +161,8 @@ class NumbaState(NotCopied):
         )
         table = addresses(memory)
         with program.working.lent(table):
-            run_network(table[None], operations, place, place + 1, np.ones(1, np.uint8), np.zeros(1, np.int64))
+            flags, counts = np.ones(1, np.uint8), np.zeros(1, np.int64)
+            run_network(table[None], operations, place, place + 1, flags, counts, NO_TEAM, False)
         return values[: math.prod(shape)].reshape(shape).copy()
 
     def as_kept(self, index: int) -> np.ndarray:
@@ -244,8 +246,9 @@ class NumbaState(NotCopied):
             self._run_keras(first, last)
         else:
             self._first[0] = self.fresh
-            with self.program.working.lent(self.table):
-                run_network(self._alone, self.program.operations, first, last, self._first, self._count)
+            program = self.program
+            with program.working.lent(self.table), program.helpers.lent() as words:
+                run_network(self._alone, program.operations, first, last, self._first, self._count, words, False)
 
     def _run_comparing_all(self) -> None:
         """Advance all operations; where a delta layer finishes one, as if all of its inputs had changed."""
@@ -332,6 +335,6 @@ def step_together(states: Sequence[NumbaState], frames: Sequence[np.ndarray]) ->
                     state.run(first, last)
             else:
                 with program.working.lent_together(tables):
-                    run_network(tables, program.operations, first, last, fresh, counts)
+                    run_network(tables, program.operations, first, last, fresh, counts, NO_TEAM, False)
     for state in states:
         state.end()

@@ -10,12 +10,14 @@ import numpy as np
 from deltafine.runtime.activation_functions import CODES
 from deltafine.runtime.array_sizes import ALIGNED, aligned
 from deltafine.runtime.event_rules import follows_sensitivity, require_rules
+from deltafine.runtime.helpers import Helpers
 from deltafine.runtime.kernels import columns as layout
 from deltafine.runtime.kernels.attention import scratch_of
 from deltafine.runtime.kernels.bit_sets import BITS
 from deltafine.runtime.kernels.frame_intake import FEW_CHANNELS
 from deltafine.runtime.kernels.tiles import VECTORS
 from deltafine.runtime.kernels.vectors import LANES
+from deltafine.runtime.network_help import NetworkHelp
 from deltafine.runtime.plan import DELAY, GIVEN, Operation, Plan
 from deltafine.runtime.sums_at_once import sums_at_once
 from deltafine.runtime.tensor_layout import Room, round_up, zeros_around
@@ -36,17 +38,19 @@ class Program:
         plan: what to compute.
         events: convolutions that may run by events: for each by name how many times as much a multiply-accumulate of
             an event costs as one of a row.
+        threads: that compute a frame of a stream that is advanced by itself.
 
     Attributes:
         part_of: by the tensors that are not kept, the sums that they are part of, see ``sums_at_once``.
         alone: by the same, the row of ``operations`` that would compute it by itself.
         working: what the kernels work in.
+        helpers: of streams, with all but what is computed in bytes.
 
     Raises:
         DeltafineError: the plan has a rule of the user's own, and not its code.
     """
 
-    def __init__(self, plan: Plan, events: Mapping[str, float] | None = None) -> None:
+    def __init__(self, plan: Plan, events: Mapping[str, float] | None = None, threads: int = 1) -> None:
         require_rules(plan)
         self.plan = plan
         self.events = dict(events or {})
@@ -76,6 +80,7 @@ class Program:
         self._weights, self._fans, self._thresholds, self._links = [], [], [], []
         self.sections = plan.sections()
         self.working = WorkingSpace(self)
+        self.helpers = Helpers(threads, lambda words: NetworkHelp(self, words))
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -90,7 +95,11 @@ class Program:
     @property
     def working_arrays(self) -> list[np.ndarray]:
         """What the kernels work in, of all streams that were ever in them at the same time."""
-        return self.working.arrays
+        return [*self.working.arrays, *self.helpers.arrays]
+
+    def release_threads(self) -> None:
+        """Let helpers end; others come when they are needed again."""
+        self.helpers.leave()
 
     def read_at(self, place: int) -> list[int]:
         """The tensors that the kernels read at a place of the plan."""

@@ -68,6 +68,8 @@ class DeltaRuntime(NotCopied):
             those of a clip of a recurrent model, as when it was trained and measured.
         precision: ``"float32"``, or ``"int8"`` for weights and activations in 8-bit integers, see docs/runtime.md. It
             needs the ranges of values, which ``calibrate`` finds on frames, and which are kept with the plan.
+        threads: that compute a frame of a stream that is advanced by itself; no more than there are processors.
+            Answers, counts and states are those of one thread, bit by bit. NumPy has one.
         cache: keep the compiled plan for the next start: in the run directory, or in the user's cache. Where that is
             not possible, or what was kept is damaged, a ``DeltafineWarning`` says so, and all goes on without.
         custom_objects, unsafe_lambda: for a file with layers or functions of the user's own, as for
@@ -78,6 +80,7 @@ class DeltaRuntime(NotCopied):
             are known.
         engine: the engine in use.
         every, budget_ms, budget_macs, precision: as given.
+        threads: as given, or as many as there are processors.
         sensitivity: of the runtime's own stream, see ``DeltaStream``; what it is set to, further streams begin with.
 
     Raises:
@@ -102,6 +105,7 @@ class DeltaRuntime(NotCopied):
         budget_macs: float | None = None,
         clip: int | None = None,
         precision: str = "float32",
+        threads: int = 1,
         cache: bool = True,
         custom_objects: Mapping[str, Any] | None = None,
         unsafe_lambda: bool = False,
@@ -111,7 +115,7 @@ class DeltaRuntime(NotCopied):
         check_budgets(budget_ms, budget_macs)
         if precision not in PRECISIONS:
             raise DeltafineError(f"The precision must be one of {', '.join(PRECISIONS)}, not '{precision}'.")
-        self.precision = precision
+        self.precision, self.threads = precision, _no_more_than_processors(threads)
         self._engine, self.every = _engine(engine), every
         self._compiling: Compiling | None = None
         if self._engine == "numba" and engine == "auto" and not kernels_are_kept(precision):
@@ -231,7 +235,8 @@ class DeltaRuntime(NotCopied):
         self.plan = plan = in_bytes(self._exact, ranges)
 
         def of_engine() -> NewState:
-            made, weight_bytes = states(plan, self._exact.arrays.values(), self.engine, self._calls_keras)
+            shared = self._exact.arrays.values()
+            made, weight_bytes = states(plan, shared, self.engine, self._calls_keras, self.threads)
             self._weight_bytes = weight_bytes + getattr(self._calls_keras, "memory", 0)
             return made
 
@@ -358,6 +363,7 @@ class DeltaRuntime(NotCopied):
     def __exit__(self, *exception: object) -> None:
         if self._own is not None:
             self.reset()
+            self._own.release_threads()
 
     def _from_path(self, path: Path, frame_size: tuple[int, int] | None, cache: bool, trust: Mapping[str, Any]) -> Plan:
         file = path / run_files.REFINED if path.is_dir() else path
@@ -406,9 +412,15 @@ class DeltaRuntime(NotCopied):
         from deltafine.runtime.numba_stream import NumbaState
         from deltafine.runtime.packed_plan import Program
 
-        program = Program(plan, choice)
+        program = Program(plan, choice, self.threads)
         self._weight_bytes = owned_bytes([*shared, *program.arrays]) + of_keras
         return lambda: NumbaState(program, self._calls_keras)
+
+
+def _no_more_than_processors(threads: int) -> int:
+    if threads < 1:
+        raise DeltafineError(f"threads is {threads}: give a whole number from 1 on.")
+    return min(threads, kept.available_cores())
 
 
 def _with_clip(plan: Plan, clip: int) -> Plan:

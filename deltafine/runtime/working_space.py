@@ -78,8 +78,8 @@ class WorkingSpace:
     """What the kernels of a program need, for one stream or for several that are advanced together."""
 
     def __init__(self, program: Program) -> None:
-        self._alone = Lender(lambda: _tools(program, together=False) + _positions(program), SCRATCH)
-        self._together = Lender(lambda: _tools(program, together=True), SCRATCH)
+        self._alone = Lender(lambda: tools(program, together=False) + _positions(program), SCRATCH)
+        self._together = Lender(lambda: tools(program, together=True), SCRATCH)
         self._positions = Lender(lambda: _positions(program), ACTIVE)
 
     @property
@@ -111,8 +111,8 @@ def most_rows(pitch: int) -> int:
     return min(max(SCRATCH_VALUES // pitch, FEWEST_ROWS), MOST_ROWS)
 
 
-def _tools(program: Program, *, together: bool) -> list[np.ndarray]:
-    """``scratch`` to ``changes`` of a stream's memory."""
+def tools(program: Program, *, together: bool) -> list[np.ndarray]:
+    """``scratch`` to ``changes`` of the memory of a stream, of several that are ``together``, or of a helper."""
     operations, tensors = program.operations, program.tensors
     size = reach = 0
     for row, pitch, more in zip(operations, program.pitches(), program.scratch_of_operations(), strict=True):
@@ -123,8 +123,9 @@ def _tools(program: Program, *, together: bool) -> list[np.ndarray]:
         source = program.links[row[layout.INPUTS]] if row[layout.INPUT_COUNT] else row[layout.OUTPUT]
         reach = max(reach, sliding + tensors[source, layout.WIDTH])
     widest = tensors[:, layout.CHANNELS].max()
+    apart = widest + 2 * LANES * LANES  # rows that are kept apart for a while, see ``kernels.pieces``
     return [
-        aligned(np.zeros(size + widest + 8 * LANES, np.float32)),
+        aligned(np.zeros(size + widest + 8 * LANES + apart, np.float32)),
         np.zeros(reach // BITS + 4, np.int64),
         np.zeros(widest + 1, np.int64),
         np.zeros(widest + 1, np.float64),

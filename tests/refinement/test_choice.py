@@ -307,8 +307,9 @@ def test_calibration_spends_what_is_allowed_without_jumps() -> None:
     loss = RegressionLoss(np.asarray(model(videos[0])))
     original = insert_deltas(model, [])
     student = insert_deltas(model, find_activations(model), DeltaSettings(initial_threshold=1e-6))
-    search = Allocation(student, original, activation_rms(student, [videos[0][None]]), videos, loss)
-    search.explore(lambda done, total: None)
+    rms = activation_rms(student, [videos[0][None]])
+    search = Allocation(student, original, rms, videos, loss, dict.fromkeys(rms, 1.0))
+    search.explore(0.1, lambda done, total: None)
     target = play(Probe(original), videos)[0].predictions[0]
     probe = Probe(student)
     spent = []

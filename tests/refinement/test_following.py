@@ -88,8 +88,8 @@ def calibrated(model: Any, loss: Loss, divergence: float, **settings: Any) -> tu
     """Of the original and of the network with steps that were searched for."""
     original, student = (Probe(one) for one in students(model, **settings))
     rms = activation_rms(student.clip_model, [video[None] for video in moving()])
-    search = Allocation(student, original, rms, moving(), loss)
-    search.explore(lambda done, total: None)
+    search = Allocation(student, original, rms, moving(), loss, dict.fromkeys(rms, 1.0))
+    search.explore(divergence, lambda done, total: None)
     search.allocate(divergence)
     return original, student
 

@@ -129,8 +129,11 @@ class Calibrating:
         if trials.known:
             self._listener.say(f"{trials.known} trials of an earlier calibration are used, from {self._cache}.")
         try:
-            search = Allocation(self._calibrated(), self._original(), rms, videos, loss, trials)
-            search.explore(lambda done, total: self._listener.progress("calibrating", done, total))
+            weights, wanted = self._prepared.weights, [settings.max_divergence, settings.divergence_to_train_from]
+            if self._trains:
+                wanted.append(max(CANDIDATES) * settings.max_divergence)
+            search = Allocation(self._calibrated(), self._original(), rms, videos, loss, weights, trials)
+            search.explore(max(wanted), lambda done, total: self._listener.progress("calibrating", done, total))
             if self._trains:
                 self._try_divergences(search, videos)
             search.allocate(settings.divergence_to_train_from)

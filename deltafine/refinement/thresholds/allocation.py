@@ -14,7 +14,7 @@ looked at as well (``deltafine.refinement.thresholds.following``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -22,15 +22,15 @@ import numpy as np
 from deltafine.measurement.probe import Probe, probe_of
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds.calibration import threshold_unit
+from deltafine.refinement.thresholds.descent import Descent
 from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_THRESHOLD, Seen, play
 from deltafine.refinement.thresholds.trials import AllocationTrial, Trials
 from deltafine.refinement.training.losses import Loss
 
 RELATIVE_STEPS = (0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5)
 """Tried thresholds / RMS of the layer's activations."""
-COARSE_STEPS = (0.06, 0.125, 0.25, 0.5, 1.0)
-"""The same for models with many delta layers, so that calibration stays short."""
 MANY_LAYERS = 16
+"""With more, all of them are moved at once, along a path (``deltafine.refinement.thresholds.descent``)."""
 BETWEEN = 4
 """Thresholds that are considered from one that was tried to the next."""
 PRICES = np.logspace(4, -4, 17)
@@ -49,6 +49,7 @@ class Allocation:
         rms: of each delta layer's activations, from ``activation_rms``.
         videos: arrays (time, height, width, channels), each one continuous, at least 2 frames long.
         loss: says how far predictions are from the original's, and what stands behind them.
+        weights: share of all MACs that each delta layer's elements meet, by layer path.
         trials: what is known already; more is added.
     """
 
@@ -59,12 +60,13 @@ class Allocation:
         rms: dict[str, np.ndarray],
         videos: Sequence[np.ndarray],
         loss: Loss,
+        weights: Mapping[str, float],
         trials: Trials | None = None,
     ) -> None:
         self._probe = probe_of(clip_model)
         self._layers = delta_layers(self._probe.clip_model)
         self._units = {path: threshold_unit(layer, rms[path]) for path, layer in self._layers.items()}
-        self._thresholds = COARSE_STEPS if len(self._layers) > MANY_LAYERS else RELATIVE_STEPS
+        self._weights = weights
         self._videos = videos
         self._loss = loss
         pieces = play(probe_of(original), videos, carried=False)
@@ -73,17 +75,30 @@ class Allocation:
         self._alone: dict[str, list[AllocationTrial]] = {}
         self._known = trials or Trials()
 
-    def trials(self) -> int:
-        """How many times :meth:`explore` runs the video through the network."""
-        return len(self._layers) * len(self._thresholds)
+    def explore(self, most: float, progress: Callable[[int, int], None]) -> None:
+        """Try every layer alone with every threshold; or, of many, find the path that all of them take together.
 
-    def explore(self, progress: Callable[[int, int], None]) -> None:
-        """Try every layer alone with every threshold."""
+        Args:
+            most: the largest divergence that is going to be allowed.
+            progress: told what is done, and how much there is to do.
+        """
+        if len(self._layers) > MANY_LAYERS and self._follow_path(most, progress):
+            return
         for path in self._layers:
             self._alone[path] = []
-            for relative in self._thresholds:
+            for relative in RELATIVE_STEPS:
                 self._alone[path].append(self._tried({path: relative})[1])
-                progress(sum(map(len, self._alone.values())), self.trials())
+                progress(sum(map(len, self._alone.values())), len(self._layers) * len(RELATIVE_STEPS))
+
+    def _follow_path(self, most: float, progress: Callable[[int, int], None]) -> bool:
+        """Whether there is a path: a rule of one's own may have no gradients."""
+        points = self._known.path
+        descent = Descent(self._probe, self._units, self._weights, self._videos, self._targets, self._loss)
+        for point in descent.path(points, most, progress):
+            self._known.go_on(point)
+            if not any(point.mean):
+                break
+        return any(points[0].mean)
 
     def allocate(self, max_divergence: float) -> dict[str, float]:
         """Relative thresholds by layer path that stay within the divergence, and set them in the model.
@@ -105,10 +120,11 @@ class Allocation:
 
         # One unit of what is inside is worth as much divergence as makes both limits count alike.
         worth = max_divergence / MOST_APART if inside else 0.0
-        best, trial = self._tried(self._cheapest(PRICES[0], worth))
+        choices = self._choices(worth)
+        best, trial = self._tried(next(choices))
         beyond: dict[str, float] | None = None
-        for price in PRICES[1:]:
-            chosen, tried = self._tried(self._cheapest(price, worth))
+        for choice in choices:
+            chosen, tried = self._tried(choice)
             if not keeps(tried):
                 beyond = chosen
                 break
@@ -128,6 +144,12 @@ class Allocation:
                 high = part
         return best, trial
 
+    def _choices(self, worth: float) -> Iterator[dict[str, float]]:
+        """Thresholds of all layers, from those that follow most closely on."""
+        if self._alone:
+            return (self._cheapest(price, worth) for price in PRICES)
+        return (dict(zip(self._layers, point.relative, strict=True)) for point in self._known.path)
+
     def _cheapest(self, price: float, worth: float) -> dict[str, float]:
         """Per layer the threshold with the least MACs + price x (divergence + worth x what is apart inside)."""
         dense = sum(place.dense_macs for place in self._probe.layers)
@@ -135,7 +157,7 @@ class Allocation:
         for path, trials in self._alone.items():
             macs = self._refined([trial.effective_macs / dense for trial in trials])
             harm = self._refined([trial.divergence + worth * trial.apart for trial in trials])
-            chosen[path] = float(self._refined(self._thresholds, geometric=True)[np.argmin(macs + price * harm)])
+            chosen[path] = float(self._refined(RELATIVE_STEPS, geometric=True)[np.argmin(macs + price * harm)])
         return chosen
 
     @staticmethod

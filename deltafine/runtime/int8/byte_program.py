@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from deltafine.runtime.array_sizes import ALIGNED, aligned
+from deltafine.runtime.helpers import Helpers
+from deltafine.runtime.int8.byte_help import ByteHelp
 from deltafine.runtime.int8.byte_plan import (
     DEQUANTISE,
     QUANTISE,
@@ -52,11 +54,12 @@ class ByteProgram(Program):
         level_count: bytes of all tensors of bytes.
         around: their indices, where each stands, and the levels around it.
         sums: what kernels on bytes work in.
+        byte_helpers: of streams, with what is computed in bytes.
     """
 
     plan: BytePlan
 
-    def __init__(self, plan: BytePlan) -> None:
+    def __init__(self, plan: BytePlan, threads: int = 1) -> None:
         self._packed: dict[str, list[np.ndarray]] = {name: [] for name in _TYPES}
         self._rows: list[list[int]] = []
         self._limits: list[tuple[Operation, slice]] = []
@@ -69,7 +72,8 @@ class ByteProgram(Program):
         )
         self._packed = {}
         self.near, self.far = self.byte_limits(1.0)
-        self.sums = Lender(self._room_for_sums, SUMS)
+        self.sums = Lender(self.room_for_sums, SUMS)
+        self.byte_helpers = Helpers(threads, lambda words: ByteHelp(self, words))
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -95,18 +99,24 @@ class ByteProgram(Program):
 
     @property
     def working_arrays(self) -> list[np.ndarray]:
-        return [*super().working_arrays, *self.sums.arrays]
+        return [*super().working_arrays, *self.sums.arrays, *self.byte_helpers.arrays]
 
     def pitches(self) -> list[int]:
         of_bytes = self.byte_operations[:, of.PITCH]
         return [max(one, int(other)) for one, other in zip(super().pitches(), of_bytes, strict=True)]
 
-    def _room_for_sums(self) -> list[np.ndarray]:
+    def release_threads(self) -> None:
+        super().release_threads()
+        self.byte_helpers.leave()
+
+    def room_for_sums(self) -> list[np.ndarray]:
+        """``sums`` and ``line`` of a stream's memory, or a helper's."""
         pitch = int(self.byte_operations[:, of.PITCH].max(initial=BYTES))
         positions = self.tensors[self.operations[:, layout.OUTPUT], : layout.CHANNELS].prod(axis=1)
         of_bytes = zip(self.byte_operations[:, of.PITCH], positions, strict=True)
         size = max((min(most_rows(one), count) * one for one, count in of_bytes if one), default=0)
-        return [aligned(np.zeros(size + 2 * pitch, np.int32)), np.zeros(pitch + BYTES, np.uint8)]
+        apart = pitch + 2 * BYTES * BYTES  # rows that are kept apart for a while, see ``kernels.byte_pieces``
+        return [aligned(np.zeros(size + 2 * pitch, np.int32)), np.zeros(pitch + BYTES + apart, np.uint8)]
 
     def _sums_at_once(self) -> dict[int, Operation]:
         return {}

@@ -65,9 +65,13 @@ class ByteState(NumbaState):
     def run(self, first: int, last: int) -> None:
         plan = self.program.plan
         if plan.on_bytes(plan.operations[first]):
-            operations = self.program.operations
-            with self.program.working.lent(self.table), self.program.sums.lent(self._byte_table):
-                run_bytes(self.table, self._byte_table, operations, first, last, self.fresh, self.counters)
+            program = self.program
+            with (
+                program.working.lent(self.table),
+                program.sums.lent(self._byte_table),
+                program.byte_helpers.lent() as words,
+            ):
+                run_bytes(self.table, self._byte_table, program.operations, first, last, self.fresh, words, False)
         else:
             super().run(first, last)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def states(
-    plan: BytePlan, shared: Iterable[np.ndarray], engine: str, keras_call: KerasCall
+    plan: BytePlan, shared: Iterable[np.ndarray], engine: str, keras_call: KerasCall, threads: int = 1
 ) -> tuple[Callable[[], NumbaState | NumpyState], int]:
     """What makes the state of another stream, and the bytes that all streams share.
 
@@ -26,6 +26,7 @@ def states(
         shared: further arrays that they hold.
         engine: numba or numpy.
         keras_call: what computes the layers left to Keras.
+        threads: that compute a frame of a stream that is advanced by itself.
     """
     if engine == "numpy":
         from deltafine.runtime.int8.numpy_state import ByteNumpyState, byte_matrices
@@ -36,6 +37,6 @@ def states(
     from deltafine.runtime.int8.byte_program import ByteProgram
     from deltafine.runtime.int8.byte_state import ByteState
 
-    program = ByteProgram(plan)
+    program = ByteProgram(plan, threads)
     held = owned_bytes([*shared, *plan.arrays.values(), *program.arrays])
     return lambda: ByteState(program, keras_call), held

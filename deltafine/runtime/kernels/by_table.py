@@ -104,7 +104,7 @@ def constant(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np
     start_output(table, operation[at.OUTPUT])
     if not fresh:
         return
-    count = marked_positions(table, operation, True)
+    count = marked_positions(table, operation, fresh)
     channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
     first = np.int64(0)  # not a literal: numba would compile all below once more for it
     while first < count:

@@ -39,8 +39,9 @@ class ByteMemory(NamedTuple):
     tables: np.ndarray
 
 
-SUMS = ByteMemory._fields.index("sums")
-"""Its row in a table of addresses."""
+LEVELS, SUMS, LINE = (ByteMemory._fields.index(name) for name in ("levels", "sums", "line"))
+"""Rows of a table of addresses."""
+FIELDS = len(ByteMemory._fields)
 _TYPES = (
     types.int64, types.int8, types.int32, types.float32, types.uint8, types.uint16, types.uint8, types.int32,
     types.uint8, types.uint8,

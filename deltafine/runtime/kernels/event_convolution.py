@@ -89,7 +89,7 @@ def convolve_events(table: np.ndarray, operation: np.ndarray, fresh: bool, count
                 continue
             begin = source[at.ORIGIN] + y * source[at.PITCH] + x * channels
             before = operation[at.BEFORE] + position * channels
-            chosen = 0
+            chosen = np.int64(0)
             for c in range(channels):
                 change = np.float64(memory.arena[begin + c]) - np.float64(memory.before[before + c])
                 memory.chosen[chosen] = c

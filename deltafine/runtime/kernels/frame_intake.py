@@ -19,6 +19,16 @@ FEW_CHANNELS = (1, 3)
 """Of frames that are taken in by vectors."""
 
 
+@kernel
+def lines_are_apart(table: np.ndarray, operation: np.ndarray) -> bool:
+    """Whether lines are written without touching what is beyond them, so that several threads may do so."""
+    memory = unpack(table)
+    width, channels = (
+        memory.tensors[operation[at.OUTPUT], at.WIDTH], memory.tensors[operation[at.OUTPUT], at.CHANNELS]
+    )  # fmt: skip
+    return width % LANES == 0 or (channels != 1 and channels != 3)
+
+
 def reads_beyond(width: int, channels: int) -> bool:
     """Whether the last vectors of a line, and so of a frame, are not full."""
     return (width * channels) % LANES != 0 or (channels in FEW_CHANNELS and width % LANES != 0)
@@ -36,7 +46,7 @@ def _reader(channels: int) -> Any:
 
     @kernel
     def read(
-        table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+        table: np.ndarray, operation: np.ndarray, frame: np.ndarray, first: int, last: int, fresh: bool, i: int
     ) -> None:  # fmt: skip
         memory = unpack(table)
         weights, limits, arena, masks, counts, tensors, sent_bytes, levels = (
@@ -47,14 +57,14 @@ def _reader(channels: int) -> Any:
         rule = operation[at.RULE]
         if fresh and rule == at.R_SEND_ON_DELTA:
             rule = at.R_NONE
-        height, width = tensors[output, at.HEIGHT], tensors[output, at.WIDTH]
+        width = tensors[output, at.WIDTH]
         origin, pitch, marks = tensors[output, at.ORIGIN], tensors[output, at.PITCH], tensors[output, at.MASK]
         scales, shifts, all_thresholds = operation[at.SCALE], operation[at.SHIFT], operation[at.THRESHOLD]
         threshold_pitch = width * channels if operation[at.THRESHOLD_BY_NEURON] else 0
         # A layer behind it that only rescales is done along with it.
         scaled, factor, summand = operation[at.RESCALED], operation[at.RESCALE], operation[at.RESHIFT]
-        rows = elements = scaled_rows = scaled_elements = 0
-        for y in range(height):
+        rows = elements = scaled_rows = scaled_elements = np.int64(0)
+        for y in range(first, last):
             for x in range(0, width, LANES):
                 column = x * channels
                 flat, begin = y * width * channels + column, origin + y * pitch + column
@@ -107,9 +117,9 @@ def _reader(channels: int) -> Any:
                     sent = rescale(weights, factor, summand, arena, begin, to, changed, fresh, masks, mask, counts)
                     scaled_rows += count_bits(sent & LOW_BITS)
                     scaled_elements += sent >> 32
-        _count(table, output, counters[i], height * width, rows, elements)
+        _count(table, output, memory.counters[i], (last - first) * width, rows, elements)
         if scaled >= 0:
-            _count(table, scaled, counters[i + 1], rows, scaled_rows, scaled_elements)
+            _count(table, scaled, memory.counters[i + 1], rows, scaled_rows, scaled_elements)
 
     return read
 
@@ -117,7 +127,7 @@ def _reader(channels: int) -> Any:
 @kernel
 def _count(table: np.ndarray, index: int, counters: np.ndarray, looked_at: int, rows: int, elements: int) -> None:
     memory = unpack(table)
-    memory.changed[index] = rows
+    memory.changed[index] += rows
     counters[at.ROWS] += looked_at
     counters[at.CHANGED_ROWS] += rows
     counters[at.CHANGED_ELEMENTS] += elements
@@ -128,18 +138,18 @@ _grey, _colour = _reader(1), _reader(3)
 
 @kernel
 def _any(
-    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, first: int, last: int, fresh: bool, i: int
 ) -> None:  # fmt: skip
     """For frames of any number of channels, position by position."""
     memory = unpack(table)
     weights, arena, tensors, rule = memory.weights, memory.arena, memory.tensors, operation[at.RULE]
     limits = memory.thresholds
     output = operation[at.OUTPUT]
-    height, width, channels = tensors[output, at.HEIGHT], tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
+    width, channels = tensors[output, at.WIDTH], tensors[output, at.CHANNELS]
     holds = rule == at.R_SEND_ON_DELTA and not fresh
     least = np.float32(channels)  # of a root mean square of 1
-    rows = elements = 0
-    for position in range(height * width):
+    rows = elements = np.int64(0)
+    for position in range(first * width, last * width):
         y = position // width
         column, flat = (position - y * width) * channels, position * channels
         begin = tensors[output, at.ORIGIN] + y * tensors[output, at.PITCH] + column
@@ -168,26 +178,39 @@ def _any(
             memory.counts[tensors[output, at.MASK] + position] = changed
             rows += 1
             elements += changed
-    _count(table, output, counters[i], height * width, rows, elements)
+    _count(table, output, memory.counters[i], (last - first) * width, rows, elements)
 
 
 @kernel
-def read_frame(
-    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, fresh: bool, counters: np.ndarray, i: int
+def start_frame(table: np.ndarray, operation: np.ndarray) -> None:
+    """Nothing of a frame, and of what is rescaled along with it, has changed yet."""
+    start_output(table, operation[at.OUTPUT])
+    if operation[at.RESCALED] >= 0:
+        start_output(table, operation[at.RESCALED])
+
+
+@kernel
+def _read(
+    table: np.ndarray, operation: np.ndarray, frame: np.ndarray, first: int, last: int, fresh: bool, i: int
 ) -> None:  # fmt: skip
-    """Scale a frame (flat, float32 or uint8), apply the event rule of the input, keep what is sent, and rescale it.
+    channels = unpack(table).tensors[operation[at.OUTPUT], at.CHANNELS]
+    if channels == 3:
+        _colour(table, operation, frame, first, last, fresh, i)
+    elif channels == 1:
+        _grey(table, operation, frame, first, last, fresh, i)
+    else:
+        _any(table, operation, frame, first, last, fresh, i)
+
+
+@kernel
+def read_lines(table: np.ndarray, operation: np.ndarray, first: int, last: int, fresh: bool, i: int) -> None:
+    """Scale lines of a frame (flat, float32 or uint8), apply the rule of the input, keep and rescale what is sent.
 
     The operation's scale and shift, and thresholds but those of neurons, are stored repeated for a whole line. Whole
     vectors are read, see ``reads_beyond``.
     """
     memory = unpack(table)
-    start_output(table, operation[at.OUTPUT])
-    if operation[at.RESCALED] >= 0:
-        start_output(table, operation[at.RESCALED])
-    channels = memory.tensors[operation[at.OUTPUT], at.CHANNELS]
-    if channels == 3:
-        _colour(table, operation, frame, fresh, counters, i)
-    elif channels == 1:
-        _grey(table, operation, frame, fresh, counters, i)
+    if len(memory.pixels):
+        _read(table, operation, memory.pixels, first, last, fresh, i)
     else:
-        _any(table, operation, frame, fresh, counters, i)
+        _read(table, operation, memory.numbers, first, last, fresh, i)

@@ -77,8 +77,8 @@ class Memory(NamedTuple):
 
 OWN = Memory._fields[Memory._fields.index("arena") : -2]
 """The second group, without the frames, which are the caller's or a buffer's."""
-ARENA, SCRATCH, ACTIVE, NUMBERS, PIXELS = (
-    Memory._fields.index(name) for name in ("arena", "scratch", "active", "numbers", "pixels")
+ARENA, CHANGED, SCRATCH, ACTIVE, TALLY, NUMBERS, PIXELS = (
+    Memory._fields.index(name) for name in ("arena", "changed", "scratch", "active", "counters", "numbers", "pixels")
 )
 """Rows of a table of addresses."""
 

@@ -114,8 +114,18 @@ def reach_of(table: np.ndarray, operation: np.ndarray, everything: bool) -> int:
 
 
 @kernel
-def multiply_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: int, pitch: int) -> None:
-    """Sums of products of the outputs ``active[first:]`` into the scratch."""
+def panels_of(table: np.ndarray, operation: np.ndarray) -> int:
+    """Panels of the weights of a group."""
+    outputs = unpack(table).tensors[operation[at.OUTPUT], at.CHANNELS] // operation[at.GROUPS]
+    panel = operation[at.VECTORS] * LANES
+    return (outputs + panel - 1) // panel
+
+
+@kernel
+def multiply_rows(
+    table: np.ndarray, operation: np.ndarray, first: int, rows: int, pitch: int, first_panel: int, last_panel: int
+) -> None:  # fmt: skip
+    """Sums of products of the outputs ``active[first:]`` into the scratch: of each group, some panels of weights."""
     memory = unpack(table)
     source = memory.links[operation[at.INPUTS]]
     groups, length = operation[at.GROUPS], operation[at.ROW_LENGTH]
@@ -126,10 +136,11 @@ def multiply_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: in
     panels = (outputs + panel - 1) // panel
     runs, run_count, run_length = operation[at.RUNS], operation[at.RUN_COUNT], operation[at.RUN_LENGTH]
     arena, offsets, links, weights = memory.arena, memory.offsets, memory.links, memory.weights
-    scratch, weight = memory.scratch, operation[at.WEIGHTS]
+    scratch = memory.scratch
     for group in range(groups):
         base = memory.tensors[source, at.ORIGIN] + group * inputs
-        for number in range(panels):
+        weight = operation[at.WEIGHTS] + (group * panels + first_panel) * length * panel
+        for number in range(first_panel, last_panel):
             place = group * outputs + number * panel
             if vectors == FOUR:
                 four_vectors(
@@ -228,21 +239,3 @@ def _add_summand(table: np.ndarray, operation: np.ndarray, rows: int, pitch: int
         row, other = memory.scratch[place : place + channels], memory.arena[begin : begin + channels]
         for c in range(len(row)):
             row[c] = row[c] + own[c] + other[c]
-
-
-@kernel
-def convolve(
-    table: np.ndarray, operation: np.ndarray, count: int, depthwise: bool, fresh: bool, counters: np.ndarray
-) -> None:  # fmt: skip
-    """A convolution or depthwise convolution of the ``count`` outputs ``active``, each computed from scratch."""
-    pitch = operation[at.ROW_PITCH]
-    size = piece_size(count, pitch)
-    first = np.int64(0)  # not a literal: numba would compile all below once more for it
-    while first < count:
-        rows = min(size, count - first)
-        if depthwise:
-            scale_channels(table, operation, first, rows, pitch)
-        else:
-            multiply_rows(table, operation, first, rows, pitch)
-        finish_sums(table, operation, rows, pitch, first, fresh, counters)
-        first += rows

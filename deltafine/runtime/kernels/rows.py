@@ -9,7 +9,6 @@ from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels.bit_sets import BITS, bits_of, lowest_bit
 from deltafine.runtime.kernels.finish import finish_rows, start_output
 from deltafine.runtime.kernels.memory import unpack
-from deltafine.runtime.kernels.row_convolution import reach_of
 
 PIECE = 64
 """Rows that are computed and finished at a time."""
@@ -63,33 +62,27 @@ def row_of(tensor: np.ndarray, position: int, positions: int) -> int:
 
 
 @kernel
-def combine(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-    """An identity, or an element-wise operation of two or more inputs."""
+def combine_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: int) -> None:
+    """An identity, or an element-wise operation of two or more inputs, at ``active[first:]`` into the scratch."""
     memory = unpack(table)
-    start_output(table, operation[at.OUTPUT])
-    count = changed_positions(table, operation, fresh)
     target = memory.tensors[operation[at.OUTPUT]]
     positions, channels, kind = target[at.HEIGHT] * target[at.WIDTH], target[at.CHANNELS], operation[at.KIND]
-    first = np.int64(0)  # not a literal: numba would compile all below once more for it
-    while first < count:
-        rows = min(PIECE, count - first)
-        if kind == at.K_IDENTITY:
-            _copy_rows(table, operation, first, rows)
-        for i in range(rows if kind != at.K_IDENTITY else 0):
-            position = memory.active[first + i]
-            row = memory.scratch[i * channels : (i + 1) * channels]
-            for k in range(operation[at.INPUT_COUNT]):
-                tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
-                begin = row_of(tensor, position, positions)
-                if tensor[at.CHANNELS] == channels:
-                    _combine_rows(row, memory.arena[begin : begin + channels], kind if k else at.K_IDENTITY)
-                else:
-                    _combine_one(row, memory.arena[begin], kind if k else at.K_IDENTITY)
-            if kind == at.K_AVERAGE:
-                for c in range(channels):
-                    row[c] /= np.float32(operation[at.INPUT_COUNT])
-        finish_rows(table, operation, rows, channels, first, fresh, counters)
-        first += rows
+    if kind == at.K_IDENTITY:
+        _copy_rows(table, operation, first, rows)
+        return
+    for i in range(rows):
+        position = memory.active[first + i]
+        row = memory.scratch[i * channels : (i + 1) * channels]
+        for k in range(operation[at.INPUT_COUNT]):
+            tensor = memory.tensors[memory.links[operation[at.INPUTS] + k]]
+            begin = row_of(tensor, position, positions)
+            if tensor[at.CHANNELS] == channels:
+                _combine_rows(row, memory.arena[begin : begin + channels], kind if k else at.K_IDENTITY)
+            else:
+                _combine_one(row, memory.arena[begin], kind if k else at.K_IDENTITY)
+        if kind == at.K_AVERAGE:
+            for c in range(channels):
+                row[c] /= np.float32(operation[at.INPUT_COUNT])
 
 
 @kernel
@@ -165,38 +158,27 @@ def _combine_one(row: np.ndarray, other: np.float32, kind: int) -> None:
 
 
 @kernel
-def pool(table: np.ndarray, operation: np.ndarray, fresh: bool, counters: np.ndarray) -> None:
-    """Largest or mean of the values that are pooled; what lies outside the picture counts for neither."""
+def pool_rows(table: np.ndarray, operation: np.ndarray, first: int, rows: int) -> None:
+    """Largest or mean of what is pooled at ``active[first:]``; what lies outside the picture counts for neither."""
     memory = unpack(table)
-    start_output(table, operation[at.OUTPUT])
-    index = memory.links[operation[at.INPUTS]]
-    source, target = memory.tensors[index], memory.tensors[operation[at.OUTPUT]]
-    changed = memory.changed[index]
-    if changed == 0 and not fresh:
-        return
-    count = reach_of(table, operation, fresh or changed == source[at.HEIGHT] * source[at.WIDTH])
+    source, target = memory.tensors[memory.links[operation[at.INPUTS]]], memory.tensors[operation[at.OUTPUT]]
     channels, columns = target[at.CHANNELS], target[at.WIDTH]
     largest = operation[at.KIND] == at.K_MAX_POOL
-    first = np.int64(0)  # not a literal: numba would compile all below once more for it
-    while first < count:
-        rows = min(PIECE, count - first)
-        for i in range(rows):
-            position = memory.active[first + i]
-            y = (position // columns) * operation[at.STRIDE_H] - operation[at.TOP]
-            x = (position % columns) * operation[at.STRIDE_W] - operation[at.LEFT]
-            row = memory.scratch[i * channels : (i + 1) * channels]
-            row[:] = -np.inf if largest else 0
-            inside = 0
-            for at_y in range(max(y, 0), min(y + operation[at.KERNEL_H], source[at.HEIGHT])):
-                for at_x in range(max(x, 0), min(x + operation[at.KERNEL_W], source[at.WIDTH])):
-                    begin = source[at.ORIGIN] + at_y * source[at.PITCH] + at_x * channels
-                    _combine_rows(row, memory.arena[begin : begin + channels], at.K_MAXIMUM if largest else at.K_ADD)
-                    inside += 1
-            if not largest:
-                for c in range(channels):
-                    row[c] /= np.float32(inside)
-        finish_rows(table, operation, rows, channels, first, fresh, counters)
-        first += rows
+    for i in range(rows):
+        position = memory.active[first + i]
+        y = (position // columns) * operation[at.STRIDE_H] - operation[at.TOP]
+        x = (position % columns) * operation[at.STRIDE_W] - operation[at.LEFT]
+        row = memory.scratch[i * channels : (i + 1) * channels]
+        row[:] = -np.inf if largest else 0
+        inside = 0
+        for at_y in range(max(y, 0), min(y + operation[at.KERNEL_H], source[at.HEIGHT])):
+            for at_x in range(max(x, 0), min(x + operation[at.KERNEL_W], source[at.WIDTH])):
+                begin = source[at.ORIGIN] + at_y * source[at.PITCH] + at_x * channels
+                _combine_rows(row, memory.arena[begin : begin + channels], at.K_MAXIMUM if largest else at.K_ADD)
+                inside += 1
+        if not largest:
+            for c in range(channels):
+                row[c] /= np.float32(inside)
 
 
 @kernel

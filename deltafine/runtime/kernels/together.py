@@ -10,39 +10,28 @@ import numpy as np
 from deltafine.runtime.kernels import columns as at
 from deltafine.runtime.kernels import kernel
 from deltafine.runtime.kernels.memory import ARENA, SCRATCH, unpack
-from deltafine.runtime.kernels.row_convolution import convolve, finish_sums, multiply_rows, piece_size, reached_rows
+from deltafine.runtime.kernels.row_convolution import (
+    finish_sums,
+    multiply_rows,
+    panels_of,
+    piece_size,
+)
 
-DONE = -1
-"""Instead of a count: the operation is done for this stream."""
 _VALUE = 4
 """Bytes of a number in an arena."""
 
 
 @kernel
 def convolve_together(
-    tables: np.ndarray, operation: np.ndarray, place: int, depthwise: bool, fresh: np.ndarray, counts: np.ndarray
-) -> None:  # fmt: skip
-    """An operation of the plan, the one at ``place``, of all streams whose ``counts`` are not DONE, which it fills."""
-    total = 0
-    for s in range(len(tables)):
-        counts[s] = 0 if counts[s] == DONE else reached_rows(tables[s], operation, fresh[s] != 0)
-        total += counts[s]
-    if len(tables) > 1 and not depthwise:
-        _gather(tables, operation, place, fresh, counts, total)
-        return
-    for s in range(len(tables)):
-        memory = unpack(tables[s])
-        convolve(tables[s], operation, counts[s], depthwise, fresh[s] != 0, memory.counters[place])
-
-
-@kernel
-def _gather(
     tables: np.ndarray, operation: np.ndarray, place: int, fresh: np.ndarray, counts: np.ndarray, total: int
 ) -> None:  # fmt: skip
-    """Multiply the rows of all streams piece by piece, from the first stream to the last, and finish each stream's."""
+    """The convolution at a place of the plan, of several streams, which ``counts`` says how many outputs of each have.
+
+    The rows of all streams are multiplied piece by piece, from the first to the last, and those of each are finished.
+    """
     pitch, everyone = operation[at.ROW_PITCH], unpack(tables[0])
     size, joint = piece_size(total, pitch), len(everyone.active)
-    scratch = tables[0, SCRATCH, 0]
+    scratch, panels = tables[0, SCRATCH, 0], panels_of(tables[0], operation)
     stream = first = done = np.int64(0)
     while done < total:
         rows = min(size, total - done)
@@ -57,7 +46,7 @@ def _gather(
             first += part
             if first == counts[stream]:
                 stream, first = stream + 1, np.int64(0)
-        multiply_rows(tables[0], operation, joint, rows, pitch)
+        multiply_rows(tables[0], operation, joint, rows, pitch, np.int64(0), panels)
         stream, first, filled = begin_stream, begin_first, np.int64(0)
         while filled < rows:
             part = min(counts[stream] - first, rows - filled)

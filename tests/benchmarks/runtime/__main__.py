@@ -5,6 +5,7 @@
     python -m tests.benchmarks.runtime --layers              # single layers
     python -m tests.benchmarks.runtime --int8                # in 8-bit integers, against dense runtimes in int8
     python -m tests.benchmarks.runtime --float32 --int8      # both
+    python -m tests.benchmarks.runtime.threads               # the delta runtime on two threads and on one
 
 The last table has all networks, against the best dense runtime of each. Weights are random, frames are 224x224. Which
 pixels change is set by the steps of the delta layers: send-on-delta by the pixel, one step per neuron, tiny inside a
@@ -80,6 +81,12 @@ def changing(plan: Plan, density: float) -> Plan:
     return Plan(plan.name, plan.tensors, plan.operations, plan.outputs, arrays)
 
 
+def sending_all(plan: Plan) -> Plan:
+    """The plan with steps of 0."""
+    whole = {name: np.zeros_like(array) if "threshold" in name else array for name, array in plan.arrays.items()}
+    return Plan(plan.name, plan.tensors, plan.operations, plan.outputs, whole)
+
+
 def compiled(model: Any) -> Plan:
     """The plan of a model with a delta layer, by the pixel, at every activation."""
     sites = find_activations(model)
@@ -98,8 +105,7 @@ def compare(
     def state_of(plan: Plan) -> NumbaState:
         if not int8:
             return NumbaState(Program(plan), None)
-        whole = {name: np.zeros_like(array) if "threshold" in name else array for name, array in plan.arrays.items()}
-        exact = Plan(plan.name, plan.tensors, plan.operations, plan.outputs, whole)
+        exact = sending_all(plan)
         return ByteState(
             ByteProgram(in_bytes(plan, value_ranges(exact, NumbaState(Program(exact), None), frames))), None
         )
