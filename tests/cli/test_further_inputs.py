@@ -167,6 +167,16 @@ def test_each_way_to_train_has_the_right_numbers(
     assert error < 0.1
 
 
+def test_thresholds_of_many_layers_are_found_with_the_right_numbers(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltafine.refinement.thresholds.allocation.MANY_LAYERS", 0)
+    report = refine(model, videos, tmp_path / "run", **{**RUN, "epochs": 0})
+    error = report.models["calibrated"].streams.label_error
+    assert error is not None
+    assert error < 0.1
+
+
 @pytest.mark.slow
 def test_workers_have_the_numbers_of_their_shards(model: Path, videos: Path, tmp_path: Path) -> None:
     settings = [f"--set={name}={value}" for name, value in {**RUN, "batch": 5}.items()]

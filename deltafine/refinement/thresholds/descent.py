@@ -18,6 +18,7 @@ import tensorflow as tf
 from deltafine.layers import Stream
 from deltafine.measurement.probe import Probe
 from deltafine.model import delta_layers
+from deltafine.model.further_inputs import answered
 from deltafine.refinement.thresholds.following import SMALLEST_THRESHOLD
 from deltafine.refinement.thresholds.trials import PathPoint
 from deltafine.refinement.training.carried_state import Carried
@@ -137,7 +138,7 @@ class Descent:
         with tf.GradientTape(watch_accessed_variables=False) as tape, strides_taken_first(self._model):
             tape.watch(watched)
             with Stream(state or None, counting=False, charging=True) as stream:
-                answers = self._model(tf.cast(frames, tf.float32), training=False)
+                answers = answered(self._model, tf.cast(frames, tf.float32))
             divergence = self._loss(answers, targets, unlabelled)
             total = divergence + price * tf.add_n(self._model.losses)
         slopes = tape.gradient(total, watched, unconnected_gradients=tf.UnconnectedGradients.ZERO)
