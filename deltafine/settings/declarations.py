@@ -311,7 +311,11 @@ class Declarations(BaseModel):
         unset="0.001 for classes, 0.0005 for numbers",
     )
     threshold_learning_rate: float = setting(
-        0.0, ge=0, help="Of the thresholds' logarithms. 0 keeps them as calibrated.", panel=TRAINING
+        0.0,
+        ge=0,
+        help="Of the thresholds' logarithms. 0 keeps them as calibrated. With classes and more than 16 delta layers, "
+        "the default is 0.01.",
+        panel=TRAINING,
     )
     warmup: Share = setting(
         0.3, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING

@@ -35,6 +35,7 @@ from deltafine.measurement.task import (
 from deltafine.model import Site
 from deltafine.model.custom_objects import import_objects
 from deltafine.refinement.listener import Listener
+from deltafine.refinement.thresholds.descent import MANY_LAYERS
 from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
 from deltafine.runtime.numba_there import MEND_NUMBA, why_no_numba
 from deltafine.settings import RefineSettings
@@ -51,6 +52,8 @@ STEPS, MOST_EPOCHS = 1500, 30
 FEWEST_EPOCHS, FEWEST_OF_CLASSES = 12, 4
 """The same, with the defaults for classes."""
 
+RATE_OF_MANY_THRESHOLDS = 0.01
+"""Learning rate of thresholds where there are many delta layers, and classes."""
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
 
@@ -281,6 +284,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     left_open = settings.task == "auto"
     settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
+    settings = _for_many_layers(settings, sum(site.selected for site in sites))
     check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
@@ -340,6 +344,18 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         resolved["epochs"] = prepared.epochs
     prepared.settings = settings.model_copy(update=resolved)
     return prepared
+
+
+def _for_many_layers(settings: RefineSettings, layers: int) -> RefineSettings:
+    """The settings with what serves classes where there are many delta layers, unless how clips start was given.
+
+    A large λ and fixed thresholds wreck the weights of a deep network before it is sparse.
+    """
+    left_open = settings.start == "auto" and settings.starts_generated and settings.method == "deltafine"
+    if layers <= MANY_LAYERS or not left_open or settings.granularity != "element":
+        return settings
+    rate = settings.threshold_learning_rate or RATE_OF_MANY_THRESHOLDS
+    return settings.model_copy(update={"start": "carried", "recalibrate": 0, "threshold_learning_rate": rate})
 
 
 def _why_not_recalibrated(window: int | None) -> str | None:

@@ -22,15 +22,13 @@ import numpy as np
 from deltafine.measurement.probe import Probe, probe_of
 from deltafine.model import delta_layers
 from deltafine.refinement.thresholds.calibration import threshold_unit
-from deltafine.refinement.thresholds.descent import Descent
+from deltafine.refinement.thresholds.descent import MANY_LAYERS, Descent
 from deltafine.refinement.thresholds.following import MOST_APART, SMALLEST_THRESHOLD, Seen, play
 from deltafine.refinement.thresholds.trials import AllocationTrial, Trials
 from deltafine.refinement.training.losses import Loss
 
 RELATIVE_STEPS = (0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5)
 """Tried thresholds / RMS of the layer's activations."""
-MANY_LAYERS = 16
-"""With more, all of them are moved at once, along a path (``deltafine.refinement.thresholds.descent``)."""
 BETWEEN = 4
 """Thresholds that are considered from one that was tried to the next."""
 PRICES = np.logspace(4, -4, 17)

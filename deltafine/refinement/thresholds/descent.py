@@ -25,12 +25,14 @@ from deltafine.refinement.training.carried_state import Carried
 from deltafine.refinement.training.losses import Loss
 from deltafine.refinement.training.strided import strides_taken_first
 
-FIRST_PRICE, DEARER = 1e-3, 10**0.25
+MANY_LAYERS = 16
+"""With more, thresholds are found together; with fewer, each layer can be tried alone."""
+FIRST_PRICE, DEARER = 1e-3, 10**0.125
 """Of all MACs, in nats per frame; the factor from one point of the path to the next."""
-MOST_POINTS = 24
+MOST_POINTS = 48
 STEPS = 6
 """From one point to the next."""
-RATE = 0.08
+RATE = 0.05
 """Of the thresholds' logarithms in a step, at most: enough to follow the price, which moves them by its cube root."""
 START, LEAST, MOST = 0.02, 0.002, 1.5
 """Relative thresholds: of the whole path's beginning, and the limits of each."""
@@ -97,10 +99,10 @@ class Descent:
         relative, mean, square = (np.array(values) for values in (point.relative, point.mean, point.square))
         price, carried = FIRST_PRICE * DEARER**number, self._carried
         divergences, begun = [], number * STEPS
-        for done, (first, frames, targets) in enumerate(itertools.islice(self._steps(number), STEPS)):
+        for done, (before, frames, targets) in enumerate(itertools.islice(self._steps(number), STEPS)):
             self._set(relative)
-            if carried is not None and first:
-                carried.restart()
+            if carried is not None and before is not None:
+                carried.begin_after(before)
             state = [] if carried is None else carried.before(frames)
             divergence, gradients, state = self._compiled(
                 state, tf.constant(frames), tf.constant(targets), tf.constant(price, tf.float32)
@@ -119,13 +121,17 @@ class Descent:
             tuple(relative.tolist()), float(np.mean(divergences)), tuple(mean.tolist()), tuple(square.tolist())
         )
 
-    def _steps(self, number: int) -> Iterator[tuple[bool, np.ndarray, np.ndarray]]:
-        """Frames and targets of the steps after a number of points, without end; and whether they follow nothing."""
+    def _steps(self, number: int) -> Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]:
+        """Frames and targets of the steps after a number of points, without end; and what stands before the first.
+
+        These are the ends of other videos: on its own beginning, a network that sends nothing looks as good as any.
+        """
         longest = max(len(group) for group in self._groups)
         begin = number * -(-STEPS // longest)
         for place in itertools.count(begin):
-            for piece, (frames, targets) in enumerate(self._groups[place % len(self._groups)]):
-                yield piece == 0, frames, targets
+            group = self._groups[place % len(self._groups)]
+            for piece, (frames, targets) in enumerate(group):
+                yield None if piece else np.roll(group[-1][0], 1, axis=0), frames, targets
 
     def _set(self, relative: np.ndarray) -> None:
         for layer, unit, value in zip(self._by_path.values(), self._units, relative, strict=True):

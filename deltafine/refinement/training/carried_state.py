@@ -35,6 +35,10 @@ class Carried:
         """Forget everything: the next clips come from elsewhere."""
         self._state = None
 
+    def begin_after(self, frames: np.ndarray) -> None:
+        """Let the next clips start from what these (rows, time, ...) leave behind."""
+        self._state = list(self._seen(tf.convert_to_tensor(frames)))
+
     def before(self, frames: np.ndarray) -> list[Any]:
         """The state for clips (rows, time, ...) to start from, one tensor (rows, ...) for each delta layer.
 
