@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deltafine.jobs.refine import refine
 from deltafine.layers import EventRule
 from deltafine.measurement.probe import Probe
 from deltafine.model import DeltaSettings, delta_layers, find_activations, insert_deltas
@@ -20,6 +21,7 @@ from deltafine.refinement.thresholds.calibration import activation_rms
 from deltafine.refinement.thresholds.descent import MOST_POINTS
 from deltafine.refinement.thresholds.trials import PathPoint, Trials
 from deltafine.refinement.training.losses import ClassificationLoss, Loss, RegressionLoss
+from tests.small_runs import FAST, write_small_model, write_small_videos
 
 BRANCH = 3
 
@@ -214,3 +216,28 @@ def test_answers_that_never_change_do_not_let_a_network_stand_still() -> None:
     calibrated.explore(until=10**6)
     calibrated.search.allocate(0.02)
     assert calibrated.search._try().apart <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("carried", 0, 0.01)),
+        ({"threshold_learning_rate": 0.002}, ("carried", 0, 0.002)),
+        ({"start": "noise"}, ("noise", None, 0.0)),
+        ({"granularity": "pixel"}, ("noise", None, 0.0)),
+        ({"method": "l1"}, ("auto", None, 0.0)),
+    ],
+    ids=["default", "rate", "start", "pixel", "method"],
+)
+def test_classes_of_many_layers_have_trained_thresholds_by_default(
+    given: dict[str, Any], expected: tuple[str, int | None, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltafine.refinement.run.preparation.MANY_LAYERS", 0)
+    model, videos = write_small_model(tmp_path / "m.keras"), write_small_videos(tmp_path / "videos")
+    refine(model, videos, tmp_path / "run", **FAST, epochs=1, **given)
+    report = refine(model, videos, tmp_path / "run", resume=True, pick=1)
+    found = report.settings
+    assert (found["start"], found.get("recalibrate"), found["threshold_learning_rate"]) == expected
+    refined = delta_layers(keras.models.load_model(tmp_path / "run" / "refined.keras"))
+    moved = [not np.allclose(refined[path].threshold, start) for path, start in report.start_thresholds.items()]
+    assert all(moved) if expected[2] else not any(moved)
