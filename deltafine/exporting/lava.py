@@ -67,7 +67,7 @@ class Lava(ExportFormat):
     def complete(self, made: ForLava, source: Source) -> ForLava:
         if source.clips is None:
             raise DeltafineError("lava is calibrated on frames of the run's videos: leave --no-check out.")
-        frames = (np.round(frame).reshape(made.chain.shape) for clip in source.clips for frame in clip)
+        frames = [np.round(frame).astype(np.uint8).reshape(made.chain.shape) for clip in source.clips for frame in clip]
         networks = in_netx_numbers(made.chain, frames)
         if not networks:
             raise DeltafineError(

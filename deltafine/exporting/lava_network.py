@@ -113,7 +113,7 @@ def _wrapped(values: np.ndarray) -> np.ndarray:
     return (values + half) % (2 * half) - half
 
 
-def in_netx_numbers(chain: LavaChain, frames: Iterable[np.ndarray]) -> list[LavaNetwork]:
+def in_netx_numbers(chain: LavaChain, frames: Sequence[np.ndarray]) -> list[LavaNetwork]:
     """Choose units, and round.
 
     Large messages lose little each time, and leave the weights few digits. What is best only shows in playing.
@@ -134,8 +134,26 @@ def in_netx_numbers(chain: LavaChain, frames: Iterable[np.ndarray]) -> list[Lava
         factors = _factors(blocks, room, spike_exp)
         fits = all(one <= most * (1 + 1e-9) for one, most in zip(factors[1:], room, strict=True))
         if fits and len(made) < _SIZES:
-            made.append(_rounded(chain, blocks, factors, spike_exp))
+            network = _rounded(chain, blocks, factors, spike_exp)
+            if _holds(network, frames):
+                made.append(network)
     return made
+
+
+def _holds(network: LavaNetwork, frames: Iterable[np.ndarray]) -> bool:
+    """Whether messages and sums fit their bits: weights of few digits may be rounded to much larger ones."""
+    digits, most = network.spike_exp + STATE_EXP, 1 << (SUM_BITS - 1)
+    for frame in frames:
+        x = np.left_shift(frame.astype(np.int64).reshape(network.shape), network.spike_exp)
+        for block in network.blocks:
+            sums = np.rint(block.sums(x.astype(np.float64))).astype(np.int64)
+            active = sums + np.left_shift(block.bias, digits)
+            if max(np.abs(sums).max(), np.abs(active).max()) >= most:
+                return False
+            x = np.right_shift(np.maximum(active, 0), STATE_EXP)
+            if block.threshold is not None and x.max() > LARGEST_STATE:
+                return False
+    return True
 
 
 def _rounded(chain: LavaChain, blocks: Sequence[LavaBlock], factors: Sequence[float], spike_exp: int) -> LavaNetwork:

@@ -27,10 +27,10 @@ def frame_shape(model: keras.Model, size: str | None) -> tuple[int | None, ...] 
     if size is None:
         return None
     height, width = parsed_size(size)
-    frames = graph.frames_input(model)
-    if len(frames.shape) not in (4, 5):
+    images = [tensor for tensor in graph.input_tensors(model) if len(tensor.shape) in (4, 5)]
+    if len(images) != 1:
         raise DeltafineError(f"Model '{model.name}' has not one image input, so a frame size says nothing.")
-    *lead, _, _, channels = frames.shape[1:]
+    *lead, _, _, channels = images[0].shape[1:]
     return (*lead, height, width, channels)
 
 

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from keras import layers
 
 from deltafine.errors import DeltafineError
@@ -151,6 +151,7 @@ def test_the_file_is_laid_out_as_netx_reads_it(tmp_path):
 
 
 @given(st.integers(0, 2**31), st.floats(0.05, 3), st.floats(0.05, 1))
+@example(seed=1, spread=1.0625, threshold=0.40625)  # weights of so few digits that rounding makes much of them
 @settings(max_examples=8, deadline=None)
 def test_what_was_seen_fits_its_bits(seed, spread, threshold):
     model = NETWORKS["dense layers"]()
