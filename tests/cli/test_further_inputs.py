@@ -149,10 +149,10 @@ def test_the_error_tells_numbers_that_come_a_frame_late(late: int, model: Path, 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"start": "carried"},
+        pytest.param({"start": "carried"}, marks=pytest.mark.slow),
         {"start": "noise", "flip": True, "batch": 3},
-        {"mixed_precision": True},
-        {"sampling": "random", "clips_per_video": 3, "control": True},
+        pytest.param({"mixed_precision": True}, marks=pytest.mark.slow),
+        pytest.param({"sampling": "random", "clips_per_video": 3, "control": True}, marks=pytest.mark.slow),
         {"recalibrate": 1, "start": "carried", "granularity": "pixel"},
     ],
     ids=lambda settings: next(iter(settings)),
