@@ -30,7 +30,7 @@ def _take_lost_interrupts_again() -> None:
     usual = sys.unraisablehook
 
     def hook(lost: "sys.UnraisableHookArgs") -> None:
-        if isinstance(lost.exc_value, KeyboardInterrupt):
+        if isinstance(lost.exc_value, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):  # not on Windows
             main_thread = threading.main_thread().ident or 0
             # At once, it would arrive in here, and be lost again.
             threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()

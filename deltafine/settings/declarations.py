@@ -313,8 +313,8 @@ class Declarations(BaseModel):
     threshold_learning_rate: float = setting(
         0.0,
         ge=0,
-        help="Of the thresholds' logarithms. 0 keeps them as calibrated. With classes and more than 16 delta layers, "
-        "the default is 0.01.",
+        help="Of the thresholds' logarithms. 0 trains none. With classes and more than 16 delta layers, it is 0.01 "
+        "instead, unless `start` is given.",
         panel=TRAINING,
     )
     warmup: Share = setting(

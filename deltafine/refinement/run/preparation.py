@@ -243,6 +243,10 @@ FOUND = {
     "distill": "There are no labels: the refined model is to answer as the original does (--task distill).",
 }
 """What is said of a task that was left open, unless it is the commonest."""
+TRAINED_THRESHOLDS = (
+    "With so many delta layers, thresholds are trained (threshold_learning_rate {rate:g}), and clips continue "
+    "each other. --set start=carried calibrates them again instead; --set start=noise multiplies all of them by one factor."
+)
 MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
 
@@ -284,7 +288,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         streams = open_streams(settings.streams, data, settings.task, allow_outside=settings.allow_outside)
     left_open = settings.task == "auto"
     settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
-    settings = _for_many_layers(settings, sum(site.selected for site in sites))
+    of_many_layers = _for_many_layers(settings, sum(site.selected for site in sites))
+    trained_thresholds, settings = of_many_layers is not settings and settings.epochs != 0, of_many_layers
     check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
@@ -307,6 +312,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         listener.say(found)
     if beside := sources_of(data):
         listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
+    if trained_thresholds:
+        listener.say(TRAINED_THRESHOLDS.format(rate=settings.threshold_learning_rate))
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
     warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]

@@ -17,7 +17,7 @@ from deltafine.storage import run_files
 from deltafine.storage.files import CannotWrite, discard, make_folder, read_small, write_atomically
 
 VERSION = 1
-"""Of what a trial does: another one makes what was kept before useless."""
+"""Of what a trial does, and of how a path goes on: another one makes what was kept before useless."""
 KEPT_EVERY = 20.0
 """Seconds after which what was tried meanwhile is written."""
 _MOST_BYTES = 1 << 26
