@@ -245,7 +245,8 @@ FOUND = {
 """What is said of a task that was left open, unless it is the commonest."""
 TRAINED_THRESHOLDS = (
     "With so many delta layers, thresholds are trained (threshold_learning_rate {rate:g}), and clips continue "
-    "each other. --set start=carried calibrates them again instead; --set start=noise multiplies all of them by one factor."
+    "each other. --set start=carried calibrates them again instead; --set start=noise multiplies all of them by one "
+    "factor."
 )
 MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
