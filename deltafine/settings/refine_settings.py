@@ -134,6 +134,11 @@ class RefineSettings(Declarations):
         return self.threshold_learning_rate or (self.rate if self.method == "paper" else 0.0)
 
     @property
+    def trains_thresholds(self) -> bool:
+        """Whether thresholds answer to the penalty at a rate of their own."""
+        return self.method == "deltafine" and self.rate_of_thresholds > 0
+
+    @property
     def first_penalty(self) -> float:
         """λ that a training begins with, and keeps if nothing steers it."""
         if self.penalty is not None:

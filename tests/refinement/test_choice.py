@@ -293,6 +293,44 @@ def test_between_two_calibrated_models_smaller_thresholds_of_the_sparser_one_are
     assert Costly(student).student() == pytest.approx(chosen)
 
 
+class Steep(Still):
+    """A validation by which an epoch loses the more, the farther its thresholds are from where it was trained."""
+
+    of = ((1, 0.77, 0.148), (2, 0.755, 0.108), (3, 0.60, 0.104))
+
+    def point(
+        self, number: int, penalty: float, moved: float, scale: float = 1.0, *, trained: bool = True
+    ) -> FrontPoint:
+        (accuracy, density) = next(values for epoch, *values in self.of if epoch == number)
+        accuracy -= 0.2 * abs(math.log(scale))
+        return FrontPoint(
+            epoch=number,
+            penalty=1,
+            accuracy=accuracy,
+            mac_density=density / scale,
+            pixel_density=0,
+            threshold_scale=scale,
+        )
+
+
+def test_the_epoch_that_is_most_accurate_at_a_target_is_taken_and_not_the_best_of_those_farther_away(
+    tmp_path: Path,
+) -> None:
+    student = insert_deltas(small_model(), find_activations(small_model()))
+    steep = Steep(student, follow=True)
+    budget = Budget("macs", 0.1, 0.01, False, False, 0.01, True)
+    choice = Choice(student, steep, budget, tmp_path, {}, lambda: 1.0)  # type: ignore[arg-type]
+    steep.train()
+    for epoch in (1, 2, 3):
+        choice.points.append(steep.point(epoch, 1, 1.0))
+        choice.keep(epoch)
+    choice.make(1.0)
+    (chosen,) = [point for point in choice.points if point.chosen]
+    assert chosen.epoch == 2
+    assert chosen.mac_density == pytest.approx(0.1, rel=0.05)
+    assert max(point.judged for point in choice.points if point.epoch == 1 and budget.reached(point)) < chosen.judged
+
+
 def moving() -> list[np.ndarray]:
     """A noisy surface that grows lighter, under a square that wanders."""
     random = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from deltafine.document.history import FrontPoint
 from deltafine.refinement.thresholds.budget import Budget
-from deltafine.refinement.training.steering import AccuracyController, Steering, TargetController
+from deltafine.refinement.training.steering import FASTEST, AccuracyController, Steering, TargetController
 from deltafine.settings import resolve
 
 
@@ -247,3 +248,87 @@ def test_a_network_that_is_wrecked_is_let_off_at_once() -> None:
     assert controller.penalty == 5.0
     controller.validated(0.79, first=40.0, done=1.0)
     assert controller.penalty == pytest.approx(2.5)
+
+
+PACE = FASTEST ** (-2 / 16)
+
+
+def paced(floor: float = 0.8) -> Steering:
+    settings = resolve(model="m", data="d", threshold_learning_rate=0.01, task="classification", penalty=2.0)
+    settings = settings.model_copy(update={"max_accuracy_drop": 0.01})
+    return Steering(settings, Budget.of(settings), floor, steps=1600, warmup=400, epochs=16, paced=True)
+
+
+@given(
+    start=st.floats(0.1, 0.6),
+    share=st.floats(0.25, 0.8),
+    slope=st.floats(0.35, 0.8),
+    lag=st.floats(0.01, 0.05),
+    luck=st.lists(st.floats(-0.012, 0.012), min_size=16, max_size=16),
+)
+def test_a_paced_density_falls_to_where_accuracy_ends_and_no_noise_of_accuracy_makes_it_swing(
+    start: float, share: float, slope: float, lag: float, luck: list[float]
+) -> None:
+    ends = start * share
+    one, density, densities = paced(), start, []
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=start, pixel_density=start))
+    for epoch in range(16):
+        for step in range(100 * epoch, 100 * epoch + 100):
+            rise = min(1.0, (step + 1) / 400)
+            settled = start * (1 + rise * one.strength / 2.0) ** -slope
+            density *= (settled / density) ** (1 / (lag * 1600))
+            one.after_batch(1.5 * density, 100, first_epoch=epoch == 0)
+        densities.append(density)
+        accuracy = 0.85 if density > ends else 0.85 - 0.3 * math.log(ends / density)
+        one.after_epoch(
+            FrontPoint(epoch=1, penalty=1, accuracy=accuracy + luck[epoch], mac_density=density, pixel_density=1),
+            (epoch + 1) / 16,
+        )
+    assert min(densities) > 0.5 * ends
+    assert max(densities[-4:]) < 1.6 * max(ends, start * PACE**9)
+    rises = [after / before for before, after in itertools.pairwise(densities[4:])]
+    assert max(rises) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("judged", "density", "aim"),
+    [
+        (0.85, 0.2, 0.2 * PACE**2),  # as the aim has it: one pace on
+        (0.85, 0.4, 0.4 * PACE**2),  # behind: at most two paces ahead of what is there
+        (0.85, 0.05, 0.05 * PACE),  # it was faster
+        (0.79, 0.2, 0.2),  # a little outside: it stays
+        (0.75, 0.2, 0.2 / PACE),  # far outside: it rises
+    ],
+)
+def test_the_aim_of_a_paced_density_follows_accuracy(judged: float, density: float, aim: float) -> None:
+    one = paced()
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=0.2, pixel_density=0.2))
+    one.after_epoch(FrontPoint(epoch=1, penalty=2, accuracy=judged, mac_density=density, pixel_density=0.2), 1.0)
+    assert one.state()["target"]["aim"] == pytest.approx(aim)
+    assert one.factor(FrontPoint(epoch=1, penalty=2, accuracy=judged, mac_density=density, pixel_density=1), 1.0) == 1
+
+
+def test_a_paced_training_goes_on_from_its_state_and_from_an_earlier_epoch() -> None:
+    def epoch(one: Steering, density: float, judged: float = 0.85) -> FrontPoint:
+        for _ in range(100):
+            one.after_batch(density, 100, first_epoch=False)
+        found = FrontPoint(epoch=1, penalty=one.strength, accuracy=judged, mac_density=density, pixel_density=1)
+        one.after_epoch(found, 0.5)
+        return found
+
+    one, other = paced(), paced()
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=0.3, pixel_density=1))
+    good = [epoch(one, density) for density in (0.3, 0.3, 0.3, 0.28, 0.25)][-1]
+    assert one.strength > 2.0
+    other.restore(json.loads(json.dumps(one.state())))
+    assert one.strength == other.strength
+    bad = epoch(one, 0.1, judged=0.5)
+    assert one.wrecked(bad)
+    assert epoch(other, 0.1, judged=0.5) == bad
+    for each in (one, other):
+        each.go_back(good)
+    assert one.state() == other.state()
+    assert one.state()["target"]["aim"] == 0.25
+    before = one.strength
+    epoch(one, 0.25)
+    assert one.strength > 0.9 * before

@@ -29,6 +29,8 @@ weights go from the original's to those of the epoch (WiSE-FT, arXiv 2109.01903)
 """
 WORTH_TRAINING = 1.25
 """By so much a trained model has to be sparser than one with the original's weights, which leave less to chance."""
+NEAR = (1.1, 1.25, 1.5)
+"""Factors of a target density. Nearer, less is lost on the way there: an epoch of each is brought to the target."""
 AS_DENSE = 0.9
 """What needs at least this share of the MACs of another epoch tells how that one might have been without luck."""
 AS_SPARSE = 1.25
@@ -273,7 +275,7 @@ class Choice:
             for point in worth_keeping(points, self._original, self._budget.drop, KEPT_CHECKPOINTS)
         }
         if self._budget.density is not None:
-            kept.add(self._nearest_target(trained).epoch)
+            kept |= {point.epoch for point in self._nearest_target(trained)}
         return kept
 
     def _weights_of(self, epoch: int) -> Path:
@@ -319,12 +321,14 @@ class Choice:
             )
         return points[0]
 
-    def _nearest_target(self, points: Sequence[FrontPoint]) -> FrontPoint:
-        """Of the points within a factor of 1.5 of the target the most accurate, else the nearest."""
-        near = [point for point in points if self._away(point) <= math.log(1.5)]
-        if near:
-            return max(near, key=lambda point: (point.judged, point.epoch))
-        return min(points, key=lambda point: (self._away(point), point.epoch))
+    def _nearest_target(self, points: Sequence[FrontPoint]) -> list[FrontPoint]:
+        """The most accurate of the points within each of the factors ``NEAR`` of the target, else the nearest."""
+        found: list[FrontPoint] = []
+        for factor in NEAR:
+            near = [point for point in points if self._away(point) <= math.log(factor)]
+            if near and (best := max(near, key=lambda point: (point.judged, point.epoch))) not in found:
+                found.append(best)
+        return found or [min(points, key=lambda point: (self._away(point), point.epoch))]
 
     def _away(self, point: FrontPoint) -> float:
         return abs(trim.excess(self._budget, point))
@@ -333,8 +337,7 @@ class Choice:
         """The most accurate model at the target, of an epoch or calibrated; the nearest if none is there."""
         ends = []
         for points in (self._trained, [point for point in self.points if not point.epoch]):
-            if points:
-                start = self._nearest_target(points)
+            for start in self._nearest_target(points) if points else ():
                 tried = trim.to_density(self._budget, start, lambda scale: self._measure_scaled(start, scale))  # noqa: B023
                 self.points += tried
                 ends.append(min([start, *tried], key=self._away))

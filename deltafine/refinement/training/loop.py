@@ -153,7 +153,8 @@ class Training:
         trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
         self.choice.floor, self.choice.epochs = floor, self.prepared.epochs
         steps = trainer.steps, trainer.warmup_steps
-        self._steering = Steering(self.settings, self.budget, floor, *steps, self.prepared.epochs)
+        paced = self.settings.trains_thresholds and not self._recalibrated_after
+        self._steering = Steering(self.settings, self.budget, floor, *steps, self.prepared.epochs, paced=paced)
         if resuming:
             self._restore()
             self._tidy()

@@ -46,6 +46,7 @@ class TargetController:
     start: float | None = None
     integral: float = 0.0
     step: int = 0
+    aim: float | None = None  # what to keep to, in place of a reference that falls to the target
 
     PROPORTIONAL = 0.5
     INTEGRAL = 14.0
@@ -82,6 +83,8 @@ class TargetController:
     def _error(self) -> float:
         assert self.smoothed is not None
         assert self.start is not None
+        if self.aim is not None:
+            return max(-1.0, min(1.0, math.log(self.smoothed) - math.log(self.aim * self.ratio)))
         goal = math.log(self.target * self.ratio)
         begin = max(goal, math.log(self.start))
         done = min(1.0, 2 * max(0, self.step - self.warmup) / max(1, self.steps - self.warmup))
@@ -129,11 +132,14 @@ class AccuracyController:
 
     def left(self, accuracy: float, done: float) -> float:
         """Accuracy that can be spared, in units of the allowed drop, -1 to 1; ``done`` of the training is over."""
-        tolerated = self.TOLERANCE * max(0.0, 1 - done / self.SETTLED)
-        left = (accuracy - self.floor) / self.scale + tolerated
+        left = self.away(accuracy, done)
         if not self.gently:
             return max(-1.0, min(1.0, left))
         return max(-1.0, min(1.0, left / self.WIDTH)) * (1 - (1 - self.END) * min(1.0, done))
+
+    def away(self, accuracy: float, done: float) -> float:
+        """How far an accuracy is above what is tolerated now, in units of the allowed drop."""
+        return (accuracy - self.floor) / self.scale + self.TOLERANCE * max(0.0, 1 - done / self.SETTLED)
 
     def factor(self, accuracy: float, done: float) -> float:
         """On all thresholds, where they are not calibrated again."""
@@ -152,6 +158,48 @@ class AccuracyController:
         self.penalty = max(first / self.RANGE, min(first * self.RANGE, self.most, self.penalty))
 
 
+class PacedController:
+    """λ from the density of events, which accuracy allows to fall from epoch to epoch, at a pace.
+
+    A λ that follows the accuracy of few videos swings, and with it a density that answers to λ: weights that a large λ
+    has torn do not come back under a small one. Here the density has an aim, which λ follows step by step. The aim
+    falls by the pace after each epoch within the budget, stays after one that is a little outside, and rises after one
+    that is far outside.
+
+    Args:
+        accuracy: tells how far an epoch is from the budget.
+        density: what λ comes from; its aim is led.
+        pace: factor on the aim.
+    """
+
+    FAR = 3.0
+    """Allowed drops below the floor, from which on the aim rises."""
+    AHEAD = 2
+    """Paces that the aim is before the density at most."""
+
+    def __init__(self, accuracy: AccuracyController, density: TargetController, pace: float) -> None:
+        self._accuracy, self._density, self._pace = accuracy, density, pace
+
+    def begin(self, density: float, penalty: float) -> None:
+        """Take in the density and the λ that the training starts from."""
+        self._density.aim, self._density.penalty = density * self._pace, penalty
+
+    def validated(self, accuracy: float, density: float, done: float) -> None:
+        """Take in what an epoch came to; ``done`` of the training is over."""
+        assert self._density.aim is not None
+        left, aim = self._accuracy.away(accuracy, done), self._density.aim
+        if left >= 0:
+            aim = max(min(aim, density) * self._pace, density * self._pace**self.AHEAD)
+        else:
+            aim = max(aim, density) / (1.0 if left > -self.FAR else self._pace)
+        self._density.aim = min(1.0, aim)
+
+    def go_on(self, density: float, penalty: float) -> None:
+        """From weights with this density, and with this λ."""
+        self._density.aim = density
+        self._density.integral = math.log(penalty / self._density.penalty)
+
+
 class Steering:
     """λ in the course of a training, before warm-up: as it was set, or steered towards the budget.
 
@@ -162,10 +210,19 @@ class Steering:
         steps: of the whole training.
         warmup: steps in which λ rises.
         epochs: of the whole training.
+        paced: whether the density answers to λ, since thresholds are trained; see :class:`PacedController`.
     """
 
     def __init__(
-        self, settings: RefineSettings, budget: Budget, floor: float, steps: int, warmup: int, epochs: int = 1
+        self,
+        settings: RefineSettings,
+        budget: Budget,
+        floor: float,
+        steps: int,
+        warmup: int,
+        epochs: int = 1,
+        *,
+        paced: bool = False,
     ) -> None:
         self._budget, self._first = budget, settings.first_penalty
         self._target: TargetController | None = None
@@ -181,6 +238,10 @@ class Steering:
             most = self._first if self._large else math.inf
             scale = max(budget.drop, SMALLEST_SCALE)
             self._accuracy = AccuracyController(floor, scale, self._first, most, gently=settings.of_classes)
+        self._paced: PacedController | None = None
+        if paced and self._accuracy is not None:
+            self._target = TargetController(0.0, steps, self._first, warmup)
+            self._paced = PacedController(self._accuracy, self._target, self._slowest)
 
     @property
     def strength(self) -> float:
@@ -195,6 +256,8 @@ class Steering:
         self._density, self._began = point.mac_density, point.judged
         if self._accuracy is not None and self._large and point.mac_density > 0:
             self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
+        if self._paced is not None and self._accuracy is not None:
+            self._paced.begin(point.mac_density, self._accuracy.penalty)
 
     def after_batch(self, expected: float, batches: int, *, first_epoch: bool) -> None:
         """Take in the expected density of a training batch, of an epoch of so many ``batches``."""
@@ -214,7 +277,10 @@ class Steering:
         """
         if self._target is not None:
             self._target.validated(self._budget.density_of(point))
-        if self._accuracy is None or not caught_up:
+        if self._paced is not None:
+            self._before = self.strength
+            self._paced.validated(point.judged, point.mac_density, done)
+        if self._accuracy is None or self._paced is not None or not caught_up:
             return
         penalty = self._before = self._accuracy.penalty
         self._accuracy.validated(point.judged, self._first, done)
@@ -235,6 +301,10 @@ class Steering:
         if point is not None:
             smallest = self._first / self._accuracy.RANGE
             self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), smallest)
+            if self._paced is not None:
+                self._paced.go_on(point.mac_density, self._accuracy.penalty)
+        elif self._paced is not None:
+            self._paced.go_on(self._start_density, self._first)
         self._density, self._fall = 0.0 if point is None else point.mac_density, 1.0
 
     def spent(self, point: FrontPoint, done: float) -> bool:
@@ -243,7 +313,9 @@ class Steering:
 
     def factor(self, point: FrontPoint, done: float) -> float:
         """On all thresholds after an epoch, so that what is left of the training ends within the budget."""
-        factor = 1.0 if self._accuracy is None else self._accuracy.factor(point.judged, done)
+        if self._accuracy is None or self._paced is not None:
+            return 1.0
+        factor = self._accuracy.factor(point.judged, done)
         return min(1.0, factor) if self._fall < 1 else factor
 
     def state(self) -> dict[str, Any]:
@@ -260,8 +332,12 @@ class Steering:
         if state["target"] is not None:
             self._start_density = state["target"]["first"]
             rest = {name: value for name, value in state["target"].items() if name != "first"}
-            self._target = TargetController(**rest)
+            assert self._target is not None
+            for name, value in rest.items():  # others are led through it
+                setattr(self._target, name, value)
         if self._accuracy is not None:
             self._accuracy.penalty = state["spending"]
         self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
         self._began = state.get("began", math.inf)
+        if self._paced is not None and state["target"] is None:  # of a version that followed accuracy alone
+            self._paced.go_on(self._density, state["spending"])
