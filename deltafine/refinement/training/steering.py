@@ -114,10 +114,9 @@ class AccuracyController:
     penalty: float
     most: float = math.inf
     gently: bool = False
+    tolerance: float = 2.0  # what may be lost at the very beginning, beside the allowed drop and in units of it
 
     RANGE = 16.0
-    TOLERANCE = 2.0
-    """What may be lost at the very beginning, beside the allowed drop and in units of it."""
     SETTLED = 0.75
     """Share of the training after which nothing is tolerated any more."""
 
@@ -139,7 +138,7 @@ class AccuracyController:
 
     def away(self, accuracy: float, done: float) -> float:
         """How far an accuracy is above what is tolerated now, in units of the allowed drop."""
-        return (accuracy - self.floor) / self.scale + self.TOLERANCE * max(0.0, 1 - done / self.SETTLED)
+        return (accuracy - self.floor) / self.scale + self.tolerance * max(0.0, 1 - done / self.SETTLED)
 
     def factor(self, accuracy: float, done: float) -> float:
         """On all thresholds, where they are not calibrated again."""
@@ -164,7 +163,7 @@ class PacedController:
     A λ that follows the accuracy of few videos swings, and with it a density that answers to λ: weights that a large λ
     has torn do not come back under a small one. Here the density has an aim, which λ follows step by step. The aim
     falls by the pace after each epoch within the budget, stays after one that is a little outside, and rises after one
-    that is far outside.
+    that is far outside. An epoch counts by the mean of its accuracy and that of the epoch before.
 
     Args:
         accuracy: tells how far an epoch is from the budget.
@@ -176,27 +175,43 @@ class PacedController:
     """Allowed drops below the floor, from which on the aim rises."""
     AHEAD = 2
     """Paces that the aim is before the density at most."""
+    TOLERANCE = 4.0
+    """Beside what calibration has lost. Nothing is torn here, and the end of the training wins back more."""
 
     def __init__(self, accuracy: AccuracyController, density: TargetController, pace: float) -> None:
         self._accuracy, self._density, self._pace = accuracy, density, pace
+        self.last: float | None = None
 
-    def begin(self, density: float, penalty: float) -> None:
-        """Take in the density and the λ that the training starts from."""
-        self._density.aim, self._density.penalty = density * self._pace, penalty
+    def begin(self, point: FrontPoint) -> None:
+        """Take in what the training starts from, and its λ. What calibration has lost, training has yet to win back."""
+        accuracy = self._accuracy
+        accuracy.tolerance = self.TOLERANCE + max(0.0, (accuracy.floor - point.judged) / accuracy.scale)
+        self._density.aim, self._density.penalty = point.mac_density * self._pace, accuracy.penalty
 
     def validated(self, accuracy: float, density: float, done: float) -> None:
         """Take in what an epoch came to; ``done`` of the training is over."""
         assert self._density.aim is not None
-        left, aim = self._accuracy.away(accuracy, done), self._density.aim
+        mean = accuracy if self.last is None else (accuracy + self.last) / 2
+        self.last = accuracy
+        left, aim = self._accuracy.away(mean, done), self._density.aim
         if left >= 0:
             aim = max(min(aim, density) * self._pace, density * self._pace**self.AHEAD)
         else:
             aim = max(aim, density) / (1.0 if left > -self.FAR else self._pace)
         self._density.aim = min(1.0, aim)
 
+    @property
+    def tolerance(self) -> float:
+        """What may be lost at the very beginning, beside the allowed drop and in units of it."""
+        return self._accuracy.tolerance
+
+    @tolerance.setter
+    def tolerance(self, drops: float) -> None:
+        self._accuracy.tolerance = drops
+
     def go_on(self, density: float, penalty: float) -> None:
         """From weights with this density, and with this λ."""
-        self._density.aim = density
+        self._density.aim, self.last = density, None
         self._density.integral = math.log(penalty / self._density.penalty)
 
 
@@ -256,8 +271,8 @@ class Steering:
         self._density, self._began = point.mac_density, point.judged
         if self._accuracy is not None and self._large and point.mac_density > 0:
             self._accuracy.penalty = min(self._accuracy.penalty, FIRST_PAID / point.mac_density)
-        if self._paced is not None and self._accuracy is not None:
-            self._paced.begin(point.mac_density, self._accuracy.penalty)
+        if self._paced is not None:
+            self._paced.begin(point)
 
     def after_batch(self, expected: float, batches: int, *, first_epoch: bool) -> None:
         """Take in the expected density of a training batch, of an epoch of so many ``batches``."""
@@ -325,6 +340,7 @@ class Steering:
             "spending": None if self._accuracy is None else self._accuracy.penalty,
             "pace": [self._density, self._fall],
             "began": self._began,
+            "paced": None if self._paced is None else [self._paced.last, self._paced.tolerance],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -341,3 +357,5 @@ class Steering:
         self._began = state.get("began", math.inf)
         if self._paced is not None and state["target"] is None:  # of a version that followed accuracy alone
             self._paced.go_on(self._density, state["spending"])
+        elif self._paced is not None:
+            self._paced.last, self._paced.tolerance = state["paced"]
