@@ -310,12 +310,12 @@ class Declarations(BaseModel):
         common=True,
         unset="0.001 for classes, 0.0005 for numbers",
     )
-    threshold_learning_rate: float = setting(
-        0.0,
+    threshold_learning_rate: float | None = setting(
+        None,
         ge=0,
-        help="Of the thresholds' logarithms. 0 trains none. With classes and more than 16 delta layers, it is 0.01 "
-        "instead, unless `start` is given.",
+        help="Of the thresholds' logarithms. 0 trains none.",
         panel=TRAINING,
+        unset="0; 0.01 for classes with more than 16 delta layers, unless `start` is given",
     )
     warmup: Share = setting(
         0.3, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING

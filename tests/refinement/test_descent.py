@@ -223,9 +223,10 @@ def test_answers_that_never_change_do_not_let_a_network_stand_still() -> None:
     [
         ({}, ("carried", 0, 0.01)),
         ({"start": "noise"}, ("noise", None, 0.0)),
+        ({"threshold_learning_rate": 0.0}, ("carried", None, 0.0)),
         ({"granularity": "pixel"}, ("noise", None, 0.0)),
     ],
-    ids=["default", "start", "pixel"],
+    ids=["default", "start", "none trained", "pixel"],
 )
 def test_classes_of_many_layers_have_trained_thresholds_by_default(
     given: dict[str, Any], expected: tuple[str, int | None, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

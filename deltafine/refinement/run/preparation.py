@@ -290,7 +290,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     left_open = settings.task == "auto"
     settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
     of_many_layers = _for_many_layers(settings, sum(site.selected for site in sites))
-    trained_thresholds, settings = of_many_layers is not settings and settings.epochs != 0, of_many_layers
+    trained_thresholds = of_many_layers.start != settings.start and of_many_layers.threshold_learning_rate != 0
+    settings = of_many_layers
     check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
@@ -313,7 +314,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         listener.say(found)
     if beside := sources_of(data):
         listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
-    if trained_thresholds:
+    if trained_thresholds and settings.epochs != 0:
         listener.say(TRAINED_THRESHOLDS.format(rate=settings.threshold_learning_rate))
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
@@ -343,6 +344,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         "learning_rate": settings.rate,
         "training_divergence": settings.divergence_to_train_from,
         "freeze_batchnorm": settings.freezes_batchnorm,
+        "threshold_learning_rate": settings.threshold_learning_rate or 0.0,
     }
     if settings.starts_generated:
         resolved["start"] = "noise"
@@ -362,6 +364,8 @@ def _for_many_layers(settings: RefineSettings, layers: int) -> RefineSettings:
     left_open = settings.start == "auto" and settings.starts_generated and settings.method == "deltafine"
     if layers <= MANY_LAYERS or not left_open or settings.granularity != "element":
         return settings
+    if settings.threshold_learning_rate == 0:
+        return settings.model_copy(update={"start": "carried"})
     rate = settings.threshold_learning_rate or RATE_OF_MANY_THRESHOLDS
     return settings.model_copy(update={"start": "carried", "recalibrate": 0, "threshold_learning_rate": rate})
 
