@@ -253,9 +253,8 @@ def test_a_network_that_is_wrecked_is_let_off_at_once() -> None:
 PACE = FASTEST ** (-2 / 16)
 
 
-def paced(floor: float = 0.8) -> Steering:
-    settings = resolve(model="m", data="d", threshold_learning_rate=0.01, task="classification", penalty=2.0)
-    settings = settings.model_copy(update={"max_accuracy_drop": 0.01})
+def paced(floor: float = 0.8, penalty: float = 2.0) -> Steering:
+    settings = resolve(model="m", data="d", threshold_learning_rate=0.01, penalty=penalty, max_accuracy_drop="1%")
     return Steering(settings, Budget.of(settings), floor, steps=1600, warmup=400, epochs=16, paced=True)
 
 
@@ -332,3 +331,13 @@ def test_a_paced_training_goes_on_from_its_state_and_from_an_earlier_epoch() -> 
     before = one.strength
     epoch(one, 0.25)
     assert one.strength > 0.9 * before
+
+
+def test_a_paced_training_without_a_penalty_has_none() -> None:
+    one = paced(penalty=0.0)
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=0.3, pixel_density=1))
+    bad = FrontPoint(epoch=1, penalty=0, accuracy=0.5, mac_density=0.1, pixel_density=1)
+    one.after_epoch(bad, 0.1)
+    for earlier in (None, bad):
+        one.go_back(earlier)
+        assert one.strength == 0

@@ -212,7 +212,8 @@ class PacedController:
     def go_on(self, density: float, penalty: float) -> None:
         """From weights with this density, and with this λ."""
         self._density.aim, self.last = density, None
-        self._density.integral = math.log(penalty / self._density.penalty)
+        if penalty > 0:
+            self._density.integral = math.log(penalty / self._density.penalty)
 
 
 class Steering:
