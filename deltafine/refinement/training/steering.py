@@ -162,8 +162,9 @@ class PacedController:
 
     A λ that follows the accuracy of few videos swings, and with it a density that answers to λ: weights that a large λ
     has torn do not come back under a small one. Here the density has an aim, which λ follows step by step. The aim
-    falls by the pace after each epoch within the budget, stays after one that is a little outside, and rises after one
-    that is far outside. An epoch counts by the mean of its accuracy and that of the epoch before.
+    falls by the pace after each epoch within the budget, and stays after one that is outside. In the second half of the
+    training it rises after one that is far outside: before, large learning rates cost accuracy that no smaller λ wins
+    back, and that the end of the training does. An epoch counts by the mean of its accuracy and that of the one before.
 
     Args:
         accuracy: tells how far an epoch is from the budget.
@@ -175,7 +176,9 @@ class PacedController:
     """Allowed drops below the floor, from which on the aim rises."""
     AHEAD = 2
     """Paces that the aim is before the density at most."""
-    TOLERANCE = 4.0
+    RISES_AFTER = 0.5
+    """Share of the training."""
+    TOLERANCE = 6.0
     """Beside what calibration has lost. Nothing is torn here, and the end of the training wins back more."""
 
     def __init__(self, accuracy: AccuracyController, density: TargetController, pace: float) -> None:
@@ -197,7 +200,8 @@ class PacedController:
         if left >= 0:
             aim = max(min(aim, density) * self._pace, density * self._pace**self.AHEAD)
         else:
-            aim = max(aim, density) / (1.0 if left > -self.FAR else self._pace)
+            rises = done > self.RISES_AFTER and left <= -self.FAR
+            aim = max(aim, density) / (self._pace if rises else 1.0)
         self._density.aim = min(1.0, aim)
 
     @property
