@@ -343,3 +343,22 @@ def test_a_paced_training_without_a_penalty_has_none() -> None:
     for earlier in (None, bad):
         one.go_back(earlier)
         assert one.strength == 0
+
+
+def test_a_paced_training_goes_on_where_nothing_is_sent_and_from_a_run_of_before() -> None:
+    one = paced()
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=0.3, pixel_density=1))
+    for _ in range(500):
+        one.after_batch(0.3, 100, first_epoch=False)
+    one.after_epoch(FrontPoint(epoch=1, penalty=2, accuracy=0.85, mac_density=0.0, pixel_density=0), 0.3)
+    assert one.strength < 1e4
+    before = {"target": None, "spending": 0.5, "pace": [0.2, 1.0], "began": 0.85}
+    other = paced()
+    other.restore(before)
+    assert other.strength == pytest.approx(0.5)
+    other.after_batch(0.2, 100, first_epoch=False)
+    other = paced()
+    other.restore({name: before[name] for name in ("target", "spending")})  # still earlier
+    for _ in range(500):
+        other.after_batch(0.2, 100, first_epoch=False)
+    assert 0 < other.strength <= 0.5

@@ -16,6 +16,8 @@ about 1, more tears a network that events cost much from what it knows."""
 FASTEST = 8.0
 """Gently, the density falls by so much in half of the training at most: faster, and accuracy shows too late that it was
 too far."""
+LEAST_DENSITY = 1e-9
+"""Of a network that sends nothing any more: it has a logarithm."""
 RETURNED = 0.5
 """Factor on λ where a training goes back to earlier weights."""
 SMALLEST_SCALE = 0.01
@@ -84,7 +86,7 @@ class TargetController:
         assert self.smoothed is not None
         assert self.start is not None
         if self.aim is not None:
-            return max(-1.0, min(1.0, math.log(self.smoothed) - math.log(self.aim * self.ratio)))
+            return max(-1.0, min(1.0, math.log(self.smoothed) - math.log(max(self.aim * self.ratio, LEAST_DENSITY))))
         goal = math.log(self.target * self.ratio)
         begin = max(goal, math.log(self.start))
         done = min(1.0, 2 * max(0, self.step - self.warmup) / max(1, self.steps - self.warmup))
@@ -361,6 +363,6 @@ class Steering:
         self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
         self._began = state.get("began", math.inf)
         if self._paced is not None and state["target"] is None:  # of a version that followed accuracy alone
-            self._paced.go_on(self._density, state["spending"])
+            self._paced.go_on(self._density or 1.0, state["spending"])
         elif self._paced is not None:
             self._paced.last, self._paced.tolerance = state["paced"]
