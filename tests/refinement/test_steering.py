@@ -362,3 +362,14 @@ def test_a_paced_training_goes_on_where_nothing_is_sent_and_from_a_run_of_before
     for _ in range(500):
         other.after_batch(0.2, 100, first_epoch=False)
     assert 0 < other.strength <= 0.5
+
+
+def test_a_paced_training_that_goes_back_to_its_start_has_half_of_the_penalty_each_time() -> None:
+    one = paced(penalty=40.0)
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.85, mac_density=0.3, pixel_density=1))
+    before = one.strength
+    for share in (2, 4, 8):
+        one.after_epoch(FrontPoint(epoch=1, penalty=4, accuracy=0.4, mac_density=0.01, pixel_density=1), 0.1)
+        one.go_back(None)
+        assert one.strength == pytest.approx(before / share)
+        assert one.state()["target"]["aim"] == 0.3

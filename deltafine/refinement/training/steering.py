@@ -211,10 +211,6 @@ class PacedController:
         """What may be lost at the very beginning, beside the allowed drop and in units of it."""
         return self._accuracy.tolerance
 
-    @tolerance.setter
-    def tolerance(self, drops: float) -> None:
-        self._accuracy.tolerance = drops
-
     def go_on(self, density: float, penalty: float) -> None:
         """From weights with this density, and with this λ."""
         self._density.aim, self.last = density, None
@@ -320,13 +316,13 @@ class Steering:
     def go_back(self, point: FrontPoint | None) -> None:
         """Go on from a point that was measured earlier, or from the start, with a smaller λ than led away from it."""
         assert self._accuracy is not None
+        smallest = self._first / self._accuracy.RANGE
         if point is not None:
-            smallest = self._first / self._accuracy.RANGE
             self._accuracy.penalty = max(RETURNED * min(point.penalty, self._before), smallest)
-            if self._paced is not None:
-                self._paced.go_on(point.mac_density, self._accuracy.penalty)
-        elif self._paced is not None:
-            self._paced.go_on(self._start_density, self._first)
+        if self._paced is not None:
+            density = self._start_density if point is None else point.mac_density
+            penalty = max(RETURNED * self._before, smallest) if point is None else self._accuracy.penalty
+            self._paced.go_on(density, penalty)
         self._density, self._fall = 0.0 if point is None else point.mac_density, 1.0
 
     def spent(self, point: FrontPoint, done: float) -> bool:
@@ -364,5 +360,5 @@ class Steering:
         self._began = state.get("began", math.inf)
         if self._paced is not None and state["target"] is None:  # of a version that followed accuracy alone
             self._paced.go_on(self._density or 1.0, state["spending"])
-        elif self._paced is not None:
-            self._paced.last, self._paced.tolerance = state["paced"]
+        elif self._paced is not None and self._accuracy is not None:
+            self._paced.last, self._accuracy.tolerance = state["paced"]
