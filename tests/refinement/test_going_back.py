@@ -92,9 +92,9 @@ def point(epoch: int, judged: float, density: float, penalty: float = 40.0) -> F
 def test_what_the_training_began_with_is_no_reason_to_go_back() -> None:
     one = steering()
     one.before_training(point(0, 0.6, 0.06))
-    assert not one.wrecked(point(1, 0.58, 0.05))
-    assert one.wrecked(point(1, 0.49, 0.05))
-    assert not steering(penalty=5.0).wrecked(point(1, 0.0, 0.05))  # nothing is steered
+    assert not one.wrecked(point(1, 0.58, 0.05), 0.1)
+    assert one.wrecked(point(1, 0.49, 0.05), 0.1)
+    assert not steering(penalty=5.0).wrecked(point(1, 0.0, 0.05), 0.1)  # nothing is steered
 
 
 def test_lambda_is_smaller_than_what_led_away_and_the_density_begins_from_the_earlier_epoch() -> None:
@@ -103,7 +103,7 @@ def test_lambda_is_smaller_than_what_led_away_and_the_density_begins_from_the_ea
     for epoch, judged, density in ((1, 0.82, 0.05), (2, 0.83, 0.03), (3, 0.4, 0.01)):
         measured = point(epoch, judged, density, one.strength)
         one.after_epoch(measured, epoch / 10)
-    assert one.wrecked(measured)
+    assert one.wrecked(measured, 0.3)
     earlier = point(2, 0.83, 0.03, penalty=50.0)
     one.go_back(earlier)
     assert one.strength <= RETURNED * 50.0

@@ -324,7 +324,7 @@ def test_a_paced_training_goes_on_from_its_state_and_from_an_earlier_epoch() -> 
     other.restore(json.loads(json.dumps(one.state())))
     assert one.strength == other.strength
     bad = epoch(one, 0.1, judged=0.5)
-    assert one.wrecked(bad)
+    assert one.wrecked(bad, 0.6)
     assert epoch(other, 0.1, judged=0.5) == bad
     for each in (one, other):
         each.go_back(good)
@@ -352,16 +352,31 @@ def test_a_paced_training_goes_on_where_nothing_is_sent_and_from_a_run_of_before
         one.after_batch(0.3, 100, first_epoch=False)
     one.after_epoch(FrontPoint(epoch=1, penalty=2, accuracy=0.85, mac_density=0.0, pixel_density=0), 0.3)
     assert one.strength < 1e4
+
+
+def test_a_training_that_followed_accuracy_goes_on_as_it_was_begun() -> None:
     before = {"target": None, "spending": 0.5, "pace": [0.2, 1.0], "began": 0.85}
+    for state in (before, {name: before[name] for name in ("target", "spending")}):  # still earlier
+        one = paced()
+        one.restore(state)
+        one.after_batch(0.2, 100, first_epoch=False)
+        assert one.strength == 0.5
+        one.after_epoch(FrontPoint(epoch=1, penalty=2, accuracy=0.85, mac_density=0.2, pixel_density=1), 0.3)
+        assert one.strength > 0.5
+        assert one.state()["paced"] is None
+
+
+def test_a_paced_training_may_begin_far_outside_the_budget_and_not_fall_back_there() -> None:
+    one = paced()
+    one.before_training(FrontPoint(epoch=0, penalty=0, accuracy=0.4, mac_density=0.3, pixel_density=1))
+    low = FrontPoint(epoch=2, penalty=2, accuracy=0.45, mac_density=0.25, pixel_density=1)
+    assert not one.wrecked(low, 0.5)
+    one.after_epoch(FrontPoint(epoch=1, penalty=2, accuracy=0.82, mac_density=0.25, pixel_density=1), 0.1)
+    assert not one.wrecked(low, 0.1)  # early, much is tolerated
+    assert one.wrecked(low, 0.6)
     other = paced()
-    other.restore(before)
-    assert other.strength == pytest.approx(0.5)
-    other.after_batch(0.2, 100, first_epoch=False)
-    other = paced()
-    other.restore({name: before[name] for name in ("target", "spending")})  # still earlier
-    for _ in range(500):
-        other.after_batch(0.2, 100, first_epoch=False)
-    assert 0 < other.strength <= 0.5
+    other.restore(one.state())
+    assert other.wrecked(low, 0.6)
 
 
 def test_a_paced_training_that_goes_back_to_its_start_has_half_of_the_penalty_each_time() -> None:

@@ -52,8 +52,8 @@ STEPS, MOST_EPOCHS = 1500, 30
 FEWEST_EPOCHS, FEWEST_OF_CLASSES = 12, 4
 """The same, with the defaults for classes."""
 
-RATE_OF_MANY_THRESHOLDS = 0.01
-"""Learning rate of thresholds where there are many delta layers, and classes."""
+DIVERGENCE_OF_MANY = 0.2
+"""Of the thresholds that training starts from where there are many delta layers, and classes. It keeps them."""
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
 
@@ -243,10 +243,9 @@ FOUND = {
     "distill": "There are no labels: the refined model is to answer as the original does (--task distill).",
 }
 """What is said of a task that was left open, unless it is the commonest."""
-TRAINED_THRESHOLDS = (
-    "With so many delta layers, thresholds are trained (threshold_learning_rate {rate:g}), and clips continue "
-    "each other. --set start=carried calibrates them again instead; --set start=noise multiplies all of them by one "
-    "factor."
+OF_MANY_LAYERS = (
+    "With so many delta layers, the training has clips that continue each other and keeps the thresholds that it starts "
+    "from (training_divergence {divergence:g}); λ follows the MAC density. --set start=noise trains as with few layers."
 )
 MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
@@ -290,8 +289,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     left_open = settings.task == "auto"
     settings = settings.model_copy(update={"task": task_by_labels(settings.task, data, streams, fits.answers.parts)})
     of_many_layers = _for_many_layers(settings, sum(site.selected for site in sites))
-    trained_thresholds = of_many_layers.start != settings.start and of_many_layers.threshold_learning_rate != 0
-    settings = of_many_layers
+    many_layers, settings = of_many_layers.start != settings.start, of_many_layers
     check_labels(fits.answers, settings.task, labelled_of(fits.answers.parts, data, streams), window)
     parts = weighted(fits.answers.parts, settings.output_weight)
     output, data, streams = output_of(model, settings.task, settings.clip_output or "mean", data, streams, parts)
@@ -314,8 +312,8 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         listener.say(found)
     if beside := sources_of(data):
         listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
-    if trained_thresholds and settings.epochs != 0:
-        listener.say(TRAINED_THRESHOLDS.format(rate=settings.threshold_learning_rate))
+    if many_layers and settings.epochs != 0:
+        listener.say(OF_MANY_LAYERS.format(divergence=settings.divergence_to_train_from))
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
     warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]
@@ -359,15 +357,15 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
 def _for_many_layers(settings: RefineSettings, layers: int) -> RefineSettings:
     """The settings with what serves classes where there are many delta layers, unless how clips start was given.
 
-    A large λ and fixed thresholds wreck the weights of a deep network before it is sparse.
+    A large λ, or thresholds that change, wreck the weights of a deep network before it is sparse.
     """
     left_open = settings.start == "auto" and settings.starts_generated and settings.method == "deltafine"
     if layers <= MANY_LAYERS or not left_open or settings.granularity != "element":
         return settings
-    if settings.threshold_learning_rate == 0:
-        return settings.model_copy(update={"start": "carried"})
-    rate = settings.threshold_learning_rate or RATE_OF_MANY_THRESHOLDS
-    return settings.model_copy(update={"start": "carried", "recalibrate": 0, "threshold_learning_rate": rate})
+    divergence = settings.training_divergence
+    if divergence is None and not settings.threshold_learning_rate:
+        divergence = DIVERGENCE_OF_MANY
+    return settings.model_copy(update={"start": "carried", "recalibrate": 0, "training_divergence": divergence})
 
 
 def _why_not_recalibrated(window: int | None) -> str | None:

@@ -153,8 +153,7 @@ class Training:
         trainer, floor = self._trainer, quality(measured["original"]) - self.budget.drop
         self.choice.floor, self.choice.epochs = floor, self.prepared.epochs
         steps = trainer.steps, trainer.warmup_steps
-        paced = self.settings.trains_thresholds and not self._recalibrated_after
-        self._steering = Steering(self.settings, self.budget, floor, *steps, self.prepared.epochs, paced=paced)
+        self._steering = Steering(self.settings, self.budget, floor, *steps, self.prepared.epochs, paced=self._paced)
         if resuming:
             self._restore()
             self._tidy()
@@ -339,7 +338,7 @@ class Training:
         due = not self._recalibrated_after or number in self._recalibrated_after
         done = number / self.prepared.epochs
         self._steering.after_epoch(point, done, caught_up=due)
-        if not last and not self._went_back(number, point):
+        if not last and not self._went_back(number, point, done):
             if number in self._recalibrated_after and not self._steering.spent(point, done):
                 self._recalibrate(number)  # what it costs, the next epochs win back: what was won before is kept
                 epoch = epoch.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
@@ -351,9 +350,9 @@ class Training:
         self._tidy()
         return epoch
 
-    def _went_back(self, number: int, point: FrontPoint) -> bool:
+    def _went_back(self, number: int, point: FrontPoint, done: float) -> bool:
         """Go back to weights within the budget, if epoch ``number`` left it by far."""
-        if not self._steering.wrecked(point):
+        if not self._steering.wrecked(point, done):
             return False
 
         def go_back() -> dict[str, Any] | None:
@@ -370,6 +369,13 @@ class Training:
             f"{'its start' if earlier is None else f'epoch {earlier.epoch}'} with λ {self._steering.strength:.3g}."
         )
         return True
+
+    @property
+    def _paced(self) -> bool:
+        """Whether the density answers to λ: thresholds are trained, or stay while the clips of classes go on."""
+        settings = self.settings
+        of_classes = settings.names_classes and settings.carried and settings.method == "deltafine"
+        return not self._recalibrated_after and (settings.trains_thresholds or of_classes)
 
     @property
     def _recalibrated_after(self) -> set[int]:

@@ -298,6 +298,9 @@ class Steering:
         if self._paced is not None:
             self._before = self.strength
             self._paced.validated(point.judged, point.mac_density, done)
+            assert self._accuracy is not None
+            if point.judged >= self._accuracy.floor:
+                self._began = max(self._began, point.judged)  # it may begin far outside the budget, but not stay there
         if self._accuracy is None or self._paced is not None or not caught_up:
             return
         penalty = self._before = self._accuracy.penalty
@@ -308,10 +311,12 @@ class Steering:
             if self._fall < 1:  # nothing is pushed that goes too fast by itself
                 self._accuracy.penalty = min(self._accuracy.penalty, penalty * max(0.5, self._fall))
 
-    def wrecked(self, point: FrontPoint) -> bool:
+    def wrecked(self, point: FrontPoint, done: float) -> bool:
         """Whether what the network came to is so far outside the budget that the training should go back."""
         accuracy = self._accuracy
-        return accuracy is not None and min(accuracy.floor, self._began) - point.judged > accuracy.FAR * accuracy.scale
+        if accuracy is None or min(accuracy.floor, self._began) - point.judged <= accuracy.FAR * accuracy.scale:
+            return False
+        return self._paced is None or accuracy.away(point.judged, done) < -accuracy.FAR
 
     def go_back(self, point: FrontPoint | None) -> None:
         """Go on from a point that was measured earlier, or from the start, with a smaller λ than led away from it."""
@@ -358,7 +363,7 @@ class Steering:
             self._accuracy.penalty = state["spending"]
         self._density, self._fall = state.get("pace", (0.0, 1.0))  # runs of earlier versions kept none
         self._began = state.get("began", math.inf)
-        if self._paced is not None and state["target"] is None:  # of a version that followed accuracy alone
-            self._paced.go_on(self._density or 1.0, state["spending"])
-        elif self._paced is not None and self._accuracy is not None:
+        if state["target"] is None:  # of a version that followed accuracy alone: it goes on as it was begun
+            self._paced = self._target = None
+        if self._paced is not None and self._accuracy is not None:
             self._paced.last, self._accuracy.tolerance = state["paced"]
