@@ -207,7 +207,7 @@ class Declarations(BaseModel):
         "they lose.",
         panel=BUDGET,
         metavar="NATS",
-        unset="0.02 for classes, 0.05 for numbers",
+        unset="0.02 for classes, 0.2 with more than 16 delta layers; 0.05 for numbers",
     )
     penalty: float | None = setting(
         None,
@@ -298,7 +298,7 @@ class Declarations(BaseModel):
         "auto",
         help="State that training clips start from. `carried`: what the clip before left; `noise`: one generated for "
         "each clip; `exact`: none. Only for a rule with memory. `auto`: noise for classification and for the "
-        "baselines, else carried.",
+        "baselines, else carried; carried for classes with more than 16 delta layers.",
         panel=TRAINING,
     )
     batch: int = setting(8, ge=1, help="Clips in a training step.", panel=TRAINING, common=True)
@@ -308,14 +308,10 @@ class Declarations(BaseModel):
         help="Learning rate of the weights. Warmed up and then lowered along a cosine; above 0 in every step.",
         panel=TRAINING,
         common=True,
-        unset="0.001 for classes, 0.0005 for numbers",
+        unset="0.001 for classes; 0.0005 for numbers, and classes with more than 16 delta layers",
     )
-    threshold_learning_rate: float | None = setting(
-        None,
-        ge=0,
-        help="Of the thresholds' logarithms. 0 trains none.",
-        panel=TRAINING,
-        unset="0; 0.01 for classes with more than 16 delta layers, unless `start` is given",
+    threshold_learning_rate: float = setting(
+        0.0, ge=0, help="Of the thresholds' logarithms. 0 trains none.", panel=TRAINING
     )
     warmup: Share = setting(
         0.3, ge=0, lt=1, help="Fraction of the training in which learning rates and λ rise.", panel=TRAINING
@@ -373,7 +369,7 @@ class Declarations(BaseModel):
         help="Keep statistics and scales of BatchNormalization as they are. In training they are then those of the "
         "model, not of the batch.",
         panel=TRAINING,
-        unset="true for numbers; false for classes and the baselines",
+        unset="true for numbers, and classes with more than 16 delta layers; else false",
     )
     optimizer: Literal["adamw", "sgd"] = setting(
         "adamw", help="Of the weights. `sgd` has Nesterov momentum 0.9.", panel=TRAINING

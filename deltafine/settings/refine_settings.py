@@ -182,7 +182,6 @@ class RefineSettings(Declarations):
     def hash(self) -> str:
         """Hex digest of all values."""
         values = self.model_dump(mode="json")
-        values["threshold_learning_rate"] = self.threshold_learning_rate or 0.0  # older runs wrote 0 where none was set
         old = {new: old for old, new in RENAMED.items()}  # so that runs from before a renaming can be resumed
         known = {old.get(name, name): value for name, value in values.items() if value != ADDED_LATER.get(name, ...)}
         return digest(known)

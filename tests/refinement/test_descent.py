@@ -221,23 +221,27 @@ def test_answers_that_never_change_do_not_let_a_network_stand_still() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, ("carried", 0, 0.0, 0.2)),
-        ({"start": "noise"}, ("noise", None, 0.0, 0.02)),
-        ({"threshold_learning_rate": 0.01}, ("carried", 0, 0.01, 0.05)),
-        ({"training_divergence": 0.1}, ("carried", 0, 0.0, 0.1)),
-        ({"granularity": "pixel"}, ("noise", None, 0.0, 0.05)),
+        ({}, ("carried", 0, 0.0, 0.2, True)),
+        ({"start": "noise"}, ("noise", None, 0.0, 0.02, False)),
+        ({"threshold_learning_rate": 0.01}, ("carried", 0, 0.01, 0.05, True)),
+        ({"training_divergence": 0.1}, ("carried", 0, 0.0, 0.1, True)),
+        ({"freeze_batchnorm": False}, ("carried", 0, 0.0, 0.2, False)),
+        ({"granularity": "pixel"}, ("noise", None, 0.0, 0.05, False)),
     ],
-    ids=["default", "start", "trained", "divergence", "pixel"],
+    ids=["default", "start", "trained", "divergence", "batchnorm", "pixel"],
 )
 def test_classes_of_many_layers_begin_with_large_thresholds_and_keep_them(
-    given: dict[str, Any], expected: tuple[str, int | None, float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any],
+    expected: tuple[str, int | None, float, float, bool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("deltafine.refinement.run.preparation.MANY_LAYERS", 0)
     model, videos = write_small_model(tmp_path / "m.keras"), write_small_videos(tmp_path / "videos")
     refine(model, videos, tmp_path / "run", **FAST, epochs=1, **given)
     report = refine(model, videos, tmp_path / "run", resume=True, pick=1)
     found = report.settings
-    names = ("start", "recalibrate", "threshold_learning_rate", "training_divergence")
+    names = ("start", "recalibrate", "threshold_learning_rate", "training_divergence", "freeze_batchnorm")
     assert tuple(found.get(name) for name in names) == expected
     refined = delta_layers(keras.models.load_model(tmp_path / "run" / "refined.keras"))
     moved = [not np.allclose(refined[path].threshold, start) for path, start in report.start_thresholds.items()]

@@ -244,8 +244,8 @@ FOUND = {
 }
 """What is said of a task that was left open, unless it is the commonest."""
 OF_MANY_LAYERS = (
-    "With so many delta layers, the training has clips that continue each other and keeps the thresholds that it starts "
-    "from (training_divergence {divergence:g}); λ follows the MAC density. --set start=noise trains as with few layers."
+    "With so many delta layers, training clips continue each other, thresholds stay as the training starts from them "
+    "(training_divergence {divergence:g}), and λ follows the MAC density. --set start=noise trains as with few layers."
 )
 MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
@@ -342,7 +342,6 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
         "learning_rate": settings.rate,
         "training_divergence": settings.divergence_to_train_from,
         "freeze_batchnorm": settings.freezes_batchnorm,
-        "threshold_learning_rate": settings.threshold_learning_rate or 0.0,
     }
     if settings.starts_generated:
         resolved["start"] = "noise"
@@ -365,7 +364,10 @@ def _for_many_layers(settings: RefineSettings, layers: int) -> RefineSettings:
     divergence = settings.training_divergence
     if divergence is None and not settings.threshold_learning_rate:
         divergence = DIVERGENCE_OF_MANY
-    return settings.model_copy(update={"start": "carried", "recalibrate": 0, "training_divergence": divergence})
+    chosen: dict[str, Any] = {"start": "carried", "recalibrate": 0, "training_divergence": divergence}
+    if settings.freeze_batchnorm is None:
+        chosen["freeze_batchnorm"] = True
+    return settings.model_copy(update=chosen)
 
 
 def _why_not_recalibrated(window: int | None) -> str | None:

@@ -176,8 +176,10 @@ class PacedController:
 
     FAR = 3.0
     """Allowed drops below the floor, from which on the aim rises."""
-    AHEAD = 2
-    """Paces that the aim is before the density at most."""
+    AHEAD = 0.75
+    """Of the density, which the aim is at least. Farther ahead, λ has grown too much before accuracy shows it."""
+    FALLS_UNTIL = 0.85
+    """Share of the training. Small learning rates win back what was lost, as long as nothing more is asked of them."""
     RISES_AFTER = 0.5
     """Share of the training."""
     TOLERANCE = 6.0
@@ -199,8 +201,10 @@ class PacedController:
         mean = accuracy if self.last is None else (accuracy + self.last) / 2
         self.last = accuracy
         left, aim = self._accuracy.away(mean, done), self._density.aim
+        if accuracy >= self._accuracy.floor:
+            self._accuracy.tolerance = min(self.TOLERANCE, self._accuracy.tolerance)  # what was lost is won back
         if left >= 0:
-            aim = max(min(aim, density) * self._pace, density * self._pace**self.AHEAD)
+            aim = max(min(aim, density) * self._pace, density * self.AHEAD) if done < self.FALLS_UNTIL else aim
         else:
             rises = done > self.RISES_AFTER and left <= -self.FAR
             aim = max(aim, density) / (self._pace if rises else 1.0)
