@@ -441,3 +441,11 @@ class Declarations(BaseModel):
     )
     contrast: Share = setting(0.0, ge=0, le=1, help="How far contrast varies.", panel=VARIATION)
     saturation: Share = setting(0.0, ge=0, le=1, help="How far the saturation of colours varies.", panel=VARIATION)
+    mix: Share | None = setting(
+        None,
+        ge=0,
+        le=1,
+        help="Fraction of the clips that get a rectangle of another clip. These follow the original's answers alone.",
+        panel=VARIATION,
+        unset="0; 0.5 for classes with more than 16 delta layers",
+    )

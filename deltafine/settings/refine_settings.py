@@ -25,6 +25,7 @@ ADDED_LATER: dict[str, Any] = {
     "input": [],
     "distill_features": 0.0,
     "passes": None,
+    "mix": None,
 }
 """What older runs did not know: left out of the hash while it has this value, so that they can be resumed."""
 RENAMED = {
@@ -65,6 +66,8 @@ class RefineSettings(Declarations):
                 "recalibrate needs a rule with memory, such as send-on-delta, and clips that go on from each other: "
                 "start 'carried'"
             )
+        if self.mix and not self.teaching:
+            raise ValueError("mix needs the original's answers, which nothing follows with distill 0")
         if self.sampling == "random" and self.clips_per_video is None:
             raise ValueError("random sampling needs clips_per_video")
         return self

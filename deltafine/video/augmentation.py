@@ -6,12 +6,18 @@ being trained for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from deltafine.errors import DeltafineError
 from deltafine.video.conversion import LUMA, Converter, array_frame
+
+LEAST_AREA, MOST_AREA = 0.15, 0.6
+"""Of a frame, that come from another clip where two are mixed."""
+LONGER = 1.0
+"""How far the logarithm of the rectangle's proportions varies, compared with the frame's."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Augmentation:
         brightness: Add up to this share of the full range, up or down.
         contrast: Stretch around the middle by up to this share, up or down.
         saturation: Strengthen or weaken colours by up to this share.
+        mix: Give this share of the clips a rectangle of another clip of the batch.
     """
 
     flip: bool = False
@@ -33,11 +40,12 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    mix: float = field(default=0.0, repr=False)  # digests of earlier versions stay the same
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise DeltafineError(f"The crop is {self.crop}: it must be above 0 and at most 1.")
-        for name in ("scale", "brightness", "contrast", "saturation"):
+        for name in ("scale", "brightness", "contrast", "saturation", "mix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DeltafineError(f"The {name} is {getattr(self, name)}: it must lie between 0 and 1.")
 
@@ -49,6 +57,22 @@ class Augmentation:
     def mirrors(self, generator: np.random.Generator) -> bool:
         """Whether a clip is mirrored that is varied with this generator."""
         return self.flip and float(generator.random()) < 0.5
+
+    def mixed_part(self, height: int, width: int, generator: np.random.Generator) -> tuple[slice, slice] | None:
+        """Rows and columns of a clip that come from another one; None where it stays whole.
+
+        A network follows its teacher on clips that are made of two without having learnt any label of theirs.
+        Source: CutMix, Yun et al. 2019, arXiv 1905.04899; without its labels.
+        """
+        mixed, area, shape, top, left = generator.random(5)
+        if mixed >= self.mix:
+            return None
+        side = math.sqrt(LEAST_AREA + (MOST_AREA - LEAST_AREA) * area)
+        longer = math.exp(LONGER * (shape - 0.5))
+        rows = max(1, min(height, round(height * side * longer)))
+        columns = max(1, min(width, round(width * side / longer)))
+        first_row, first_column = round(top * (height - rows)), round(left * (width - columns))
+        return slice(first_row, first_row + rows), slice(first_column, first_column + columns)
 
     def __call__(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A varied copy of a clip (T, H, W, C) uint8.

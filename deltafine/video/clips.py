@@ -34,6 +34,8 @@ READ_BYTES = 16 << 20
 """Most bytes of pictures that one read of a video gives, so that memory does not grow with its length."""
 NEAR_FRAMES = 32
 """Frames between two clips up to which one read gives both: going to a key frame costs about as much as so many."""
+MIXING = 1
+"""Tells what is drawn for mixing a clip from what is drawn for varying it."""
 SHOWN_AT_HAND = 8
 """Videos of which the numbers of all frames are held, so that a clip costs the same in a long one."""
 
@@ -53,6 +55,8 @@ class Batch:
         first: place of the first of these clips in the whole batch, of which they may be a shard.
         numbers: whether labels stand for numbers.
         mirrored: (B,) bool, whether the clip is mirrored.
+
+    Clips that are mixed with another have no labels.
     """
 
     frames: np.ndarray
@@ -303,15 +307,28 @@ class ClipSource:
         assert self.settings.augmentation is not None
         return self.settings.augmentation(frames, self._generator(position))
 
-    def _generator(self, position: int) -> np.random.Generator:
-        """Of what is varied in the clip at this position of the plan."""
+    def _generator(self, position: int, *more: int) -> np.random.Generator:
+        """Of what is varied in the clip at this position of the plan; ``more`` numbers give another one."""
         settings = self.settings
         # What goes on in the next batch has to go on in the same way.
         clip = [int(self._videos[position]), int(self._starts[position])]
         key = [settings.seed, settings.epoch, *([position % settings.batch] if settings.continued else clip)]
         if settings.passes > 1:
             key.append(position * settings.passes // self.clips)
-        return np.random.default_rng(key)
+        return np.random.default_rng([*key, *more])
+
+    def _mix(self, clips: Sequence[_Clip], frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frames of a batch or shard, some with a rectangle of the next clip in it; and which: (B,) bool."""
+        augmentation, mixed, found = self.settings.augmentation, frames, np.zeros(len(clips), bool)
+        assert augmentation is not None
+        for place, clip in enumerate(clips if len(clips) > 1 else ()):
+            part = augmentation.mixed_part(*self._reader.size, self._generator(clip.position, MIXING))
+            if part is None:
+                continue
+            mixed = frames.copy() if mixed is frames else mixed
+            mixed[place, :, *part] = frames[(place + 1) % len(clips), :, *part]
+            found[place] = True
+        return mixed, found
 
     def _assemble(self, number: int, clips: list[_Clip], frames: np.ndarray | None = None) -> Batch | None:
         """The batch of these clips, ``frames`` being theirs where they lie in one array already."""
@@ -333,6 +350,11 @@ class ClipSource:
         if frames is None:
             shape = (self.settings.frames, *self._reader.size, self._reader.channels)
             frames = np.stack([clip.frames for clip in clips]) if clips else np.empty((0, *shape), np.uint8)
+        if augmentation is not None and augmentation.mix:
+            frames, mixed = self._mix(clips, frames)
+            labels[mixed] = -1
+            if frame_labels is not None:
+                frame_labels[mixed] = -1
         if self._further is not None:
             frames = packed(frames, self._further_of(clips, of_videos))
         first = self._positions(number).start - number * self.settings.batch

@@ -221,18 +221,19 @@ def test_answers_that_never_change_do_not_let_a_network_stand_still() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, ("carried", 0, 0.0, 0.2, True)),
-        ({"start": "noise"}, ("noise", None, 0.0, 0.02, False)),
-        ({"threshold_learning_rate": 0.01}, ("carried", 0, 0.01, 0.05, True)),
-        ({"training_divergence": 0.1}, ("carried", 0, 0.0, 0.1, True)),
-        ({"freeze_batchnorm": False}, ("carried", 0, 0.0, 0.2, False)),
-        ({"granularity": "pixel"}, ("noise", None, 0.0, 0.05, False)),
+        ({}, ("carried", 0, 0.0, 0.2, True, 0.5)),
+        ({"start": "noise"}, ("noise", None, 0.0, 0.02, False, None)),
+        ({"threshold_learning_rate": 0.01}, ("carried", 0, 0.01, 0.05, True, 0.5)),
+        ({"training_divergence": 0.1}, ("carried", 0, 0.0, 0.1, True, 0.5)),
+        ({"freeze_batchnorm": False}, ("carried", 0, 0.0, 0.2, False, 0.5)),
+        ({"mix": 0.0}, ("carried", 0, 0.0, 0.2, True, 0.0)),
+        ({"granularity": "pixel"}, ("noise", None, 0.0, 0.05, False, None)),
     ],
-    ids=["default", "start", "trained", "divergence", "batchnorm", "pixel"],
+    ids=["default", "start", "trained", "divergence", "batchnorm", "unmixed", "pixel"],
 )
 def test_classes_of_many_layers_begin_with_large_thresholds_and_keep_them(
     given: dict[str, Any],
-    expected: tuple[str, int | None, float, float, bool],
+    expected: tuple[str, int | None, float, float, bool, float | None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,7 +242,7 @@ def test_classes_of_many_layers_begin_with_large_thresholds_and_keep_them(
     refine(model, videos, tmp_path / "run", **FAST, epochs=1, **given)
     report = refine(model, videos, tmp_path / "run", resume=True, pick=1)
     found = report.settings
-    names = ("start", "recalibrate", "threshold_learning_rate", "training_divergence", "freeze_batchnorm")
+    names = ("start", "recalibrate", "threshold_learning_rate", "training_divergence", "freeze_batchnorm", "mix")
     assert tuple(found.get(name) for name in names) == expected
     refined = delta_layers(keras.models.load_model(tmp_path / "run" / "refined.keras"))
     moved = [not np.allclose(refined[path].threshold, start) for path, start in report.start_thresholds.items()]

@@ -74,6 +74,8 @@ def test_only_what_has_room_is_kept(model: Any, monkeypatch: pytest.MonkeyPatch)
         ({"flip": True}, True),
         ({"flip": True, "crop": 0.9}, False),
         ({"brightness": 0.1}, False),
+        ({"mix": 0.5}, False),
+        ({"mix": 0.0}, True),
         ({"sampling": "random", "clips_per_video": 2}, False),
         ({"clips_per_video": 2}, True),
     ],

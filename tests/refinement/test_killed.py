@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "accumulate": 2,
     "flip": True,
     "brightness": 0.1,
+    "mix": 0.5,
     "checkpoint_minutes": 0.0001,
     "start": "carried",
     "recalibrate": 2,

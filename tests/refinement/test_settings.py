@@ -92,6 +92,10 @@ def test_settings_that_do_not_go_together_are_refused_in_words() -> None:
     assert refusal(method="paper", granularity="pixel") == (
         "The settings do not go together: method 'paper' works on elements, not on granularity 'pixel'."
     )
+    for how in ({"distill": 0.0}, {"method": "paper"}):
+        assert refusal(mix=0.5, **how) == (
+            "The settings do not go together: mix needs the original's answers, which nothing follows with distill 0."
+        )
 
 
 def test_a_missing_setting_is_named() -> None:

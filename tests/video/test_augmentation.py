@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deltafine.errors import DeltafineError
 from deltafine.video import Augmentation, open_dataset
@@ -85,6 +88,46 @@ def test_batches_tell_which_clips_are_mirrored(tmp_path: Path) -> None:
             assert after.clips[clip] == (after.videos[clip], after.starts[clip], mirrored)
         seen.update(after.mirrored.tolist())
     assert seen == {False, True}
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["decoded", "cached"])
+def test_a_mixed_clip_has_a_rectangle_of_the_next_and_no_label(cached: bool, tmp_path: Path) -> None:
+    data = open_dataset(write_classes(tmp_path / "data", {"a": 9, "b": 8}), validation=0)
+    if cached:
+        data.use_cache(tmp_path / "cache")
+    how: dict[str, Any] = {"size": (16, 32), "batch": 4, "seed": 2}
+    plain = list(data.clips(None, **how))
+    mixed = list(data.clips(None, **how, augmentation=Augmentation(mix=0.5)))
+    found = []
+    for before, after in zip(plain, mixed, strict=True):
+        assert after.clips == before.clips
+        for place in range(len(before)):
+            other = (place + 1) % len(before)
+            changed = (after.frames[place] != before.frames[place]).any((0, 3))
+            found.append(after.labels[place] == -1)
+            if not found[-1]:
+                assert not changed.any()
+                assert after.labels[place] == before.labels[place]
+                continue
+            rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+            part = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0]
+            expected = before.frames[place].copy()
+            expected[part] = before.frames[other][part]
+            np.testing.assert_array_equal(after.frames[place], expected)
+    assert 0 < sum(found) < len(found)
+    again = list(data.clips(None, **how, augmentation=Augmentation(mix=0.5), start_batch=2))
+    for one, same in zip(again, mixed[2:], strict=True):
+        np.testing.assert_array_equal(one.frames, same.frames)
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 10**6))
+def test_a_mixed_part_lies_within_the_frame(height: int, width: int, seed: int) -> None:
+    part = Augmentation(mix=1.0).mixed_part(height, width, np.random.default_rng(seed))
+    assert part is not None
+    rows, columns = part
+    assert 0 <= rows.start < rows.stop <= height
+    assert 0 <= columns.start < columns.stop <= width
+    assert Augmentation().mixed_part(height, width, np.random.default_rng(seed)) is None
 
 
 @pytest.mark.parametrize("wrong", [{"crop": 0.0}, {"crop": 1.5}, {"scale": -1.0}, {"brightness": 2.0}])

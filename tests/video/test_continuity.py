@@ -151,6 +151,14 @@ def test_what_goes_on_is_varied_as_it_was_before(data: Dataset) -> None:
     assert {flipped for seen in mirrored.values() for _, flipped in seen} == {False, True}
 
 
+def test_what_goes_on_is_mixed_in_the_same_place(data: Dataset) -> None:
+    settings = {"frames": 5, "size": SIZE, "batch": 4, "continued": True}
+    for epoch in range(4):
+        mixed = data.clips("train", **settings, epoch=epoch, augmentation=Augmentation(mix=0.5))
+        unlabelled = {tuple((batch.labels == -1).tolist()) for batch in mixed if len(batch) == 4}
+        assert len(unlabelled) == 1
+
+
 def test_a_single_video_and_videos_that_are_all_alike_have_an_order_too(tmp_path: Path) -> None:
     write_classes(tmp_path / "alike", {"a": 3, "b": 3}, frames=4)
     for root, count in ((tmp_path / "alike" / "a", 3), (tmp_path / "alike", 6)):

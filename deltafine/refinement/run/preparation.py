@@ -54,6 +54,8 @@ FEWEST_EPOCHS, FEWEST_OF_CLASSES = 12, 4
 
 DIVERGENCE_OF_MANY = 0.2
 """Of the thresholds that training starts from where there are many delta layers, and classes. It keeps them."""
+MIX_OF_MANY = 0.5
+"""Share of the clips that are mixed there: such networks learn few clips by heart."""
 RECALIBRATIONS = 4
 """In a training, where none are asked for and they can be done."""
 
@@ -244,8 +246,9 @@ FOUND = {
 }
 """What is said of a task that was left open, unless it is the commonest."""
 OF_MANY_LAYERS = (
-    "With so many delta layers, training clips continue each other, thresholds stay as the training starts from them "
-    "(training_divergence {divergence:g}), and λ follows the MAC density. --set start=noise trains as with few layers."
+    "With so many delta layers, training clips continue each other and some are mixed (mix {mix:g}), thresholds stay "
+    "as the training starts from them (training_divergence {divergence:g}), and λ follows the MAC density. --set "
+    "start=noise trains as with few layers."
 )
 MIRROR = "Per-pixel, training gains from mirrored clips: add --set flip=true if a mirrored video has the same class."
 
@@ -313,7 +316,7 @@ def prepare(settings: RefineSettings, listener: Listener, frames_in: Path | None
     if beside := sources_of(data):
         listener.say(f"Beside its frames the model takes {', '.join(beside)}.")
     if many_layers and settings.epochs != 0:
-        listener.say(OF_MANY_LAYERS.format(divergence=settings.divergence_to_train_from))
+        listener.say(OF_MANY_LAYERS.format(mix=settings.mix or 0.0, divergence=settings.divergence_to_train_from))
     if settings.starts_generated and settings.granularity == "pixel" and not settings.flip and settings.epochs != 0:
         listener.say(MIRROR)
     warnings += [*data.notes, *(streams.notes if streams is not data else ()), *say_columns(output, data, streams)]
@@ -367,6 +370,8 @@ def _for_many_layers(settings: RefineSettings, layers: int) -> RefineSettings:
     chosen: dict[str, Any] = {"start": "carried", "recalibrate": 0, "training_divergence": divergence}
     if settings.freeze_batchnorm is None:
         chosen["freeze_batchnorm"] = True
+    if settings.mix is None and settings.teaching:
+        chosen["mix"] = MIX_OF_MANY
     return settings.model_copy(update=chosen)
 
 
@@ -387,5 +392,6 @@ def _augmentation(settings: RefineSettings) -> Augmentation | None:
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
+        mix=settings.mix or 0.0,
     )
     return None if varied == Augmentation() else varied
