@@ -166,7 +166,8 @@ class PacedController:
     has torn do not come back under a small one. Here the density has an aim, which λ follows step by step. The aim
     falls by the pace after each epoch within the budget, and stays after one that is outside. In the second half of the
     training it rises after one that is far outside: before, large learning rates cost accuracy that no smaller λ wins
-    back, and that the end of the training does. An epoch counts by the mean of its accuracy and that of the one before.
+    back, and that the end of the training does. At the end it falls no more. An epoch counts by the mean of its
+    accuracy and that of the one before.
 
     Args:
         accuracy: tells how far an epoch is from the budget.
